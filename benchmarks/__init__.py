@@ -1,0 +1,6 @@
+"""How good a policy is, and how fast.
+
+* ``python -m benchmarks.run`` -- score a policy on a suite of tasks (:mod:`benchmarks.run`).
+* ``python -m benchmarks.references.measure`` -- measure random and expert play.
+* ``python -m benchmarks.speed`` -- ratios of speeds, measured side by side.
+"""

@@ -1,0 +1,264 @@
+"""What is played, fixed before it is played: tasks, rules, episodes and their seeds.
+
+* :class:`Protocol` -- everything that decides what a score means; its :attr:`~Protocol.hash`
+  goes into every report.
+* :class:`TaskRules` -- the part of it that belongs to one task.
+* :class:`EpisodeKey` -- one episode to play; :class:`EpisodeResult` -- how it went.
+* :func:`episode_seed` -- the seed of an episode, below :data:`TRAINING_SEEDS_START`.
+* :func:`differences` -- where two protocols (or any two JSON objects) part.
+* :class:`BenchmarkError` -- a mistake in what was asked for, told in one line.
+
+A task's N episodes are chosen by ``(seed, task, index)`` alone, so that neither the number of
+environments, nor the number of workers, nor a resume changes which episodes are played, and
+short episodes are not counted more often than long ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gato_gym.tasks import Task
+
+PROTOCOL_VERSION = 1
+"""Raised whenever the same arguments would mean other episodes or another way of scoring."""
+
+TRAINING_SEEDS_START = 1_000_000
+"""Evaluation seeds are below, seeds of training episodes at or above."""
+
+_SEED_STRIDE = 618_033
+"""Coprime to 1,000,000: a task's first million episodes have seeds of their own."""
+
+_SIMULATORS = {
+    "babyai": ("gymnasium", "minigrid"),
+    "metaworld": ("gymnasium", "metaworld", "mujoco"),
+}
+_SUCCESS = {
+    "babyai": "the episode's return is above 0",
+    "metaworld": "info['success'] at any timestep",
+}
+
+
+class BenchmarkError(ValueError):
+    """What was asked for cannot be done; the message says what to write instead."""
+
+
+@dataclass(frozen=True)
+class EpisodeKey:
+    """One episode to play.
+
+    Attributes:
+        task: Task id.
+        index: Which of the task's episodes, from 0.
+        seed: What the environment is reset with.
+    """
+
+    task: str
+    index: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One episode played.
+
+    Attributes:
+        key: Which episode.
+        total_return: Sum of rewards, undiscounted.
+        length: Timesteps played.
+        success: Whether the task was solved, by the protocol's rule; None where it has none.
+        terminated: True when the environment ended it, False when its time limit did.
+        seconds: Wall-clock time from reset to end, beside the other episodes of its batch.
+    """
+
+    key: EpisodeKey
+    total_return: float
+    length: int
+    success: bool | None
+    terminated: bool
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of ``results.jsonl``."""
+        return {
+            "task": self.key.task,
+            "episode": self.key.index,
+            "seed": self.key.seed,
+            "return": self.total_return,
+            "length": self.length,
+            "success": self.success,
+            "terminated": self.terminated,
+            "seconds": round(self.seconds, 3),
+        }
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> EpisodeResult:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            KeyError: A field is missing.
+        """
+        return cls(
+            EpisodeKey(str(line["task"]), int(line["episode"]), int(line["seed"])),
+            total_return=float(line["return"]),
+            length=int(line["length"]),
+            success=None if line["success"] is None else bool(line["success"]),
+            terminated=bool(line["terminated"]),
+            seconds=float(line["seconds"]),
+        )
+
+
+@dataclass(frozen=True)
+class TaskRules:
+    """What a protocol fixes about a task.
+
+    Attributes:
+        env_id: The environment behind the task.
+        max_episode_steps: Timesteps after which an episode is cut off; None leaves it to the
+            environment.
+        success: The rule for success, in words; None where the suite has none.
+    """
+
+    env_id: str
+    max_episode_steps: int | None
+    success: str | None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything that decides what a score means, and nothing about who is scored.
+
+    Attributes:
+        suite: Suite name.
+        tasks: Rules of each task, by task id, sorted.
+        episodes: Episodes of each task.
+        seed: What the episodes' seeds are derived from.
+        simulators: Version of each package the suite's physics and levels come from.
+        version: :data:`PROTOCOL_VERSION`.
+    """
+
+    suite: str
+    tasks: Mapping[str, TaskRules]
+    episodes: int
+    seed: int
+    simulators: Mapping[str, str]
+    version: int = PROTOCOL_VERSION
+
+    @classmethod
+    def of_tasks(cls, tasks: Sequence[Task], *, episodes: int, seed: int) -> Protocol:
+        """The protocol for playing ``tasks``, all of one suite, in what is installed here.
+
+        Raises:
+            BenchmarkError: No tasks, tasks of several suites, no episodes, or a negative seed.
+        """
+        suites = sorted({task.suite for task in tasks})
+        if len(suites) != 1:
+            raise BenchmarkError(
+                f"got tasks of suites {suites}, expected one suite: run one at a time"
+            )
+        if not 1 <= episodes <= TRAINING_SEEDS_START:
+            raise BenchmarkError(
+                f"--episodes is {episodes}, expected 1 to {TRAINING_SEEDS_START}: "
+                "pass --episodes 20"
+            )
+        if seed < 0:
+            raise BenchmarkError(f"--seed is {seed}, expected 0 or more: pass --seed 0")
+        suite = suites[0]
+        rules = {
+            task.id: TaskRules(task.env_id, task.max_episode_steps, _SUCCESS.get(suite))
+            for task in sorted(tasks, key=lambda task: task.id)
+        }
+        simulators = installed_versions(_SIMULATORS.get(suite, ("gymnasium",)))
+        return cls(suite, rules, episodes, seed, simulators)
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits that change when anything in the protocol does."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def episodes_of(self, task: str) -> tuple[EpisodeKey, ...]:
+        """The episodes of a task, in order."""
+        return tuple(
+            EpisodeKey(task, index, episode_seed(self.seed, task, index))
+            for index in range(self.episodes)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {
+            "version": self.version,
+            "suite": self.suite,
+            "episodes": self.episodes,
+            "seed": self.seed,
+            "simulators": dict(self.simulators),
+            "tasks": {task: asdict(rules) for task, rules in self.tasks.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Protocol:
+        """The inverse of :meth:`to_json`."""
+        return cls(
+            suite=str(value["suite"]),
+            tasks={task: TaskRules(**rules) for task, rules in value["tasks"].items()},
+            episodes=int(value["episodes"]),
+            seed=int(value["seed"]),
+            simulators=dict(value["simulators"]),
+            version=int(value["version"]),
+        )
+
+
+def episode_seed(seed: int, task: str, index: int) -> int:
+    """The environment seed of a task's episode.
+
+    An offset hashed from ``(seed, task)``, then a fixed stride modulo 1,000,000: two episodes of
+    a task never share a seed.
+
+    Returns:
+        A number in [0, 1,000,000), the range no training episode draws from.
+
+    Example:
+        >>> seeds = {episode_seed(0, "babyai-open", index) for index in range(1000)}
+        >>> len(seeds), max(seeds) < TRAINING_SEEDS_START
+        (1000, True)
+    """
+    digest = hashlib.blake2b(f"{seed}/{task}".encode(), digest_size=8).digest()
+    offset = int.from_bytes(digest, "little")
+    return (offset + index * _SEED_STRIDE) % TRAINING_SEEDS_START
+
+
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Version of each of ``packages``; ``"absent"`` for one that is not installed."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    return versions
+
+
+def differences(recorded: Any, asked: Any, *, path: str = "") -> list[str]:
+    """Every place where two JSON values part, as ``path: recorded -> asked``.
+
+    Example:
+        >>> differences({"seed": 0, "episodes": 5}, {"seed": 0, "episodes": 20})
+        ['episodes: 5 -> 20']
+    """
+    if isinstance(recorded, Mapping) and isinstance(asked, Mapping):
+        found: list[str] = []
+        for key in sorted({*recorded, *asked}):
+            where = f"{path}.{key}" if path else str(key)
+            if key not in asked:
+                found.append(f"{where}: recorded only")
+            elif key not in recorded:
+                found.append(f"{where}: asked for only")
+            else:
+                found.extend(differences(recorded[key], asked[key], path=where))
+        return found
+    return [] if recorded == asked else [f"{path}: {recorded} -> {asked}"]

@@ -1,0 +1,119 @@
+"""What scores are compared with.
+
+* :func:`measured` -- random and expert returns measured by this harness (``measured.json``,
+  written by ``python -m benchmarks.references.measure``): what scores are normalised by.
+* :func:`measured_protocol` -- the protocol they were measured under.
+* :func:`published` -- random, expert, human and JAT returns as published with JAT, and the
+  source of each (``published.json``): shown beside scores, never mixed with them.
+* :func:`published_normalised` -- JAT's normalised score of a task by its own references.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from benchmarks.protocol import Protocol
+from benchmarks.statistics import beats_random, normalised_score
+
+MEASURED_FILE = "measured.json"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Somebody's score on a task.
+
+    Attributes:
+        mean: Mean return of an episode.
+        std: Standard deviation over episodes; None where none is published.
+        episodes: Number of episodes; None where it is not known.
+        success: Share of episodes that solved the task; None where it is not known.
+        source: Where the figure is from.
+    """
+
+    mean: float
+    std: float | None
+    episodes: int | None
+    success: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class TaskReferences:
+    """Everybody's score on a task; None for those who have none."""
+
+    random: Reference | None = None
+    expert: Reference | None = None
+    human: Reference | None = None
+    jat: Reference | None = None
+
+
+def measured(suite: str) -> Mapping[str, TaskReferences]:
+    """Random and expert returns measured by this harness, by task id; empty when none are."""
+    tasks = _load(MEASURED_FILE)["suites"].get(suite, {}).get("tasks", {})
+    source = "benchmarks.references.measure"
+    return {task: _references(entry, {}, source) for task, entry in tasks.items()}
+
+
+def measured_protocol(suite: str) -> Protocol | None:
+    """The protocol under which :func:`measured` was measured; None when nothing was."""
+    entry = _load(MEASURED_FILE)["suites"].get(suite)
+    return None if entry is None else Protocol.from_json(entry["protocol"])
+
+
+@cache
+def published() -> Mapping[str, TaskReferences]:
+    """Returns as published with JAT for its 157 tasks, known misprints corrected.
+
+    Example:
+        >>> published()["atari-tennis"].human.mean
+        -8.3
+    """
+    content = _load("published.json")
+    return {
+        task: _references(entry, content["sources"], "") for task, entry in content["tasks"].items()
+    }
+
+
+def published_normalised(task: str) -> float | None:
+    """JAT's published score, normalised by its published random and expert.
+
+    Returns:
+        The score; None for a task that JAT does not have or whose expert does not beat random.
+    """
+    entry = published().get(task, TaskReferences())
+    if entry.jat is None or entry.random is None or entry.expert is None:
+        return None
+    if not beats_random(random=entry.random.mean, expert=entry.expert.mean):
+        return None
+    score = normalised_score(entry.jat.mean, random=entry.random.mean, expert=entry.expert.mean)
+    return float(score)
+
+
+def _references(
+    entry: Mapping[str, Any], sources: Mapping[str, str], default: str
+) -> TaskReferences:
+    def reference(who: str) -> Reference | None:
+        if who not in entry:
+            return None
+        value = entry[who]
+        return Reference(
+            mean=float(value["mean"]),
+            std=value.get("std"),
+            episodes=value.get("episodes"),
+            success=value.get("success"),
+            source=sources[value["source"]] if "source" in value else default,
+        )
+
+    return TaskReferences(*map(reference, ("random", "expert", "human", "jat")))
+
+
+@cache
+def _load(name: str) -> dict[str, Any]:
+    file = resources.files(__name__).joinpath(name)
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content

@@ -1,0 +1,273 @@
+"""What a run amounts to: one summary, as a table and as JSON.
+
+* :class:`TaskSummary`, :class:`Summary` -- the figures; ``summary.json`` is
+  :meth:`Summary.to_json`.
+* :func:`summarise` -- from episodes to a summary.
+* :func:`render` -- a summary for the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks import references, statistics
+from benchmarks.protocol import EpisodeResult, differences
+from benchmarks.record import FORMAT, RunHeader
+from benchmarks.references import TaskReferences
+
+EXPERT_NOT_ABOVE_RANDOM = "expert not above random"
+NO_REFERENCE = "no measured reference"
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """One task's figures. Returns are undiscounted sums of rewards.
+
+    Attributes:
+        task: Task id.
+        episodes: Episodes played.
+        mean: The policy's mean return.
+        std: Its standard deviation over episodes.
+        length: Mean number of timesteps.
+        success: Share of episodes that solved the task; None where success is not defined.
+        random: Mean return of random actions; None when not measured.
+        expert: Mean return of the expert; None when not measured.
+        normalised: ``(mean - random) / (expert - random)``; None for a flagged task.
+        flag: Why the task is left out of the normalised averages, or None.
+    """
+
+    task: str
+    episodes: int
+    mean: float
+    std: float
+    length: float
+    success: float | None
+    random: float | None
+    expert: float | None
+    normalised: float | None
+    flag: str | None
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """An average over tasks with its 95 % stratified bootstrap interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    tasks: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A whole run.
+
+    Attributes:
+        header: What was set out to be done.
+        complete: Whether every episode of the protocol has been played.
+        tasks: Tasks with at least one episode, sorted by id.
+        aggregates: Averages over tasks; those of normalised scores leave flagged tasks out.
+        published: Published figures for orientation, by name; other protocols.
+        warnings: What a reader must know before quoting a figure.
+    """
+
+    header: RunHeader
+    complete: bool
+    tasks: tuple[TaskSummary, ...]
+    aggregates: tuple[Aggregate, ...]
+    published: Mapping[str, float]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``summary.json``.
+
+        ``format`` (int), ``complete`` (bool); ``protocol_hash``, ``protocol``, ``policy`` and
+        ``versions`` as in ``run.json``; ``tasks`` by id with the fields of
+        :class:`TaskSummary`; ``flagged``, task ids left out of normalised averages;
+        ``aggregates`` by name with value, low, high and tasks; ``published``; ``warnings``.
+        """
+        tasks = {}
+        for task in self.tasks:
+            entry = asdict(task)
+            tasks[entry.pop("task")] = entry
+        aggregates = {}
+        for aggregate in self.aggregates:
+            entry = asdict(aggregate)
+            aggregates[entry.pop("name")] = entry
+        return {
+            **self.header.to_json(),
+            "format": FORMAT,
+            "complete": self.complete,
+            "aggregates": aggregates,
+            "flagged": [task.task for task in self.tasks if task.flag],
+            "warnings": list(self.warnings),
+            "published": dict(self.published),
+            "tasks": tasks,
+        }
+
+
+def summarise(
+    header: RunHeader,
+    results: Sequence[EpisodeResult],
+    *,
+    measured: Mapping[str, TaskReferences] | None = None,
+) -> Summary:
+    """Reduce episodes to figures; their order does not matter.
+
+    Args:
+        header: Of the run they belong to.
+        results: Episodes played so far.
+        measured: Random and expert returns by task id; None takes the packaged ones.
+    """
+    suite = header.protocol.suite
+    measured = references.measured(suite) if measured is None else measured
+    by_task: dict[str, list[EpisodeResult]] = {}
+    for result in sorted(results, key=lambda result: (result.key.task, result.key.index)):
+        by_task.setdefault(result.key.task, []).append(result)
+    tasks = tuple(
+        _task_summary(task, episodes, measured.get(task, TaskReferences()))
+        for task, episodes in by_task.items()
+    )
+    return Summary(
+        header,
+        complete=len(results) == len(header.protocol.tasks) * header.protocol.episodes,
+        tasks=tasks,
+        aggregates=_aggregates(tasks, by_task),
+        published=_published(suite, tasks),
+        warnings=_warnings(header, tasks),
+    )
+
+
+def _task_summary(
+    task: str, episodes: Sequence[EpisodeResult], reference: TaskReferences
+) -> TaskSummary:
+    returns = np.array([episode.total_return for episode in episodes])
+    solved = [episode.success for episode in episodes if episode.success is not None]
+    random = reference.random.mean if reference.random else None
+    expert = reference.expert.mean if reference.expert else None
+    flag, normalised = None, None
+    if random is None or expert is None:
+        flag = NO_REFERENCE
+    elif not statistics.beats_random(random=random, expert=expert):
+        flag = EXPERT_NOT_ABOVE_RANDOM
+    else:
+        score = statistics.normalised_score(returns, random=random, expert=expert)
+        normalised = float(score.mean())
+    return TaskSummary(
+        task,
+        episodes=len(episodes),
+        mean=float(returns.mean()),
+        std=float(returns.std()),
+        length=float(np.mean([episode.length for episode in episodes])),
+        success=float(np.mean(solved)) if solved else None,
+        random=random,
+        expert=expert,
+        normalised=normalised,
+        flag=flag,
+    )
+
+
+def _aggregates(
+    tasks: Sequence[TaskSummary], by_task: Mapping[str, Sequence[EpisodeResult]]
+) -> tuple[Aggregate, ...]:
+    scores, successes = [], []
+    for task in tasks:
+        episodes = by_task[task.task]
+        if task.random is not None and task.expert is not None and task.flag is None:
+            returns = [episode.total_return for episode in episodes]
+            scores.append(
+                statistics.normalised_score(returns, random=task.random, expert=task.expert)
+            )
+        if task.success is not None:
+            successes.append(np.array([float(episode.success or False) for episode in episodes]))
+    wanted = (
+        ("normalised mean", statistics.mean_of_tasks, scores),
+        ("normalised IQM", statistics.interquartile_mean, scores),
+        ("success", statistics.mean_of_tasks, successes),
+    )
+    found = []
+    for name, average, values in wanted:
+        if values:
+            interval = statistics.stratified_bootstrap(values, average)
+            found.append(
+                Aggregate(name, float(average(values)), interval.low, interval.high, len(values))
+            )
+    return tuple(found)
+
+
+def _published(suite: str, tasks: Sequence[TaskSummary]) -> dict[str, float]:
+    jat = [references.published_normalised(task.task) for task in tasks]
+    known = [score for score in jat if score is not None]
+    return {"JAT, normalised mean over these tasks": float(np.mean(known))} if known else {}
+
+
+def _warnings(header: RunHeader, tasks: Sequence[TaskSummary]) -> tuple[str, ...]:
+    protocol, found = header.protocol, []
+    for flag in (EXPERT_NOT_ABOVE_RANDOM, NO_REFERENCE):
+        flagged = [task.task for task in tasks if task.flag == flag]
+        if flagged:
+            found.append(f"left out of normalised averages ({flag}): {', '.join(flagged)}")
+    measured = references.measured_protocol(protocol.suite)
+    if measured is not None:
+        found.extend(
+            f"references were measured with other rules, {difference}: measure them again with "
+            f"python -m benchmarks.references.measure --suite {protocol.suite}"
+            for difference in (
+                *differences(measured.simulators, protocol.simulators, path="simulators"),
+                *(
+                    difference
+                    for task, rules in protocol.tasks.items()
+                    if task in measured.tasks
+                    for difference in differences(
+                        asdict(measured.tasks[task]), asdict(rules), path=task
+                    )
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def render(summary: Summary) -> RenderableType:
+    """A table a task a line, the averages, and what to know before quoting them."""
+    protocol, policy = summary.header.protocol, summary.header.policy
+    table = Table(title=f"{policy['name']} on {protocol.suite}", title_justify="left")
+    table.add_column("task", no_wrap=True)
+    for column in ("random", "expert", "policy", "normalised", "success"):
+        table.add_column(column, justify="right")
+    for task in summary.tasks:
+        table.add_row(
+            task.task.removeprefix(f"{protocol.suite}-"),
+            _number(task.random),
+            _number(task.expert),
+            _number(task.mean),
+            "flagged" if task.normalised is None else f"{task.normalised:.2f}",
+            "-" if task.success is None else f"{task.success:.2f}",
+        )
+    averages = Table(title="averages over tasks", title_justify="left")
+    for column in ("average", "value", "95 % interval", "tasks"):
+        averages.add_column(column, justify="left" if column == "average" else "right")
+    for each in summary.aggregates:
+        interval = f"{each.low:.3f} to {each.high:.3f}"
+        averages.add_row(each.name, f"{each.value:.3f}", interval, str(each.tasks))
+    lines = [f"{name}: {value:.2f} (another protocol)" for name, value in summary.published.items()]
+    lines += [f"warning: {warning}" for warning in summary.warnings]
+    if not summary.complete:
+        lines.append("incomplete: some episodes are still to be played")
+    lines.append(
+        f"{protocol.episodes} episodes a task, seed {protocol.seed}, protocol {protocol.hash}"
+    )
+    return Group(table, averages, *map(Text, lines))
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"

@@ -1,0 +1,314 @@
+"""Score a policy on a suite of tasks: ``python -m benchmarks.run --suite babyai``.
+
+* :class:`RunSettings` -- the arguments.
+* :func:`run_benchmark` -- plays, records and summarises; what the command calls.
+* :func:`main` -- the command. Exit status 0 when every episode was played, 2 when what was
+  asked for cannot be done, 130 after Ctrl-C, 1 when an environment or a worker failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import fnmatch
+import hashlib
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from benchmarks.progress import progress
+from benchmarks.protocol import BenchmarkError, Protocol
+from benchmarks.record import Record, RunHeader, write_json
+from benchmarks.report import Summary, render, summarise
+from benchmarks.workers import PolicyChoice, WorkerError, play_units, split_units
+
+if TYPE_CHECKING:
+    from gato_gym.tasks import Task
+
+DEFAULT_POLICY = "gato-mini"
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The arguments of a run.
+
+    Attributes:
+        suite: Suite name.
+        output: Folder for ``run.json``, ``results.jsonl`` and ``summary.json``.
+        tasks: Task ids or patterns with ``*``, separated by commas, with or without the suite's
+            prefix; None means the whole suite.
+        policy: Who plays, and how.
+        episodes: Episodes of each task.
+        num_envs: Environments of a task played at a time; None chooses.
+        seed: What the episodes' seeds are derived from.
+        workers: Processes.
+        resume: Take up what ``output`` holds.
+    """
+
+    suite: str
+    output: Path
+    tasks: str | None = None
+    policy: PolicyChoice = field(default_factory=lambda: PolicyChoice(DEFAULT_POLICY))
+    episodes: int = 20
+    num_envs: int | None = None
+    seed: int = 0
+    workers: int = field(default_factory=available_cores)
+    resume: bool = False
+
+
+def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
+    """Play what is not recorded yet, and summarise the whole.
+
+    Args:
+        settings: What to do.
+        console: Where progress is shown.
+
+    Returns:
+        The summary, which is in ``summary.json`` too.
+
+    Raises:
+        BenchmarkError: What was asked for cannot be done.
+        WorkerError: A worker failed; what was played is recorded.
+        KeyboardInterrupt: Likewise recorded.
+    """
+    for name in ("workers", "num_envs"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            option = name.replace("_", "-")
+            raise BenchmarkError(f"--{option} is {value}, expected 1 or more: pass --{option} 1")
+    tasks = select_tasks(settings.suite, settings.tasks)
+    protocol = Protocol.of_tasks(tasks, episodes=settings.episodes, seed=settings.seed)
+    record = Record(
+        settings.output,
+        RunHeader(protocol, describe_policy(settings.policy)),
+        resume=settings.resume,
+    )
+    pending = record.pending()
+    longest_first = sorted(tasks, key=lambda task: -(task.max_episode_steps or 0))
+    units = split_units(
+        {task.id: pending[task.id] for task in longest_first},
+        workers=settings.workers,
+        num_envs=settings.num_envs,
+    )
+    counts = {task: len(keys) for task, keys in pending.items() if keys}
+    total = len(protocol.tasks) * protocol.episodes
+    episodes = play_units(units, settings.policy, workers=settings.workers)
+    try:
+        with (
+            closing(episodes),
+            progress(console, total=total, done=len(record.results), pending=counts) as advance,
+        ):
+            for result in episodes:
+                record.append(result)
+                advance(result)
+    finally:
+        record.close()
+        summary = summarise(record.header, tuple(record.results.values()))
+        if record.results:
+            write_json(settings.output / "summary.json", summary.to_json())
+    return summary
+
+
+def select_tasks(suite: str, pattern: str | None) -> list[Task]:
+    """The tasks of a suite that match a pattern, sorted by id.
+
+    Args:
+        suite: Suite name.
+        pattern: As in :class:`RunSettings`.
+
+    Raises:
+        BenchmarkError: No such suite, or a part of the pattern matches no task.
+    """
+    from gato_gym.tasks import SUITES, list_tasks
+
+    if suite not in SUITES:
+        raise BenchmarkError(
+            f"no suite {suite!r}, expected one of {', '.join(SUITES)}{nearest(suite, SUITES)}"
+        )
+    tasks = {task.id: task for task in list_tasks(suite)}
+    if pattern is None:
+        return list(tasks.values())
+    chosen: set[str] = set()
+    for part in filter(None, map(str.strip, pattern.split(","))):
+        part = part.removeprefix("Gato/")
+        names = {f"{suite}-{part}", part}
+        found = [task for task in tasks if any(fnmatch.fnmatchcase(task, name) for name in names)]
+        if not found:
+            short = [task.removeprefix(f"{suite}-") for task in tasks]
+            raise BenchmarkError(
+                f"--tasks {part!r} matches none of the {len(tasks)} tasks of {suite}, expected a "
+                f"task id or a pattern like 'go-*'{nearest(part.removeprefix(f'{suite}-'), short)}"
+            )
+        chosen.update(found)
+    if not chosen:
+        raise BenchmarkError(
+            "--tasks is empty, expected a task id or a pattern: leave it out for all"
+        )
+    return [task for name, task in tasks.items() if name in chosen]
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A suggestion to append to an error: the known name most like ``name``."""
+    close = difflib.get_close_matches(name.replace("*", ""), known, n=1, cutoff=0.0)
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+def describe_policy(choice: PolicyChoice) -> dict[str, Any]:
+    """What identifies a policy in a record; the weights by a hash of their files.
+
+    Raises:
+        BenchmarkError: There is no policy of that name.
+    """
+    folder = Path(choice.name)
+    if choice.name in ("random", "expert"):
+        weights = None
+    else:
+        shipped = resources.files("policies").joinpath("checkpoints")
+        names = sorted(entry.name for entry in shipped.iterdir()) if shipped.is_dir() else []
+        if choice.name in names:
+            folder = Path(str(shipped.joinpath(choice.name)))
+        if not folder.is_dir():
+            known = ["random", "expert", *names]
+            raise BenchmarkError(
+                f"no policy {choice.name!r}, expected one of {', '.join(known)} or a checkpoint "
+                f"folder{nearest(choice.name, known)}"
+            )
+        weights = _folder_hash(folder)
+    return {
+        "name": choice.name,
+        "weights": weights,
+        "prompt": choice.prompt,
+        "deterministic": choice.deterministic,
+        "seed": choice.seed,
+    }
+
+
+def _folder_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256")
+        digest.update(f"{path.relative_to(folder).as_posix()}\n".encode() + content.digest())
+    return digest.hexdigest()[:16]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    console, errors = Console(), Console(stderr=True)
+    try:
+        settings = _settings(arguments)
+        started = time.monotonic()
+        summary = run_benchmark(settings, console=console)
+    except BenchmarkError as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    except WorkerError as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        errors.print(_how_to_resume(arguments, settings), markup=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        errors.print(_how_to_resume(arguments, settings), markup=False, soft_wrap=True)
+        return 130
+    console.print(render(summary))
+    console.print(
+        f"{time.monotonic() - started:.0f} s; episodes and figures are in {settings.output}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _how_to_resume(arguments: Sequence[str], settings: RunSettings) -> str:
+    if not settings.output.exists():
+        return "stopped before the first episode ended: nothing is recorded"
+    command = ["python", "-m", "benchmarks.run", *arguments]
+    if "--output" not in " ".join(arguments):
+        command += ["--output", str(settings.output)]
+    if "--resume" not in arguments:
+        command.append("--resume")
+    return f"stopped; finished episodes are kept. Continue with: {shlex.join(command)}"
+
+
+def _settings(arguments: Sequence[str]) -> RunSettings:
+    options = _parser().parse_args(arguments)
+    if options.resume and options.output is None:
+        raise BenchmarkError(
+            "--resume without --output, expected the folder to resume: pass --output"
+        )
+    name = Path(options.policy).name or "policy"
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return RunSettings(
+        suite=options.suite,
+        output=options.output or Path("results") / f"{options.suite}-{name}-{stamp}",
+        tasks=options.tasks,
+        policy=PolicyChoice(
+            options.policy,
+            prompt=options.prompt,
+            deterministic=options.deterministic,
+            seed=options.seed,
+            device=options.device,
+        ),
+        episodes=options.episodes,
+        num_envs=options.num_envs,
+        seed=options.seed,
+        workers=options.workers,
+        resume=options.resume,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run",
+        description="Score a policy on a suite of tasks, beside random actions and the expert.",
+    )
+    add = parser.add_argument
+    add("--suite", required=True, help="babyai or metaworld")
+    add("--tasks", metavar="PATTERN", help="task ids or patterns, separated by commas: 'go-*,open'")
+    add(
+        "--policy",
+        default=DEFAULT_POLICY,
+        metavar="NAME|FOLDER",
+        help="a shipped checkpoint, a checkpoint folder, expert or random (default: %(default)s)",
+    )
+    add("--episodes", type=int, default=20, metavar="N", help="of each task (default: %(default)s)")
+    add("--num-envs", type=int, metavar="N", help="played at a time; changes speed, not results")
+    add("--seed", type=int, default=0, metavar="S", help="chooses the episodes (default: 0)")
+    add("--prompt", choices=("shipped", "none"), default="shipped", help="default: %(default)s")
+    acting = parser.add_mutually_exclusive_group()
+    acting.add_argument("--deterministic", action="store_true", help="the most likely action")
+    acting.add_argument(
+        "--sample", dest="deterministic", action="store_false", help="sampled actions (default)"
+    )
+    add(
+        "--workers",
+        type=int,
+        default=available_cores(),
+        metavar="N",
+        help="processes (default: %(default)s)",
+    )
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
+    add("--output", type=Path, metavar="DIR", help="default: results/SUITE-POLICY-TIME")
+    add("--resume", action="store_true", help="take up the run that --output holds")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

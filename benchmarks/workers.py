@@ -1,0 +1,258 @@
+"""Who plays what: units of work, and the processes that play them.
+
+* :class:`PolicyChoice` -- which policy, and how it is asked to act.
+* :class:`Unit` -- episodes of one task, played by one process.
+* :func:`split_units` -- the units of a run.
+* :func:`play_units` -- plays them all and yields each episode as it ends.
+
+A policy on the CPU uses one thread in every case, so that its arithmetic is the same for any
+number of workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.protocol import BenchmarkError, EpisodeKey, EpisodeResult
+from benchmarks.rollout import make_rows, play
+
+MAX_ROWS = 32
+"""Environments of one task played at a time, when ``--num-envs`` is not given."""
+
+
+@dataclass(frozen=True)
+class PolicyChoice:
+    """Which policy plays, and how.
+
+    Attributes:
+        name: ``random``, ``expert``, a shipped name or a checkpoint folder.
+        prompt: ``shipped`` or ``none``.
+        deterministic: The most likely action instead of a sample.
+        seed: Seed of the policy's own random numbers.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    name: str
+    prompt: str = "shipped"
+    deterministic: bool = False
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Episodes of one task.
+
+    Attributes:
+        task: Task id.
+        episodes: What to play.
+        num_envs: Environments to play them in.
+    """
+
+    task: str
+    episodes: tuple[EpisodeKey, ...]
+    num_envs: int
+
+
+class WorkerError(RuntimeError):
+    """A unit could not be played to its end; the message names it and holds the traceback."""
+
+
+def split_units(
+    pending: Mapping[str, Sequence[EpisodeKey]], *, workers: int, num_envs: int | None
+) -> list[Unit]:
+    """Divide episodes among processes.
+
+    A unit is a task, unless there are fewer tasks than workers: then tasks are cut in as many
+    parts as it takes for every worker to have one.
+
+    Args:
+        pending: Episodes to play, by task id.
+        workers: Number of processes.
+        num_envs: Environments a unit; None takes as few rounds of up to :data:`MAX_ROWS` as
+            the episodes need, evenly filled.
+
+    Returns:
+        Units in the order of ``pending``; tasks without episodes have none.
+    """
+    tasks = {task: episodes for task, episodes in pending.items() if episodes}
+    units = []
+    for task, episodes in tasks.items():
+        parts = min(-(-workers // len(tasks)), len(episodes))
+        size = -(-len(episodes) // parts)
+        for first in range(0, len(episodes), size):
+            part = tuple(episodes[first : first + size])
+            rounds = -(-len(part) // MAX_ROWS)
+            rows = -(-len(part) // rounds) if num_envs is None else min(num_envs, len(part))
+            units.append(Unit(task, part, rows))
+    return units
+
+
+def play_units(
+    units: Sequence[Unit], choice: PolicyChoice, *, workers: int
+) -> Iterator[EpisodeResult]:
+    """Play all units, in this process or in several.
+
+    Closing the iterator, or an exception in its consumer, stops the processes.
+
+    Args:
+        units: What to play, the first ones first.
+        choice: The policy; every process makes its own.
+        workers: Number of processes; 1 plays in this one.
+
+    Yields:
+        Results as episodes end; their order depends on ``workers``.
+
+    Raises:
+        BenchmarkError: A task or the policy cannot be made.
+        WorkerError: A worker process failed or was killed.
+    """
+    workers = min(workers, len(units))
+    if workers <= 1:
+        with _one_thread():
+            player = _Player(choice)
+            for unit in units:
+                yield from player.play(unit, lambda: False)
+        return
+    context = multiprocessing.get_context("spawn")
+    todo: Any = context.Queue()
+    done: Any = context.Queue()
+    stop = context.Event()
+    for item in (*units, *[None] * workers):
+        todo.put(item)
+    processes = [
+        context.Process(target=_work, args=(choice, todo, done, stop, os.getpid()), daemon=True)
+        for _ in range(workers)
+    ]
+    with _one_thread():  # what a child's environment variables say, its libraries read at import
+        for process in processes:
+            process.start()
+    try:
+        yield from _collect(processes, done)
+    finally:
+        stop.set()
+        todo.cancel_join_thread()
+        for process in processes:
+            process.join(timeout=10.0)
+            if process.is_alive():
+                process.terminate()
+
+
+class _Player:
+    """Plays units one after another, loading the policy's weights once."""
+
+    def __init__(self, choice: PolicyChoice) -> None:
+        self.choice = choice
+        self.policy: Any = None
+
+    def play(self, unit: Unit, stopped: Callable[[], bool]) -> Iterator[EpisodeResult]:
+        envs, policy = self._prepare(unit)
+        try:
+            yield from play(
+                envs,
+                policy,
+                unit.episodes,
+                deterministic=self.choice.deterministic,
+                stopped=stopped,
+            )
+        finally:
+            envs.close()
+
+    def _prepare(self, unit: Unit) -> tuple[Any, Any]:
+        from gato_gym.tasks import get_task
+        from policies import make_policy
+
+        try:
+            envs = make_rows(get_task(unit.task), unit.num_envs)
+            if hasattr(self.policy, "with_env"):
+                self.policy = self.policy.with_env(envs)
+            else:
+                self.policy = make_policy(
+                    self.choice.name,
+                    env=envs,
+                    seed=self.choice.seed,
+                    device=self.choice.device,
+                    prompt=self.choice.prompt,
+                )
+        except (ValueError, KeyError, OSError, ImportError) as error:
+            message = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+            raise BenchmarkError(f"{unit.task}, policy {self.choice.name}: {message}") from error
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)
+        return envs, self.policy
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a worker process says when it cannot go on."""
+
+    message: str
+    asked_wrongly: bool
+
+
+def _work(choice: PolicyChoice, todo: Any, done: Any, stop: Any, parent: int) -> None:
+    """The main function of a worker process; sends results, then None."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    player = _Player(choice)
+
+    def stopped() -> bool:
+        return bool(stop.is_set()) or os.getppid() != parent
+
+    while not stopped() and (unit := todo.get()) is not None:
+        try:
+            for result in player.play(unit, stopped):
+                done.put(result)
+        except BenchmarkError as error:
+            done.put(_Failure(str(error), asked_wrongly=True))
+            return
+        except Exception:
+            text = f"task {unit.task} failed:\n{traceback.format_exc()}"
+            done.put(_Failure(text, asked_wrongly=False))
+            return
+    done.put(None)
+
+
+def _collect(processes: Sequence[Any], done: Any) -> Iterator[EpisodeResult]:
+    working = len(processes)
+    while working:
+        try:
+            message = done.get(timeout=1.0)
+        except queue.Empty:
+            killed = [process for process in processes if process.exitcode not in (None, 0)]
+            if killed:
+                raise WorkerError(
+                    f"a worker process ended with exit code {killed[0].exitcode}, expected 0: it "
+                    "may have run out of memory; try fewer --workers or --num-envs"
+                ) from None
+            continue
+        if message is None:
+            working -= 1
+        elif isinstance(message, _Failure):
+            raise (BenchmarkError if message.asked_wrongly else WorkerError)(message.message)
+        else:
+            yield message
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Ask numerical libraries imported from now on, here or in a child, for one thread."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
