@@ -1,130 +1,393 @@
-"""Options that say how a pair of spaces becomes tokens.
+"""An observation space and an action space, compiled into a flat plan for tokens.
 
-- `PlanOptions`: the choices of a plan, as plain values that travel as JSON.
+* :func:`compile_plan` -- the plan of a pair of spaces.
+* :class:`Plan` -- encodes observations, encodes and decodes actions, says what is legal where.
+* :class:`TokenizedBatch`, :class:`TokenizedStep` -- encoded observations.
+* :class:`Field` -- one line of a plan's description.
+* :class:`PlanOptions` -- the choices, see :mod:`gato_gym.options`.
+
+A timestep is text tokens, then the body, then action tokens. The body has ``num_tokens`` tokens,
+each the sum of its contributions: ids to look up, vector patches, image patches, symbolic grids.
+Contribution c of a kind goes to token ``<kind>_slots[c]`` of the body and stands at
+``<kind>_places[c]`` among all contributions.
+
+Shapes: B rows, I ids, V vector patches of ``vector_size`` numbers, M image patches of P x P pixels
+and C channels, G grids of H x W cells and ``planes`` symbols a cell, A action tokens.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-__all__ = ["PlanOptions"]
+import gymnasium as gym
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-_CHOICES = {
-    "layout": ("paper", "lean"),
-    "image_fit": ("pad", "resize"),
-    "text": ("", "always", "changes"),
-    "memory": ("all", "observations", "none"),
-    "on_nan": ("error", "zero"),
-}
+from gato_gym.actions import compile_action
+from gato_gym.arrangement import Single, arrange
+from gato_gym.codecs import mu_law
+from gato_gym.images import patch_intervals
+from gato_gym.observations import check_paths, find_readers, first_leaf
+from gato_gym.options import PlanOptions
+from gato_gym.readers import GridReader, ImageReader, NumbersReader, Reader, TextReader
+from gato_gym.text import TextTokenizer, default_tokenizer
+from gato_gym.tokenized import Field, TokenizedBatch, TokenizedStep, field_table
+from gato_gym.vocabulary import Vocabulary
+
+__all__ = ["Field", "Plan", "PlanOptions", "TokenizedBatch", "TokenizedStep", "compile_plan"]
+
+VECTOR_LIMIT = 10.0
+"""Numbers of a vector patch are clipped to this magnitude."""
 
 
-@dataclass(frozen=True)
-class PlanOptions:
-    """How an observation space and an action space become tokens.
-
-    Paths name parts of an observation: Dict keys and Tuple indices joined by "/"; a space that is
-    neither has the path "".
+class Plan:
+    """How observations and actions of one pair of spaces become tokens; made by `compile_plan`.
 
     Args:
-        layout: "paper", one token a number as published, or "lean", a vector as a few patches.
-        patch_size: Side of an image patch, in pixels.
-        image_fit: Whether an image is zero padded or resized up to a multiple of `patch_size`.
-        vector_size: lean: numbers in a vector patch. The last patch is zero padded.
-        vector_mean: lean: mean of each number of the concatenated vector. With `vector_std`, the
-            vector becomes `(x - mean) / std`, clipped to [-10, 10]. When empty, Boxes whose bounds
-            are at most 1000 in magnitude are scaled to [-1, 1] and all else is mu-law companded.
-        vector_std: lean: standard deviation of each number, all above zero.
-        grids: Paths that are small symbolic grids, uint8 [height, width, planes].
-        skip: Paths left out of the tokens.
-        text: When text is emitted: "always", or "changes": at an episode's first timestep, when it
-            changes, and every `text_refresh` timesteps. Empty picks "changes" for the lean layout
-            and "always" for the paper's.
-        text_refresh: Timesteps between two emissions of an unchanged text.
-        memory: What later timesteps may see of a finished one: "all" of it, its "observations"
-            but not its actions, or "none" of it.
-        on_nan: "error" refuses a NaN by path and index; "zero" reads it as 0.
+        observation_space: The space of one environment's observations.
+        action_space: The space of one environment's actions.
+        options: The choices.
+        vocabulary: The ids.
+        tokenizer: The text model; None loads the packaged one when text is first met.
 
-    Raises:
-        ValueError: If a value is not among those above.
+    Attributes:
+        num_tokens: Tokens of a timestep's body, at least 1.
+        num_actions: A, action tokens of a timestep, at least 1.
+        action_ranges: int32 ``[A, 2]``; legal ids at each action position, [start, stop).
+        action_is_continuous: bool ``[A]``; positions that hold a bin of a continuous value.
+        vector_length: Numbers of the concatenated vector, padding left out.
+        image_intervals: int32 ``[M, 4]``; see :func:`gato_gym.images.patch_intervals`.
+        image_shape: Height, width and channels of an image patch; no channels without images.
+        grid_size: Height, width and planes of the grids; zeros without grids.
 
     Example:
-        >>> options = PlanOptions(grids=("image",), memory="observations")
-        >>> options.text
-        'changes'
-        >>> PlanOptions.from_json(options.to_json()) == options
-        True
+        >>> from gymnasium import spaces
+        >>> plan = compile_plan(spaces.Box(-1, 1, (3,)), spaces.Discrete(4))
+        >>> plan.num_tokens, plan.num_actions, plan.action_ranges.tolist()
+        (1, 1, [[33024, 33028]])
+        >>> plan.encode(np.array([1, 0, -0.5], np.float32)).vectors[0, :4].tolist()
+        [1.0, 0.0, -0.5, 0.0]
+        >>> int(plan.decode([33026]))
+        2
     """
 
-    layout: str = "lean"
-    patch_size: int = 16
-    image_fit: str = "pad"
-    vector_size: int = 64
-    vector_mean: tuple[float, ...] = ()
-    vector_std: tuple[float, ...] = ()
-    grids: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    text: str = ""
-    text_refresh: int = 64
-    memory: str = "all"
-    on_nan: str = "error"
+    def __init__(
+        self,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        options: PlanOptions,
+        vocabulary: Vocabulary,
+        tokenizer: TextTokenizer | None,
+    ) -> None:
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.options = options
+        self.vocabulary = vocabulary
+        self._tokenizer = tokenizer
+        readers = find_readers(observation_space, options, vocabulary)
+        check_paths(observation_space, options, readers)
+        leaf = first_leaf(observation_space)
+        if leaf is None:
+            raise ValueError(f"observation space {observation_space} has no parts: expected one")
+        self._rows_from = Reader(
+            "/".join(map(str, leaf)), leaf, observation_space, options, vocabulary
+        )
+        self._texts = [reader for reader in readers if isinstance(reader, TextReader)]
+        self._images = [reader for reader in readers if isinstance(reader, ImageReader)]
+        self._numbers = [reader for reader in readers if isinstance(reader, NumbersReader)]
+        self._singles = [reader for reader in readers if isinstance(reader, Single)]
+        self._grids = [reader for reader in self._singles if isinstance(reader, GridReader)]
+        self._ids = [reader for reader in self._singles if not isinstance(reader, GridReader)]
+        self._compile_vector()
+        self._compile_images()
+        self._compile_body()
+        self._compile_actions()
 
-    def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
+    @property
+    def has_text(self) -> bool:
+        """Whether the observation holds text."""
+        return bool(self._texts)
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The text model."""
+        if self._tokenizer is None:
+            self._tokenizer = default_tokenizer()
+        if len(self._tokenizer) > len(self.vocabulary.text):
+            raise ValueError(
+                f"the tokenizer has {len(self._tokenizer)} pieces: expected at most "
+                f"{len(self.vocabulary.text)}, the text ids of the vocabulary"
+            )
+        return self._tokenizer
+
+    def _compile_vector(self) -> None:
+        self.vector_length = sum(reader.count for reader in self._numbers)
+        self._num_vectors = -(-self.vector_length // self.options.vector_size)
+        mean, std = self.options.vector_mean, self.options.vector_std
+        if self.options.layout == "lean" and mean and len(mean) != self.vector_length:
+            raise ValueError(
+                f"PlanOptions.vector_mean has {len(mean)} numbers: expected {self.vector_length}, "
+                f"one for each number of {[reader.path for reader in self._numbers]}"
+            )
+        if mean or not self._numbers:
+            self._centre, self._spread = np.array(mean), np.array(std)
+            self._companded = np.zeros(len(mean), np.bool_)
+        else:
+            scalings = [reader.scaling for reader in self._numbers]
+            self._centre, self._spread, self._companded = (
+                np.concatenate(part) for part in zip(*scalings, strict=True)
+            )
+
+    def _compile_images(self) -> None:
+        side = self.options.patch_size
+        channels = max((reader.size[2] for reader in self._images), default=0)
+        intervals = [patch_intervals(*reader.patch_rows_columns) for reader in self._images]
+        self.image_intervals = np.concatenate([np.zeros((0, 4), np.int32), *intervals])
+        self.image_shape = (side, side, channels)
+        self.grid_size = self._grids[0].size if self._grids else (0, 0, 0)
+        for reader in self._grids:
+            if reader.size != self.grid_size:
                 raise ValueError(
-                    f"PlanOptions.{name} is {getattr(self, name)!r}: expected one of "
-                    f"{[choice for choice in choices if choice]}"
+                    f"PlanOptions.grids names {reader.path!r} of size {reader.size} and "
+                    f"{self._grids[0].path!r} of size {self.grid_size}: expected one size for all"
                 )
-        for name in ("patch_size", "vector_size", "text_refresh"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"PlanOptions.{name} is {value!r}: expected an int of 1 or more")
-        for name, kind in (
-            ("vector_mean", float),
-            ("vector_std", float),
-            ("grids", str),
-            ("skip", str),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise ValueError(f"PlanOptions.{name} is {value!r}: expected a tuple, ({value!r},)")
-            object.__setattr__(self, name, tuple(kind(item) for item in value))
-        if len(self.vector_mean) != len(self.vector_std):
-            raise ValueError(
-                f"PlanOptions has {len(self.vector_mean)} vector_mean and {len(self.vector_std)} "
-                "vector_std: give one of each for every number of the vector"
-            )
-        if not all(map(math.isfinite, self.vector_mean + self.vector_std)) or not all(
-            std > 0 for std in self.vector_std
-        ):
-            raise ValueError(
-                "PlanOptions.vector_mean and vector_std must be finite and vector_std above zero: "
-                "use 1.0 for a number that never changes"
-            )
-        if not self.text:
-            object.__setattr__(self, "text", "changes" if self.layout == "lean" else "always")
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the options as JSON values, one entry for each field."""
-        fields = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+    def _compile_body(self) -> None:
+        body = arrange(
+            len(self.image_intervals), self._num_vectors, self._singles, layout=self.options.layout
+        )
+        self.num_tokens, self._num_sharing = body.num_tokens, body.num_sharing
+        self._has_separator = body.has_separator
+        self.id_slots, self.id_places = body.slots["id"], body.places["id"]
+        self.vector_slots, self.vector_places = body.slots["vector"], body.places["vector"]
+        self.image_slots, self.image_places = body.slots["image"], body.places["image"]
+        self.grid_slots, self.grid_places = body.slots["grid"], body.places["grid"]
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> PlanOptions:
-        """Rebuilds options from `to_json`'s result.
+    def _compile_actions(self) -> None:
+        self._actions = compile_action(self.action_space, self.vocabulary)
+        self.action_ranges = self._actions.ranges.astype(np.int32)
+        self.action_is_continuous = self._actions.continuous
+        self.num_actions = len(self.action_ranges)
+        if not self.num_actions:
+            raise ValueError(
+                f"action space {self.action_space} has nothing to choose: expected one number or "
+                "more"
+            )
+
+    def encode(self, observation: Any) -> TokenizedStep:
+        """Encode one observation.
+
+        Args:
+            observation: A member of the observation space.
 
         Raises:
-            ValueError: If a field is unknown or a value is not allowed.
+            ValueError: As `encode_batch`.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
+        return self._encode(observation, single=True, rows=1).row(0)
+
+    def encode_batch(self, observations: Any) -> TokenizedBatch:
+        """Encode B observations at once.
+
+        Args:
+            observations: A batch as vector environments give it: arrays ``[B, ...]``, a tuple or
+                an array of str for text, dicts and tuples of these.
+
+        Raises:
+            ValueError: If a part is missing, has another shape, holds a NaN (unless the options
+                read it as 0) or an integer outside its Discrete space.
+        """
+        first = self._rows_from.fetch(observations)
+        return self._encode(observations, single=False, rows=len(first))
+
+    def _encode(self, observations: Any, *, single: bool, rows: int) -> TokenizedBatch:
+        def fetch(reader: Reader) -> Any:
+            part = reader.fetch(observations)
+            if not single:
+                return part
+            return (str(part),) if isinstance(reader, TextReader) else np.asarray(part)[None]
+
+        ids = [reader.ids(fetch(reader), rows) for reader in self._ids]
+        if self._has_separator:
+            ids.append(np.full((rows, 1), self.vocabulary.separator, np.int64))
+        return TokenizedBatch(
+            text=self._encode_text([r.strings(fetch(r), rows) for r in self._texts], rows),
+            ids=np.concatenate([np.zeros((rows, 0), np.int64), *ids], axis=1).astype(np.int32),
+            vectors=self._encode_vector([r.numbers(fetch(r), rows) for r in self._numbers], rows),
+            images=self._encode_images([r.patches(fetch(r), rows) for r in self._images], rows),
+            grids=self._stack_grids([r.symbols(fetch(r), rows) for r in self._grids], rows),
+        )
+
+    def _encode_text(self, texts: list[list[str]], rows: int) -> tuple[NDArray[np.int32], ...]:
+        if not texts:
+            return (np.zeros(0, np.int32),) * rows
+        encode, start = self.tokenizer.encode_cached, self.vocabulary.text.start
+        if len(texts) == 1 and start == 0:
+            return tuple(encode(text) for text in texts[0])
+        return tuple(
+            np.concatenate([encode(text) for text in row]) + np.int32(start)
+            for row in zip(*texts, strict=True)
+        )
+
+    def _encode_vector(self, parts: list[NDArray[np.float64]], rows: int) -> NDArray[np.float32]:
+        size = self.options.vector_size
+        vectors = np.zeros((rows, self._num_vectors * size), np.float32)
+        if parts:
+            numbers = np.concatenate(parts, axis=1)
+            with np.errstate(over="ignore"):
+                scaled = (numbers - self._centre) / self._spread
+            if self._companded.any():
+                scaled[:, self._companded] = mu_law(numbers[:, self._companded])
+            vectors[:, : self.vector_length] = np.clip(scaled, -VECTOR_LIMIT, VECTOR_LIMIT)
+        return vectors.reshape(rows, self._num_vectors, size)
+
+    def _encode_images(self, parts: list[NDArray[np.uint8]], rows: int) -> NDArray[np.uint8]:
+        channels = self.image_shape[2]
+        widened = [
+            np.pad(part, ((0, 0),) * 4 + ((0, channels - part.shape[-1]),))
+            if part.shape[-1] < channels
+            else part
+            for part in parts
+        ]
+        return np.concatenate([np.zeros((rows, 0, *self.image_shape), np.uint8), *widened], axis=1)
+
+    def _stack_grids(self, parts: list[NDArray[np.uint8]], rows: int) -> NDArray[np.uint8]:
+        return np.stack(parts, 1) if parts else np.zeros((rows, 0, *self.grid_size), np.uint8)
+
+    def raw_vectors(self, observations: Any) -> NDArray[np.float64]:
+        """The concatenated vector before scaling, of a batch: what ``vector_mean`` is the mean of.
+
+        Returns:
+            float64 ``[B, vector_length]``.
+        """
+        rows = len(self._rows_from.fetch(observations))
+        parts = [reader.numbers(reader.fetch(observations), rows) for reader in self._numbers]
+        return np.concatenate([np.zeros((rows, 0)), *parts], axis=1)
+
+    def encode_action(self, action: Any) -> NDArray[np.int32]:
+        """Ids int32 ``[A]`` of one member of the action space; see `encode_actions`."""
+        batch = self._actions.batch_of_one(action)
+        return self._actions.encode(batch, 1)[0].astype(np.int32)
+
+    def encode_actions(self, actions: Any) -> NDArray[np.int32]:
+        """Ids int32 ``[B, A]`` of a batch of actions as vector environments take it.
+
+        Numbers of a Box beyond its bounds are read as the bound.
+
+        Raises:
+            ValueError: If an action has another shape, is NaN or is outside its discrete space.
+        """
+        return self._actions.encode(actions, self._actions.rows(actions)).astype(np.int32)
+
+    def decode(self, action_ids: ArrayLike) -> Any:
+        """The action that ids ``[A]`` stand for: always a member of the action space.
+
+        Raises:
+            ValueError: If there are not A ids or one is outside its legal range.
+        """
+        ids = np.asarray(action_ids)
+        return self._actions.first(self._actions.decode(self._legal(ids[None], ids.shape)))
+
+    def decode_batch(self, action_ids: ArrayLike) -> Any:
+        """The actions that ids ``[B, A]`` stand for, as vector environments take them.
+
+        Raises:
+            ValueError: If a row has not A ids or one is outside its legal range.
+        """
+        ids = np.asarray(action_ids)
+        return self._actions.decode(self._legal(ids, ids.shape))
+
+    def _legal(self, ids: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.int64]:
+        if ids.ndim != 2 or ids.shape[1] != self.num_actions or ids.dtype.kind not in "iu":
             raise ValueError(
-                f"PlanOptions has no field {', '.join(map(repr, unknown))}: expected some of "
-                f"{sorted(known)}; a newer gato_gym may have written them"
+                f"action tokens are {ids.dtype} of shape {shape}: expected ints, "
+                f"{self.num_actions} for each action"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        outside = (ids < self.action_ranges[:, 0]) | (ids >= self.action_ranges[:, 1])
+        if outside.any():
+            row, position = (int(i) for i in np.argwhere(outside)[0])
+            start, stop = self.action_ranges[position].tolist()
+            raise ValueError(
+                f"action token {ids[row, position]} at position {position} is outside its range "
+                f"[{start}, {stop}): decode takes what encode_action or predict returned"
+            )
+        return ids.astype(np.int64)
+
+    def action_mask(self) -> NDArray[np.bool_]:
+        """bool ``[A, vocabulary.size]``: which ids are legal at each action position."""
+        ids = np.arange(self.vocabulary.size)
+        return (ids >= self.action_ranges[:, :1]) & (ids < self.action_ranges[:, 1:])
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """What a timestep is made of, in order."""
+        fields = [Field(reader.path, "text", 0, self.vocabulary.text) for reader in self._texts]
+        for image in self._images:
+            rows, columns = image.patch_rows_columns
+            fields.append(Field(image.path, "image", rows * columns))
+        alone = self._num_sharing == 1
+        if self._numbers:
+            path = ", ".join(reader.path for reader in self._numbers)
+            own = self._num_vectors if self._num_vectors > 1 else int(alone)
+            fields.append(Field(path, "vector", own))
+        for single in self._singles:
+            own = single.width if self.options.layout == "paper" else int(alone)
+            fields.append(Field(single.path, single.kind, own, single.id_range))
+        if self._has_separator:
+            separator = range(self.vocabulary.separator, self.vocabulary.separator + 1)
+            fields.append(Field("", "separator", 1, separator))
+        for path, first, stop in self._actions.leaves():
+            ranges = self.action_ranges[first:stop]
+            ids = range(int(ranges[:, 0].min()), int(ranges[:, 1].max()))
+            fields.append(Field(path, "action", stop - first, ids))
+        return tuple(fields)
+
+    def __repr__(self) -> str:
+        counts = f"{self.num_tokens} body and {self.num_actions} action tokens a timestep"
+        return f"Plan({self.options.layout}: {'text, ' if self.has_text else ''}{counts})"
+
+    def __str__(self) -> str:
+        return field_table(self.fields)
+
+
+def compile_plan(
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    options: PlanOptions | None = None,
+    *,
+    vocabulary: Vocabulary | None = None,
+    tokenizer: TextTokenizer | None = None,
+) -> Plan:
+    """Compile the plan of a pair of spaces, once; encoding then follows it.
+
+    Args:
+        observation_space: Box, Discrete, MultiDiscrete, MultiBinary, Text (or MiniGrid's
+            MissionSpace), and Dict and Tuple of these, nested.
+        action_space: The same but MissionSpace.
+        options: The choices; None for the lean layout with its defaults.
+        vocabulary: The ids; None for disjoint ranges.
+        tokenizer: The text model; None for the packaged one.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: If a space is of another kind, or an option does not fit the spaces.
+
+    Example:
+        >>> from gymnasium import spaces
+        >>> observation = spaces.Dict(speed=spaces.Box(-9, 9, (2,)), gear=spaces.Discrete(5))
+        >>> print(compile_plan(observation, spaces.Box(-1, 1, (2,)), PlanOptions(layout="paper")))
+        path   kind       tokens  ids
+        gear   discrete   1       [33024, 33029)
+        speed  value      2       [32000, 33024)
+        -      separator  1       [34048, 34049)
+        -      action     2       [32000, 33024)
+    """
+    return Plan(
+        observation_space,
+        action_space,
+        options or PlanOptions(),
+        vocabulary or Vocabulary(),
+        tokenizer,
+    )

@@ -1,0 +1,155 @@
+"""Numbers to bins and back, vectorised and exact at the edges.
+
+* :func:`mu_law`, :func:`inverse_mu_law` -- compress any real number into [-1, 1] and back.
+* :func:`encode_uniform`, :func:`decode_uniform` -- [-1, 1] to one of n equal bins and to its centre.
+* :class:`Digits` -- integers of any range as digits that fit a small alphabet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Digits", "decode_uniform", "encode_uniform", "inverse_mu_law", "mu_law"]
+
+
+def mu_law(x: ArrayLike, mu: float = 100.0, m: float = 256.0) -> NDArray[np.float64]:
+    """Compress real numbers into [-1, 1]: ``sgn(x) log(|x| mu + 1) / log(m mu + 1)``, clipped.
+
+    The formula of Gato's appendix B (arXiv 2205.06175). ``m`` and beyond, infinity too, is 1.
+
+    Args:
+        x: Numbers of any shape.
+        mu: How steep the curve is at 0.
+        m: The magnitude that maps to 1.
+
+    Returns:
+        float64, the shape of ``x``, in [-1, 1]; NaN stays NaN.
+
+    Example:
+        >>> mu_law([0.0, 256.0, -float("inf")]).tolist()
+        [0.0, 1.0, -1.0]
+    """
+    values = np.asarray(x, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        compressed = np.sign(values) * np.log1p(np.abs(values) * mu) / np.log1p(m * mu)
+    return np.clip(compressed, -1.0, 1.0)
+
+
+def inverse_mu_law(y: ArrayLike, mu: float = 100.0, m: float = 256.0) -> NDArray[np.float64]:
+    """The number in [-m, m] that :func:`mu_law` maps to ``y``.
+
+    Args:
+        y: Numbers in [-1, 1]; others are clipped to it.
+        mu: As in :func:`mu_law`.
+        m: As in :func:`mu_law`.
+
+    Returns:
+        float64, the shape of ``y``.
+    """
+    values = np.clip(np.asarray(y, dtype=np.float64), -1.0, 1.0)
+    return np.sign(values) * np.expm1(np.abs(values) * np.log1p(m * mu)) / mu
+
+
+def encode_uniform(x: ArrayLike, bins: int = 1024) -> NDArray[np.int32]:
+    """The bin of each number: ``bins`` equal ones over [-1, 1], the last closed on the right.
+
+    Args:
+        x: Numbers; below -1 falls into bin 0 and above 1 into the last.
+        bins: How many bins.
+
+    Returns:
+        int32, the shape of ``x``, in [0, bins).
+
+    Raises:
+        ValueError: If a number is NaN.
+
+    Example:
+        >>> encode_uniform([-1.0, 0.0, 1.0, 7.0]).tolist()
+        [0, 512, 1023, 1023]
+    """
+    values = np.asarray(x, dtype=np.float64)
+    if np.isnan(values).any():
+        where = tuple(int(i) for i in np.argwhere(np.isnan(values))[0])
+        raise ValueError(f"number at index {where} is NaN: expected a number, which has a bin")
+    scaled = np.floor((np.clip(values, -1.0, 1.0) + 1.0) * (bins / 2))
+    return np.minimum(scaled, bins - 1).astype(np.int32)
+
+
+def decode_uniform(bin_index: ArrayLike, bins: int = 1024) -> NDArray[np.float64]:
+    """The centre of each bin, in [-1, 1].
+
+    Args:
+        bin_index: Integers in [0, bins).
+        bins: How many bins.
+
+    Returns:
+        float64, the shape of ``bin_index``; at most ``1 / bins`` from what was encoded.
+
+    Raises:
+        ValueError: If an index is outside [0, bins).
+
+    Example:
+        >>> decode_uniform([0, 3], bins=4).tolist()
+        [-0.75, 0.75]
+    """
+    index = np.asarray(bin_index)
+    if index.size and (index.min() < 0 or index.max() >= bins):
+        raise ValueError(
+            f"bin indices span [{index.min()}, {index.max()}]: expected all in [0, {bins})"
+        )
+    return (2.0 * index.astype(np.float64) + 1.0) / bins - 1.0
+
+
+class Digits:
+    """Integers from 0 up as digits, most significant first, in as few as each one's range needs.
+
+    A number below ``base`` is its own single digit, so most spaces take one token a number.
+
+    Args:
+        counts: How many values each number may take, all at least 1.
+        base: How many values a digit may take.
+
+    Attributes:
+        ranges: int64 ``[K]``; digit k takes values in [0, ranges[k]).
+        sources: int64 ``[K]``; the number digit k belongs to.
+
+    Example:
+        >>> digits = Digits([3, 2000], base=1024)
+        >>> digits.encode([[2, 1999]]).tolist(), digits.ranges.tolist()
+        ([[2, 1, 975]], [3, 2, 1024])
+        >>> digits.decode([[2, 1, 975]]).tolist(), digits.decode([[2, 1, 1023]]).tolist()
+        ([[2, 1999]], [[2, 1999]])
+    """
+
+    def __init__(self, counts: Sequence[int], base: int) -> None:
+        self.base = base
+        self._last = np.array([int(count) - 1 for count in counts], dtype=np.int64)
+        sources, divisors, ranges = [], [], []
+        for source, count in enumerate(int(count) for count in counts):
+            places = 1
+            while base**places < count:
+                places += 1
+            for place in reversed(range(places)):
+                sources.append(source)
+                divisors.append(base**place)
+                top = place == places - 1
+                ranges.append(-(-count // base**place) if top else base)
+        self.sources = np.array(sources, dtype=np.int64)
+        self.ranges = np.array(ranges, dtype=np.int64)
+        self._divisors = np.array(divisors, dtype=np.int64)
+        self._starts = np.flatnonzero(np.diff(self.sources, prepend=-1))
+
+    def encode(self, numbers: ArrayLike) -> NDArray[np.int64]:
+        """Digits int64 ``[B, K]`` of numbers ``[B, N]``, each in [0, count)."""
+        values = np.asarray(numbers, dtype=np.int64)
+        return (values[:, self.sources] // self._divisors) % self.base
+
+    def decode(self, digits: ArrayLike) -> NDArray[np.int64]:
+        """Numbers int64 ``[B, N]`` of digits ``[B, K]``; beyond its range, a number's last value."""
+        values = np.asarray(digits, dtype=np.int64) * self._divisors
+        if not self.sources.size:
+            return values
+        return np.minimum(np.add.reduceat(values, self._starts, axis=1), self._last)

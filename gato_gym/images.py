@@ -1,0 +1,113 @@
+"""Images as square patches, and where in its image each patch lies.
+
+* :func:`patch_grid` -- how many patches an image becomes.
+* :func:`patchify` -- images to patches in raster order.
+* :func:`patch_intervals` -- a patch's rows and columns in 128ths of its image.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["POSITION_BUCKETS", "patch_grid", "patch_intervals", "patchify"]
+
+POSITION_BUCKETS = 128
+"""How finely a patch's place in its image is told apart, along rows and along columns."""
+
+
+def patch_grid(height: int, width: int, *, patch_size: int = 16) -> tuple[int, int]:
+    """Rows and columns of patches that cover an image.
+
+    Example:
+        >>> patch_grid(64, 80), patch_grid(210, 160)
+        ((4, 5), (14, 10))
+    """
+    return -(-height // patch_size), -(-width // patch_size)
+
+
+def patchify(
+    images: NDArray[np.uint8], *, patch_size: int = 16, fit: str = "pad"
+) -> NDArray[np.uint8]:
+    """Cut images into patches, row by row.
+
+    Args:
+        images: uint8 ``[B, H, W, C]``.
+        patch_size: Side P of a patch, in pixels.
+        fit: "pad" adds zeros at the bottom and the right up to a multiple of P; "resize" stretches
+            to it (bilinear, half-pixel centres).
+
+    Returns:
+        uint8 ``[B, M, P, P, C]``, M patches in raster order.
+    """
+    batch, height, width, channels = images.shape
+    rows, columns = patch_grid(height, width, patch_size=patch_size)
+    full = (rows * patch_size, columns * patch_size)
+    if full != (height, width):
+        if fit == "resize":
+            images = _resize(images, *full)
+        else:
+            bottom, right = full[0] - height, full[1] - width
+            images = np.pad(images, ((0, 0), (0, bottom), (0, right), (0, 0)))
+    cut = images.reshape(batch, rows, patch_size, columns, patch_size, channels)
+    return cut.transpose(0, 1, 3, 2, 4, 5).reshape(
+        batch, rows * columns, patch_size, patch_size, channels
+    )
+
+
+def patch_intervals(rows: int, columns: int) -> NDArray[np.int32]:
+    """Each patch's place in its image, as intervals of 128 buckets.
+
+    Training draws a bucket uniformly inside an interval, evaluation takes its rounded mean.
+
+    Args:
+        rows: Rows of patches.
+        columns: Columns of patches.
+
+    Returns:
+        int32 ``[rows * columns, 4]``: row low, row high, column low, column high, in [0, 128],
+        low below high, in raster order.
+
+    Example:
+        >>> patch_intervals(4, 5)[6].tolist()
+        [32, 64, 26, 51]
+    """
+    row_edges, column_edges = _edges(rows), _edges(columns)
+    row, column = (index.ravel() for index in np.indices((rows, columns)))
+    return np.stack(
+        [row_edges[row, 0], row_edges[row, 1], column_edges[column, 0], column_edges[column, 1]],
+        axis=1,
+    ).astype(np.int32)
+
+
+def _edges(count: int) -> NDArray[np.int64]:
+    """Low and high bucket ``[count, 2]`` of each of ``count`` equal intervals, never empty."""
+    marks = np.floor(np.arange(count + 1) * POSITION_BUCKETS / count + 0.5).astype(np.int64)
+    low = np.minimum(marks[:-1], POSITION_BUCKETS - 1)
+    return np.stack([low, np.maximum(marks[1:], low + 1)], axis=1)
+
+
+@lru_cache(maxsize=64)
+def _interpolation(source: int, target: int) -> NDArray[np.float32]:
+    """Bilinear weights float32 ``[target, source]``: each row sums to 1."""
+    centres = (np.arange(target) + 0.5) * (source / target) - 0.5
+    low = np.clip(np.floor(centres), 0, source - 1).astype(np.int64)
+    high = np.minimum(low + 1, source - 1)
+    part = np.clip(centres - low, 0.0, 1.0)
+    weights = np.zeros((target, source))
+    np.add.at(weights, (np.arange(target), low), 1.0 - part)
+    np.add.at(weights, (np.arange(target), high), part)
+    return weights.astype(np.float32)
+
+
+def _resize(images: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    pixels = images.astype(np.float32)
+    rows, columns = (
+        _interpolation(images.shape[1], height),
+        _interpolation(images.shape[2], width),
+    )
+    stretched = np.einsum("yh,bhwc->bywc", rows, pixels, optimize=True)
+    stretched = np.einsum("xw,bywc->byxc", columns, stretched, optimize=True)
+    return np.clip(np.rint(stretched), 0, 255).astype(np.uint8)

@@ -1,0 +1,205 @@
+"""The parts of an observation space, and which reader each one gets.
+
+* :func:`find_readers` -- the readers of a space, in lexicographic order of their paths.
+* :func:`all_paths`, :func:`first_leaf` -- the parts of a space.
+* :func:`check_paths` -- whether options name paths that exist and fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from functools import singledispatch
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from gato_gym.options import PlanOptions
+from gato_gym.readers import (
+    DigitsReader,
+    GridReader,
+    ImageReader,
+    NumbersReader,
+    Reader,
+    TextReader,
+    ValueReader,
+    frame_shape,
+    is_channels_first,
+    is_text_space,
+)
+from gato_gym.vocabulary import Vocabulary
+
+__all__ = ["all_paths", "check_paths", "find_readers", "first_leaf"]
+
+Fields = tuple[str, tuple[Any, ...], gym.Space[Any], PlanOptions, Vocabulary]
+
+SMALLEST_PHOTOGRAPH = 16
+"""A uint8 Box with fewer rows or columns is a tensor."""
+
+
+def _is_photograph(space: spaces.Box, path: str, options: PlanOptions) -> bool:
+    shape = frame_shape(space, path, options)
+    if space.dtype != np.uint8 or len(shape) not in (2, 3):
+        return False
+    height, width = shape[1:] if is_channels_first(shape) else shape[:2]
+    return min(height, width) >= SMALLEST_PHOTOGRAPH
+
+
+def _is_small_integer(space: spaces.Box, base: int) -> bool:
+    if space.dtype.kind not in "iub" or not space.is_bounded() or space.dtype == np.uint64:
+        return False
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    return bool((high - low < base).all())
+
+
+@singledispatch
+def _reader(space: gym.Space[Any], fields: Fields) -> Reader:
+    if is_text_space(space):
+        return TextReader(*fields)
+    raise ValueError(
+        f"observation {fields[0]!r} is a {type(space).__name__} space: expected Box, Discrete, "
+        "MultiDiscrete, MultiBinary, Text, Dict or Tuple; transform it with a wrapper, or leave it "
+        f"out with PlanOptions(skip=({fields[0]!r},))"
+    )
+
+
+@_reader.register
+def _(space: spaces.Discrete, fields: Fields) -> Reader:
+    return DigitsReader(*fields)
+
+
+@_reader.register(spaces.MultiDiscrete)
+@_reader.register(spaces.MultiBinary)
+def _(space: gym.Space[Any], fields: Fields) -> Reader:
+    return DigitsReader(*fields) if fields[3].layout == "paper" else NumbersReader(*fields)
+
+
+@_reader.register
+def _(space: spaces.Box, fields: Fields) -> Reader:
+    path, _, _, options, vocabulary = fields
+    if path in options.grids and options.layout == "lean":
+        bounds = (space.low.min(initial=0), space.high.max(initial=0))
+        if space.dtype.kind not in "iu" or len(space.shape) not in (2, 3) or bounds[1] > 255:
+            raise ValueError(
+                f"PlanOptions.grids names {path!r}, which is {space}: expected integers in "
+                "[0, 255] of shape [height, width] or [height, width, planes]"
+            )
+        if bounds[0] < 0:
+            raise ValueError(
+                f"PlanOptions.grids names {path!r}, whose least symbol is {bounds[0]}: expected 0"
+            )
+        return GridReader(*fields)
+    if path not in options.grids and _is_photograph(space, path, options):
+        return ImageReader(*fields)
+    if options.layout == "lean":
+        return NumbersReader(*fields)
+    if _is_small_integer(space, len(vocabulary.discrete)):
+        return DigitsReader(*fields)
+    return ValueReader(*fields)
+
+
+@singledispatch
+def _children(space: gym.Space[Any]) -> Iterator[tuple[Any, gym.Space[Any]]] | None:
+    """Keys and spaces of a composite space in lexicographic order; None for a leaf."""
+    return None
+
+
+@_children.register
+def _(space: spaces.Dict) -> Iterator[tuple[Any, gym.Space[Any]]]:
+    return iter(sorted(space.spaces.items(), key=lambda item: str(item[0])))
+
+
+@_children.register
+def _(space: spaces.Tuple) -> Iterator[tuple[Any, gym.Space[Any]]]:
+    return iter(enumerate(space.spaces))
+
+
+def find_readers(
+    space: gym.Space[Any],
+    options: PlanOptions,
+    vocabulary: Vocabulary,
+    *,
+    keys: tuple[Any, ...] = (),
+) -> list[Reader]:
+    """The readers of every part of a space that is not skipped, depth first, keys sorted.
+
+    Args:
+        space: An observation space.
+        options: What is skipped, and what is a grid.
+        vocabulary: The ids.
+        keys: Where ``space`` lies in the observation.
+
+    Returns:
+        Readers; a Tuple's parts are in order of their index.
+
+    Raises:
+        ValueError: If a part's space is of a kind that has no tokens.
+    """
+    path = "/".join(map(str, keys))
+    if path in options.skip:
+        return []
+    children = _children(space)
+    if children is None:
+        return [_reader(space, (path, keys, space, options, vocabulary))]
+    found: list[Reader] = []
+    for key, child in children:
+        found += find_readers(child, options, vocabulary, keys=(*keys, key))
+    return found
+
+
+def all_paths(space: gym.Space[Any], keys: Sequence[Any] = ()) -> list[str]:
+    """Every path of a space, inner nodes included."""
+    paths = ["/".join(map(str, keys))]
+    for key, child in _children(space) or ():
+        paths += all_paths(child, (*keys, key))
+    return paths
+
+
+def first_leaf(space: gym.Space[Any], keys: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
+    """Keys to the first part of a space, skipped or not; None when it has no parts at all."""
+    children = _children(space)
+    if children is None:
+        return keys
+    found = (first_leaf(child, (*keys, key)) for key, child in children)
+    return next((leaf for leaf in found if leaf is not None), None)
+
+
+def check_paths(space: gym.Space[Any], options: PlanOptions, readers: Sequence[Reader]) -> None:
+    """Refuse options whose paths do not fit a space, and spaces whose paths collide.
+
+    Args:
+        space: The observation space.
+        options: The options.
+        readers: What :func:`find_readers` found.
+
+    Raises:
+        ValueError: Naming the path, and the nearest one that exists.
+    """
+    paths = all_paths(space)
+    repeated = sorted({path for path in paths if paths.count(path) > 1})
+    if repeated:
+        raise ValueError(
+            f"observation space has two parts with the path {repeated[0]!r}: expected Dict keys "
+            'that differ once joined by "/"; rename one with a wrapper'
+        )
+    for name in ("grids", "stacks", "skip"):
+        for path in getattr(options, name):
+            if path not in paths:
+                nearest = get_close_matches(path, paths, n=1)
+                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+                raise ValueError(
+                    f"PlanOptions.{name} names {path!r}: expected one of {paths}{hint}"
+                )
+    for reader in readers:
+        if reader.path in options.stacks and not isinstance(reader, ImageReader):
+            raise ValueError(
+                f"PlanOptions.stacks names {reader.path!r}, {reader.space}: expected a stack of "
+                "uint8 images of 16 pixels or more a side"
+            )
+        if reader.path in options.grids and not isinstance(reader.space, spaces.Box):
+            raise ValueError(
+                f"PlanOptions.grids names {reader.path!r}, {reader.space}: expected a Box of "
+                "integers in [0, 255]"
+            )

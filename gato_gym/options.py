@@ -1,0 +1,134 @@
+"""The choices that decide how a pair of spaces becomes tokens.
+
+- `PlanOptions`: the choices of a plan, as plain values that travel as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["PlanOptions"]
+
+_CHOICES = {
+    "layout": ("paper", "lean"),
+    "image_fit": ("pad", "resize"),
+    "text": ("", "always", "changes"),
+    "memory": ("all", "observations", "none"),
+    "on_nan": ("error", "zero"),
+}
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """How an observation space and an action space become tokens.
+
+    Paths name parts of an observation: Dict keys and Tuple indices joined by "/"; a space that is
+    neither has the path "".
+
+    Args:
+        layout: "paper", one token a number as published, or "lean", a vector as a few patches.
+        patch_size: Side of an image patch, in pixels.
+        image_fit: Whether an image is zero padded or resized up to a multiple of `patch_size`.
+        vector_size: lean: numbers in a vector patch. The last patch is zero padded.
+        vector_mean: lean: mean of each number of the concatenated vector. With `vector_std`, the
+            vector becomes `(x - mean) / std`, clipped to [-10, 10]. When empty, Boxes whose bounds
+            are at most 1000 in magnitude are scaled to [-1, 1] and all else is mu-law companded.
+        vector_std: lean: standard deviation of each number, all above zero.
+        grids: Paths that are small symbolic grids, uint8 [height, width, planes].
+        stacks: Paths that are stacks of image frames along their first axis, the newest last, as
+            Gymnasium's FrameStackObservation gives: the newest frame alone becomes tokens.
+        skip: Paths left out of the tokens, with everything under them.
+        text: When text is emitted: "always", or "changes": at an episode's first timestep, when it
+            changes, and every `text_refresh` timesteps. Empty picks "changes" for the lean layout
+            and "always" for the paper's.
+        text_refresh: Timesteps between two emissions of an unchanged text.
+        memory: What later timesteps may see of a finished one: "all" of it, its "observations"
+            but not its actions, or "none" of it.
+        on_nan: "error" refuses a NaN by path and index; "zero" reads it as 0.
+
+    Raises:
+        ValueError: If a value is not among those above.
+
+    Example:
+        >>> options = PlanOptions(grids=("image",), memory="observations")
+        >>> options.text
+        'changes'
+        >>> PlanOptions.from_json(options.to_json()) == options
+        True
+    """
+
+    layout: str = "lean"
+    patch_size: int = 16
+    image_fit: str = "pad"
+    vector_size: int = 64
+    vector_mean: tuple[float, ...] = ()
+    vector_std: tuple[float, ...] = ()
+    grids: tuple[str, ...] = ()
+    stacks: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    text: str = ""
+    text_refresh: int = 64
+    memory: str = "all"
+    on_nan: str = "error"
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"PlanOptions.{name} is {getattr(self, name)!r}: expected one of "
+                    f"{[choice for choice in choices if choice]}"
+                )
+        for name in ("patch_size", "vector_size", "text_refresh"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"PlanOptions.{name} is {value!r}: expected an int of 1 or more")
+        for name, kind in (
+            ("vector_mean", float),
+            ("vector_std", float),
+            ("grids", str),
+            ("stacks", str),
+            ("skip", str),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise ValueError(f"PlanOptions.{name} is {value!r}: expected a tuple, ({value!r},)")
+            object.__setattr__(self, name, tuple(kind(item) for item in value))
+        if len(self.vector_mean) != len(self.vector_std):
+            raise ValueError(
+                f"PlanOptions has {len(self.vector_mean)} vector_mean and {len(self.vector_std)} "
+                "vector_std: give one of each for every number of the vector"
+            )
+        if not all(map(math.isfinite, self.vector_mean + self.vector_std)) or not all(
+            std > 0 for std in self.vector_std
+        ):
+            raise ValueError(
+                "PlanOptions.vector_mean and vector_std must be finite and vector_std above zero: "
+                "use 1.0 for a number that never changes"
+            )
+        if not self.text:
+            object.__setattr__(self, "text", "changes" if self.layout == "lean" else "always")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the options as JSON values, one entry for each field."""
+        fields = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> PlanOptions:
+        """Rebuilds options from `to_json`'s result.
+
+        Raises:
+            ValueError: If a field is unknown or a value is not allowed.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(
+                f"PlanOptions has no field {', '.join(map(repr, unknown))}: expected some of "
+                f"{sorted(known)}; a newer gato_gym may have written them"
+            )
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

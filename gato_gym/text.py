@@ -1,0 +1,104 @@
+"""Text to token ids and back, with the SentencePiece model that ships with the package.
+
+* :class:`TextTokenizer` -- encode any string, decode it unchanged.
+* :func:`default_tokenizer` -- the packaged model, loaded when first asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache, lru_cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["TextTokenizer", "default_tokenizer"]
+
+_CACHED_STRINGS = 65536
+
+
+class TextTokenizer:
+    """A SentencePiece model with byte fallback: every Unicode string encodes and decodes unchanged.
+
+    Args:
+        model: The bytes of a SentencePiece model file.
+
+    Raises:
+        ValueError: If the bytes are not a SentencePiece model.
+
+    Example:
+        >>> tokenizer = default_tokenizer()
+        >>> tokenizer.decode(tokenizer.encode("go to the red ball"))
+        'go to the red ball'
+    """
+
+    def __init__(self, model: bytes) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        self._model = bytes(model)
+        self._processor = SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(self._model)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{len(self._model)} bytes are not a SentencePiece model ({error}): pass the "
+                "content of a .model file"
+            ) from error
+        self.encode_cached = lru_cache(maxsize=_CACHED_STRINGS)(self._encode_frozen)
+
+    def __len__(self) -> int:
+        """Number of pieces; ids are below it."""
+        return int(self._processor.GetPieceSize())
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """Ids of a string, int32 ``[L]``.
+
+        Raises:
+            ValueError: If the string holds a lone surrogate, which is not Unicode text.
+        """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"text has a lone surrogate at index {error.start}: expected Unicode text; decode "
+                'its bytes with errors="replace" first'
+            ) from error
+        return np.array(self._processor.EncodeAsIds(text), dtype=np.int32)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The string that ids stand for.
+
+        Raises:
+            ValueError: If an id is outside [0, len(self)).
+        """
+        pieces = [int(i) for i in ids]
+        for piece in pieces:
+            if not 0 <= piece < len(self):
+                raise ValueError(f"text id {piece} is outside [0, {len(self)}): it names no piece")
+        return str(self._processor.DecodeIds(pieces))
+
+    def _encode_frozen(self, text: str) -> NDArray[np.int32]:
+        ids = self.encode(text)
+        ids.flags.writeable = False
+        return ids
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TextTokenizer, (self._model,)
+
+
+@cache
+def default_tokenizer() -> TextTokenizer:
+    """The tokenizer of the packaged 32,000 pieces; the same object at every call.
+
+    Raises:
+        FileNotFoundError: If the package was built without its model file.
+    """
+    asset = resources.files("gato_gym") / "assets" / "text.model"
+    if not asset.is_file():
+        raise FileNotFoundError(
+            "gato_gym/assets/text.model is missing: expected the packaged text model; reinstall "
+            "gato-gym, or pass tokenizer=TextTokenizer(...)"
+        )
+    return TextTokenizer(asset.read_bytes())

@@ -1,0 +1,102 @@
+"""What a plan gives: encoded observations, and a description of their parts.
+
+* :class:`TokenizedStep`, :class:`TokenizedBatch` -- one and B encoded observations.
+* :class:`Field`, :func:`field_table` -- the parts of a timestep, for people.
+
+Shapes: B rows, I ids, V vector patches of ``vector_size`` numbers, M image patches of P x P pixels
+and C channels, G grids of H x W cells and ``planes`` symbols a cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Field", "TokenizedBatch", "TokenizedStep", "field_table"]
+
+
+@dataclass(frozen=True)
+class TokenizedStep:
+    """One encoded observation.
+
+    Attributes:
+        text: int32 ``[L]``, the whole text's ids; empty without text.
+        ids: int32 ``[I]``.
+        vectors: float32 ``[V, vector_size]``, in [-10, 10].
+        images: uint8 ``[M, P, P, C]``.
+        grids: uint8 ``[G, H, W, planes]``.
+    """
+
+    text: NDArray[np.int32]
+    ids: NDArray[np.int32]
+    vectors: NDArray[np.float32]
+    images: NDArray[np.uint8]
+    grids: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TokenizedBatch:
+    """B encoded observations.
+
+    Attributes:
+        text: B arrays int32 ``[L_b]``, each row's whole text; whether it is emitted at a timestep
+            is the caller's to decide, by the plan's options.
+        ids: int32 ``[B, I]``.
+        vectors: float32 ``[B, V, vector_size]``, in [-10, 10].
+        images: uint8 ``[B, M, P, P, C]``.
+        grids: uint8 ``[B, G, H, W, planes]``.
+    """
+
+    text: tuple[NDArray[np.int32], ...]
+    ids: NDArray[np.int32]
+    vectors: NDArray[np.float32]
+    images: NDArray[np.uint8]
+    grids: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def row(self, index: int) -> TokenizedStep:
+        """One row of the batch; its arrays are views."""
+        return TokenizedStep(
+            self.text[index],
+            self.ids[index],
+            self.vectors[index],
+            self.images[index],
+            self.grids[index],
+        )
+
+
+@dataclass(frozen=True)
+class Field:
+    """One part of a timestep.
+
+    Attributes:
+        path: The part of the observation or action; "" for the separator and for bare spaces.
+        kind: "text", "image", "vector", "value", "discrete", "grid", "separator" or "action".
+        tokens: How many tokens it has to itself; 0 where that varies (text) and where it shares
+            the body's last token with other parts.
+        ids: The ids it may hold; empty when it has none.
+    """
+
+    path: str
+    kind: str
+    tokens: int
+    ids: range = range(0)
+
+
+def field_table(fields: Sequence[Field]) -> str:
+    """Fields as a table of plain text, one a line."""
+    rows = [("path", "kind", "tokens", "ids")]
+    for field in fields:
+        otherwise = "varies" if field.kind == "text" else "shared"
+        ids = f"[{field.ids.start}, {field.ids.stop})" if field.ids else "-"
+        rows.append((field.path or "-", field.kind, str(field.tokens or otherwise), ids))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
