@@ -69,7 +69,7 @@ class ActionCodec(ABC):
 
     def rows(self, actions: Any) -> int:
         """Number of rows of a batch."""
-        return len(actions)
+        return int(len(actions))
 
     def _array(self, actions: Any, rows: int) -> NDArray[Any]:
         batch = np.asarray(actions)
@@ -133,8 +133,9 @@ class BoxCodec(ActionCodec):
         return self._cast(self._floor * (1 - fraction) + self._ceiling * fraction)
 
     def _cast(self, numbers: NDArray[np.float64]) -> NDArray[Any]:
-        largest = np.finfo(self._low.dtype).max
-        return np.clip(numbers, -largest, largest).astype(self._low.dtype)
+        largest = float(np.finfo(np.dtype(self.space.dtype).name).max)
+        members: NDArray[Any] = np.clip(numbers, -largest, largest).astype(self._low.dtype)
+        return members
 
 
 class IntegerBoxCodec(BoxCodec):
@@ -158,7 +159,10 @@ class IntegerBoxCodec(BoxCodec):
 
     def _at(self, fraction: NDArray[np.float64]) -> NDArray[Any]:
         offset = np.rint(fraction * self._width.astype(np.float64)).astype(np.uint64)
-        return (self._base + np.minimum(offset, self._width)).astype(self._low.dtype)
+        members: NDArray[Any] = (self._base + np.minimum(offset, self._width)).astype(
+            self._low.dtype
+        )
+        return members
 
     def _cast(self, numbers: NDArray[np.float64]) -> NDArray[Any]:
         integers = np.rint(numbers).astype(np.int64)
@@ -283,7 +287,8 @@ class NestedCodec(ActionCodec):
 
     def rows(self, actions: Any) -> int:
         key, child = next(iter(self._children.items()))
-        return child.rows(self._part(actions, key))
+        rows: int = child.rows(self._part(actions, key))
+        return rows
 
     def _part(self, actions: Any, key: Any) -> Any:
         try:
@@ -351,8 +356,8 @@ def _(space: spaces.Dict, vocabulary: Vocabulary, *, keys: Sequence[Any] = ()) -
     return NestedCodec(space, "/".join(map(str, keys)), vocabulary, children=children)
 
 
-@compile_action.register
-def _(space: spaces.Tuple, vocabulary: Vocabulary, *, keys: Sequence[Any] = ()) -> ActionCodec:
+@compile_action.register(spaces.Tuple)
+def _(space: spaces.Tuple[Any], vocabulary: Vocabulary, *, keys: Sequence[Any] = ()) -> ActionCodec:
     children = {
         i: compile_action(sub, vocabulary, keys=(*keys, i)) for i, sub in enumerate(space.spaces)
     }

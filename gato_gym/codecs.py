@@ -1,7 +1,7 @@
 """Numbers to bins and back, vectorised and exact at the edges.
 
-* :func:`mu_law`, :func:`inverse_mu_law` -- compress any real number into [-1, 1] and back.
-* :func:`encode_uniform`, :func:`decode_uniform` -- [-1, 1] to one of n equal bins and to its centre.
+* :func:`mu_law`, :func:`inverse_mu_law` -- compress real numbers into [-1, 1] and back.
+* :func:`encode_uniform`, :func:`decode_uniform` -- [-1, 1] to one of n equal bins, and back.
 * :class:`Digits` -- integers of any range as digits that fit a small alphabet.
 """
 
@@ -35,7 +35,8 @@ def mu_law(x: ArrayLike, mu: float = 100.0, m: float = 256.0) -> NDArray[np.floa
     values = np.asarray(x, dtype=np.float64)
     with np.errstate(over="ignore"):
         compressed = np.sign(values) * np.log1p(np.abs(values) * mu) / np.log1p(m * mu)
-    return np.clip(compressed, -1.0, 1.0)
+    clipped: NDArray[np.float64] = np.clip(compressed, -1.0, 1.0)
+    return clipped
 
 
 def inverse_mu_law(y: ArrayLike, mu: float = 100.0, m: float = 256.0) -> NDArray[np.float64]:
@@ -50,7 +51,9 @@ def inverse_mu_law(y: ArrayLike, mu: float = 100.0, m: float = 256.0) -> NDArray
         float64, the shape of ``y``.
     """
     values = np.clip(np.asarray(y, dtype=np.float64), -1.0, 1.0)
-    return np.sign(values) * np.expm1(np.abs(values) * np.log1p(m * mu)) / mu
+    magnitude = np.expm1(np.abs(values) * np.log1p(m * mu)) / mu
+    signed: NDArray[np.float64] = np.copysign(magnitude, values)
+    return signed
 
 
 def encode_uniform(x: ArrayLike, bins: int = 1024) -> NDArray[np.int32]:
@@ -148,7 +151,7 @@ class Digits:
         return (values[:, self.sources] // self._divisors) % self.base
 
     def decode(self, digits: ArrayLike) -> NDArray[np.int64]:
-        """Numbers int64 ``[B, N]`` of digits ``[B, K]``; beyond its range, a number's last value."""
+        """Numbers int64 ``[B, N]`` of digits ``[B, K]``; beyond the last, the last."""
         values = np.asarray(digits, dtype=np.int64) * self._divisors
         if not self.sources.size:
             return values

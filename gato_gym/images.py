@@ -110,4 +110,5 @@ def _resize(images: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
     )
     stretched = np.einsum("yh,bhwc->bywc", rows, pixels, optimize=True)
     stretched = np.einsum("xw,bywc->byxc", columns, stretched, optimize=True)
-    return np.clip(np.rint(stretched), 0, 255).astype(np.uint8)
+    pixels_out: NDArray[np.uint8] = np.clip(np.rint(stretched), 0, 255).astype(np.uint8)
+    return pixels_out

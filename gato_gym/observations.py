@@ -111,8 +111,8 @@ def _(space: spaces.Dict) -> Iterator[tuple[Any, gym.Space[Any]]]:
     return iter(sorted(space.spaces.items(), key=lambda item: str(item[0])))
 
 
-@_children.register
-def _(space: spaces.Tuple) -> Iterator[tuple[Any, gym.Space[Any]]]:
+@_children.register(spaces.Tuple)
+def _(space: spaces.Tuple[Any]) -> Iterator[tuple[Any, gym.Space[Any]]]:
     return iter(enumerate(space.spaces))
 
 

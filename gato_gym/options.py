@@ -131,4 +131,8 @@ class PlanOptions:
                 f"PlanOptions has no field {', '.join(map(repr, unknown))}: expected some of "
                 f"{sorted(known)}; a newer gato_gym may have written them"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**fields)

@@ -297,7 +297,7 @@ def is_channels_first(shape: tuple[int, ...]) -> bool:
 
 
 def number_bounds(space: gym.Space[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Bounds float64 ``[N]`` of a numeric space's members, row-major; infinite where there is none."""
+    """Bounds float64 ``[N]`` of a space's numbers, row-major; infinite where there is none."""
     if isinstance(space, spaces.Box):
         low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
         below, above = space.bounded_below.ravel(), space.bounded_above.ravel()
@@ -305,8 +305,8 @@ def number_bounds(space: gym.Space[Any]) -> tuple[NDArray[np.float64], NDArray[n
             np.where(below & (low > -UNBOUNDED), low, -np.inf),
             np.where(above & (high < UNBOUNDED), high, np.inf),
         )
-    low, high = integer_range(space)
-    return low.ravel().astype(np.float64), high.ravel().astype(np.float64)
+    least, greatest = integer_range(space)
+    return least.ravel().astype(np.float64), greatest.ravel().astype(np.float64)
 
 
 @singledispatch
@@ -343,7 +343,7 @@ def frame_shape(space: gym.Space[Any], path: str, options: PlanOptions) -> tuple
         return shape
     if len(shape) < 2:
         raise ValueError(
-            f"PlanOptions.stacks names {path!r}, a Box of shape {shape}: expected two axes or more, "
-            "frames first"
+            f"PlanOptions.stacks names {path!r}, of shape {shape}: expected two axes or more, the "
+            "first over frames"
         )
     return shape[1:]

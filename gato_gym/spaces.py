@@ -267,7 +267,8 @@ class Plan:
     def encode_action(self, action: Any) -> NDArray[np.int32]:
         """Ids int32 ``[A]`` of one member of the action space; see `encode_actions`."""
         batch = self._actions.batch_of_one(action)
-        return self._actions.encode(batch, 1)[0].astype(np.int32)
+        ids: NDArray[np.int32] = self._actions.encode(batch, 1)[0].astype(np.int32)
+        return ids
 
     def encode_actions(self, actions: Any) -> NDArray[np.int32]:
         """Ids int32 ``[B, A]`` of a batch of actions as vector environments take it.

@@ -84,7 +84,7 @@ class Vocabulary:
 
     def to_json(self) -> dict[str, int]:
         """The ranges as plain ints, ``<kind>_start`` and ``<kind>_stop``, and ``separator``."""
-        values = {}
+        values: dict[str, int] = {}
         for kind in ("text", "continuous", "discrete"):
             ids: range = getattr(self, kind)
             values |= {f"{kind}_start": ids.start, f"{kind}_stop": ids.stop}

@@ -1,0 +1,59 @@
+"""Makes ``gym.make_vec(id, wrappers=[GatoTokenize])`` work for every environment.
+
+Gymnasium picks an environment's own vector implementation when it has one (CartPole-v1 does) and
+then refuses ``wrappers``, unless ``vectorization_mode`` is given.
+
+* :func:`accept_tokenize` -- ``make_vec`` that vectorizes wrapped environments one by one.
+* :func:`install` -- puts it in Gymnasium's place.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+
+from gato_gym.wrappers import GatoTokenize
+
+__all__ = ["accept_tokenize", "install"]
+
+
+def accept_tokenize(make_vec: Callable[..., Any]) -> Callable[..., Any]:
+    """``make_vec``, with mode "sync" where it would refuse a list that holds `GatoTokenize`.
+
+    Every other call is passed on as it is.
+
+    Args:
+        make_vec: Gymnasium's function.
+
+    Returns:
+        A function of the same signature.
+    """
+
+    @functools.wraps(make_vec)
+    def make_vec_tokenized(
+        id: Any,  # noqa: A002 -- Gymnasium's own name
+        num_envs: int = 1,
+        vectorization_mode: Any = None,
+        vector_kwargs: dict[str, Any] | None = None,
+        wrappers: Sequence[Callable[..., Any]] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if vectorization_mode is None and any(map(_tokenizes, wrappers or ())):
+            vectorization_mode = "sync"
+        return make_vec(id, num_envs, vectorization_mode, vector_kwargs, wrappers, **kwargs)
+
+    return make_vec_tokenized
+
+
+def install() -> None:
+    """Replace ``gymnasium.make_vec`` by `accept_tokenize` of it, once."""
+    if not hasattr(gym.make_vec, "__wrapped__"):
+        gym.make_vec = accept_tokenize(gym.make_vec)
+
+
+def _tokenizes(wrapper: Callable[..., Any]) -> bool:
+    function = wrapper.func if isinstance(wrapper, functools.partial) else wrapper
+    return isinstance(function, type) and issubclass(function, GatoTokenize)

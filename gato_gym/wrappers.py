@@ -1,0 +1,254 @@
+"""Environments whose observations and actions are tokens.
+
+* :class:`GatoTokenize` -- for one environment, and for ``wrappers=[...]`` of ``gym.make_vec``.
+* :class:`GatoTokenizeVector` -- for a vector environment as a whole.
+* :func:`make` -- ``gym.make`` with ``wrappers``.
+* :func:`token_space`, :func:`action_token_space` -- the spaces of such an environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
+
+from gato_gym.options import PlanOptions
+from gato_gym.spaces import VECTOR_LIMIT, Plan, TokenizedBatch, compile_plan
+
+__all__ = ["GatoTokenize", "GatoTokenizeVector", "action_token_space", "make", "token_space"]
+
+Tokens = dict[str, Any]
+"""An observation as tokens: see :func:`token_space`."""
+
+NO_TOKEN = -1
+"""What fills the text's row past its last token."""
+
+
+class GatoTokenize(gym.Wrapper[Tokens, Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """One environment in Gato's token space.
+
+    Observations become the Dict of :func:`token_space`; actions are given as their tokens,
+    :func:`action_token_space`, and decoded by ``env.plan.decode``.
+
+    Args:
+        env: Any environment whose spaces a plan can be compiled for.
+        options: The plan's options, or their ``to_json()``. None takes the task's own when ``env``
+            is one of this package's tasks, and the defaults otherwise.
+        text_length: Text tokens an observation has room for.
+
+    Raises:
+        ValueError: If the spaces have no plan, or a text needs more than ``text_length`` tokens.
+
+    Example:
+        >>> env = make("CartPole-v1", wrappers=[GatoTokenize])
+        >>> observation, info = env.reset(seed=0)
+        >>> observation["vectors"].shape, env.action_space
+        ((1, 64), MultiDiscrete([2], start=[33024]))
+        >>> observation, *_ = env.step([33025])
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        options: PlanOptions | Mapping[str, Any] | None = None,
+        *,
+        text_length: int = 128,
+    ) -> None:
+        resolved = _resolve(options, env)
+        gym.utils.RecordConstructorArgs.__init__(
+            self, options=resolved.to_json(), text_length=text_length
+        )
+        gym.Wrapper.__init__(self, env)
+        self.plan = compile_plan(env.observation_space, env.action_space, resolved)
+        self.text_length = text_length
+        self.observation_space = token_space(self.plan, text_length=text_length)
+        self.action_space = action_token_space(self.plan)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Tokens, dict[str, Any]]:
+        """Reset the environment; returns its first observation as tokens."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._tokens(observation), info
+
+    def step(self, action: Any) -> tuple[Tokens, Any, bool, bool, dict[str, Any]]:
+        """Step the environment with the action that tokens ``[A]`` stand for.
+
+        Raises:
+            ValueError: If a token is not legal at its position.
+        """
+        observation, reward, terminated, truncated, info = self.env.step(self.plan.decode(action))
+        return self._tokens(observation), reward, terminated, truncated, info
+
+    def _tokens(self, observation: Any) -> Tokens:
+        return _one_as_tokens(self.plan, observation, self.text_length)
+
+
+class GatoTokenizeVector(VectorWrapper[Tokens, Any, Any, Any, Any]):
+    """A vector environment in Gato's token space, encoded and decoded as a batch.
+
+    The way for environments with a vector implementation of their own.
+
+    Args:
+        env: A vector environment, in any autoreset mode.
+        options: As for :class:`GatoTokenize`.
+        text_length: As for :class:`GatoTokenize`.
+
+    Raises:
+        ValueError: If the spaces have no plan, or a text needs more than ``text_length`` tokens.
+
+    Example:
+        >>> envs = GatoTokenizeVector(gym.make_vec("CartPole-v1", num_envs=4))
+        >>> observations, infos = envs.reset(seed=0)
+        >>> observations["vectors"].shape
+        (4, 1, 64)
+        >>> observations, *_ = envs.step([[33024], [33025], [33025], [33024]])
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        options: PlanOptions | Mapping[str, Any] | None = None,
+        *,
+        text_length: int = 128,
+    ) -> None:
+        super().__init__(env)
+        resolved = _resolve(options, env)
+        self.plan = compile_plan(env.single_observation_space, env.single_action_space, resolved)
+        self.text_length = text_length
+        self.single_observation_space = token_space(self.plan, text_length=text_length)
+        self.single_action_space = action_token_space(self.plan)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Tokens, dict[str, Any]]:
+        """Reset all environments; returns their first observations as tokens ``[B, ...]``."""
+        observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
+        return self._tokens(observations), infos
+
+    def step(self, actions: Any) -> tuple[Tokens, Any, Any, Any, dict[str, Any]]:
+        """Step all environments with the actions that tokens ``[B, A]`` stand for.
+
+        Where ``infos`` holds final observations (autoreset in the same step), they are tokens too.
+
+        Raises:
+            ValueError: If a token is not legal at its position.
+        """
+        observations, rewards, terminations, truncations, infos = self.env.step(
+            self.plan.decode_batch(actions)
+        )
+        if "final_obs" in infos:
+            finals = np.empty(self.num_envs, dtype=object)
+            for row, final in enumerate(infos["final_obs"]):
+                if final is not None:
+                    finals[row] = _one_as_tokens(self.plan, final, self.text_length)
+            infos = {**infos, "final_obs": finals}
+        return self._tokens(observations), rewards, terminations, truncations, infos
+
+    def _tokens(self, observations: Any) -> Tokens:
+        return _as_tokens(self.plan, self.plan.encode_batch(observations), self.text_length)
+
+
+def token_space(plan: Plan, *, text_length: int = 128) -> spaces.Dict:
+    """The space of an observation's tokens, without the parts the plan does not use.
+
+    Args:
+        plan: The plan.
+        text_length: Room for text tokens.
+
+    Returns:
+        A Dict with some of ``text`` int32 ``[text_length]``, -1 past the text's end; ``ids`` int32
+        ``[I]``; ``vectors`` float32 ``[V, vector_size]``; ``images`` uint8 ``[M, P, P, C]``;
+        ``grids`` uint8 ``[G, H, W, planes]``.
+    """
+    words = plan.vocabulary.text
+    shape = (len(plan.vector_slots), plan.options.vector_size)
+    parts: dict[str, spaces.Space[Any]] = {
+        "ids": spaces.Box(0, plan.vocabulary.size - 1, (len(plan.id_slots),), np.int32),
+        "vectors": spaces.Box(-VECTOR_LIMIT, VECTOR_LIMIT, shape, np.float32),
+        "images": spaces.Box(0, 255, (len(plan.image_slots), *plan.image_shape), np.uint8),
+        "grids": spaces.Box(0, 255, (len(plan.grid_slots), *plan.grid_size), np.uint8),
+    }
+    used = {name: box for name, box in parts.items() if np.prod(box.shape or (0,))}
+    if plan.has_text:
+        used["text"] = spaces.Box(NO_TOKEN, words.stop - 1, (text_length,), np.int32)
+    return spaces.Dict(used)
+
+
+def action_token_space(plan: Plan) -> spaces.MultiDiscrete:
+    """The space of an action's tokens ``[A]``: at each position, the ids that are legal there.
+
+    Ids are legal one by one; each combination of them decodes to a member of the action space.
+    """
+    start, stop = plan.action_ranges.astype(np.int64).T
+    return spaces.MultiDiscrete(stop - start, start=start)
+
+
+def make(
+    id: str | EnvSpec,  # noqa: A002 -- gym.make's own name
+    *,
+    wrappers: Sequence[Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]] = (),
+    **kwargs: Any,
+) -> gym.Env[Any, Any]:
+    """``gym.make``, then each of ``wrappers`` around the environment, the first innermost.
+
+    Args:
+        id: An environment id or spec.
+        wrappers: Functions from an environment to a wrapped one, such as :class:`GatoTokenize`.
+        **kwargs: As ``gym.make`` takes them.
+
+    Returns:
+        The environment; ``gym.make(env.spec)`` builds it again.
+    """
+    env: gym.Env[Any, Any] = gym.make(id, **kwargs)
+    for wrapper in wrappers:
+        env = wrapper(env)
+    return env
+
+
+def _as_tokens(plan: Plan, batch: TokenizedBatch, text_length: int) -> Tokens:
+    parts = {name: getattr(batch, name) for name in ("ids", "vectors", "images", "grids")}
+    tokens: Tokens = {name: part for name, part in parts.items() if np.prod(part.shape[1:])}
+    if plan.has_text:
+        tokens["text"] = np.full((len(batch), text_length), NO_TOKEN, np.int32)
+        for row, text in enumerate(batch.text):
+            if len(text) > text_length:
+                raise ValueError(
+                    f"text of row {row} has {len(text)} tokens: expected at most {text_length}; "
+                    f"give GatoTokenize room with text_length={len(text)} or more"
+                )
+            tokens["text"][row, : len(text)] = text
+    return tokens
+
+
+def _one_as_tokens(plan: Plan, observation: Any, text_length: int) -> Tokens:
+    step = plan.encode(observation)
+    batch = TokenizedBatch(
+        (step.text,), step.ids[None], step.vectors[None], step.images[None], step.grids[None]
+    )
+    return {name: part[0] for name, part in _as_tokens(plan, batch, text_length).items()}
+
+
+def _resolve(
+    options: PlanOptions | Mapping[str, Any] | None,
+    env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any],
+) -> PlanOptions:
+    """The options as given, or those of the task that ``env`` is, or the defaults."""
+    if isinstance(options, PlanOptions):
+        return options
+    if options is not None:
+        return PlanOptions.from_json(options)
+    spec = env.spec
+    if spec is not None and spec.id.startswith("Gato/"):
+        from gato_gym.tasks import get_task
+
+        return get_task(spec.id).options
+    return PlanOptions()
