@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -50,7 +50,7 @@ def play(
     *,
     deterministic: bool,
     stopped: Callable[[], bool] = lambda: False,
-) -> Iterator[EpisodeResult]:
+) -> Generator[EpisodeResult]:
     """Play every episode of ``episodes`` once.
 
     An environment whose episode ends takes up the next pending one. With none pending it is
@@ -82,7 +82,7 @@ def play(
         running[row] = _Running(key) if key else None
     state: Any = None
     while any(running) and not stopped():
-        batch = concatenate(space, observations, create_empty_array(space, n=rows))
+        batch = _batch(space, observations)
         actions, state = policy.predict(
             batch, state=state, episode_start=starts.copy(), deterministic=deterministic
         )
@@ -101,6 +101,12 @@ def play(
                 observations[row], _ = envs.envs[row].reset(seed=key.seed)
                 running[row] = _Running(key)
                 starts[row] = True
+
+
+def _batch(space: gym.Space[Any], observations: Sequence[Any]) -> Any:
+    empty = create_empty_array(space, n=len(observations))
+    assert empty is not None
+    return concatenate(space, observations, empty)
 
 
 @dataclass

@@ -83,7 +83,7 @@ def mean_of_tasks(scores: Scores) -> NDArray[np.float64]:
         >>> float(mean_of_tasks([np.array([0.0, 1.0]), np.array([1.0])]))
         0.75
     """
-    return np.mean([task.mean(axis=-1) for task in _checked(scores)], axis=0)
+    return np.asarray(np.mean([task.mean(axis=-1) for task in _checked(scores)], axis=0))
 
 
 def interquartile_mean(scores: Scores) -> NDArray[np.float64]:
@@ -100,7 +100,7 @@ def interquartile_mean(scores: Scores) -> NDArray[np.float64]:
     if cut:
         pooled = np.partition(pooled, (cut, pooled.shape[-1] - cut - 1), axis=-1)
         pooled = pooled[..., cut : pooled.shape[-1] - cut]
-    return pooled.mean(axis=-1)
+    return np.asarray(pooled.mean(axis=-1))
 
 
 def stratified_bootstrap(

@@ -18,7 +18,7 @@ import queue
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +99,7 @@ def split_units(
 
 def play_units(
     units: Sequence[Unit], choice: PolicyChoice, *, workers: int
-) -> Iterator[EpisodeResult]:
+) -> Generator[EpisodeResult]:
     """Play all units, in this process or in several.
 
     Closing the iterator, or an exception in its consumer, stops the processes.
@@ -154,7 +154,7 @@ class _Player:
         self.choice = choice
         self.policy: Any = None
 
-    def play(self, unit: Unit, stopped: Callable[[], bool]) -> Iterator[EpisodeResult]:
+    def play(self, unit: Unit, stopped: Callable[[], bool]) -> Generator[EpisodeResult]:
         envs, policy = self._prepare(unit)
         try:
             yield from play(
@@ -221,7 +221,7 @@ def _work(choice: PolicyChoice, todo: Any, done: Any, stop: Any, parent: int) ->
     done.put(None)
 
 
-def _collect(processes: Sequence[Any], done: Any) -> Iterator[EpisodeResult]:
+def _collect(processes: Sequence[Any], done: Any) -> Generator[EpisodeResult]:
     working = len(processes)
     while working:
         try:

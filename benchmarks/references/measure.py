@@ -85,7 +85,8 @@ def measure(
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.references.measure", description=measure.__doc__.splitlines()[0]
+        prog="python -m benchmarks.references.measure",
+        description="Measure random and expert play on a whole suite.",
     )
     add = parser.add_argument
     add("--suite", required=True, choices=sorted(EPISODES))
