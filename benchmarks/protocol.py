@@ -38,10 +38,8 @@ _SIMULATORS = {
     "babyai": ("gymnasium", "minigrid"),
     "metaworld": ("gymnasium", "metaworld", "mujoco"),
 }
-_SUCCESS = {
-    "babyai": "the episode's return is above 0",
-    "metaworld": "info['success'] at any timestep",
-}
+SUCCESS = "info['success'] is true at any timestep"
+"""When an episode counts as solved; one whose environment reports no success has none."""
 
 
 class BenchmarkError(ValueError):
@@ -71,7 +69,8 @@ class EpisodeResult:
         key: Which episode.
         total_return: Sum of rewards, undiscounted.
         length: Timesteps played.
-        success: Whether the task was solved, by the protocol's rule; None where it has none.
+        success: Whether the task was solved, by the protocol's rule; None where the
+            environment does not say.
         terminated: True when the environment ended it, False when its time limit did.
         seconds: Wall-clock time from reset to end, beside the other episodes of its batch.
     """
@@ -121,12 +120,12 @@ class TaskRules:
         env_id: The environment behind the task.
         max_episode_steps: Timesteps after which an episode is cut off; None leaves it to the
             environment.
-        success: The rule for success, in words; None where the suite has none.
+        success: The rule for success, in words.
     """
 
     env_id: str
     max_episode_steps: int | None
-    success: str | None
+    success: str = SUCCESS
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ class Protocol:
             raise BenchmarkError(f"--seed is {seed}, expected 0 or more: pass --seed 0")
         suite = suites[0]
         rules = {
-            task.id: TaskRules(task.env_id, task.max_episode_steps, _SUCCESS.get(suite))
+            task.id: TaskRules(task.env_id, task.max_episode_steps)
             for task in sorted(tasks, key=lambda task: task.id)
         }
         simulators = installed_versions(_SIMULATORS.get(suite, ("gymnasium",)))

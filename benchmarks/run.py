@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import fnmatch
 import hashlib
 import os
 import shlex
@@ -135,38 +134,20 @@ def select_tasks(suite: str, pattern: str | None) -> list[Task]:
     Raises:
         BenchmarkError: No such suite, or a part of the pattern matches no task.
     """
-    from gato_gym.tasks import SUITES, list_tasks
+    from gato_gym.tasks import UnknownTaskError, list_tasks
 
-    if suite not in SUITES:
-        raise BenchmarkError(
-            f"no suite {suite!r}, expected one of {', '.join(SUITES)}{nearest(suite, SUITES)}"
-        )
-    tasks = {task.id: task for task in list_tasks(suite)}
-    if pattern is None:
-        return list(tasks.values())
-    chosen: set[str] = set()
-    for part in filter(None, map(str.strip, pattern.split(","))):
-        part = part.removeprefix("Gato/")
-        names = {f"{suite}-{part}", part}
-        found = [task for task in tasks if any(fnmatch.fnmatchcase(task, name) for name in names)]
-        if not found:
-            short = [task.removeprefix(f"{suite}-") for task in tasks]
-            raise BenchmarkError(
-                f"--tasks {part!r} matches none of the {len(tasks)} tasks of {suite}, expected a "
-                f"task id or a pattern like 'go-*'{nearest(part.removeprefix(f'{suite}-'), short)}"
-            )
-        chosen.update(found)
-    if not chosen:
-        raise BenchmarkError(
-            "--tasks is empty, expected a task id or a pattern: leave it out for all"
-        )
-    return [task for name, task in tasks.items() if name in chosen]
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A suggestion to append to an error: the known name most like ``name``."""
-    close = difflib.get_close_matches(name.replace("*", ""), known, n=1, cutoff=0.0)
-    return f": did you mean {close[0]!r}?" if close else ""
+    parts = [None] if pattern is None else list(filter(None, map(str.strip, pattern.split(","))))
+    if not parts:
+        raise BenchmarkError("--tasks is empty, expected a task id or a pattern: pass 'go-*'")
+    try:
+        chosen = [
+            task
+            for part in parts
+            for task in list_tasks(suite, part and part.removeprefix("Gato/"))
+        ]
+    except UnknownTaskError as error:
+        raise BenchmarkError(str(error)) from error
+    return [task for _, task in sorted({task.id: task for task in chosen}.items())]
 
 
 def describe_policy(choice: PolicyChoice) -> dict[str, Any]:
@@ -185,9 +166,11 @@ def describe_policy(choice: PolicyChoice) -> dict[str, Any]:
             folder = Path(str(shipped.joinpath(choice.name)))
         if not folder.is_dir():
             known = ["random", "expert", *names]
+            close = difflib.get_close_matches(choice.name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "give one of these, or its path"
             raise BenchmarkError(
-                f"no policy {choice.name!r}, expected one of {', '.join(known)} or a checkpoint "
-                f"folder{nearest(choice.name, known)}"
+                f"no policy {choice.name!r}, expected {', '.join(known)} or a checkpoint folder: "
+                + hint
             )
         weights = _folder_hash(folder)
     return {

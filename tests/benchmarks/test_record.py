@@ -13,7 +13,7 @@ from benchmarks.record import Record, RunHeader
 
 PROTOCOL = Protocol(
     suite="babyai",
-    tasks={name: TaskRules(name, 10, None) for name in ("babyai-a", "babyai-b")},
+    tasks={name: TaskRules(name, 10) for name in ("babyai-a", "babyai-b")},
     episodes=2,
     seed=0,
     simulators={},

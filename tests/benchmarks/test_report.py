@@ -15,7 +15,7 @@ from benchmarks.report import EXPERT_NOT_ABOVE_RANDOM, NO_REFERENCE, render, sum
 
 TASKS = ("babyai-easy", "babyai-hard", "babyai-lost", "babyai-new")
 HEADER = RunHeader(
-    Protocol("babyai", {task: TaskRules(task, None, None) for task in TASKS}, 2, 0, {}),
+    Protocol("babyai", {task: TaskRules(task, None) for task in TASKS}, 2, 0, {}),
     {"name": "gato-mini"},
 )
 
