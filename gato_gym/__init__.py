@@ -4,26 +4,37 @@
 * :func:`compile_plan`, :class:`Plan`, :class:`PlanOptions`, :class:`Vocabulary` -- the token space.
 * :class:`TokenizedStep`, :class:`TokenizedBatch` -- encoded observations.
 * :class:`TextTokenizer` -- text to ids.
+* :func:`get_task`, :func:`list_tasks`, :class:`Task` -- tasks, also as Gymnasium ids ``Gato/<task>``.
+* :class:`Episode`, :func:`read_minari`, :func:`write_minari` -- recorded episodes.
 """
 
 from gato_gym import vectorization
+from gato_gym.episodes import Episode, read_minari, write_minari
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, TokenizedBatch, TokenizedStep, compile_plan
+from gato_gym.tasks import Task, get_task, list_tasks, register
 from gato_gym.text import TextTokenizer
 from gato_gym.vocabulary import Vocabulary
 from gato_gym.wrappers import GatoTokenize, GatoTokenizeVector, make
 
 __all__ = [
+    "Episode",
     "GatoTokenize",
     "GatoTokenizeVector",
     "Plan",
     "PlanOptions",
+    "Task",
     "TextTokenizer",
     "TokenizedBatch",
     "TokenizedStep",
     "Vocabulary",
     "compile_plan",
+    "get_task",
+    "list_tasks",
     "make",
+    "read_minari",
+    "write_minari",
 ]
 
 vectorization.install()
+register()

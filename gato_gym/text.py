@@ -18,6 +18,9 @@ __all__ = ["TextTokenizer", "default_tokenizer"]
 
 _CACHED_STRINGS = 65536
 
+SPACE_MARK = "\u2581"
+"""What SentencePiece writes for a space inside its pieces."""
+
 
 class TextTokenizer:
     """A SentencePiece model with byte fallback: every Unicode string encodes and decodes unchanged.
@@ -52,6 +55,11 @@ class TextTokenizer:
         """Number of pieces; ids are below it."""
         return int(self._processor.GetPieceSize())
 
+    @property
+    def model(self) -> bytes:
+        """The content of the model file."""
+        return self._model
+
     def encode(self, text: str) -> NDArray[np.int32]:
         """Ids of a string, int32 ``[L]``.
 
@@ -65,7 +73,29 @@ class TextTokenizer:
                 f"text has a lone surrogate at index {error.start}: expected Unicode text; decode "
                 'its bytes with errors="replace" first'
             ) from error
+        if SPACE_MARK in text:
+            return np.array(self._encode_space_marks(text), dtype=np.int32)
         return np.array(self._processor.EncodeAsIds(text), dtype=np.int32)
+
+    def _encode_space_marks(self, text: str) -> list[int]:
+        """Ids of a text with U+2581, which SentencePiece would read as a space: spelt in bytes.
+
+        A character of the private use area that the text lacks stands in for it. Both are three
+        bytes of UTF-8, and no other run of bytes in a text equals the stand-in's.
+        """
+        stand_in = next(mark for mark in map(chr, range(0xE000, 0xF900)) if mark not in text)
+        pieces = self._processor.EncodeAsIds(text.replace(SPACE_MARK, stand_in))
+        mark, other = (self._byte_pieces(character) for character in (SPACE_MARK, stand_in))
+        at = 0
+        while at + 3 <= len(pieces):
+            if pieces[at : at + 3] == other:
+                pieces[at : at + 3] = mark
+                at += 2
+            at += 1
+        return list(pieces)
+
+    def _byte_pieces(self, character: str) -> list[int]:
+        return [self._processor.PieceToId(f"<0x{byte:02X}>") for byte in character.encode()]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The string that ids stand for.

@@ -1,0 +1,190 @@
+"""Look-up of tasks and their Gymnasium ids.
+
+* :class:`Task` and the functions that :mod:`gato_gym.tasks` lists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from gato_gym.episodes import Episode
+from gato_gym.options import PlanOptions
+
+NAMESPACE = "Gato"
+Symmetry = Callable[[Episode, np.random.Generator], Episode]
+
+
+class UnknownTaskError(ValueError):
+    """No task has this id, or none matches this pattern."""
+
+
+class MissingPackageError(ImportError):
+    """A task's simulator is not installed."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    Attributes:
+        id: Such as ``babyai-go-to-local``.
+        suite: Such as ``babyai``.
+        env_id: The simulator's own id.
+        max_episode_steps: Steps after which an episode is truncated; None where the environment
+            sets its own limit for each episode.
+        options: How its spaces become tokens.
+        extra: The pip extra that installs its simulator.
+        description: One line.
+        factory: Makes the environment; called with ``render_mode``.
+        augment: Draws an episode equal to a given one under a symmetry of the task, or None.
+    """
+
+    id: str
+    suite: str
+    env_id: str
+    max_episode_steps: int | None
+    options: PlanOptions
+    extra: str
+    description: str
+    factory: Callable[..., gym.Env[Any, Any]] = field(repr=False, compare=False)
+    augment: Symmetry | None = field(default=None, repr=False, compare=False)
+
+    def make(self, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
+        """The environment, as ``gym.make("Gato/<id>")`` gives it.
+
+        Raises:
+            MissingPackageError: Its simulator is not installed; names the command that does.
+        """
+        return gym.make(f"{NAMESPACE}/{self.id}", render_mode=render_mode)
+
+
+def need(package: str, extra: str) -> Any:
+    """Import a simulator.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise MissingPackageError(
+            f"package {package!r} could not be imported ({error}): "
+            f'run pip install "gato-gym[{extra}]"'
+        ) from error
+
+
+@cache
+def _tasks() -> dict[str, Task]:
+    from gato_gym.tasks import babyai, metaworld
+
+    found = [*babyai.tasks(), *metaworld.tasks()]
+    return {task.id: task for task in sorted(found, key=lambda task: task.id)}
+
+
+SUITES = ("babyai", "metaworld")
+
+
+def get_task(task_id: str) -> Task:
+    """The task with this id, ``babyai-go-to-local`` or ``Gato/babyai-go-to-local``.
+
+    Raises:
+        UnknownTaskError: There is none; names the nearest.
+
+    Example:
+        >>> get_task("babyai-go-to-local").env_id
+        'BabyAI-GoToLocal-v0'
+    """
+    name = task_id.removeprefix(f"{NAMESPACE}/")
+    if name not in _tasks():
+        near = difflib.get_close_matches(name, _tasks(), 3, 0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else f"suites are {', '.join(SUITES)}"
+        raise UnknownTaskError(f"unknown task {task_id!r}: {hint}")
+    return _tasks()[name]
+
+
+def list_tasks(suite: str | None = None, pattern: str | None = None) -> list[Task]:
+    """Tasks sorted by id.
+
+    Args:
+        suite: Only this suite.
+        pattern: Only ids that match it, as in a shell (``*-unlock*``); with or without the suite.
+
+    Raises:
+        UnknownTaskError: There is no such suite, or nothing matches.
+    """
+    if suite is not None and suite not in SUITES:
+        raise UnknownTaskError(f"unknown suite {suite!r}: expected one of {', '.join(SUITES)}")
+    chosen = [task for task in _tasks().values() if suite in (None, task.suite)]
+    if pattern is None:
+        return chosen
+    matching = [
+        task
+        for task in chosen
+        if fnmatch.fnmatchcase(task.id, pattern)
+        or fnmatch.fnmatchcase(task.id.removeprefix(f"{task.suite}-"), pattern)
+    ]
+    if not matching:
+        ids = [task.id for task in chosen]
+        short = [task.id.removeprefix(f"{task.suite}-") for task in chosen]
+        near = difflib.get_close_matches(pattern.strip("*"), ids + short, 3, 0.4)
+        hint = f"did you mean {', '.join(near)}?" if near else f"for example {ids[0]}"
+        raise UnknownTaskError(f"no task matches {pattern!r}: {hint}")
+    return matching
+
+
+def task_id_of(env: Any) -> str | None:
+    """Id of the task that an environment, a vector environment or SB3's VecEnv plays, if any."""
+    spec = getattr(env, "spec", None)
+    if spec is None and hasattr(env, "get_attr"):
+        try:
+            spec = env.get_attr("spec")[0]
+        except (AttributeError, IndexError):
+            spec = None
+    if spec is None and getattr(env, "envs", None):
+        spec = env.envs[0].spec
+    name = getattr(spec, "id", None)
+    prefix = f"{NAMESPACE}/"
+    if isinstance(name, str) and name.startswith(prefix) and name[len(prefix) :] in _tasks():
+        return name[len(prefix) :]
+    return None
+
+
+def make_task_env(
+    task_id: str,
+    render_mode: str | None = None,
+    wrappers: Sequence[Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]] = (),
+) -> gym.Env[Any, Any]:
+    """Entry point of the ``Gato/…`` ids.
+
+    Args:
+        task_id: The task.
+        render_mode: As in Gymnasium.
+        wrappers: Applied in order, the first innermost.
+    """
+    env = get_task(task_id).factory(render_mode=render_mode)
+    for wrapper in wrappers:
+        env = wrapper(env)
+    return env
+
+
+def register() -> None:
+    """Register every task with Gymnasium as ``Gato/<id>``; again is harmless."""
+    for task in _tasks().values():
+        name = f"{NAMESPACE}/{task.id}"
+        if name not in gym.registry:
+            gym.register(
+                id=name,
+                entry_point="gato_gym.tasks:make_task_env",
+                max_episode_steps=task.max_episode_steps,
+                kwargs={"task_id": task.id},
+                disable_env_checker=True,
+            )

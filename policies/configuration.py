@@ -1,0 +1,121 @@
+"""The network's configuration and its presets.
+
+* :class:`NetworkConfig` -- every size of the network; JSON in and out.
+* :func:`preset` -- the paper's three sizes, and small ones for CPUs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from gato_gym.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of one network.
+
+    Attributes:
+        width: D, of the residual stream.
+        layers: Number of transformer blocks.
+        heads: Attention heads; each has ``head_size`` numbers.
+        head_size: Key and value size of a head; even, for rotary positions.
+        feed_forward: Inner size of the gated feed-forward (after the gate).
+        window: W, live tokens that a token sees, itself included.
+        prompt_tokens: Tokens of the pinned prompt region.
+        text_rank: Rank of the factorised text table.
+        vector_size: Numbers in a vector patch.
+        vector_hidden: Hidden size of the vector patch's MLP.
+        grid_size: Largest height and width of a symbolic grid, in cells.
+        grid_planes: Most symbols in a cell.
+        grid_symbols: Values of a symbol.
+        grid_channels: Channels of a grid's residual block.
+        grid_groups: Groups of its normalisation.
+        patch_size: Height and width of an image patch, in pixels.
+        patch_channels: Channels of an image patch's residual block.
+        vocabulary: The ids.
+    """
+
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    head_size: int = 64
+    feed_forward: int = 512
+    window: int = 256
+    prompt_tokens: int = 32
+    text_rank: int = 48
+    vector_size: int = 64
+    vector_hidden: int = 512
+    grid_size: int = 7
+    grid_planes: int = 3
+    grid_symbols: int = 16
+    grid_channels: int = 32
+    grid_groups: int = 4
+    patch_size: int = 16
+    patch_channels: int = 32
+    vocabulary: Vocabulary = dataclasses.field(default_factory=Vocabulary)
+
+    def __post_init__(self) -> None:
+        if self.head_size % 2:
+            raise ValueError(
+                f"head_size is {self.head_size}: rotary positions turn pairs of numbers, use an even size"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain values."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**values, "vocabulary": self.vocabulary.to_json()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> NetworkConfig:
+        """The configuration that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: A field is unknown: the file is of a newer version.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(
+                f"network configuration has unknown fields {unknown}: "
+                "it was written by a newer gato-gym, upgrade to read it"
+            )
+        values = dict(values)
+        if "vocabulary" in values:
+            values["vocabulary"] = Vocabulary.from_json(values["vocabulary"])
+        return cls(**values)
+
+
+PRESETS: dict[str, dict[str, int]] = {
+    "mini": {},
+    "small": {"layers": 6, "width": 384, "heads": 6, "feed_forward": 768},
+    "79m": {"layers": 8, "width": 768, "heads": 24, "head_size": 32, "feed_forward": 1536},
+    "364m": {"layers": 12, "width": 1536, "heads": 12, "head_size": 128, "feed_forward": 3072},
+    "1.18b": {"layers": 24, "width": 2048, "heads": 16, "head_size": 128, "feed_forward": 4096},
+}
+
+
+def preset(name: str) -> NetworkConfig:
+    """A configuration by name: ``mini``, ``small``, and the paper's ``79m``, ``364m``, ``1.18b``.
+
+    The paper's sizes have its layers, heads, width and feed-forward size (halved by the gate),
+    a window of 1024 tokens and a full-rank text table (arXiv 2205.06175, table 5).
+
+    Raises:
+        ValueError: No preset has this name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset {name!r} is unknown: choose one of {', '.join(PRESETS)}")
+    config = NetworkConfig(**PRESETS[name])
+    if name in ("mini", "small"):
+        return config
+    return dataclasses.replace(
+        config,
+        window=1024,
+        prompt_tokens=1024,
+        text_rank=config.width,
+        vector_hidden=config.width,
+        patch_channels=64,
+    )

@@ -1,0 +1,122 @@
+"""Gato's network: embedding, backbone, and logits from the tied table.
+
+* :class:`GatoNetwork` -- the module whose weights a checkpoint holds.
+* :class:`PackedBatch` -- whole packed sequences with their targets, for training.
+
+Shapes: B rows, T tokens, D width, N targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from policies.backbone import Backbone, RingCache, TokenRoles, training_mask
+from policies.configuration import NetworkConfig
+from policies.embedding import Embedding, TokenInputs
+
+
+@dataclass
+class Targets:
+    """Action tokens to predict.
+
+    Attributes:
+        slots: int64 ``[N]``, index into the flattened ``[B * T]`` tokens of the position that
+            predicts: the one *before* the target token.
+        ids: int64 ``[N]``, the vocabulary id to predict.
+        starts, stops: int64 ``[N]``, legal ids of the position: ``[start, stop)``.
+        weights: float32 ``[N]``, weight of each in the loss.
+    """
+
+    slots: Tensor
+    ids: Tensor
+    starts: Tensor
+    stops: Tensor
+    weights: Tensor
+
+
+@dataclass
+class PackedBatch:
+    """Packed sequences: tokens, texts that condition them, roles, targets.
+
+    Attributes:
+        tokens: The tokens.
+        texts: int64 ``[n, L]``, the texts that ``tokens.conditions`` names, padded with -1.
+        roles: What decides visibility.
+        targets: What is predicted.
+    """
+
+    tokens: TokenInputs
+    texts: Tensor
+    roles: TokenRoles
+    targets: Targets
+
+
+class GatoNetwork(nn.Module):
+    """The transformer over token embeddings.
+
+    Args:
+        config: Its sizes.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = Embedding(config)
+        self.backbone = Backbone(config)
+        self.head = nn.Linear(config.width, config.width)
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Hidden vectors of packed sequences: float ``[B, T, D]``."""
+        conditions = self.embedding.encode_texts(batch.texts)
+        x = self.embedding(batch.tokens, conditions)
+        mask = training_mask(batch.roles, self.config.window)
+        return self.backbone(x, batch.roles.positions, mask)
+
+    def step(
+        self,
+        tokens: TokenInputs,
+        conditions: Tensor,
+        positions: Tensor,
+        cache: RingCache,
+        active: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden vectors of new tokens against the cache: float ``[B, T, D]``."""
+        return self.backbone.step(self.embedding(tokens, conditions), positions, cache, active)
+
+    def symbol_logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:
+        """Logits of the ids ``[start, stop)``, all past the text ids.
+
+        Args:
+            hidden: float ``[..., D]``.
+            start: First id.
+            stop: One past the last id.
+
+        Returns:
+            float32 ``[..., stop - start]``.
+        """
+        first = self.config.vocabulary.text.stop
+        table = self.embedding.symbol_table()[start - first : stop - first]
+        return (self.head(hidden) @ table.T).float()
+
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the text ids: float32 ``[..., 32000]``."""
+        factor = self.head(hidden) @ self.embedding.text_out.weight
+        return (factor @ self.embedding.text.weight.T).float()
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of trainable numbers."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def inference(network: GatoNetwork) -> GatoNetwork:
+    """The network in evaluation mode, without gradients."""
+    network.eval()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return network
+
+
+__all__ = ["GatoNetwork", "PackedBatch", "Targets", "count_parameters", "inference"]

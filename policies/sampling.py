@@ -1,0 +1,61 @@
+"""From logits over legal ids to a choice.
+
+* :class:`Sampler` -- temperature, and how a continuous value is chosen when deterministic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CONTINUOUS_MODES = ("mode", "mean")
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a choice is made at one action position.
+
+    Attributes:
+        temperature: Divides the logits when sampling; above 0.
+        continuous: The deterministic choice for a continuous value: the most likely bin ("mode"),
+            or the bin of the expected value ("mean").
+    """
+
+    temperature: float = 1.0
+    continuous: str = "mean"
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(
+                f"temperature is {self.temperature}: expected more than 0 "
+                "(deterministic=True picks the most likely action)"
+            )
+        if self.continuous not in CONTINUOUS_MODES:
+            raise ValueError(
+                f"continuous is {self.continuous!r}: choose one of {', '.join(CONTINUOUS_MODES)}"
+            )
+
+    def choose(
+        self, logits: Tensor, uniforms: Tensor, *, continuous: bool, deterministic: bool
+    ) -> Tensor:
+        """Choose one id a row.
+
+        Args:
+            logits: float32 ``[B, n]`` over the legal ids alone: none other can be chosen.
+            uniforms: float32 ``[B]`` in [0, 1), the random number of each row.
+            continuous: Whether the ids are bins of a value.
+            deterministic: No sampling.
+
+        Returns:
+            int64 ``[B]`` in ``[0, n)``.
+        """
+        if deterministic:
+            if continuous and self.continuous == "mean":
+                bins = torch.arange(logits.shape[1], device=logits.device, dtype=logits.dtype)
+                return (logits.softmax(1) @ bins).round().long()
+            return logits.argmax(1)
+        cumulative = (logits / self.temperature).softmax(1).cumsum(1)
+        threshold = uniforms[:, None] * cumulative[:, -1:]
+        return (cumulative <= threshold).sum(1).clamp(max=logits.shape[1] - 1)

@@ -1,0 +1,1 @@
+"""From experts' episodes to a checkpoint: collect, shards, packing, loss, loop, recipes."""

@@ -1,0 +1,97 @@
+"""The loss on action tokens, and what is reported beside it.
+
+* :func:`action_loss` -- cross-entropy over each position's legal ids; continuous labels are spread
+  over neighbouring bins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from policies.network import GatoNetwork, Targets
+
+
+@dataclass
+class LossReport:
+    """One batch's loss.
+
+    Attributes:
+        loss: Scalar, with gradient: the weighted mean over action tokens.
+        sums: float32 ``[6]``: of discrete tokens the weight, weighted loss and weighted hits; of
+            continuous tokens the weight, weighted loss and weighted absolute error of the value
+            expected (in [-1, 1] units).
+    """
+
+    loss: Tensor
+    sums: Tensor
+
+
+def spread_labels(bins: Tensor, count: int, sigma: float) -> Tensor:
+    """A Gaussian over bins around each label, cut at the edges and normalised.
+
+    Args:
+        bins: int64 ``[N]``, labels in ``[0, count)``.
+        count: Number of bins.
+        sigma: Standard deviation in bins; 0 is one-hot.
+
+    Returns:
+        float32 ``[N, count]``.
+    """
+    if sigma == 0:
+        return F.one_hot(bins, count).float()
+    distance = torch.arange(count, device=bins.device) - bins[:, None]
+    return torch.softmax(-0.5 * (distance / sigma) ** 2, dim=1)
+
+
+def action_loss(
+    network: GatoNetwork, hidden: Tensor, targets: Targets, *, sigma: float, balance: float = 1.0
+) -> LossReport:
+    """The loss of a packed batch.
+
+    Args:
+        network: Gives the logits.
+        hidden: float ``[B, T, D]``, the network's output.
+        targets: What each predicting position should say.
+        sigma: Spread of continuous labels, in bins.
+        balance: Weight of continuous tokens against discrete ones.
+    """
+    vocabulary = network.config.vocabulary
+    flat = hidden.flatten(0, 1)
+    is_value = (targets.ids >= vocabulary.continuous.start) & (
+        targets.ids < vocabulary.continuous.stop
+    )
+    sums = hidden.new_zeros(6)
+    total = hidden.new_zeros(())
+    for continuous in (False, True):
+        chosen = (is_value if continuous else ~is_value).nonzero()[:, 0]
+        if not chosen.numel():
+            continue
+        h, weight = flat[targets.slots[chosen]], targets.weights[chosen]
+        start = (vocabulary.continuous if continuous else vocabulary.discrete).start
+        labels = targets.ids[chosen] - start
+        stop = vocabulary.continuous.stop if continuous else int(targets.stops[chosen].max())
+        logits = network.symbol_logits(h, start, stop)
+        if continuous:
+            bins = logits.shape[1]
+            losses = F.cross_entropy(logits, spread_labels(labels, bins, sigma), reduction="none")
+            centres = (torch.arange(bins, device=h.device) + 0.5) * (2.0 / bins) - 1.0
+            with torch.no_grad():
+                score = (logits.softmax(1) @ centres - centres[labels]).abs()
+        else:
+            legal = torch.arange(start, stop, device=h.device) < targets.stops[chosen][:, None]
+            logits = logits.masked_fill(~legal, float("-inf"))
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            with torch.no_grad():
+                score = (logits.argmax(1) == labels).float()
+        factor = balance if continuous else 1.0
+        total = total + factor * (losses * weight).sum()
+        offset = 3 if continuous else 0
+        with torch.no_grad():
+            parts = [weight.sum(), (losses * weight).sum(), (score * weight).sum()]
+            sums[offset : offset + 3] = torch.stack(parts)
+    scale = (targets.weights * torch.where(is_value, balance, 1.0)).sum()
+    return LossReport(total / scale, sums)

@@ -1,0 +1,209 @@
+"""Optimiser, schedule and averaged weights.
+
+* :class:`OptimiserConfig` -- their settings.
+* :class:`Optimiser` -- Muon for the backbone's matrices, AdamW for everything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from policies.network import GatoNetwork
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """Settings of the optimiser.
+
+    Attributes:
+        name: "muon" (Muon on the backbone's matrices, AdamW on the rest) or "adamw", as published.
+        rate: Peak learning rate of AdamW.
+        matrix_rate: Peak learning rate of Muon.
+        betas: AdamW's.
+        decay: Weight decay of matrices.
+        warmup: Steps from 0 to the peak.
+        cooldown: Share of all steps, at the end, in which the rate falls linearly to 0.
+        clip: Largest norm of the gradient.
+        average: Decay of the exponential moving average of the weights.
+    """
+
+    name: str = "muon"
+    rate: float = 2e-3
+    matrix_rate: float = 4e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    decay: float = 0.05
+    warmup: int = 100
+    cooldown: float = 0.4
+    clip: float = 1.0
+    average: float = 0.995
+
+
+def schedule(step: int, total: int, config: OptimiserConfig) -> float:
+    """Share of the peak rate at ``step``: linear warm-up, constant, linear cool-down."""
+    up = min(1.0, (step + 1) / max(1, config.warmup))
+    left = (total - step) / max(1.0, config.cooldown * total)
+    return min(up, left, 1.0)
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """The nearest (semi-)orthogonal matrix, roughly, by a quintic Newton-Schulz iteration.
+
+    Coefficients from https://kellerjordan.github.io/posts/muon/. ``torch.optim.Muon`` iterates in
+    bfloat16, which takes several times as long on a CPU without bfloat16 units; this keeps the
+    matrix's own dtype.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is orthogonalised, matrix by matrix, with decoupled weight decay.
+
+    Args:
+        params: Matrices. One with ``parts`` set is updated as that many stacked matrices.
+        lr: Learning rate; the update's RMS is ``0.2 * lr`` times the square root of the larger side
+            over the root of the matrix's rank, as in arXiv 2502.16982.
+        momentum: Of the gradient's average (Nesterov's form).
+        weight_decay: Decoupled.
+        parts: Number of matrices stacked along the first axis, by parameter's ``id``.
+    """
+
+    def __init__(
+        self,
+        params: list[nn.Parameter],
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        parts: dict[int, int],
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.parts = parts
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Update every matrix that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                buffer = state["momentum_buffer"]
+                buffer.lerp_(parameter.grad, 1 - group["momentum"])
+                gradient = parameter.grad.lerp(buffer, group["momentum"])
+                chunks = gradient.chunk(self.parts.get(id(parameter), 1))
+                update = torch.cat(
+                    [orthogonalise(c) * 0.2 * max(c.shape) ** 0.5 for c in chunks]
+                )
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update, alpha=-group["lr"])
+
+
+class Optimiser:
+    """Steps a network's weights and keeps their moving average.
+
+    Args:
+        network: The network.
+        config: Settings.
+        total: Steps of the whole run, for the schedule.
+    """
+
+    def __init__(self, network: GatoNetwork, config: OptimiserConfig, *, total: int) -> None:
+        if config.name not in ("muon", "adamw"):
+            raise ValueError(f"optimiser {config.name!r} is unknown: choose muon or adamw")
+        self.network, self.config, self.total = network, config, total
+        named = dict(network.named_parameters())
+        matrices = {
+            n
+            for n, p in named.items()
+            if config.name == "muon" and n.startswith("backbone.") and p.ndim == 2
+        }
+        decayed = [p for n, p in named.items() if n not in matrices and p.ndim >= 2]
+        plain = [p for n, p in named.items() if n not in matrices and p.ndim < 2]
+        self.parts: list[tuple[torch.optim.Optimizer, float]] = [
+            (
+                torch.optim.AdamW(
+                    [
+                        {"params": decayed, "weight_decay": config.decay},
+                        {"params": plain, "weight_decay": 0.0},
+                    ],
+                    lr=config.rate,
+                    betas=config.betas,
+                    eps=1e-8,
+                ),
+                config.rate,
+            )
+        ]
+        if matrices:
+            stacked = {"qkv.weight": 3, "feed_in.weight": 2}
+            parts = {
+                id(named[n]): count
+                for n in matrices
+                for ending, count in stacked.items()
+                if n.endswith(ending)
+            }
+            muon = Muon(
+                [named[n] for n in sorted(matrices)],
+                lr=config.matrix_rate,
+                momentum=0.95,
+                weight_decay=config.decay,
+                parts=parts,
+            )
+            self.parts.append((muon, config.matrix_rate))
+        self.average = {n: p.detach().clone() for n, p in named.items()}
+
+    def step(self, step: int) -> float:
+        """Clip, update, average.
+
+        Returns:
+            The gradient's norm before clipping.
+        """
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        share = schedule(step, self.total, self.config)
+        for optimiser, rate in self.parts:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * share
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        decay = min(self.config.average, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for name, parameter in self.network.named_parameters():
+                self.average[name].lerp_(parameter, 1 - decay)
+        return float(norm)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """State as flat named tensors, for safetensors."""
+        found = {f"average.{n}": t for n, t in self.average.items()}
+        names = {id(p): n for n, p in self.network.named_parameters()}
+        for optimiser, _ in self.parts:
+            for parameter, state in optimiser.state.items():
+                for key, value in state.items():
+                    tensor = value if isinstance(value, Tensor) else torch.tensor(float(value))
+                    found[f"state.{key}.{names[id(parameter)]}"] = tensor
+        return found
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take up the state that :meth:`tensors` gave."""
+        for name in self.average:
+            self.average[name].copy_(tensors[f"average.{name}"])
+        names = {id(p): n for n, p in self.network.named_parameters()}
+        for optimiser, _ in self.parts:
+            for group in optimiser.param_groups:
+                for parameter in group["params"]:
+                    suffix = names[id(parameter)]
+                    for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
+                        value = tensors.get(f"state.{key}.{suffix}")
+                        if value is not None:
+                            optimiser.state[parameter][key] = value.clone()

@@ -1,0 +1,326 @@
+"""Documents from shards, packed into rows.
+
+* :class:`Mixture` -- which tasks are drawn how often, and how many are prompted.
+* :class:`Packer` -- batch number ``k`` of a seed, always the same one.
+
+A document is an optional prompt and a run of live timesteps of one task. Tasks that remember see
+consecutive timesteps of one episode, from its start or from a timestep that emits its text; tasks
+that do not remember see a random sample of timesteps. The prompt always comes from another
+episode than every live timestep of its document.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from policies.backbone import MEMORIES, TokenRoles
+from policies.configuration import NetworkConfig
+from policies.network import PackedBatch, Targets
+from policies.timesteps import (
+    Layout,
+    TimestepArrays,
+    TokenCollector,
+    fed_actions,
+    lay_out,
+    lay_out_prompt,
+    prompt_steps,
+)
+from policies.training.shards import TaskShard
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How documents are drawn.
+
+    Attributes:
+        weights: Share of the tokens by suite; the tasks of a suite share theirs in proportion to
+            ``timesteps ** balance``.
+        prompt_share: Share of each suite's documents that carry a prompt.
+        prompt_end: Share of the prompts taken from their episode's end; the rest start uniformly.
+        balance: 0 draws a suite's tasks equally, 1 in proportion to their timesteps.
+        memoryless_steps: Timesteps of a document whose task remembers nothing.
+        smallest: Tokens left in a row under which no further document is begun.
+    """
+
+    weights: Mapping[str, float]
+    prompt_share: Mapping[str, float] = field(default_factory=dict)
+    prompt_end: float = 0.5
+    balance: float = 0.5
+    memoryless_steps: int = 16
+    smallest: int = 24
+
+
+@dataclass
+class Document:
+    """One document before it is placed in a row: up to two layouts, prompt and live."""
+
+    shard: TaskShard
+    parts: list[tuple[Layout, TimestepArrays, Ints]]
+    live: int
+    actions: NDArray[np.int32]
+
+    @property
+    def size(self) -> int:
+        return sum(len(layout.ids) for layout, _, _ in self.parts)
+
+
+class Packer:
+    """Packed batches of a mixture of shards.
+
+    Args:
+        shards: By task id.
+        suites: Suite of each task.
+        mixture: How documents are drawn.
+        config: The network's sizes.
+        rows: B.
+        length: T.
+        seed: Batch k is a function of (seed, k) alone.
+    """
+
+    def __init__(
+        self,
+        shards: Mapping[str, TaskShard],
+        suites: Mapping[str, str],
+        mixture: Mixture,
+        config: NetworkConfig,
+        *,
+        rows: int,
+        length: int,
+        seed: int,
+    ) -> None:
+        self.shards, self.suites = dict(sorted(shards.items())), dict(suites)
+        self.mixture, self.config = mixture, config
+        self.rows, self.length, self.seed = rows, length, seed
+        self.tasks = list(self.shards)
+        self.codes = {name: code for code, name in enumerate(MEMORIES)}
+        self.probabilities = self._probabilities()
+
+    def _probabilities(self) -> NDArray[np.float64]:
+        """Probability that a document is of each task: token share over the usual size."""
+        shares = np.zeros(len(self.tasks))
+        for suite, weight in self.mixture.weights.items():
+            mine = [i for i, task in enumerate(self.tasks) if self.suites[task] == suite]
+            if not mine:
+                raise ValueError(
+                    f"the mixture has suite {suite!r} but no shard of it is open: "
+                    f"open are {sorted(set(self.suites.values()))}"
+                )
+            sizes = np.array([self.shards[self.tasks[i]].num_steps for i in mine], float)
+            shares[mine] = weight * sizes**self.mixture.balance / (sizes**self.mixture.balance).sum()
+        usual = np.array([self._usual_size(task) for task in self.tasks])
+        probabilities = shares / usual
+        return probabilities / probabilities.sum()
+
+    def _usual_size(self, task: str) -> float:
+        """Expected tokens of a document of this task."""
+        shard = self.shards[task]
+        plan = shard.plan
+        step = plan.num_tokens + fed_actions(plan)
+        prompt = self.mixture.prompt_share.get(self.suites[task], 0.0) * self.config.prompt_tokens
+        if plan.options.memory == "none":
+            return prompt + self.mixture.memoryless_steps * step
+        steps = shard.ends - shard.starts
+        texts = np.diff(np.r_[0, shard.arrays["text_ends"]]).mean() if plan.has_text else 0.0
+        return prompt + float(np.minimum(steps * step + texts, self.length).mean())
+
+    def batch(self, index: int) -> PackedBatch:
+        """Batch number ``index``."""
+        generator = np.random.default_rng([self.seed, index])
+        builder = _BatchBuilder(self)
+        for row in range(self.rows):
+            offset, document = 0, 0
+            while self.length - offset >= self.mixture.smallest:
+                doc = self._document(generator, self.length - offset)
+                if doc is None:
+                    break
+                builder.add(doc, row, offset, document)
+                offset += doc.size
+                document += 1
+        return builder.finish(generator)
+
+    def _document(self, generator: np.random.Generator, budget: int) -> Document | None:
+        """A document of at most ``budget`` tokens; None after several that did not fit."""
+        for _ in range(8):
+            task = self.tasks[generator.choice(len(self.tasks), p=self.probabilities)]
+            prompted = generator.random() < self.mixture.prompt_share.get(self.suites[task], 0.0)
+            doc = self._draw(self.shards[task], generator, budget, prompted=prompted)
+            if doc is not None:
+                return doc
+        return None
+
+    def _draw(
+        self, shard: TaskShard, generator: np.random.Generator, budget: int, *, prompted: bool
+    ) -> Document | None:
+        episode = int(generator.integers(len(shard.ends)))
+        parts = []
+        if prompted and len(shard.ends) > 1:
+            other = int(generator.integers(len(shard.ends) - 1))
+            other += other >= episode
+            parts.append(self._prompt(shard, other, generator))
+        else:
+            other = -1
+        budget -= sum(len(layout.ids) for layout, _, _ in parts)
+        if shard.plan.options.memory == "none":
+            steps, first = self._sample_steps(shard, other, generator), self.config.prompt_tokens
+        else:
+            steps, first = self._run_of_steps(shard, episode, generator)
+        live = self._live(shard, steps, first, budget)
+        if live is None:
+            return None
+        layout, arrays, chosen = live
+        return Document(shard, [*parts, live], int(chosen[0]), np.asarray(arrays.actions))
+
+    def _sample_steps(self, shard: TaskShard, other: int, generator: np.random.Generator) -> Ints:
+        """Random timesteps of all episodes but ``other`` (-1 for none)."""
+        start, stop = (shard.starts[other], shard.ends[other]) if other >= 0 else (0, 0)
+        steps = generator.integers(
+            shard.num_steps - (stop - start), size=self.mixture.memoryless_steps
+        )
+        return steps + np.where(steps >= start, stop - start, 0)
+
+    def _run_of_steps(
+        self, shard: TaskShard, episode: int, generator: np.random.Generator
+    ) -> tuple[Ints, int]:
+        """Timesteps of one episode from an emission on, and the position of the first."""
+        start, stop = int(shard.starts[episode]), int(shard.ends[episode])
+        begins = self._entrances(shard, start, stop)
+        begin = int(begins[generator.integers(len(begins))])
+        steps = np.arange(start, stop)[begin - start :]
+        first = self.config.prompt_tokens + self._tokens_before(shard, start, begin)
+        return steps, first
+
+    def _entrances(self, shard: TaskShard, start: int, stop: int) -> Ints:
+        """Where a run may begin: the episode's start, and then every window's worth of timesteps."""
+        if not shard.plan.has_text:
+            return np.arange(start, stop, max(1, self.length // 2))
+        return start + np.flatnonzero(shard.emits[start:stop])
+
+    def _tokens_before(self, shard: TaskShard, start: int, begin: int) -> int:
+        """Positions that the timesteps ``[start, begin)`` of an episode leave behind."""
+        plan = shard.plan
+        kept = plan.num_tokens + (plan.num_actions if plan.options.memory == "all" else 0)
+        emitted = start + np.flatnonzero(shard.emits[start:begin])
+        texts = sum(len(shard.text(int(shard.arrays["text_index"][s]))) for s in emitted)
+        return (begin - start) * kept + texts
+
+    def _live(
+        self, shard: TaskShard, steps: Ints, first: int, budget: int
+    ) -> tuple[Layout, TimestepArrays, Ints] | None:
+        """As many of ``steps`` as fit in ``budget`` tokens; None when not even one does."""
+        plan, fed = shard.plan, fed_actions(shard.plan)
+        emits = shard.emits[steps] if plan.has_text else np.zeros(len(steps), np.bool_)
+        longest = max(1, budget // (plan.num_tokens + fed))
+        texts = self._texts(shard, steps[:longest], emits[:longest])
+        sizes = [plan.num_tokens + fed + (0 if t is None else len(t)) for t in texts]
+        count = int(np.searchsorted(np.cumsum(sizes), budget, side="right"))
+        if count == 0:
+            return None
+        chosen = steps[:count]
+        arrays = shard.timesteps(chosen)
+        layout = lay_out(plan, texts[:count], arrays.actions, first_position=first, fed=fed)
+        return layout, arrays, chosen
+
+    def _texts(
+        self, shard: TaskShard, steps: Ints, emits: NDArray[np.bool_]
+    ) -> list[NDArray[np.int32] | None]:
+        texts: list[NDArray[np.int32] | None] = [None] * len(steps)
+        for i in np.flatnonzero(emits):
+            texts[i] = shard.text(int(shard.arrays["text_index"][steps[i]]))
+        return texts
+
+    def _prompt(
+        self, shard: TaskShard, episode: int, generator: np.random.Generator
+    ) -> tuple[Layout, TimestepArrays, Ints]:
+        """A prompt from this episode: its end, or a uniform place."""
+        start, stop = int(shard.starts[episode]), int(shard.ends[episode])
+        text = shard.text(int(shard.arrays["text_index"][stop - 1])) if shard.plan.has_text else None
+        steps = prompt_steps(shard.plan, stop - start, text, self.config.prompt_tokens)
+        latest = stop - start - steps
+        begin = latest
+        if generator.random() >= self.mixture.prompt_end:
+            begin = int(generator.integers(latest + 1))
+        chosen = np.arange(start + begin, start + begin + steps)
+        arrays = shard.timesteps(chosen)
+        return lay_out_prompt(shard.plan, text, arrays), arrays, chosen
+
+
+class _BatchBuilder:
+    """Places documents into rows and gathers tokens, roles and targets."""
+
+    def __init__(self, packer: Packer) -> None:
+        self.packer = packer
+        rows, length = packer.rows, packer.length
+        self.collector = TokenCollector(rows, length)
+        shape = (rows, length)
+        self.roles = {
+            field.name: np.full(shape, -1 if field.name == "documents" else 0, np.int64)
+            for field in dataclasses.fields(TokenRoles)
+        }
+        self.targets: list[tuple[NDArray[np.generic], ...]] = []
+        self.texts: dict[tuple[str, int], int] = {}
+
+    def add(self, doc: Document, row: int, offset: int, document: int) -> None:
+        """Place a document at token ``offset`` of a row."""
+        plan = doc.shard.plan
+        base = row * self.packer.length + offset
+        for index, (layout, arrays, steps) in enumerate(doc.parts):
+            live = index == len(doc.parts) - 1
+            self.collector.add(plan, layout, arrays, base)
+            span = slice(base, base + len(layout.ids))
+            roles = {
+                "documents": document,
+                "positions": layout.positions,
+                "timesteps": layout.steps + (1 << 20) * live,
+                "actions": layout.actions,
+                "prompts": int(not live),
+                "memories": self.packer.codes[plan.options.memory],
+            }
+            for name, values in roles.items():
+                self.roles[name].reshape(-1)[span] = values
+            if plan.has_text:
+                condition = np.array([self._condition(doc.shard, int(s)) for s in steps], np.int64)
+                self.collector.conditions.reshape(-1)[span] = condition[layout.steps]
+            if live:
+                self._add_targets(doc, layout, base)
+            base += len(layout.ids)
+
+    def _condition(self, shard: TaskShard, step: int) -> int:
+        key = (shard.task, int(shard.arrays["text_index"][step]))
+        return self.texts.setdefault(key, len(self.texts))
+
+    def _add_targets(self, doc: Document, layout: Layout, base: int) -> None:
+        plan = doc.shard.plan
+        n, a = doc.actions.shape
+        ranges = np.asarray(plan.action_ranges)
+        self.targets.append(
+            (
+                (base + layout.predictors).reshape(-1),
+                doc.actions.reshape(-1).astype(np.int64),
+                np.tile(ranges[:, 0], n).astype(np.int64),
+                np.tile(ranges[:, 1], n).astype(np.int64),
+                np.full(n * a, 1.0 / a, np.float32),
+            )
+        )
+
+    def finish(self, generator: np.random.Generator) -> PackedBatch:
+        """The batch as tensors."""
+        texts = [self.packer.shards[task].text(index) for task, index in self.texts]
+        width = max((len(t) for t in texts), default=1)
+        padded = np.full((max(1, len(texts)), width), -1, np.int64)
+        for row, text in enumerate(texts):
+            padded[row, : len(text)] = text
+        columns = [np.concatenate(c) for c in zip(*self.targets, strict=True)]
+        return PackedBatch(
+            tokens=self.collector.finish(generator),
+            texts=torch.from_numpy(padded),
+            roles=TokenRoles(**{k: torch.from_numpy(v) for k, v in self.roles.items()}),
+            targets=Targets(*(torch.from_numpy(c) for c in columns)),
+        )
