@@ -156,15 +156,14 @@ def describe_policy(choice: PolicyChoice) -> dict[str, Any]:
     Raises:
         BenchmarkError: There is no policy of that name.
     """
-    folder = Path(choice.name)
-    if choice.name in ("random", "expert"):
-        weights = None
-    else:
-        shipped = resources.files("policies").joinpath("checkpoints")
-        names = sorted(entry.name for entry in shipped.iterdir()) if shipped.is_dir() else []
-        if choice.name in names:
-            folder = Path(str(shipped.joinpath(choice.name)))
+    weights = None
+    if choice.name not in ("random", "expert"):
+        shipped = Path(str(resources.files("policies"))) / "checkpoints"
+        names = sorted(path.parent.name for path in shipped.glob("*/config.json"))
+        folder = Path(choice.name)
         if not folder.is_dir():
+            folder = shipped / choice.name
+        if not (folder / "config.json").is_file():
             known = ["random", "expert", *names]
             close = difflib.get_close_matches(choice.name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else "give one of these, or its path"

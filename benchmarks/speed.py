@@ -3,6 +3,7 @@
 * :class:`Comparison` -- two ways to do the same work, and how much faster one is.
 * :func:`compare` -- times them in turn.
 * :func:`tokenising` -- a batch of observations at once against one by one.
+* :func:`predicting` -- the cache against computing the whole window for each action token.
 
 Absolute rates depend on the machine; ratios of alternating runs hardly do.
 """
@@ -150,9 +151,57 @@ def tokenising(*, seconds: float, rows: int = 64) -> Iterator[Comparison]:
         )
 
 
+def predicting(*, seconds: float, batches: Sequence[int] = (1, 16)) -> Iterator[Comparison]:
+    """Actions a second of a network policy, with its cache and without one.
+
+    The cached side is all of ``predict``: tokenising, embedding, a pass of one timestep's tokens
+    for each action token, sampling. The other side is only the backbone's pass over a full window
+    for each action token, so that the ratio is, if anything, too low.
+
+    Args:
+        seconds: As in :func:`compare`.
+        batches: Numbers of rows.
+    """
+    import torch
+
+    from policies.configuration import preset
+    from policies.gato import GatoPolicy
+    from policies.network import GatoNetwork
+
+    observation_space, action_space = spaces.Box(-1, 1, (39,)), spaces.Box(-1, 1, (4,))
+    plan = compile_plan(observation_space, action_space, PlanOptions())
+    policy = GatoPolicy(GatoNetwork(preset("mini")), plan)
+    config = policy.network.config
+    causal = torch.ones(config.window, config.window, dtype=torch.bool).tril()[None, None]
+    for rows in batches:
+        observations = np.zeros((rows, 39), np.float32)
+        x_BTD = torch.zeros(rows, config.window, config.width)
+        positions_BT = torch.arange(config.window).expand(rows, -1)
+        state: Any = None
+        for _ in range(-(-config.window // (plan.num_tokens + plan.num_actions))):
+            _, state = policy.predict(observations, state=state)
+
+        def cached(observations: Any = observations, state: Any = state) -> None:
+            policy.predict(observations, state=state)
+
+        @torch.inference_mode()
+        def recomputed(x_BTD: Any = x_BTD, positions_BT: Any = positions_BT) -> None:
+            for start, stop in plan.action_ranges.tolist():
+                hidden_BTD = policy.network.backbone(x_BTD, positions_BT, causal)
+                policy.network.symbol_logits(hidden_BTD[:, -1], start, stop)
+
+        yield compare(
+            f"predict 4 action tokens, rows: {rows}, window: {config.window}",
+            ("whole window for each token", recomputed),
+            ("cache", cached),
+            items=rows,
+            seconds=seconds,
+        )
+
+
 def _table(comparisons: Sequence[Comparison]) -> Table:
     table = Table()
-    table.add_column("", no_wrap=True)
+    table.add_column("work")
     for column in ("a second", "ratio", "rounds"):
         table.add_column(column, justify="right", no_wrap=True)
     for each in comparisons:
@@ -169,8 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=0.5, help="a way and round (default: 0.5)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON too")
     options = parser.parse_args(argv)
-    console, found = Console(), list(tokenising(seconds=options.seconds))
-    console.print(_table(found))
+    found = [*tokenising(seconds=options.seconds), *predicting(seconds=options.seconds)]
+    Console().print(_table(found))
     if options.output is not None:
         write_json(options.output, {"comparisons": [asdict(each) for each in found]})
     return 0

@@ -25,8 +25,9 @@ from typing import Any
 from benchmarks.protocol import BenchmarkError, EpisodeKey, EpisodeResult
 from benchmarks.rollout import make_rows, play
 
-MAX_ROWS = 32
-"""Environments of one task played at a time, when ``--num-envs`` is not given."""
+MAX_ROWS = 16
+"""Environments of one task played at a time, when ``--num-envs`` is not given: as many as the
+network policies compute in one block."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ def split_units(
     Args:
         pending: Episodes to play, by task id.
         workers: Number of processes.
-        num_envs: Environments a unit; None takes as few rounds of up to :data:`MAX_ROWS` as
-            the episodes need, evenly filled.
+        num_envs: Most environments of a unit; None means :data:`MAX_ROWS`.
 
     Returns:
         Units in the order of ``pending``; tasks without episodes have none.
@@ -91,9 +91,7 @@ def split_units(
         size = -(-len(episodes) // parts)
         for first in range(0, len(episodes), size):
             part = tuple(episodes[first : first + size])
-            rounds = -(-len(part) // MAX_ROWS)
-            rows = -(-len(part) // rounds) if num_envs is None else min(num_envs, len(part))
-            units.append(Unit(task, part, rows))
+            units.append(Unit(task, part, min(num_envs or MAX_ROWS, len(part))))
     return units
 
 
@@ -174,7 +172,7 @@ class _Player:
         try:
             envs = make_rows(get_task(unit.task), unit.num_envs)
             if hasattr(self.policy, "with_env"):
-                self.policy = self.policy.with_env(envs)
+                self.policy = self.policy.with_env(envs, prompt=self.choice.prompt)
             else:
                 self.policy = make_policy(
                     self.choice.name,

@@ -184,6 +184,7 @@ def test_patterns_choose_tasks() -> None:
 def test_weights_are_part_of_what_a_run_is(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     folder.mkdir()
+    (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"one")
     first = run.describe_policy(PolicyChoice(str(folder)))
     assert first == run.describe_policy(PolicyChoice(str(folder)))

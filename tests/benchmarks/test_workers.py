@@ -34,11 +34,15 @@ def test_tasks_are_cut_only_when_workers_would_idle() -> None:
     assert len(split_units({"a": keys("a", 2)}, workers=3, num_envs=1)) == 2
 
 
-def test_rounds_are_evenly_filled() -> None:
-    (unit,) = split_units({"a": keys("a", 2 * MAX_ROWS - 2)}, workers=1, num_envs=None)
-    assert unit.num_envs == MAX_ROWS - 1
-    (unit,) = split_units({"a": keys("a", 20)}, workers=1, num_envs=None)
-    assert unit.num_envs == 20
+def test_a_unit_has_no_more_environments_than_episodes() -> None:
+    sizes = {
+        (count, num_envs): split_units({"a": keys("a", count)}, workers=1, num_envs=num_envs)[
+            0
+        ].num_envs
+        for count in (3, 100)
+        for num_envs in (None, 8)
+    }
+    assert sizes == {(3, None): 3, (3, 8): 3, (100, None): MAX_ROWS, (100, 8): 8}
 
 
 def test_nothing_to_play_is_no_units() -> None:
