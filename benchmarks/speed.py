@@ -151,7 +151,9 @@ def tokenising(*, seconds: float, rows: int = 64) -> Iterator[Comparison]:
         )
 
 
-def predicting(*, seconds: float, batches: Sequence[int] = (1, 16)) -> Iterator[Comparison]:
+def predicting(
+    *, seconds: float, batches: Sequence[int] = (1, 16), rounds: int = 5
+) -> Iterator[Comparison]:
     """Actions a second of a network policy, with its cache and without one.
 
     The cached side is all of ``predict``: tokenising, embedding, a pass of one timestep's tokens
@@ -161,6 +163,7 @@ def predicting(*, seconds: float, batches: Sequence[int] = (1, 16)) -> Iterator[
     Args:
         seconds: As in :func:`compare`.
         batches: Numbers of rows.
+        rounds: As in :func:`compare`.
     """
     import torch
 
@@ -196,6 +199,7 @@ def predicting(*, seconds: float, batches: Sequence[int] = (1, 16)) -> Iterator[
             ("cache", cached),
             items=rows,
             seconds=seconds,
+            rounds=rounds,
         )
 
 
