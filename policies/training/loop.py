@@ -27,6 +27,7 @@ from policies.network import GatoNetwork, count_parameters
 from policies.training.loss import LossReport, action_loss
 from policies.training.optimiser import Optimiser, OptimiserConfig
 from policies.training.packing import Mixture, Packer
+from policies.training.ranks import Ranks
 from policies.training.shards import TaskShard
 
 CURVE_COLUMNS = (
@@ -125,6 +126,7 @@ class Trainer:
         if compiled:
             self.network.backbone.compile(dynamic=False)
         self.step, self.minutes = 0, 0.0
+        self.ranks = Ranks.join()
 
     def resume(self) -> None:
         """Take up the run in the output folder, if there is one.
@@ -137,7 +139,8 @@ class Trainer:
         if found.exists():
             check_same_config(json.loads(found.read_text()), wanted, self.output)
         self.output.mkdir(parents=True, exist_ok=True)
-        found.write_text(json.dumps(wanted, indent=1))
+        if not self.ranks.rank:
+            found.write_text(json.dumps(wanted, indent=1))
         last = self.output / "last"
         if not last.exists():
             return
@@ -145,10 +148,13 @@ class Trainer:
         self.optimiser.load(load_file(last / "optimiser.safetensors"))
         progress = json.loads((last / "progress.json").read_text())
         self.step, self.minutes = progress["step"], progress["minutes"]
-        _cut_curve(self.output / "curve.csv", self.step)
+        if not self.ranks.rank:
+            _cut_curve(self.output / "curve.csv", self.step)
 
     def save(self) -> None:
         """Write ``last/`` under a temporary name and put it in place of the previous one."""
+        if self.ranks.rank:
+            return
         temporary, last = self.output / "last.partial", self.output / "last"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -166,22 +172,30 @@ class Trainer:
         shutil.rmtree(previous, ignore_errors=True)
 
     def update(self) -> tuple[LossReport, float]:
-        """One step: batch, loss, update."""
-        batch = self.packer.batch(self.step)
-        hidden = self.network(batch)
+        """One step: batch, loss, update. With several processes each has its share of the rows.
+
+        Raises:
+            NonFiniteLossError: Before the weights are touched.
+        """
+        batch = self.packer.batch(self.step, rank=self.ranks.rank, world=self.ranks.world)
         report = action_loss(
             self.network,
-            hidden,
+            self.network(batch),
             batch.targets,
             sigma=self.config.sigma,
             balance=self.config.balance,
         )
-        if not math.isfinite(report.loss.item()):
+        scale = self.ranks.sum(report.scale)
+        (report.total / scale).backward()
+        report = LossReport(
+            self.ranks.sum(report.total.detach()), scale, self.ranks.sum(report.sums)
+        )
+        if not math.isfinite(float(report.total)):
             raise NonFiniteLossError(
-                f"the loss is {report.loss.item()} at step {self.step}: the weights were not "
+                f"the loss is {float(report.total)} at step {self.step}: the weights were not "
                 f"touched; the last good checkpoint is {self.output / 'last'}"
             )
-        report.loss.backward()
+        self.ranks.sum_gradients(self.network)
         norm = self.optimiser.step(self.step)
         self.step += 1
         return report, norm
@@ -189,18 +203,19 @@ class Trainer:
     def run(self) -> None:
         """Train to the last step; on Ctrl-C save and stop."""
         curve = _Curve(self.output / "curve.csv", self.config)
+        shown = not self.ranks.rank
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TimeRemainingColumn(),
         )  # fmt: skip
-        with Progress(*columns, refresh_per_second=1) as progress:
+        with Progress(*columns, refresh_per_second=1, disable=not shown) as progress:
             bar = progress.add_task("train", total=self.config.steps, completed=self.step)
             try:
                 while self.step < self.config.steps:
                     begun = time.perf_counter()
                     report, norm = self.update()
                     self.minutes += (time.perf_counter() - begun) / 60
-                    line = curve.add(self.step, self.minutes, report, norm)
+                    line = curve.add(self.step, self.minutes, report, norm) if shown else ""
                     if line:
                         progress.console.print(line, highlight=False, soft_wrap=True)
                     progress.update(bar, completed=self.step)
@@ -227,7 +242,7 @@ class _Curve:
     def add(self, step: int, minutes: float, report: LossReport, norm: float) -> str:
         """Take a report; returns a line to print when a stretch is complete, else ''."""
         self.sums += report.sums
-        self.losses.append(report.loss.item())
+        self.losses.append(float(report.total / report.scale))
         self.norms.append(norm)
         if step % self.stretch:
             return ""
@@ -302,7 +317,9 @@ def train(
     shards = open_shards(shards_folder, sorted(config.mixture.weights))
     trainer = Trainer(config, shards, output, every=every, compiled=compiled)
     trainer.resume()
-    print(f"{count_parameters(trainer.network):,} parameters, {len(shards)} tasks, from step {trainer.step}")
+    if not trainer.ranks.rank:
+        size = count_parameters(trainer.network)
+        print(f"{size:,} parameters, {len(shards)} tasks, from step {trainer.step}", flush=True)
     trainer.run()
     trainer.network.load_state_dict(
         {**trainer.network.state_dict(), **trainer.optimiser.average}, strict=True

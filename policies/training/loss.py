@@ -20,13 +20,15 @@ class LossReport:
     """One batch's loss.
 
     Attributes:
-        loss: Scalar, with gradient: the weighted mean over action tokens.
+        total: Scalar, with gradient: the weighted sum over action tokens.
+        scale: Scalar: the sum of the weights; ``total / scale`` is the loss.
         sums: float32 ``[6]``: of discrete tokens the weight, weighted loss and weighted hits; of
             continuous tokens the weight, weighted loss and weighted absolute error of the value
             expected (in [-1, 1] units).
     """
 
-    loss: Tensor
+    total: Tensor
+    scale: Tensor
     sums: Tensor
 
 
@@ -94,4 +96,4 @@ def action_loss(
             parts = [weight.sum(), (losses * weight).sum(), (score * weight).sum()]
             sums[offset : offset + 3] = torch.stack(parts)
     scale = (targets.weights * torch.where(is_value, balance, 1.0)).sum()
-    return LossReport(total / scale, sums)
+    return LossReport(total, scale, sums)

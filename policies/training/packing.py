@@ -131,20 +131,25 @@ class Packer:
         texts = np.diff(np.r_[0, shard.arrays["text_ends"]]).mean() if plan.has_text else 0.0
         return prompt + float(np.minimum(steps * step + texts, self.length).mean())
 
-    def batch(self, index: int) -> PackedBatch:
-        """Batch number ``index``."""
-        generator = np.random.default_rng([self.seed, index])
-        builder = _BatchBuilder(self)
-        for row in range(self.rows):
+    def batch(self, index: int, *, rank: int = 0, world: int = 1) -> PackedBatch:
+        """Batch number ``index``, or every ``world``-th row of it from row ``rank`` on.
+
+        A row is a function of the seed, the batch's number and the row's, so that any number of
+        processes together see the same batch.
+        """
+        rows = range(rank, self.rows, world)
+        builder = _BatchBuilder(self, len(rows))
+        for place, row in enumerate(rows):
+            generator = np.random.default_rng([self.seed, index, row])
             offset, document = 0, 0
             while self.length - offset >= self.mixture.smallest:
                 doc = self._document(generator, self.length - offset)
                 if doc is None:
                     break
-                builder.add(doc, row, offset, document)
+                builder.add(doc, place, offset, document)
                 offset += doc.size
                 document += 1
-        return builder.finish(generator)
+        return builder.finish(np.random.default_rng([self.seed, index, self.rows + rank]))
 
     def _document(self, generator: np.random.Generator, budget: int) -> Document | None:
         """A document of at most ``budget`` tokens; None after several that did not fit."""
@@ -255,9 +260,9 @@ class Packer:
 class _BatchBuilder:
     """Places documents into rows and gathers tokens, roles and targets."""
 
-    def __init__(self, packer: Packer) -> None:
+    def __init__(self, packer: Packer, rows: int) -> None:
         self.packer = packer
-        rows, length = packer.rows, packer.length
+        length = packer.length
         self.collector = TokenCollector(rows, length)
         shape = (rows, length)
         self.roles = {

@@ -1,0 +1,56 @@
+"""Policies: anything that acts, behind Stable-Baselines3's ``predict``.
+
+* :class:`GatoPolicy` -- one transformer for every environment.
+* :func:`make_policy` -- a policy by name: ``random``, ``expert``, a shipped checkpoint, a folder.
+* :class:`Policy` -- the contract.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from policies.base import Policy
+from policies.gato import GatoPolicy
+
+__all__ = ["GatoPolicy", "Policy", "make_policy"]
+
+
+def make_policy(
+    name: str | Path,
+    *,
+    env: Any,
+    seed: int = 0,
+    device: str = "auto",
+    prompt: str = "shipped",
+) -> Policy:
+    """A policy by name, for an environment.
+
+    Args:
+        name: ``random``, ``expert``, the name of a shipped checkpoint, a checkpoint's folder, or a
+            hub id.
+        env: The environment, vector environment or SB3 VecEnv that it plays in.
+        seed: Of its choices.
+        device: Of a network.
+        prompt: "shipped" or "none", for a network.
+
+    Raises:
+        ValueError: The expert of an environment that is not one of the tasks was asked for.
+    """
+    from policies.matching import spaces_of
+
+    if name == "random":
+        from policies.experts import RandomPolicy
+
+        return RandomPolicy(*spaces_of(env), seed=seed)
+    if name == "expert":
+        from gato_gym.tasks import task_id_of
+        from policies.experts import make_expert
+
+        task = task_id_of(env)
+        if task is None:
+            raise ValueError(
+                "policy 'expert' needs an environment of a task: make it with gym.make('Gato/<task>')"
+            )
+        return make_expert(task, env)
+    return GatoPolicy.load(name, env=env, seed=seed, device=device, prompt=prompt)

@@ -1,0 +1,163 @@
+"""The recipe of ``gato-mini``: one command from nothing to the shipped checkpoint.
+
+    python -m policies.training.recipe            # collect, shard, train, export, evaluate
+    python -m policies.training.recipe --from train
+
+Every stage can be stopped and run again: it goes on where it was.
+
+* :func:`mini_config` -- what is trained.
+* :func:`export` -- from a run to a checkpoint folder, with a demonstration of each task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from gato_gym import get_task, read_minari
+from gato_gym.episodes import Episode
+from policies.checkpoint import save_checkpoint
+from policies.configuration import NetworkConfig
+from policies.matching import TaskRecord
+from policies.network import GatoNetwork
+from policies.prompts import prompt_from_episode
+from policies.sampling import Sampler
+from policies.training.loop import TrainConfig, open_shards, train
+from policies.training.optimiser import OptimiserConfig
+from policies.training.packing import Mixture
+
+STAGES = ("collect", "shard", "train", "export", "evaluate")
+
+
+def mini_config(steps: int) -> TrainConfig:
+    """What ``gato-mini`` is trained with.
+
+    A quarter of the sequences carry a prompt: most of Meta-World's, whose observations do not name
+    the task, and few of BabyAI's, whose instructions do.
+    """
+    return TrainConfig(
+        network=NetworkConfig(
+            width=192,
+            layers=4,
+            heads=3,
+            feed_forward=384,
+            vector_hidden=384,
+            window=256,
+            prompt_tokens=48,
+        ),
+        mixture=Mixture(
+            weights={"babyai": 0.75, "metaworld": 0.25},
+            prompt_share={"babyai": 0.1, "metaworld": 0.7},
+            balance=0.5,
+        ),
+        optimiser=OptimiserConfig(),
+        steps=steps,
+        rows=24,
+        length=256,
+    )
+
+
+def collect_commands(root: Path) -> list[list[str]]:
+    """The commands that collect the recipe's episodes."""
+    base = [sys.executable, "-m", "policies.training.collect", "--root", str(root)]
+    return [
+        [*base, "--suite", "babyai", "--steps", "24000", "--noise", "0.2"],
+        [
+            *base, "--suite", "metaworld", "--episodes", "80", "--noise", "0.8",
+            "--steps-after-success", "40",
+        ],
+    ]  # fmt: skip
+
+
+def demonstration(task: str, root: Path) -> Episode:
+    """The task's first clean, successful episode."""
+    for episode in read_minari(f"gato/{task}-v0", root=root):
+        if not episode.info.get("noise") and episode.info.get("success", True):
+            return episode
+    raise ValueError(
+        f"dataset gato/{task}-v0 holds no clean successful episode to show: collect some without --noise"
+    )
+
+
+def export(run: Path, shards: Path, root: Path, output: Path, *, card: str = "") -> None:
+    """Write a run's averaged weights as a checkpoint.
+
+    Args:
+        run: The run's folder.
+        shards: Its shards, which hold each task's token options.
+        root: Folder of the datasets, for the demonstrations.
+        output: The checkpoint's folder.
+        card: Text of its card.
+    """
+    config = mini_config(1).network
+    network = GatoNetwork(config)
+    network.load_state_dict(load_file(run / "last" / "model.safetensors"))
+    state = load_file(run / "last" / "optimiser.safetensors")
+    average = {
+        name.removeprefix("average."): t for name, t in state.items() if name.startswith("average.")
+    }
+    network.load_state_dict({**network.state_dict(), **average})
+    records = {}
+    for task, shard in open_shards(shards, ["babyai", "metaworld"]).items():
+        episode = demonstration(task, root)
+        prompt = prompt_from_episode(shard.plan, episode, capacity=config.prompt_tokens)
+        prompted = get_task(task).suite == "metaworld"
+        records[task] = TaskRecord.of(shard.plan, prompt, prompted=prompted)
+    save_checkpoint(output, network, records, Sampler(), dtype=torch.bfloat16, card=card)
+
+
+def train_in_parallel(args: argparse.Namespace) -> None:
+    """Train with one process a core: on a CPU that is faster than one process of many threads."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        "--nproc-per-node", str(args.processes), "-m", "policies.training.recipe",
+        "--only-train", "--steps", str(args.steps), "--shards", str(args.shards),
+        "--run", str(args.run),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Make gato-mini from nothing.")
+    parser.add_argument("--from", dest="first", choices=STAGES, default="collect")
+    parser.add_argument("--to", dest="final", choices=STAGES, default="evaluate")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--root", type=Path, default=Path("data"))
+    parser.add_argument("--shards", type=Path, default=Path("data/shards"))
+    parser.add_argument("--run", type=Path, default=Path("runs/gato-mini"))
+    parser.add_argument("--output", type=Path, default=Path("runs/gato-mini/checkpoint"))
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only-train", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.only_train:
+        torch.set_num_threads(1)
+        train(mini_config(args.steps), args.shards, args.run)
+        return
+    stages = STAGES[STAGES.index(args.first) : STAGES.index(args.final) + 1]
+    if "collect" in stages:
+        for command in collect_commands(args.root):
+            subprocess.run(command, check=True)
+    if "shard" in stages:
+        base = [sys.executable, "-m", "policies.training.shards"]
+        folders = ["--root", str(args.root), "--output", str(args.shards)]
+        subprocess.run([*base, *folders, "--augment", "2"], check=True)
+    if "train" in stages:
+        train_in_parallel(args)
+    if "export" in stages:
+        export(args.run, args.shards, args.root, args.output)
+    if "evaluate" in stages:
+        for suite in ("babyai", "metaworld"):
+            command = [sys.executable, "-m", "benchmarks.run", "--suite", suite, "--episodes", "20"]
+            output = ["--policy", str(args.output), "--output", f"results/{suite}"]
+            subprocess.run([*command, *output], check=True)
+
+
+if __name__ == "__main__":
+    main()
