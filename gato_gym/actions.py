@@ -69,7 +69,7 @@ class ActionCodec(ABC):
 
     def rows(self, actions: Any) -> int:
         """Number of rows of a batch."""
-        return int(len(actions))
+        return len(actions)
 
     def _array(self, actions: Any, rows: int) -> NDArray[Any]:
         batch = np.asarray(actions)

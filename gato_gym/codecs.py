@@ -77,8 +77,9 @@ def encode_uniform(x: ArrayLike, bins: int = 1024) -> NDArray[np.int32]:
     if np.isnan(values).any():
         where = tuple(int(i) for i in np.argwhere(np.isnan(values))[0])
         raise ValueError(f"number at index {where} is NaN: expected a number, which has a bin")
-    scaled = np.floor((np.clip(values, -1.0, 1.0) + 1.0) * (bins / 2))
-    return np.minimum(scaled, bins - 1).astype(np.int32)
+    # floor((x + 1) bins / 2), without the rounding of x + 1 that moves numbers just below an edge
+    floors = np.floor(np.clip(values, -1.0, 1.0) * (bins / 2) + bins % 2 / 2) + bins // 2
+    return np.minimum(floors, bins - 1).astype(np.int32)
 
 
 def decode_uniform(bin_index: ArrayLike, bins: int = 1024) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ def accept_tokenize(make_vec: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(make_vec)
     def make_vec_tokenized(
-        id: Any,  # noqa: A002 -- Gymnasium's own name
+        id: Any,
         num_envs: int = 1,
         vectorization_mode: Any = None,
         vector_kwargs: dict[str, Any] | None = None,

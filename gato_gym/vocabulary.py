@@ -37,7 +37,7 @@ class Vocabulary:
         True
     """
 
-    text: range = range(0, 32000)
+    text: range = range(32000)
     continuous: range = range(32000, 33024)
     discrete: range = range(33024, 34048)
     separator: int = 34048
@@ -61,7 +61,7 @@ class Vocabulary:
     @classmethod
     def paper(cls) -> Vocabulary:
         """The ids as published: discrete values share [0, 1024) with text; no gap after."""
-        return cls(discrete=range(0, 1024), separator=33024)
+        return cls(discrete=range(1024), separator=33024)
 
     @property
     def size(self) -> int:

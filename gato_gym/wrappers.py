@@ -193,7 +193,7 @@ def action_token_space(plan: Plan) -> spaces.MultiDiscrete:
 
 
 def make(
-    id: str | EnvSpec,  # noqa: A002 -- gym.make's own name
+    id: str | EnvSpec,
     *,
     wrappers: Sequence[Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]] = (),
     **kwargs: Any,
@@ -241,12 +241,16 @@ def _resolve(
     options: PlanOptions | Mapping[str, Any] | None,
     env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any],
 ) -> PlanOptions:
-    """The options as given, or those of the task that ``env`` is, or the defaults."""
+    """The options as given, or those of the task that ``env`` is, or the defaults.
+
+    The task is read from the innermost environment: a wrapper that is asked for its spec while
+    ``gym.make`` is still at work would remember the unfinished one.
+    """
     if isinstance(options, PlanOptions):
         return options
     if options is not None:
         return PlanOptions.from_json(options)
-    spec = env.spec
+    spec = env.unwrapped.spec
     if spec is not None and spec.id.startswith("Gato/"):
         from gato_gym.tasks import get_task
 
