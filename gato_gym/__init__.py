@@ -4,7 +4,7 @@
 * :func:`compile_plan`, :class:`Plan`, :class:`PlanOptions`, :class:`Vocabulary` -- the token space.
 * :class:`TokenizedStep`, :class:`TokenizedBatch` -- encoded observations.
 * :class:`TextTokenizer` -- text to ids.
-* :func:`get_task`, :func:`list_tasks`, :class:`Task` -- tasks, also as Gymnasium ids ``Gato/<task>``.
+* :func:`get_task`, :func:`list_tasks`, :class:`Task` -- tasks, also Gymnasium ids ``Gato/<id>``.
 * :class:`Episode`, :func:`read_minari`, :func:`write_minari` -- recorded episodes.
 """
 

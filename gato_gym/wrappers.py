@@ -34,7 +34,8 @@ class GatoTokenize(gym.Wrapper[Tokens, Any, Any, Any], gym.utils.RecordConstruct
     """One environment in Gato's token space.
 
     Observations become the Dict of :func:`token_space`; actions are given as their tokens,
-    :func:`action_token_space`, and decoded by ``env.plan.decode``.
+    :func:`action_token_space`, and decoded by ``env.plan.decode``. Text is whole in every
+    observation, whenever the options emit it to a policy.
 
     Args:
         env: Any environment whose spaces a plan can be compiled for.

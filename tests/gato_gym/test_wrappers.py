@@ -280,11 +280,15 @@ def test_an_illegal_token_is_refused_and_the_env_left_alone():
 def test_options_of_a_task_are_its_own():
     pytest.importorskip("minigrid")
     env = gym.make("Gato/babyai-go-to-local", wrappers=[GatoTokenize])
-    assert env.plan.options == gato_gym.get_task("babyai-go-to-local").options
+    tokenize = env.env
+    assert isinstance(tokenize, GatoTokenize)
+    assert tokenize.plan.options == gato_gym.get_task("babyai-go-to-local").options
     observation, _ = env.reset(seed=0)
     assert observation["grids"].shape == (1, 7, 7, 3)
-    assert_steps_like_bare(env, gym.make("Gato/babyai-go-to-local"), steps=40)
-    assert gym.make(env.spec).observation_space == env.observation_space
+    assert_steps_like_bare(tokenize, gym.make("Gato/babyai-go-to-local"), steps=40)
+    again = gym.make(env.spec)
+    assert again.observation_space == env.observation_space
+    assert same(again.reset(seed=0)[0], observation)
 
 
 def test_other_forms_take_a_tasks_options_too():

@@ -1,0 +1,220 @@
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from gato_gym import PlanOptions, compile_plan
+from gato_gym.text import default_tokenizer
+
+D = 33024  # first discrete id
+ACTION = spaces.Discrete(2)
+
+
+def lean(observation_space, **choices):
+    return compile_plan(observation_space, ACTION, PlanOptions(**choices))
+
+
+def paper(observation_space, **choices):
+    return compile_plan(observation_space, ACTION, PlanOptions(layout="paper", **choices))
+
+
+def test_paths_are_lexicographic_and_tuples_by_index():
+    many = spaces.Tuple([spaces.Discrete(20)] * 11)
+    space = spaces.Dict({"b": spaces.Discrete(2), "a": many, "Z": spaces.Discrete(5)})
+    plan = paper(space)
+    assert [field.path for field in plan.fields[:-2]] == [
+        "Z",
+        *(f"a/{i}" for i in range(11)),
+        "b",
+    ]
+    ids = plan.encode({"b": 1, "a": tuple(range(11)), "Z": 4}).ids
+    assert (ids[:-1] - D).tolist() == [4, *range(11), 1]
+
+
+def test_order_of_keys_does_not_matter():
+    forward = spaces.Dict([("a", spaces.Discrete(3)), ("b", spaces.Box(-1, 1, (2,)))])
+    backward = spaces.Dict([("b", spaces.Box(-1, 1, (2,))), ("a", spaces.Discrete(3))])
+    observation = {"b": np.float32([0.1, 0.2]), "a": 2}
+    assert paper(forward).encode(observation).ids.tolist() == (
+        paper(backward).encode(observation).ids.tolist()
+    )
+
+
+def test_several_texts_are_joined_by_path():
+    space = spaces.Dict(z=spaces.Text(9), y=spaces.Dict(t=spaces.Text(9)))
+    text = lean(space).encode({"z": "ball", "y": {"t": "key"}}).text
+    expected = [*default_tokenizer().encode("key"), *default_tokenizer().encode("ball")]
+    assert text.tolist() == expected
+
+
+def test_mission_spaces_are_text():
+    mission = pytest.importorskip("minigrid.core.mission").MissionSpace(lambda: "get the ball")
+    plan = lean(spaces.Dict(mission=mission, direction=spaces.Discrete(4)))
+    assert plan.has_text
+    batch = plan.encode_batch({"mission": ("get the ball",) * 2, "direction": np.array([1, 2])})
+    assert default_tokenizer().decode(batch.text[1]) == "get the ball"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("red", "a blue key"),
+        ["red", "a blue key"],
+        np.array(["red", "a blue key"], dtype="<U32"),
+        np.array(["red", "a blue key"], dtype=object),
+    ],
+)
+def test_forms_of_batched_text(texts):
+    batch = lean(spaces.Dict(t=spaces.Text(20), d=spaces.Discrete(2))).encode_batch(
+        {"t": texts, "d": np.array([0, 1])}
+    )
+    assert [default_tokenizer().decode(row) for row in batch.text] == ["red", "a blue key"]
+
+
+def test_each_row_keeps_its_own_text():
+    plan = lean(spaces.Dict(t=spaces.Text(20), d=spaces.Discrete(2)))
+    texts = tuple(f"go to door {i}" for i in range(5))
+    batch = plan.encode_batch({"t": texts, "d": np.zeros(5, int)})
+    for row, text in enumerate(texts):
+        alone = plan.encode({"t": text, "d": 0}).text
+        assert batch.text[row].tolist() == batch.row(row).text.tolist() == alone.tolist()
+
+
+def test_images_channels_first_grey_and_mixed():
+    rng = np.random.default_rng(0)
+    space = spaces.Dict(
+        first=spaces.Box(0, 255, (3, 20, 16), np.uint8), grey=spaces.Box(0, 255, (16, 16), np.uint8)
+    )
+    first, grey = (
+        rng.integers(0, 256, (3, 20, 16), np.uint8),
+        rng.integers(0, 256, (16, 16), np.uint8),
+    )
+    plan = lean(space)
+    images = plan.encode({"first": first, "grey": grey}).images
+    assert images.shape == (3, 16, 16, 3)
+    assert (images[0] == first[:, :16].transpose(1, 2, 0)).all()
+    assert (images[1, :4] == first[:, 16:].transpose(1, 2, 0)).all()
+    assert not images[1, 4:].any()
+    assert (images[2, :, :, 0] == grey).all()
+    assert not images[2, :, :, 1:].any()
+    assert plan.image_shape == (16, 16, 3)
+
+
+def test_image_fit_and_patch_size():
+    space = spaces.Box(0, 255, (20, 20, 3), np.uint8)
+    image = np.full((20, 20, 3), 200, np.uint8)
+    assert (lean(space, image_fit="resize").encode(image).images == 200).all()
+    assert lean(space, image_fit="pad").encode(image).images.min() == 0
+    assert lean(space, patch_size=10).encode(image).images.shape == (4, 10, 10, 3)
+
+
+def test_the_newest_frame_of_a_stack():
+    frames = np.random.default_rng(0).integers(0, 256, (4, 32, 16), np.uint8)
+    space = spaces.Box(0, 255, (4, 32, 16), np.uint8)
+    images = lean(space, stacks=("",)).encode(frames).images
+    assert images.shape == (2, 16, 16, 1)
+    assert (images.reshape(32, 16) == frames[-1]).all()
+    assert lean(space).encode(frames).images.shape == (2, 16, 16, 4)
+
+
+def test_small_or_float_boxes_are_tensors():
+    for box in (spaces.Box(0, 255, (15, 16, 3), np.uint8), spaces.Box(0, 1, (16, 16, 3))):
+        plan = lean(box)
+        assert plan.image_slots.size == 0
+        assert plan.vector_length == np.prod(box.shape)
+
+
+def test_grids_of_two_axes_and_other_integers():
+    space = spaces.Box(0, 9, (5, 4), np.int64)
+    grid = np.arange(20).reshape(5, 4) % 10
+    step = lean(space, grids=("",)).encode(grid)
+    assert step.grids.dtype == np.uint8
+    assert step.grids[0, :, :, 0].tolist() == grid.tolist()
+
+
+def test_skipping_a_branch():
+    space = spaces.Dict(a=spaces.Dict(x=spaces.Discrete(2), y=spaces.Sequence(spaces.Discrete(2))))
+    space["b"] = spaces.Discrete(3)
+    plan = lean(space, skip=("a/y",))
+    assert [field.path for field in plan.fields[:-1]] == ["a/x", "b"]
+    assert [field.path for field in lean(space, skip=("a",)).fields[:-1]] == ["b"]
+
+
+@pytest.mark.parametrize("layout", ["paper", "lean"])
+def test_nan_is_named(layout):
+    plan = compile_plan(
+        spaces.Dict(joints=spaces.Tuple([spaces.Box(-1, 1, (2, 3))])),
+        ACTION,
+        PlanOptions(layout=layout),
+    )
+    batch = np.zeros((4, 2, 3), np.float32)
+    batch[2, 1, 0] = np.nan
+    with pytest.raises(ValueError, match=r"'joints/0' is NaN at index \(1, 0\) of row 2"):
+        plan.encode_batch({"joints": (batch,)})
+    zero = compile_plan(plan.observation_space, ACTION, PlanOptions(layout=layout, on_nan="zero"))
+    cleaned, clean = (
+        zero.encode_batch({"joints": (values,)}) for values in (batch, np.nan_to_num(batch))
+    )
+    assert (cleaned.ids == clean.ids).all()
+    assert (cleaned.vectors == clean.vectors).all()
+
+
+def test_a_discrete_observation_outside_its_space_is_named():
+    plan = lean(spaces.Dict(d=spaces.Discrete(4, start=1)))
+    with pytest.raises(ValueError, match=r"observation 'd' is 5 .* row 1: expected \[1, 4\]"):
+        plan.encode_batch({"d": np.array([4, 5])})
+
+
+def test_missing_and_misshapen_parts_are_named():
+    plan = lean(spaces.Dict(a=spaces.Box(-1, 1, (2,)), b=spaces.Discrete(2), t=spaces.Text(3)))
+    good = {"a": np.zeros((3, 2)), "b": np.zeros(3, int), "t": ("x",) * 3}
+    with pytest.raises(ValueError, match="has no 'b'"):
+        plan.encode_batch({key: value for key, value in good.items() if key != "b"})
+    with pytest.raises(ValueError, match=r"'b' has shape \(2,\): expected \(3,\)"):
+        plan.encode_batch(good | {"b": np.zeros(2, int)})
+    with pytest.raises(ValueError, match="'t' holds 2 strings: expected one for each of 3 rows"):
+        plan.encode_batch(good | {"t": ("x", "y")})
+    with pytest.raises(ValueError, match=r"'a' has shape \(1, 3\): expected \(1, 2\)"):
+        plan.encode({"a": np.zeros(3), "b": 0, "t": "x"})
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"grids": ("imag",)}, "grids names 'imag'.*did you mean 'image'"),
+        ({"skip": ("nothing",)}, "skip names 'nothing': expected one of"),
+        ({"stacks": ("speed",)}, "stacks names 'speed'.*expected a stack of"),
+        ({"grids": ("speed",)}, "grids names 'speed'.*expected integers"),
+        ({"grids": ("gear",)}, "grids names 'gear'.*expected a Box of integers"),
+    ],
+)
+def test_paths_that_do_not_fit_are_refused(choices, message):
+    space = spaces.Dict(
+        image=spaces.Box(0, 9, (7, 7, 3), np.uint8),
+        speed=spaces.Box(-1, 1, (2, 2)),
+        gear=spaces.Discrete(3),
+    )
+    with pytest.raises(ValueError, match=message):
+        lean(space, **choices)
+
+
+def test_grids_of_two_sizes_are_refused():
+    space = spaces.Dict({k: spaces.Box(0, 9, (n, 7), np.uint8) for k, n in (("a", 7), ("b", 5))})
+    with pytest.raises(ValueError, match="expected one size for all"):
+        lean(space, grids=("a", "b"))
+
+
+def test_paths_that_collide_are_refused():
+    space = spaces.Dict({"a/b": spaces.Discrete(2), "a": spaces.Dict(b=spaces.Discrete(2))})
+    with pytest.raises(ValueError, match="two parts with the path 'a/b'"):
+        lean(space)
+
+
+@pytest.mark.parametrize("space", [spaces.Sequence(spaces.Discrete(2)), spaces.Graph(ACTION, None)])
+def test_spaces_without_tokens_are_refused(space):
+    with pytest.raises(ValueError, match=r"observation 'a/0' is a .*skip=\('a/0',\)"):
+        lean(spaces.Dict(a=spaces.Tuple([space])))
+
+
+def test_an_observation_without_parts_is_refused():
+    with pytest.raises(ValueError, match="has no parts"):
+        lean(spaces.Dict(a=spaces.Dict()))
