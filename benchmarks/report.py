@@ -206,7 +206,8 @@ def _aggregates(
 def _published(suite: str, tasks: Sequence[TaskSummary]) -> dict[str, float]:
     jat = [references.published_normalised(task.task) for task in tasks]
     known = [score for score in jat if score is not None]
-    return {"JAT, normalised mean over these tasks": float(np.mean(known))} if known else {}
+    found = {"JAT, normalised mean over these tasks": float(np.mean(known))} if known else {}
+    return {**found, **references.published_aggregates(suite)}
 
 
 def _warnings(header: RunHeader, tasks: Sequence[TaskSummary]) -> tuple[str, ...]:
@@ -248,7 +249,7 @@ def render(summary: Summary) -> RenderableType:
             _number(task.random),
             _number(task.expert),
             _number(task.mean),
-            "flagged" if task.normalised is None else f"{task.normalised:.2f}",
+            "flagged" if task.flag == EXPERT_NOT_ABOVE_RANDOM else _number(task.normalised),
             "-" if task.success is None else f"{task.success:.2f}",
         )
     averages = Table(title="averages over tasks", title_justify="left")
@@ -257,7 +258,10 @@ def render(summary: Summary) -> RenderableType:
     for each in summary.aggregates:
         interval = f"{each.low:.3f} to {each.high:.3f}"
         averages.add_row(each.name, f"{each.value:.3f}", interval, str(each.tasks))
-    lines = [f"{name}: {value:.2f} (another protocol)" for name, value in summary.published.items()]
+    lines = [
+        f"published, another protocol: {name}: {value:.3g}"
+        for name, value in summary.published.items()
+    ]
     lines += [f"warning: {warning}" for warning in summary.warnings]
     if not summary.complete:
         lines.append("incomplete: some episodes are still to be played")

@@ -22,6 +22,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
+
 from benchmarks.protocol import BenchmarkError, EpisodeKey, EpisodeResult
 from benchmarks.rollout import make_rows, play
 
@@ -181,7 +183,7 @@ class _Player:
                     device=self.choice.device,
                     prompt=self.choice.prompt,
                 )
-        except (ValueError, KeyError, OSError, ImportError) as error:
+        except (ValueError, KeyError, OSError, ImportError, gym.error.Error) as error:
             message = str(error.args[0]) if isinstance(error, KeyError) else str(error)
             raise BenchmarkError(f"{unit.task}, policy {self.choice.name}: {message}") from error
         if "torch" in sys.modules:

@@ -6,6 +6,7 @@
 * :func:`published` -- random, expert, human and JAT returns as published with JAT, and the
   source of each (``published.json``): shown beside scores, never mixed with them.
 * :func:`published_normalised` -- JAT's normalised score of a task by its own references.
+* :func:`published_aggregates` -- published averages over a whole suite.
 """
 
 from __future__ import annotations
@@ -92,6 +93,12 @@ def published_normalised(task: str) -> float | None:
         return None
     score = normalised_score(entry.jat.mean, random=entry.random.mean, expert=entry.expert.mean)
     return float(score)
+
+
+def published_aggregates(suite: str) -> Mapping[str, float]:
+    """Published averages over a suite, by a name that says whose and of what."""
+    aggregates = _load("published.json")["aggregates"].get(suite, {})
+    return {name: float(entry["mean"]) for name, entry in aggregates.items()}
 
 
 def _references(
