@@ -2,13 +2,16 @@
 
 * :class:`Episode` -- one recorded episode.
 * :func:`write_minari`, :func:`read_minari` -- to a Minari dataset and back.
+* :func:`new_minari` -- a dataset to be filled episode by episode.
+* :func:`minari_metadata`, :func:`expert_return_of` -- what is kept beside the episodes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +81,7 @@ def minari_root(root: Path | None) -> Iterator[None]:
 
 def write_minari(
     dataset_id: str,
-    episodes: Sequence[Episode],
+    episodes: Iterable[Episode],
     *,
     env: gym.Env[Any, Any],
     root: Path | None = None,
@@ -88,9 +91,11 @@ def write_minari(
 ) -> None:
     """Write episodes as a new Minari dataset (HDF5, images not compressed).
 
+    The dataset appears when it is complete.
+
     Args:
         dataset_id: Such as ``gato/babyai-go-to-local-v0``.
-        episodes: At least one.
+        episodes: At least one; taken one by one.
         env: Gives the spaces and the spec that ``recover_environment`` uses.
         root: Folder of datasets; None is Minari's own.
         expert_return: Mean return of the expert, kept in the metadata.
@@ -100,41 +105,90 @@ def write_minari(
     Raises:
         ValueError: There are no episodes, or the dataset exists.
     """
-    import minari
-    from minari.data_collector import EpisodeBuffer
+    from gato_gym import hdf5
 
-    if not episodes:
-        raise ValueError(f"dataset {dataset_id!r} would hold no episode: pass at least one")
-    buffers = [
-        EpisodeBuffer(
-            id=index,
-            seed=episode.seed,
-            options={"info": json.dumps(episode.info)},
-            observations=_to_minari(episode.observations),
-            actions=_to_minari(episode.actions),
-            rewards=episode.rewards,  # type: ignore[arg-type]
-            terminations=episode.terminations,  # type: ignore[arg-type]
-            truncations=episode.truncations,  # type: ignore[arg-type]
-            infos=None if episode.executed is None else {EXECUTED: episode.executed},
-        )
-        for index, episode in enumerate(episodes)
-    ]
+    with new_minari(
+        dataset_id,
+        env=env,
+        root=root,
+        metadata={
+            "algorithm_name": algorithm,
+            "description": description or f"Episodes of {dataset_id}",
+            **({} if expert_return is None else {"expert_return": expert_return}),
+        },
+    ) as file:
+        for index, episode in enumerate(episodes):
+            hdf5.append_episode(file, index, episode)
+
+
+@contextmanager
+def new_minari(
+    dataset_id: str,
+    *,
+    env: gym.Env[Any, Any],
+    root: Path | None = None,
+    metadata: dict[str, Any],
+    replace: bool = False,
+) -> Iterator[Any]:
+    """A new Minari dataset, as an open HDF5 file to which :mod:`gato_gym.hdf5` adds episodes.
+
+    The dataset appears when the block ends without an error.
+
+    Args:
+        dataset_id: Such as ``gato/babyai-go-to-local-v0``.
+        env: Gives the spaces and the spec.
+        root: Folder of datasets; None is Minari's own.
+        metadata: JSON values kept with the dataset.
+        replace: Whether a dataset of this id gives way.
+
+    Raises:
+        ValueError: No episode was added, or the dataset exists.
+    """
+    import minari
+    from minari.dataset.minari_storage import MinariStorage
+
+    from gato_gym import hdf5
+
     with minari_root(root):
-        dataset = minari.create_dataset_from_buffers(
-            dataset_id,
-            buffers,
-            env=env.spec,
-            action_space=env.action_space,
-            observation_space=env.observation_space,
-            algorithm_name=algorithm,
-            description=description or f"Episodes of {dataset_id}",
-            author="gato-gym",
-            author_email="gato-gym",
-            code_permalink="gato-gym",
+        folder = Path(os.path.abspath(minari.storage.get_dataset_path(dataset_id)))
+    if folder.exists() and not replace:
+        raise ValueError(
+            f"dataset {dataset_id!r} exists in {folder}: remove that folder, or choose another "
+            "root or version"
+        )
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        storage = MinariStorage.new(
+            partial / "data",
+            env.observation_space,
+            env.action_space,
+            env_spec=env.spec,
             jpeg_encoding=False,
         )
-        if expert_return is not None:
-            dataset.storage.update_metadata({"expert_return": expert_return})
+        (path,) = (partial / "data").glob("*.hdf5")
+        with hdf5.open_file(path, "w") as file:
+            yield file
+            lengths = [hdf5.count_steps(file, index) for index in range(len(file.keys()))]
+        if not lengths:
+            raise ValueError(f"dataset {dataset_id!r} would hold no episode: pass at least one")
+        storage.update_metadata(
+            {
+                "dataset_id": dataset_id,
+                "author": {"gato-gym"},
+                "minari_version": minari.__version__,
+                "total_episodes": len(lengths),
+                "total_steps": sum(lengths),
+                "dataset_size": storage.get_size(),
+                **metadata,
+            }
+        )
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_minari(dataset_id: str, *, root: Path | None = None) -> Iterator[Episode]:
@@ -147,20 +201,19 @@ def read_minari(dataset_id: str, *, root: Path | None = None) -> Iterator[Episod
     Raises:
         FileNotFoundError: There is no such dataset.
     """
-    import minari
+    from gato_gym import hdf5
 
-    with minari_root(root):
-        try:
-            dataset = minari.load_dataset(dataset_id)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"no Minari dataset {dataset_id!r} under {root or 'the Minari folder'}: make it with "
-                "python -m policies.training.collect, or name another --root"
-            ) from error
-    indices = range(dataset.storage.total_episodes)
-    metadata = dataset.storage.get_episode_metadata(indices)
+    storage = _load(dataset_id, root).storage
     task = dataset_id.rpartition("/")[2].rpartition("-v")[0]
-    for raw, meta in zip(dataset.storage.get_episodes(indices), metadata, strict=True):
+    if storage.FORMAT == "hdf5" and not storage.jpeg_encoding:
+        (path,) = Path(storage.data_path).glob("*.hdf5")
+        with hdf5.open_file(path, "r") as file:
+            for index in range(storage.total_episodes):
+                yield hdf5.read_episode(file, index, task=task)
+        return
+    indices = range(storage.total_episodes)
+    metadata = storage.get_episode_metadata(indices)
+    for raw, meta in zip(storage.get_episodes(indices), metadata, strict=True):
         infos = raw.get("infos") or {}
         options = meta.get("options") or {}
         yield Episode(
@@ -176,23 +229,30 @@ def read_minari(dataset_id: str, *, root: Path | None = None) -> Iterator[Episod
         )
 
 
-def expert_return_of(dataset_id: str, *, root: Path | None = None) -> float | None:
-    """The expert's mean return that the dataset's metadata holds, if any."""
+def minari_metadata(dataset_id: str, *, root: Path | None = None) -> dict[str, Any]:
+    """A dataset's metadata.
+
+    Raises:
+        FileNotFoundError: There is no such dataset.
+    """
+    metadata: dict[str, Any] = _load(dataset_id, root).storage.metadata
+    return metadata
+
+
+def _load(dataset_id: str, root: Path | None) -> Any:
     import minari
 
     with minari_root(root):
-        metadata: Any = minari.load_dataset(dataset_id).storage.metadata
-    value = metadata.get("expert_return")
+        try:
+            return minari.load_dataset(dataset_id)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"no Minari dataset {dataset_id!r} under {root or 'the Minari folder'}: make it "
+                "with python -m policies.training.collect, or name another --root"
+            ) from error
+
+
+def expert_return_of(dataset_id: str, *, root: Path | None = None) -> float | None:
+    """The expert's mean return that the dataset's metadata holds, if any."""
+    value = minari_metadata(dataset_id, root=root).get("expert_return")
     return None if value is None else float(value)
-
-
-def _to_minari(part: Any) -> Any:
-    """Lists of text stay lists; everything else is an array."""
-    if isinstance(part, dict):
-        return {key: _to_minari(value) for key, value in part.items()}
-    if isinstance(part, tuple):
-        return tuple(_to_minari(value) for value in part)
-    if isinstance(part, Iterable) and not isinstance(part, np.ndarray):
-        items = list(part)
-        return items if items and isinstance(items[0], str) else np.asarray(items)
-    return part

@@ -18,6 +18,7 @@ from gymnasium import spaces
 
 from gato_gym.episodes import Episode
 from gato_gym.options import PlanOptions
+from gato_gym.tasks.levels import bounded_level
 from gato_gym.tasks.registry import Task, need
 
 LEVELS = (
@@ -91,7 +92,7 @@ class BabyAIEnv(gym.Wrapper[Any, Any, Any, Any]):
         """Start an episode; a level that cannot be generated from its seed says so.
 
         Raises:
-            RuntimeError: MiniGrid rejected every layout it drew.
+            LevelGenerationError: The level's generator did not come to an end.
         """
         observation, info = self.env.reset(seed=seed, options=options)
         return self._observation(observation), info
@@ -113,8 +114,7 @@ class BabyAIEnv(gym.Wrapper[Any, Any, Any, Any]):
 def make_level(level: str, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
     """The environment of a level."""
     need("minigrid", "babyai")
-    env = gym.make(f"BabyAI-{level}-v0", render_mode=render_mode, disable_env_checker=True)
-    return BabyAIEnv(env.unwrapped)
+    return BabyAIEnv(bounded_level(f"BabyAI-{level}-v0")(render_mode=render_mode))
 
 
 NAMES = {

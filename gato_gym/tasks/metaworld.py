@@ -80,7 +80,7 @@ def make_metaworld(name: str, *, render_mode: str | None = None) -> gym.Env[Any,
     need("metaworld", "metaworld")
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
-    made = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-v3-goal-observable"]
+    made: Any = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-v3-goal-observable"]
     return MetaWorldEnv(made(seed=0, render_mode=render_mode))
 
 

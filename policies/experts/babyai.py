@@ -1,0 +1,182 @@
+"""BabyAI's bot behind ``predict``.
+
+* :class:`BabyAIBotPolicy` -- one bot for each environment of a batch.
+* :class:`GuardedBot` -- a bot that cannot replan for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.base import Policy
+from policies.experts.quick_bot import quick_bot
+
+DONE = 6
+"""MiniGrid's action that does nothing."""
+
+MAX_PLANS = 300
+"""Subgoals a bot may consider for one decision. The most seen where it succeeds is below 60."""
+
+MAX_VISITS = 4_000_000
+"""Cells a bot may visit in its searches in one episode: a few seconds of work."""
+
+
+class BotError(RuntimeError):
+    """The bot cannot say what to do next."""
+
+
+class GuardedBot:
+    """MiniGrid's ``BabyAIBot`` with limits counted in work, not in seconds.
+
+    The bot may push and pop the same subgoals for ever inside one decision. Counting what it does
+    stops it at the same point on a fast machine and a busy one, and in any thread.
+
+    Args:
+        level: A BabyAI level, ``env.unwrapped``, just reset.
+    """
+
+    def __init__(self, level: Any) -> None:
+        kind = quick_bot()
+        try:
+            self._bot: Any = kind(level)
+        except Exception as error:
+            raise BotError(f"the bot cannot read the instruction: {error!r}") from error
+        self._bot.stack = self._stack = _CountedStack(self._bot.stack)
+
+    def choose(self, executed: int | None) -> int:
+        """The bot's next action.
+
+        Args:
+            executed: The action executed since the last call; None at the first.
+
+        Raises:
+            BotError: The bot failed, or did more work than its limits allow.
+        """
+        self._stack.reads = 0
+        try:
+            action = int(self._bot.replan(executed))
+        except BotError:
+            raise
+        except Exception as error:  # its plans fail in many ways, by assertion and by None
+            raise BotError(f"the bot lost its plan: {error!r}") from error
+        if self._bot.bfs_step_counter > MAX_VISITS:
+            raise BotError(f"the bot searched more than {MAX_VISITS} cells in one episode")
+        return action
+
+
+class _CountedStack(list[Any]):
+    """The bot's subgoals; every turn of its planning loop reads the last one."""
+
+    reads = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.reads += 1
+        if self.reads > MAX_PLANS:
+            raise BotError(f"the bot considered more than {MAX_PLANS} subgoals for one decision")
+        return super().__getitem__(index)
+
+
+@dataclass
+class BotRow:
+    """The bot of one environment.
+
+    Attributes:
+        bot: None once it has failed.
+        executed: The action executed last: what it chose, unless :func:`policies.experts.execute`
+            says otherwise.
+        failure: Why it failed, or None. It chooses ``done`` from then on.
+    """
+
+    bot: GuardedBot | None
+    executed: int | None = None
+    failure: str | None = None
+
+
+class BabyAIBotPolicy(Policy):
+    """BabyAI's bot, which reads the level itself rather than the observation.
+
+    At an episode's start it makes a new bot from the environment of that row. Where a bot fails
+    or plans without end, the policy does nothing (``done``) for the rest of the episode, and the
+    row's :attr:`BotRow.failure` in the state says why. :meth:`predict` advances the bots of the
+    state in place.
+
+    Args:
+        env: An environment, or a vector environment with ``envs`` (``SyncVectorEnv``,
+            ``DummyVecEnv``).
+        observation_space: Of one environment.
+        action_space: Of one environment.
+
+    Raises:
+        MissingPackageError: MiniGrid is not installed.
+        ValueError: The environments are in other processes, or are no BabyAI levels.
+    """
+
+    def __init__(
+        self, env: Any, observation_space: gym.Space[Any], action_space: gym.Space[Any]
+    ) -> None:
+        from gato_gym.tasks.registry import need
+
+        need("minigrid", "babyai")
+        super().__init__(observation_space, action_space)
+        self._envs = _environments(env)
+        level = self._envs[0].unwrapped
+        if not hasattr(level, "validate_instrs") or getattr(action_space, "n", None) != 7:
+            raise ValueError(
+                f"environment is {type(level).__name__} with actions {action_space}, expected a "
+                "BabyAI level with Discrete(7): make the expert for the environment of the task "
+                "itself, without GatoTokenize"
+            )
+
+    def _predict_batch(
+        self,
+        observation: Any,
+        state: list[BotRow] | None,
+        starts: NDArray[np.bool_],
+        deterministic: bool,
+    ) -> tuple[NDArray[np.int64], list[BotRow]]:
+        if len(starts) != len(self._envs) or (state is not None and len(state) != len(starts)):
+            raise ValueError(
+                f"{len(starts)} observations for {len(self._envs)} environments: the bot plays in "
+                "the environments it was made for, all of them at once"
+            )
+        rows = [BotRow(None) for _ in starts] if state is None else state
+        for index in np.flatnonzero(starts):
+            rows[index] = _start(self._envs[int(index)].unwrapped)
+        actions = [_choose(row) for row in rows]
+        return np.asarray(actions, np.int64), rows
+
+
+def _start(level: Any) -> BotRow:
+    try:
+        return BotRow(GuardedBot(level))
+    except BotError as error:
+        return BotRow(None, failure=str(error))
+
+
+def _choose(row: BotRow) -> int:
+    if row.bot is None:
+        return DONE
+    try:
+        row.executed = row.bot.choose(row.executed)
+    except BotError as error:
+        row.bot, row.failure = None, str(error)
+        return DONE
+    return row.executed
+
+
+def _environments(env: Any) -> Sequence[Any]:
+    envs = getattr(env, "envs", None)
+    if envs is not None:
+        return list(envs)
+    if isinstance(env, gym.Env):
+        return [env]
+    raise ValueError(
+        f"{type(env).__name__} keeps its environments in other processes, where the bot cannot "
+        "read their levels: use gymnasium.vector.SyncVectorEnv or DummyVecEnv"
+    )

@@ -1,0 +1,322 @@
+"""Collect experts' episodes as Minari datasets, ``gato/<task id>-v0``.
+
+    python -m policies.training.collect --suite babyai --episodes 200
+    python -m policies.training.collect --suite babyai --steps 24000 --noise 0.2
+    python -m policies.training.collect --suite metaworld --episodes 80 --noise 0.8 \\
+        --steps-after-success 40
+
+Stopped at any moment (Ctrl-C, kill, power), the same command goes on where it was. Episodes below
+80 % of the expert's mean return, and those in which the expert lost its way, are not kept.
+
+* :func:`collect` -- the function behind the command.
+* :class:`Progress` -- one task's units so far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from gato_gym.tasks import SUITES, Task, list_tasks
+from policies.training.recording import RecordSettings
+from policies.training.units import (
+    UNIT_EPISODES,
+    CollectSettings,
+    Job,
+    UnitReport,
+    WorkerError,
+    Workers,
+    is_complete,
+    read_expert_return,
+    read_report,
+    unit_path,
+)
+
+HOPELESS_ATTEMPTS = 256
+"""Attempts after which a task gives up if fewer than one in twenty was kept."""
+
+
+@dataclass
+class Progress:
+    """One task's units so far.
+
+    Attributes:
+        task: The task.
+        settings: The collection.
+        expert_return: The expert's mean return once known.
+        reports: What the finished units hold.
+        running: Units, or other jobs, that workers have in hand.
+        seconds: Time that workers spent on it in this run.
+        recorded: Episodes, and steps, recorded in this run.
+        stage: "expert", "unit", "dataset" or "done".
+    """
+
+    task: Task
+    settings: CollectSettings
+    expert_return: float | None = None
+    reports: dict[int, UnitReport] = field(default_factory=dict)
+    running: set[int] = field(default_factory=set)
+    seconds: float = 0.0
+    recorded: tuple[int, int] = (0, 0)
+    stage: str = "expert"
+
+    def load(self) -> None:
+        """Take up what an earlier run left."""
+        self.expert_return = read_expert_return(self.settings, self.task)
+        if self.expert_return is not None:
+            self.stage = "unit"
+        unit = 0
+        while (path := unit_path(self.settings, self.task, unit)).exists():
+            self.reports[unit] = read_report(path)
+            unit += 1
+
+    def next_job(self, workers: int) -> Job | None:
+        """The next piece of this task's work; None while there is none to start."""
+        if self.stage == "done" or (self.stage != "unit" and self.running):
+            return None
+        if self.stage == "unit" and self.units_needed() is not None:
+            self.stage = "dataset"
+        if self.stage == "unit":
+            return self._next_unit(workers)
+        if self.running:
+            return None
+        self.running.add(0)
+        return Job(self.stage, self.task.id, self.units_needed() or 0, self.expert_return)
+
+    def _next_unit(self, workers: int) -> Job | None:
+        missing = 1.0 - self.share()
+        each = self.share() / len(self.reports) if self.reports else missing / workers
+        if len(self.running) >= workers or each * len(self.running) >= missing:
+            return None
+        unit = 0
+        while unit in self.reports or unit in self.running:
+            unit += 1
+        self.running.add(unit)
+        return Job("unit", self.task.id, unit, self.expert_return)
+
+    def finish(self, job: Job, result: Any) -> None:
+        """Take a job's result."""
+        self.running.discard(job.unit if job.kind == "unit" else 0)
+        if job.kind == "expert":
+            self.expert_return, self.stage = result, "unit"
+        elif job.kind == "unit":
+            self.reports[job.unit] = result
+            self.seconds += result.seconds
+            episodes, steps = self.recorded
+            self.recorded = (episodes + len(result.lengths), steps + sum(result.lengths))
+        else:
+            self.stage = "done"
+
+    def share(self) -> float:
+        """How much of the goal the finished units hold, 0 to 1."""
+        if self.settings.episodes:
+            kept = sum(len(report.lengths) for report in self.reports.values())
+            return min(1.0, kept / self.settings.episodes)
+        steps = sum(sum(report.lengths) for report in self.reports.values())
+        return min(1.0, steps / (self.settings.steps or 1))
+
+    def units_needed(self) -> int | None:
+        """Number of units, from the first, that reach the goal; None where they do not yet.
+
+        Raises:
+            WorkerError: The expert's episodes are hardly ever kept.
+        """
+        episodes = steps = unit = 0
+        while unit in self.reports:
+            lengths = self.reports[unit].lengths
+            episodes, steps, unit = episodes + len(lengths), steps + sum(lengths), unit + 1
+            if episodes >= (self.settings.episodes or 1) and steps >= (self.settings.steps or 0):
+                return unit
+        attempts = unit * UNIT_EPISODES[self.task.suite]
+        if attempts >= HOPELESS_ATTEMPTS and episodes < attempts / 20:
+            raise WorkerError(
+                f"only {episodes} of {attempts} episodes of {self.task.id} were kept: "
+                "collect with less --noise"
+            )
+        return None
+
+    def dropped(self) -> dict[str, int]:
+        """Attempts that were not kept, by reason."""
+        total: dict[str, int] = {}
+        for report in self.reports.values():
+            for reason, count in report.dropped.items():
+                total[reason] = total.get(reason, 0) + count
+        return total
+
+
+def collect(
+    tasks: Sequence[Task],
+    settings: CollectSettings,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> None:
+    """Collect datasets of some tasks.
+
+    Args:
+        tasks: What to collect; a task whose dataset is complete is passed over.
+        settings: The collection.
+        workers: Processes; None for one a core.
+        overwrite: Replace datasets that other settings made.
+        console: Where progress goes.
+
+    Raises:
+        ValueError: A dataset that other settings made is there.
+        WorkerError: A worker failed. All finished units are kept.
+    """
+    console = console or Console()
+    todo = [
+        Progress(task, settings) for task in tasks if not _done_before(task, settings, overwrite)
+    ]
+    if len(todo) < len(tasks):
+        console.print(f"{len(tasks) - len(todo)} of {len(tasks)} datasets are complete")
+    if not todo:
+        return
+    for progress in todo:
+        progress.load()
+    count = workers or os.cpu_count() or 1
+    began = time.monotonic()
+    pool = Workers(settings, min(count, max(count, 1)))
+    try:
+        with _bars(console) as bars:
+            bar = bars.add_task("", total=len(todo), rate="")
+            _run(todo, pool, count, bars, bar, began)
+    finally:
+        pool.stop()
+    episodes, steps = _recorded(todo)
+    seconds = time.monotonic() - began
+    console.print(
+        f"{len(todo)} datasets in {settings.root}: recorded {episodes:,} episodes and {steps:,} "
+        f"steps in {seconds:,.0f} s with {count} workers: {_rates(episodes, steps, seconds)}"
+    )
+
+
+def _run(
+    todo: list[Progress], pool: Workers, count: int, bars: Bars, bar: Any, began: float
+) -> None:
+    by_id = {progress.task.id: progress for progress in todo}
+    while any(progress.stage != "done" for progress in todo):
+        while pool.has_idle and (job := _next_job(todo, count)) is not None:
+            pool.start(job)
+        for job, result in pool.finished(timeout=1.0):
+            progress = by_id[job.task]
+            progress.finish(job, result)
+            if progress.stage == "done":
+                bars.console.print(_line(progress, result))
+        episodes, steps = _recorded(todo)
+        under_way = next((p for p in todo if p.stage != "done"), todo[-1])
+        bars.update(
+            bar,
+            completed=sum(1.0 if p.stage == "done" else 0.99 * p.share() for p in todo),
+            description=under_way.task.id,
+            rate=_rates(episodes, steps, time.monotonic() - began),
+        )
+
+
+def _next_job(todo: list[Progress], workers: int) -> Job | None:
+    for progress in todo:
+        job = progress.next_job(workers)
+        if job is not None:
+            return job
+    return None
+
+
+def _done_before(task: Task, settings: CollectSettings, overwrite: bool) -> bool:
+    try:
+        return is_complete(settings, task)
+    except ValueError:
+        if overwrite:
+            return False
+        raise
+
+
+def _recorded(todo: list[Progress]) -> tuple[int, int]:
+    return sum(p.recorded[0] for p in todo), sum(p.recorded[1] for p in todo)
+
+
+def _rates(episodes: int, steps: int, seconds: float) -> str:
+    seconds = max(seconds, 1e-9)
+    return f"{episodes / seconds:.1f} episodes/s, {steps / seconds:,.0f} steps/s"
+
+
+def _line(progress: Progress, counts: tuple[int, int]) -> str:
+    dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(progress.dropped().items()))
+    rates = _rates(*progress.recorded, progress.seconds) + " a worker"
+    return (
+        f"{progress.task.id}: {counts[0]:,} episodes, {counts[1]:,} steps"
+        f" (expert {progress.expert_return:.3f}; dropped: {dropped or 'none'})"
+        + (f"; {rates}" if progress.recorded[0] else "")
+    )
+
+
+def _bars(console: Console) -> Bars:
+    return Bars(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[rate]}"),
+        console=console,
+    )
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m policies.training.collect",
+        description="Collect experts' episodes as Minari datasets.",
+    )
+    add = parser.add_argument
+    add("--suite", choices=SUITES, default=None, help="default: all suites")
+    add("--tasks", default=None, help="pattern of task ids, such as 'go-to-*'")
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("--episodes", type=int, default=None, help="a task (default 200)")
+    amount.add_argument("--steps", type=int, default=None, help="recorded steps a task, at least")
+    add("--noise", type=float, default=0.0, help="execute noise, record the expert's own actions")
+    add("--steps-after-success", type=int, default=None, help="default: record to the end")
+    add("--expert-episodes", type=int, default=20, help="that measure the expert's return")
+    add("--workers", type=int, default=None, help="processes (default: one a core)")
+    add("--seed", type=int, default=0)
+    add("--root", type=Path, default=Path("data"), help="folder of the datasets (default: data)")
+    add("--overwrite", action="store_true", help="replace datasets that other settings made")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parse_arguments(arguments)
+    console = Console(soft_wrap=True)
+    try:
+        settings = CollectSettings(
+            root=args.root,
+            record=RecordSettings(
+                seed=args.seed, noise=args.noise, steps_after_success=args.steps_after_success
+            ),
+            episodes=args.episodes if args.steps or args.episodes else 200,
+            steps=args.steps,
+            expert_episodes=args.expert_episodes,
+        )
+        tasks = list_tasks(args.suite, args.tasks)
+        collect(tasks, settings, workers=args.workers, overwrite=args.overwrite, console=console)
+    except KeyboardInterrupt:
+        console.print("stopped: run the same command again to go on")
+        return 130
+    except (ValueError, ImportError, WorkerError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
