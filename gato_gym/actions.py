@@ -159,9 +159,7 @@ class IntegerBoxCodec(BoxCodec):
 
     def _at(self, fraction: NDArray[np.float64]) -> NDArray[Any]:
         offset = np.rint(fraction * self._width.astype(np.float64)).astype(np.uint64)
-        members: NDArray[Any] = (self._base + np.minimum(offset, self._width)).astype(
-            self._low.dtype
-        )
+        members: NDArray[Any] = (self._base + offset).astype(self._low.dtype)
         return members
 
     def _cast(self, numbers: NDArray[np.float64]) -> NDArray[Any]:
