@@ -5,7 +5,8 @@
 * :class:`TaskRules` -- the part of it that belongs to one task.
 * :class:`EpisodeKey` -- one episode to play; :class:`EpisodeResult` -- how it went.
 * :func:`episode_seed` -- the seed of an episode, below :data:`TRAINING_SEEDS_START`.
-* :func:`differences` -- where two protocols (or any two JSON objects) part.
+* :func:`differences` -- where two protocols (or any two JSON objects) part; :func:`listed` puts
+  them in one line.
 * :class:`BenchmarkError` -- a mistake in what was asked for, told in one line.
 
 A task's N episodes are chosen by ``(seed, task, index)`` alone, so that neither the number of
@@ -261,3 +262,14 @@ def differences(recorded: Any, asked: Any, *, path: str = "") -> list[str]:
                 found.extend(differences(recorded[key], asked[key], path=where))
         return found
     return [] if recorded == asked else [f"{path}: {recorded} -> {asked}"]
+
+
+def listed(items: Sequence[str], *, most: int = 5) -> str:
+    """Items separated by semicolons, those beyond ``most`` counted only.
+
+    Example:
+        >>> listed(["seed: 0 -> 1", "episodes: 5 -> 20"], most=1)
+        'seed: 0 -> 1; and 1 more'
+    """
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return "; ".join([*items[:most], *more])

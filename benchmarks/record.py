@@ -24,6 +24,7 @@ from benchmarks.protocol import (
     Protocol,
     differences,
     installed_versions,
+    listed,
 )
 
 FORMAT = 1
@@ -143,10 +144,9 @@ class Record:
             for difference in differences(recorded.get(part), asked[part], path=part)
         ]
         if found:
-            shown = "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if found[5:] else "")
             raise BenchmarkError(
-                f"{self.folder} holds another run ({shown}): give the recorded arguments to resume "
-                "it, or another --output"
+                f"{self.folder} holds another run ({listed(found)}): give the recorded arguments "
+                "to resume it, or another --output"
             )
 
     def _load_results(self) -> None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import references, statistics
-from benchmarks.protocol import EpisodeResult, differences
+from benchmarks.protocol import EpisodeResult, differences, listed
 from benchmarks.record import FORMAT, RunHeader
 from benchmarks.references import TaskReferences
 
@@ -218,21 +218,15 @@ def _warnings(header: RunHeader, tasks: Sequence[TaskSummary]) -> tuple[str, ...
             found.append(f"left out of normalised averages ({flag}): {', '.join(flagged)}")
     measured = references.measured_protocol(protocol.suite)
     if measured is not None:
-        found.extend(
-            f"references were measured with other rules, {difference}: measure them again with "
-            f"python -m benchmarks.references.measure --suite {protocol.suite}"
-            for difference in (
-                *differences(measured.simulators, protocol.simulators, path="simulators"),
-                *(
-                    difference
-                    for task, rules in protocol.tasks.items()
-                    if task in measured.tasks
-                    for difference in differences(
-                        asdict(measured.tasks[task]), asdict(rules), path=task
-                    )
-                ),
+        changed = differences(measured.simulators, protocol.simulators, path="simulators")
+        for task, rules in protocol.tasks.items():
+            if task in measured.tasks:
+                changed += differences(asdict(measured.tasks[task]), asdict(rules), path=task)
+        if changed:
+            found.append(
+                f"random and expert were measured under other rules ({listed(changed)}): measure "
+                f"them again with python -m benchmarks.references.measure --suite {protocol.suite}"
             )
-        )
     return tuple(found)
 
 

@@ -90,7 +90,8 @@ class RememberingPolicy:
         rows = len(numbers)
         self.batches.append(rows)
         clocks, lengths = state if state is not None else (np.zeros(rows, int), np.zeros(rows, int))
-        assert episode_start is not None and episode_start.shape == (rows,)
+        assert episode_start is not None
+        assert episode_start.shape == (rows,)
         assert state is not None or episode_start.all()
         clocks = np.where(episode_start, 0, clocks)
         lengths = np.where(episode_start, [len(text) for text in words], lengths)

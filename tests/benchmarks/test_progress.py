@@ -19,6 +19,9 @@ def test_a_log_has_a_line_a_task_and_counts_what_was_recorded_before() -> None:
     lines = file.getvalue().splitlines()
     assert len(lines) == 3
     assert lines[0] == "2 of 5 episodes recorded, 3 to play"
-    assert lines[1].startswith("4/5 episodes") and "a done, mean return 4.00" in lines[1]
-    assert lines[2].startswith("5/5 episodes") and "b done, mean return 1.50" in lines[2]
-    assert "\x1b" not in file.getvalue() and "\r" not in file.getvalue()
+    assert lines[1].startswith("4/5 episodes")
+    assert "a done, mean return 4.00" in lines[1]
+    assert lines[2].startswith("5/5 episodes")
+    assert "b done, mean return 1.50" in lines[2]
+    assert "\x1b" not in file.getvalue()
+    assert "\r" not in file.getvalue()

@@ -31,7 +31,8 @@ PROTOCOL = Protocol(
 def test_seeds_are_below_training_seeds_and_distinct_within_a_task() -> None:
     seeds = [episode_seed(7, "metaworld-reach", index) for index in range(20_000)]
     assert len(set(seeds)) == len(seeds)
-    assert min(seeds) >= 0 and max(seeds) < TRAINING_SEEDS_START
+    assert min(seeds) >= 0
+    assert max(seeds) < TRAINING_SEEDS_START
 
 
 def test_stride_is_coprime_to_the_range_so_that_a_million_episodes_are_distinct() -> None:

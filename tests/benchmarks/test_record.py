@@ -49,7 +49,9 @@ def test_an_episode_is_on_disk_when_append_returns(tmp_path: Path) -> None:
     key = PROTOCOL.episodes_of("babyai-a")[0]
     record.append(played(key))
     line = json.loads((tmp_path / "run" / "results.jsonl").read_text())
-    assert line["task"] == "babyai-a" and line["seed"] == key.seed and line["return"] == 1.5
+    assert line["task"] == "babyai-a"
+    assert line["seed"] == key.seed
+    assert line["return"] == 1.5
     record.close()
 
 

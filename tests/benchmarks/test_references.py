@@ -34,7 +34,8 @@ def test_known_misprints_are_corrected(task: str, player: str, value: float) -> 
 def test_every_figure_has_a_source() -> None:
     for entry in published().values():
         for reference in (entry.random, entry.expert, entry.jat):
-            assert reference is not None and reference.source
+            assert reference is not None
+            assert reference.source
 
 
 @pytest.mark.parametrize(

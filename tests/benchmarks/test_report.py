@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 
@@ -59,7 +60,8 @@ def test_figures_by_hand() -> None:
     # Scores 1, 0.5, 1.5, -0.5 without the lowest and the highest.
     assert values["normalised IQM"].value == pytest.approx(0.75)
     assert values["success"].value == pytest.approx((1.0 + 0.5 + 0.0) / 3)
-    assert values["normalised mean"].tasks == 2 and values["success"].tasks == 3
+    assert values["normalised mean"].tasks == 2
+    assert values["success"].tasks == 3
     for aggregate in summary.aggregates:
         assert aggregate.low <= aggregate.value <= aggregate.high
 
@@ -71,6 +73,14 @@ def test_flagged_tasks_are_named_and_left_out() -> None:
     assert all(task.normalised is None for task in summary.tasks if task.flag)
     assert any("babyai-lost" in warning for warning in summary.warnings)
     assert summary.to_json()["flagged"] == ["babyai-lost", "babyai-new"]
+
+
+def test_references_of_another_simulator_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = dataclasses.replace(HEADER.protocol, simulators={"minigrid": "3.1.0"})
+    monkeypatch.setattr("benchmarks.references.measured_protocol", lambda suite: other)
+    (warning,) = summarise(HEADER, RESULTS[2:6], measured=MEASURED).warnings
+    assert "simulators.minigrid: recorded only" in warning
+    assert "benchmarks.references.measure --suite babyai" in warning
 
 
 def test_order_of_episodes_does_not_matter() -> None:

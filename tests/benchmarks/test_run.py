@@ -118,7 +118,8 @@ def test_resuming_with_other_arguments_is_refused_in_one_line(
     capsys.readouterr()
     assert main([*command, "--output", folder, "--resume", *arguments]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
     assert said in error
     assert main([*command, "--output", folder]) == 2
     assert "--resume" in capsys.readouterr().err
@@ -136,7 +137,8 @@ def test_ctrl_c_says_how_to_resume(
     monkeypatch.setattr(run, "run_benchmark", interrupted)
     assert main(["--suite", "babyai", "--output", str(folder)]) == 130
     error = capsys.readouterr().err
-    assert f"--output '{folder}' --resume" in error and error.count("\n") == 1
+    assert f"--output '{folder}' --resume" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -164,18 +166,21 @@ def test_mistakes_are_told_in_one_line(
     policy = [] if "--policy" in arguments else ["--policy", "random"]
     assert main([*arguments, *policy]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
     assert said in error
     assert list(tmp_path.iterdir()) == []
 
 
 def test_patterns_choose_tasks() -> None:
     whole = [task.id for task in select_tasks("babyai", None)]
-    assert len(whole) == 39 and whole == sorted(whole)
+    assert len(whole) == 39
+    assert whole == sorted(whole)
     for pattern in ("open-door", "babyai-open-door", "Gato/babyai-open-door"):
         assert [task.id for task in select_tasks("babyai", pattern)] == ["babyai-open-door"]
     chosen = [task.id for task in select_tasks("babyai", "open-*, unlock")]
-    assert "babyai-unlock" in chosen and "babyai-open-two-doors" in chosen
+    assert "babyai-unlock" in chosen
+    assert "babyai-open-two-doors" in chosen
     assert chosen == [task for task in whole if task in chosen]
     with pytest.raises(BenchmarkError, match="--tasks is empty"):
         select_tasks("babyai", " , ")
