@@ -167,12 +167,12 @@ class Recorder:
             returns.append(sum(float(reward) for reward in self._play_to_the_end(seed)))
         return returns
 
-    def record(self, index: int, expert_return: float | None) -> Episode | str:
+    def record(self, index: int, expert_return: float) -> Episode | str:
         """Episode number ``index``, or why it is not kept.
 
         Args:
             index: Its number, which with the settings decides it.
-            expert_return: The expert's mean return; None keeps by success.
+            expert_return: The expert's mean return.
         """
         seed = episode_seed(self.task.id, index, seed=self.settings.seed)
         noise = self._noise(np.random.default_rng([seed, 1]))
@@ -205,18 +205,18 @@ class Recorder:
             seed=seed,
             info={"noise": noise.level, "success": success, "index": index},
         )
-        return episode if self._is_kept(episode, expert_return) else "below the expert"
+        return self._shortcoming(episode, expert_return) or episode
 
-    def _is_kept(self, episode: Episode, expert_return: float | None) -> bool:
-        """Whether an episode is good enough.
+    def _shortcoming(self, episode: Episode, expert_return: float) -> str | None:
+        """Why an episode is not good enough; None where it is.
 
-        An episode whose recording stopped after success has a shorter, smaller return than the
+        An episode whose recording stops after success has a shorter, smaller return than the
         expert's whole episodes: there, success is what is asked for.
         """
-        by_success = self.settings.steps_after_success is not None and not episode.terminations[-1]
-        if by_success or expert_return is None:
-            return bool(episode.info["success"])
-        return episode.total_return >= expert_return - (1 - self.settings.keep) * abs(expert_return)
+        if self.settings.steps_after_success is not None and not episode.terminations[-1]:
+            return None if episode.info["success"] else "without success"
+        least = expert_return - (1 - self.settings.keep) * abs(expert_return)
+        return None if episode.total_return >= least else "below the expert"
 
     def _noise(self, generator: np.random.Generator) -> Noise:
         if isinstance(self.env.action_space, spaces.Box):

@@ -203,13 +203,15 @@ def _record_unit(settings: CollectSettings, recorder: Recorder, job: Job) -> Uni
     from gato_gym import hdf5
 
     began = time.monotonic()
+    expert_return = job.expert_return
+    assert expert_return is not None, "the expert is measured before units are recorded"
     size = UNIT_EPISODES[recorder.task.suite]
     lengths: list[int] = []
     dropped: dict[str, int] = {}
     path = unit_path(settings, recorder.task, job.unit)
     with _appearing(path) as partial, hdf5.open_file(partial, "w") as file:
         for index in range(job.unit * size, (job.unit + 1) * size):
-            episode = recorder.record(index, job.expert_return)
+            episode = recorder.record(index, expert_return)
             if isinstance(episode, Episode):
                 hdf5.append_episode(file, len(lengths), episode)
                 lengths.append(episode.length)
