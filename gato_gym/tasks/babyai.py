@@ -15,6 +15,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from gato_gym.episodes import Episode
 from gato_gym.options import PlanOptions
@@ -193,12 +194,14 @@ def transform(episode: Episode, order: Any, *, mirrored: bool, turned: int) -> E
     image[..., 1] = np.where(
         coloured, np.asarray(order, np.uint8)[np.minimum(image[..., 1], 5)], image[..., 1]
     )
-    direction, actions = np.asarray(observations["direction"]), np.asarray(episode.actions)
+    direction = np.asarray(observations["direction"])
+    actions, executed = np.asarray(episode.actions), episode.executed
     renamed = {name: COLOURS[int(order[i])] for i, name in enumerate(COLOURS)}
     if mirrored:
         image = image[:, ::-1].copy()
         direction = (4 - direction) % 4
-        actions = np.where(actions == LEFT, RIGHT, np.where(actions == RIGHT, LEFT, actions))
+        actions = _turn_about(actions)
+        executed = None if executed is None else _turn_about(np.asarray(executed))
         renamed |= {"left": "right", "right": "left"}
     direction = (direction + turned) % 4
     pattern = re.compile(r"\b(" + "|".join(renamed) + r")\b")
@@ -209,4 +212,9 @@ def transform(episode: Episode, order: Any, *, mirrored: bool, turned: int) -> E
             cache[mission] = pattern.sub(lambda match: renamed[match.group()], mission)
         missions.append(cache[mission])
     new = {"direction": direction, "image": image, "mission": missions}
-    return dataclasses.replace(episode, observations=new, actions=actions)
+    return dataclasses.replace(episode, observations=new, actions=actions, executed=executed)
+
+
+def _turn_about(actions: NDArray[Any]) -> NDArray[Any]:
+    """Left for right and right for left."""
+    return np.where(actions == LEFT, RIGHT, np.where(actions == RIGHT, LEFT, actions))

@@ -7,9 +7,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 from typing import Any
 
 import gymnasium as gym
@@ -25,7 +23,7 @@ MAX_ATTEMPTS = 10
 
 _EMPTY = bytes((1, 0, 0))
 _WALL = bytes((2, 5, 0))
-_OUTSIDE = object()
+_OUTSIDE: Any = object()
 
 
 class LevelGenerationError(RuntimeError):
@@ -67,7 +65,7 @@ class BoundedLevel:
         self._draws += 1
         if self._draws > MAX_DRAWS:
             raise LevelGenerationError
-        return super()._rand_int(low, high)  # type: ignore[misc,no-any-return]
+        return super()._rand_int(low, high)  # type: ignore[misc]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Start an episode.
@@ -78,14 +76,28 @@ class BoundedLevel:
         for _ in range(MAX_ATTEMPTS):
             self._draws = 0
             try:
-                with contextlib.redirect_stdout(io.StringIO()):  # it prints what it rejects
-                    return super().reset(seed=seed, options=options)  # type: ignore[misc]
+                return super().reset(seed=seed, options=options)  # type: ignore[misc]
             except LevelGenerationError:
                 seed = None
         raise LevelGenerationError(
             f"{type(self).__name__.removeprefix('Bounded')} made no level in {MAX_ATTEMPTS} "
             f"attempts of {MAX_DRAWS} random numbers each: reset it with another seed"
         )
+
+    def _gen_grid(self, width: int, height: int) -> None:
+        """What ``RoomGridLevel._gen_grid`` does, without a printed line for each layout rejected."""
+        from minigrid.envs.babyai.core.roomgrid_level import RejectSampling, RoomGridLevel
+
+        level: Any = self
+        while True:
+            try:
+                super(RoomGridLevel, level)._gen_grid(width, height)
+                level.gen_mission()
+                level.validate_instrs(level.instrs)
+            except (RecursionError, RejectSampling):
+                continue
+            break
+        level.mission = level.surface = level.instrs.surface(level)
 
     def gen_obs(self) -> dict[str, Any]:
         """The observation, as MiniGrid's ``gen_obs`` gives it."""

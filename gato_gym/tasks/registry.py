@@ -171,6 +171,7 @@ def make_task_env(
         wrappers: Applied in order, the first innermost.
     """
     env = get_task(task_id).factory(render_mode=render_mode)
+    env.unwrapped.spec = gym.spec(f"{NAMESPACE}/{task_id}")  # tells wrappers which task it is
     for wrapper in wrappers:
         env = wrapper(env)
     return env

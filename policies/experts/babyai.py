@@ -21,10 +21,11 @@ DONE = 6
 """MiniGrid's action that does nothing."""
 
 MAX_PLANS = 300
-"""Subgoals a bot may consider for one decision. The most seen where it succeeds is below 60."""
+"""Subgoals a bot may look at for one decision. Where it succeeds it looks at fewer than a dozen."""
 
-MAX_VISITS = 4_000_000
-"""Cells a bot may visit in its searches in one episode: a few seconds of work."""
+MAX_VISITS = 1_000_000
+"""Cells a bot may visit in its searches in one episode: seconds of work, ten times the most that a
+successful episode took."""
 
 
 class BotError(RuntimeError):
@@ -66,7 +67,7 @@ class GuardedBot:
         except Exception as error:  # its plans fail in many ways, by assertion and by None
             raise BotError(f"the bot lost its plan: {error!r}") from error
         if self._bot.bfs_step_counter > MAX_VISITS:
-            raise BotError(f"the bot searched more than {MAX_VISITS} cells in one episode")
+            raise BotError(f"the bot visited more than {MAX_VISITS} cells in one episode")
         return action
 
 
@@ -78,7 +79,7 @@ class _CountedStack(list[Any]):
     def __getitem__(self, index: Any) -> Any:
         self.reads += 1
         if self.reads > MAX_PLANS:
-            raise BotError(f"the bot considered more than {MAX_PLANS} subgoals for one decision")
+            raise BotError(f"the bot looked at more than {MAX_PLANS} subgoals for one decision")
         return super().__getitem__(index)
 
 

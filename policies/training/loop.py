@@ -97,6 +97,7 @@ class Trainer:
         shards: On what, by task id.
         output: The run's folder: ``config.json``, ``curve.csv``, ``last/``.
         every: Steps between two checkpoints.
+        kept_every: Steps between two sets of averaged weights that are kept.
         compiled: Whether to fuse the network with ``torch.compile``.
     """
 
@@ -106,10 +107,12 @@ class Trainer:
         shards: dict[str, TaskShard],
         output: Path,
         *,
-        every: int = 250,
+        every: int = 100,
+        kept_every: int = 400,
         compiled: bool = False,
     ) -> None:
-        self.config, self.output, self.every = config, output, every
+        self.config, self.output = config, output
+        self.every, self.kept_every = every, kept_every
         torch.manual_seed(config.seed)
         self.network = GatoNetwork(config.network)
         self.optimiser = Optimiser(self.network, config.optimiser, total=config.steps)
@@ -171,6 +174,17 @@ class Trainer:
         os.replace(temporary, last)
         shutil.rmtree(previous, ignore_errors=True)
 
+    def keep(self) -> None:
+        """Keep the averaged weights of this step, for the learning curve."""
+        if self.ranks.rank:
+            return
+        folder = self.output / "kept"
+        folder.mkdir(exist_ok=True)
+        weights = {n: t.to(torch.bfloat16) for n, t in self.optimiser.average.items()}
+        temporary = folder / ".partial"
+        save_file(weights, temporary)
+        os.replace(temporary, folder / f"step-{self.step:06d}.safetensors")
+
     def update(self) -> tuple[LossReport, float]:
         """One step: batch, loss, update. With several processes each has its share of the rows.
 
@@ -221,6 +235,8 @@ class Trainer:
                     progress.update(bar, completed=self.step)
                     if self.step % self.every == 0:
                         self.save()
+                    if self.step % self.kept_every == 0:
+                        self.keep()
             except KeyboardInterrupt:
                 progress.console.print(f"stopped at step {self.step}: run again to go on")
                 self.save()
@@ -299,7 +315,7 @@ def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def train(
-    config: TrainConfig, shards_folder: Path, output: Path, *, every: int = 250,
+    config: TrainConfig, shards_folder: Path, output: Path, *, every: int = 100,
     compiled: bool = False,
 ) -> GatoNetwork:  # fmt: skip
     """Train, or go on with the run in ``output``.

@@ -42,10 +42,10 @@ class Mixture:
 
     Attributes:
         weights: Share of the tokens by suite; the tasks of a suite share theirs in proportion to
-            ``timesteps ** balance``.
+            ``mean episode length ** balance``: long tasks are the hard ones.
         prompt_share: Share of each suite's documents that carry a prompt.
         prompt_end: Share of the prompts taken from their episode's end; the rest start uniformly.
-        balance: 0 draws a suite's tasks equally, 1 in proportion to their timesteps.
+        balance: 0 gives a suite's tasks equal shares, 1 shares in proportion to their length.
         memoryless_steps: Timesteps of a document whose task remembers nothing.
         smallest: Tokens left in a row under which no further document is begun.
     """
@@ -54,13 +54,20 @@ class Mixture:
     prompt_share: Mapping[str, float] = field(default_factory=dict)
     prompt_end: float = 0.5
     balance: float = 0.5
-    memoryless_steps: int = 16
+    memoryless_steps: int = 32
     smallest: int = 24
 
 
 @dataclass
 class Document:
-    """One document before it is placed in a row: up to two layouts, prompt and live."""
+    """One document before it is placed in a row: an optional prompt and the live part.
+
+    Attributes:
+        shard: Its task's.
+        parts: Layout, arrays, and for each timestep the one whose text it acts under.
+        live: First live timestep.
+        actions: int32 ``[n, A]``, ids to predict.
+    """
 
     shard: TaskShard
     parts: list[tuple[Layout, TimestepArrays, Ints]]
@@ -113,8 +120,10 @@ class Packer:
                     f"the mixture has suite {suite!r} but no shard of it is open: "
                     f"open are {sorted(set(self.suites.values()))}"
                 )
-            sizes = np.array([self.shards[self.tasks[i]].num_steps for i in mine], float)
-            shares[mine] = weight * sizes**self.mixture.balance / (sizes**self.mixture.balance).sum()
+            shards = [self.shards[self.tasks[i]] for i in mine]
+            lengths = np.array([shard.num_steps / len(shard.ends) for shard in shards])
+            parts = lengths**self.mixture.balance
+            shares[mine] = weight * parts / parts.sum()
         usual = np.array([self._usual_size(task) for task in self.tasks])
         probabilities = shares / usual
         return probabilities / probabilities.sum()
@@ -254,7 +263,7 @@ class Packer:
             begin = int(generator.integers(latest + 1))
         chosen = np.arange(start + begin, start + begin + steps)
         arrays = shard.timesteps(chosen)
-        return lay_out_prompt(shard.plan, text, arrays), arrays, chosen
+        return lay_out_prompt(shard.plan, text, arrays), arrays, np.full(steps, stop - 1)
 
 
 class _BatchBuilder:
@@ -315,7 +324,7 @@ class _BatchBuilder:
             )
         )
 
-    def finish(self, generator: np.random.Generator) -> PackedBatch:
+    def finish(self, generator: np.random.Generator | None) -> PackedBatch:
         """The batch as tensors."""
         texts = [self.packer.shards[task].text(index) for task, index in self.texts]
         width = max((len(t) for t in texts), default=1)

@@ -49,11 +49,11 @@ def mini_config(steps: int) -> TrainConfig:
             feed_forward=384,
             vector_hidden=384,
             window=256,
-            prompt_tokens=48,
+            prompt_tokens=32,
         ),
         mixture=Mixture(
-            weights={"babyai": 0.75, "metaworld": 0.25},
-            prompt_share={"babyai": 0.1, "metaworld": 0.7},
+            weights={"babyai": 0.78, "metaworld": 0.22},
+            prompt_share={"babyai": 0.2, "metaworld": 0.8},
             balance=0.5,
         ),
         optimiser=OptimiserConfig(),
@@ -118,7 +118,7 @@ def train_in_parallel(args: argparse.Namespace) -> None:
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         "--nproc-per-node", str(args.processes), "-m", "policies.training.recipe",
         "--only-train", "--steps", str(args.steps), "--shards", str(args.shards),
-        "--run", str(args.run),
+        "--work", str(args.work),
     ]  # fmt: skip
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
@@ -131,14 +131,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--root", type=Path, default=Path("data"))
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
-    parser.add_argument("--run", type=Path, default=Path("runs/gato-mini"))
+    parser.add_argument("--work", type=Path, default=Path("runs/gato-mini"))
     parser.add_argument("--output", type=Path, default=Path("runs/gato-mini/checkpoint"))
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only-train", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only_train:
         torch.set_num_threads(1)
-        train(mini_config(args.steps), args.shards, args.run)
+        train(mini_config(args.steps), args.shards, args.work)
         return
     stages = STAGES[STAGES.index(args.first) : STAGES.index(args.final) + 1]
     if "collect" in stages:
@@ -151,7 +151,7 @@ def main() -> None:
     if "train" in stages:
         train_in_parallel(args)
     if "export" in stages:
-        export(args.run, args.shards, args.root, args.output)
+        export(args.work, args.shards, args.root, args.output)
     if "evaluate" in stages:
         for suite in ("babyai", "metaworld"):
             command = [sys.executable, "-m", "benchmarks.run", "--suite", suite, "--episodes", "20"]
