@@ -3,9 +3,9 @@ there is an NVIDIA GPU, and nothing where a torch is installed already.
 
     .venv/bin/python scripts/install_torch.py
 
-On Linux the package index's own torch brings several gigabytes of CUDA libraries. The CPU build lies
-in PyTorch's index, which uv knows by name. A machine whose pip already finds a CPU build takes that
-one; a machine that cannot reach PyTorch's index falls back to what its package index has.
+On Linux the package index's own torch brings several gigabytes of CUDA libraries. The CPU build
+lies in PyTorch's index, which uv knows by name. A machine whose pip already finds a CPU build takes
+that one; one that cannot reach PyTorch's index falls back to what its package index has.
 """
 
 from __future__ import annotations

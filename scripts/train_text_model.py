@@ -7,8 +7,8 @@ The model has 32,000 pieces and falls back to bytes, so every Unicode string has
 decodes to the same string. Training takes a few minutes on one core, needs no network, and gives
 the same file for the same text: one thread, files in sorted order, one random generator.
 
-Sources, all freely licensed and all installed by `pip install ".[all,dev]" -c constraints.txt`. Only
-lines of prose in string literals are read, by parsing the source; nothing is imported.
+Sources, all freely licensed and all installed by `pip install ".[all,dev]" -c constraints.txt`.
+Only lines of prose in string literals are read, by parsing the source; nothing is imported.
 
 | source | licence |
 |---|---|

@@ -18,7 +18,20 @@ ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "gato_gym" / "assets"
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 AWKWARD = st.sampled_from(
-    ["\u2581", " ", "\n", "\t", "\0", "\r\n", "<unk>", "<0x41>", "\u2585", "\ufeff", "🎮", "e\u0301"]
+    [
+        "\u2581",
+        " ",
+        "\n",
+        "\t",
+        "\0",
+        "\r\n",
+        "<unk>",
+        "<0x41>",
+        "\u2585",
+        "\ufeff",
+        "🎮",
+        "e\u0301",
+    ]
 )
 
 
