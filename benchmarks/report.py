@@ -19,7 +19,7 @@ from rich.text import Text
 
 from benchmarks import references, statistics
 from benchmarks.protocol import EpisodeResult, differences, listed
-from benchmarks.record import FORMAT, RunHeader
+from benchmarks.record import RunHeader
 from benchmarks.references import TaskReferences
 
 EXPERT_NOT_ABOVE_RANDOM = "expert not above random"
@@ -104,7 +104,6 @@ class Summary:
             aggregates[entry.pop("name")] = entry
         return {
             **self.header.to_json(),
-            "format": FORMAT,
             "complete": self.complete,
             "aggregates": aggregates,
             "flagged": [task.task for task in self.tasks if task.flag],
