@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -330,15 +331,18 @@ class Workers:
         return done
 
     def stop(self) -> None:
-        """End the processes at once; the units in hand are lost."""
+        """End the processes; the units in hand are lost."""
         for process in self._processes:
             process.terminate()
         for process in self._processes:
+            process.join(timeout=10)
+            process.kill()
             process.join()
 
 
 def _work(connection: Connection, settings: CollectSettings) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and terminates
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # cleanly: no half-written files stay
     runner = JobRunner(settings)
     while True:
         try:
