@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import re
 import string
 from typing import Any, SupportsFloat
@@ -15,6 +16,11 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector.utils import (
+    create_shared_memory,
+    read_from_shared_memory,
+    write_to_shared_memory,
+)
 from numpy.typing import NDArray
 
 from gato_gym.episodes import Episode
@@ -51,7 +57,9 @@ class InstructionSpace(spaces.Text):
     """Instructions: a Text space whose batches are fixed-width string arrays.
 
     Stable-Baselines3's vector environments make a buffer from a space's shape and dtype, which
-    Gymnasium's Text lacks; here the shape is () and the dtype ``<U512``.
+    Gymnasium's Text lacks; here the shape is () and the dtype ``<U512``. Gymnasium's
+    ``SyncVectorEnv`` gives a tuple of ``str``, its ``AsyncVectorEnv`` an array ``<U512`` in memory
+    that its processes share.
 
     Example:
         >>> space = InstructionSpace()
@@ -66,6 +74,25 @@ class InstructionSpace(spaces.Text):
 
     def __repr__(self) -> str:
         return f"InstructionSpace({self.max_length})"
+
+
+@create_shared_memory.register
+def _create_instructions(space: InstructionSpace, n: int = 1, ctx: Any = multiprocessing) -> Any:
+    return ctx.Array("b", n * space.dtype.itemsize)
+
+
+@write_to_shared_memory.register
+def _write_instruction(space: InstructionSpace, index: int, value: str, shared_memory: Any) -> None:
+    _read_instructions(space, shared_memory, index + 1)[index] = value
+
+
+@read_from_shared_memory.register
+def _read_instructions(space: InstructionSpace, shared_memory: Any, n: int = 1) -> Any:
+    """A view that stays up to date: Gymnasium's vector environments read once, when they are made.
+
+    With Gymnasium's own Text, whose reader copies, every later instruction would be lost.
+    """
+    return np.frombuffer(shared_memory.get_obj(), space.dtype, count=n)
 
 
 class BabyAIEnv(gym.Wrapper[Any, Any, Any, Any]):

@@ -85,7 +85,7 @@ class BoundedLevel:
         )
 
     def _gen_grid(self, width: int, height: int) -> None:
-        """What ``RoomGridLevel._gen_grid`` does, without a printed line for each layout rejected."""
+        """What ``RoomGridLevel._gen_grid`` does, without printing each layout rejected."""
         from minigrid.envs.babyai.core.roomgrid_level import RejectSampling, RoomGridLevel
 
         level: Any = self
