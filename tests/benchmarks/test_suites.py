@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from rich.console import Console
 from benchmarks.protocol import BenchmarkError
 from benchmarks.run import RunSettings, main, run_benchmark
 from benchmarks.workers import PolicyChoice
+from gato_gym.tasks import get_task
+from policies import GatoPolicy
+from policies.configuration import NetworkConfig
 
 
 def play(output: Path, suite: str, tasks: str, policy: str, **how: Any) -> list[dict[str, Any]]:
@@ -68,3 +72,14 @@ def test_a_missing_simulator_names_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, "minigrid", None)
     with pytest.raises(BenchmarkError, match=r'pip install "gato-gym\[babyai\]"'):
         play(tmp_path / "run", "babyai", "go-to-obj", "random", episodes=1, workers=1)
+
+
+def test_a_network_acts_the_same_beside_other_environments(tmp_path: Path) -> None:
+    config = NetworkConfig(width=32, layers=1, heads=2, head_size=16, feed_forward=32)
+    with closing(get_task("babyai-go-to-obj").make()) as env:
+        GatoPolicy.create(env, config=config).save(tmp_path / "network")
+    how = {"suite": "babyai", "tasks": "go-to-obj,open-red-door", "episodes": 2, "workers": 1}
+    policy = str(tmp_path / "network")
+    alone = play(tmp_path / "1", policy=policy, num_envs=1, **how)
+    assert alone == play(tmp_path / "2", policy=policy, num_envs=2, **how)
+    assert len({line["length"] for line in alone}) > 1
