@@ -50,7 +50,8 @@ def make_policy(
         task = task_id_of(env)
         if task is None:
             raise ValueError(
-                "policy 'expert' needs an environment of a task: make it with gym.make('Gato/<task>')"
+                "policy 'expert' needs an environment of a task: "
+                "make it with gym.make('Gato/<task>')"
             )
         return make_expert(task, env)
     return GatoPolicy.load(name, env=env, seed=seed, device=device, prompt=prompt)

@@ -62,7 +62,9 @@ class RingCache:
     @property
     def nbytes(self) -> int:
         """Bytes held, fixed at construction."""
-        return sum(t.nelement() * t.element_size() for t in (self.keys, self.values, self.positions))
+        return sum(
+            t.nelement() * t.element_size() for t in (self.keys, self.values, self.positions)
+        )
 
     def row(self, index: int) -> RingCache:
         """A view of one row."""

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 State = Any
-"""What ``predict`` hands back and takes again. Opaque, owned by the caller, never kept on the policy."""
+"""What ``predict`` hands back and takes again: opaque, the caller's, never kept on the policy."""
 
 
 class Policy(ABC):
@@ -41,7 +41,7 @@ class Policy(ABC):
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[Any, State]:
-        """Choose actions, as :meth:`stable_baselines3.common.base_class.BaseAlgorithm.predict` does.
+        """Choose actions; the contract is that of Stable-Baselines3's ``BaseAlgorithm.predict``.
 
         Args:
             observation: One observation, a member of ``observation_space``; or a batch of B as
@@ -69,7 +69,8 @@ class Policy(ABC):
             starts = np.asarray(episode_start, dtype=np.bool_).reshape(-1)
         if starts.shape != (rows,):
             raise ValueError(
-                f"episode_start has {starts.size} entries for {rows} observations: pass one bool a row"
+                f"episode_start has {starts.size} entries for {rows} observations: "
+                "pass one bool a row"
             )
         actions, state = self._predict_batch(
             batch, state, starts if state is not None else np.ones(rows, np.bool_), deterministic

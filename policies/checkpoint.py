@@ -100,7 +100,9 @@ def save_checkpoint(
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    weights = {name: t.detach().to("cpu", dtype).contiguous() for name, t in network.state_dict().items()}
+    weights = {
+        name: t.detach().to("cpu", dtype).contiguous() for name, t in network.state_dict().items()
+    }
     save_file(weights, temporary / "model.safetensors")
     prompts: dict[str, np.ndarray[Any, Any]] = {}
     for name, record in tasks.items():

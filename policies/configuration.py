@@ -60,7 +60,8 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.head_size % 2:
             raise ValueError(
-                f"head_size is {self.head_size}: rotary positions turn pairs of numbers, use an even size"
+                f"head_size is {self.head_size}: rotary positions turn pairs of numbers, "
+                "use an even size"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def preset(name: str) -> NetworkConfig:
     """
     if name not in PRESETS:
         raise ValueError(f"preset {name!r} is unknown: choose one of {', '.join(PRESETS)}")
-    config = NetworkConfig(**PRESETS[name])
+    config = dataclasses.replace(NetworkConfig(), **PRESETS[name])  # type: ignore[arg-type]
     if name in ("mini", "small"):
         return config
     return dataclasses.replace(

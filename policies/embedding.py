@@ -82,7 +82,8 @@ def magnitude_features(bins: int, octaves: int = 6) -> Tensor:
     """Linear and Fourier features of the centres of ``bins`` uniform bins on [-1, 1].
 
     Returns:
-        float32 ``[bins, 2 + 2 * octaves]``: the value, its cube, sin and cos at 1, 2, 4, … half turns.
+        float32 ``[bins, 2 + 2 * octaves]``: the value, its cube, sines and cosines of 1, 2, 4, …
+        half turns.
     """
     value = (torch.arange(bins, dtype=torch.float32) + 0.5) * (2.0 / bins) - 1.0
     turns = value[:, None] * math.pi * 2.0 ** torch.arange(octaves)

@@ -219,7 +219,8 @@ class GatoPolicy(Policy):
         cache = RingCache.empty(config, rows=1, ring=self._ring(), like=torch.zeros(0))
         return "\n".join(
             (
-                f"{count_parameters(self.network):,} parameters, {config.layers} layers, width {config.width}",
+                f"{count_parameters(self.network):,} parameters, {config.layers} layers, "
+                f"width {config.width}",
                 f"task {self.task or 'none'}, prompt {'yes' if self.prompt else 'none'}",
                 f"{plan.num_tokens} body and {plan.num_actions} action tokens a timestep, "
                 f"layout {plan.options.layout}, memory {plan.options.memory}",
@@ -268,7 +269,11 @@ class GatoPolicy(Policy):
         if state is None:
             state = self._new_state(rows)
         elif not isinstance(state, GatoState) or state.rows != rows:
-            got = f"{state.rows} rows" if isinstance(state, GatoState) else f"a {type(state).__name__}"
+            got = (
+                f"{state.rows} rows"
+                if isinstance(state, GatoState)
+                else f"a {type(state).__name__}"
+            )
             raise ValueError(
                 f"state is {got} and the observation has {rows} rows: "
                 "pass the state that predict returned for the same environments"
@@ -297,7 +302,7 @@ class GatoPolicy(Policy):
     ) -> None:
         """Forget the episodes of the rows that start one; the pinned prompt stays."""
         prompt = self.network.config.prompt_tokens
-        for row in np.flatnonzero(starts):
+        for row in np.flatnonzero(starts).tolist():
             state.cache.positions[row, prompt:] = -1
             state.next_positions[row], state.pending[row] = prompt, -1
             state.texts[row], state.ages[row] = None, 0
@@ -367,7 +372,9 @@ class GatoPolicy(Policy):
         texts = self._emissions(state, encoded, block)
         real = range(block.start, min(block.stop, state.rows))
         fresh = (
-            [row for row in real if state.pending[row] < 0] if self.plan.options.memory == "all" else []
+            [row for row in real if state.pending[row] < 0]
+            if self.plan.options.memory == "all"
+            else []
         )
         alone = sorted({*texts, *fresh})
         hidden = torch.zeros(BLOCK, self.network.config.width, device=self.device)
@@ -432,7 +439,9 @@ class _View:
     def bind(self, env: Any, *, task: str | None, prompt: str | Episode | None) -> GatoPolicy:
         """The policy that acts in ``env``."""
         if isinstance(prompt, str) and prompt not in ("shipped", "none"):
-            raise ValueError(f"prompt is {prompt!r}: expected 'shipped', 'none', an Episode or None")
+            raise ValueError(
+                f"prompt is {prompt!r}: expected 'shipped', 'none', an Episode or None"
+            )
         task_id, record = find_task(self.tasks, env, task)
         plan = compile_plan(*spaces_of(env), record.options)
         policy = GatoPolicy(

@@ -60,7 +60,9 @@ def spaces_of(env: Any) -> tuple[gym.Space[Any], gym.Space[Any]]:
 def describe_space(space: gym.Space[Any]) -> Any:
     """What of a space must agree between training and use: kinds, shapes and sizes, no bounds."""
     if isinstance(space, spaces.Dict):
-        return {str(key): describe_space(space.spaces[key]) for key in sorted(space.spaces, key=str)}
+        return {
+            str(key): describe_space(space.spaces[key]) for key in sorted(space.spaces, key=str)
+        }
     if isinstance(space, spaces.Tuple):
         return [describe_space(part) for part in space.spaces]
     if is_text_space(space):
@@ -100,7 +102,7 @@ def find_task(
         near = difflib.get_close_matches(task, tasks, 3)
         hint = f"did you mean {', '.join(near)}?" if near else f"it knows {_listed(tasks)}"
         raise SpaceMismatchError(f"the checkpoint has no task {task!r}: {hint}")
-    if named in tasks:
+    if named is not None and named in tasks:
         record = tasks[named]
         if record.signature != found:
             raise SpaceMismatchError(

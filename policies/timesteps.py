@@ -133,9 +133,11 @@ def lay_out(
     within = np.arange(length) - starts[steps]
     ids = np.full(length, -1, np.int64)
     places = np.zeros(length, np.int64)
-    for i in np.flatnonzero(text_sizes):
+    for i, text in enumerate(texts):
+        if text is None:
+            continue
         span = slice(starts[i], starts[i] + text_sizes[i])
-        ids[span] = texts[i]
+        ids[span] = text
         places[span] = np.minimum(np.arange(text_sizes[i]), TEXT_PLACES - 1)
     body_starts = starts + text_sizes
     is_action = within >= before[steps]
@@ -154,18 +156,14 @@ def lay_out(
     )
 
 
-def prompt_steps(
-    plan: Plan, length: int, text: NDArray[np.integer] | None, capacity: int
-) -> int:
+def prompt_steps(plan: Plan, length: int, text: NDArray[np.integer] | None, capacity: int) -> int:
     """Whole timesteps of an episode of ``length`` that fit a prompt of ``capacity`` tokens."""
     step = plan.num_tokens + (plan.num_actions if plan.options.memory == "all" else 0)
     room = capacity - (0 if text is None else len(text))
     return max(0, min(length, room // step))
 
 
-def lay_out_prompt(
-    plan: Plan, text: NDArray[np.integer] | None, arrays: TimestepArrays
-) -> Layout:
+def lay_out_prompt(plan: Plan, text: NDArray[np.integer] | None, arrays: TimestepArrays) -> Layout:
     """A demonstration's timesteps as a prompt: its text first, actions only where remembered."""
     n = len(arrays.actions)
     texts: list[NDArray[np.integer] | None] = [text if i == 0 else None for i in range(n)]
@@ -268,8 +266,11 @@ def _pad_stack(chunks: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def scale_patches(patches: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Patches ``[N, P, P, C]``, C of 4 at most, to float32 ``[N, 4, P, P]``: pixels to [-1, 1], over
-    the square root of the patch size (arXiv 2205.06175, section 2.1)."""
+    """Patches ``[N, P, P, C]``, C of 4 at most, to float32 ``[N, 4, P, P]``.
+
+    Pixels go to [-1, 1] and are divided by the square root of the patch size (arXiv 2205.06175,
+    section 2.1).
+    """
     scale = 127.5 if patches.dtype == np.uint8 else 0.5
     scaled = (patches.astype(np.float32) / scale - 1.0) / patches.shape[1] ** 0.5
     scaled = np.pad(scaled, [(0, 0)] * 3 + [(0, 4 - scaled.shape[-1])])

@@ -187,7 +187,7 @@ def collect(
         progress.load()
     count = workers or os.cpu_count() or 1
     began = time.monotonic()
-    pool = Workers(settings, min(count, max(count, 1)))
+    pool = Workers(settings, count)
     try:
         with _bars(console) as bars:
             bar = bars.add_task("", total=len(todo), rate="")

@@ -91,7 +91,7 @@ class Muon(torch.optim.Optimizer):
         self.parts = parts
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update every matrix that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -104,9 +104,7 @@ class Muon(torch.optim.Optimizer):
                 buffer.lerp_(parameter.grad, 1 - group["momentum"])
                 gradient = parameter.grad.lerp(buffer, group["momentum"])
                 chunks = gradient.chunk(self.parts.get(id(parameter), 1))
-                update = torch.cat(
-                    [orthogonalise(c) * 0.2 * max(c.shape) ** 0.5 for c in chunks]
-                )
+                update = torch.cat([orthogonalise(c) * 0.2 * max(c.shape) ** 0.5 for c in chunks])
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update, alpha=-group["lr"])
 

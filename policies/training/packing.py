@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,13 +66,11 @@ class Document:
     Attributes:
         shard: Its task's.
         parts: Layout, arrays, and for each timestep the one whose text it acts under.
-        live: First live timestep.
         actions: int32 ``[n, A]``, ids to predict.
     """
 
     shard: TaskShard
     parts: list[tuple[Layout, TimestepArrays, Ints]]
-    live: int
     actions: NDArray[np.int32]
 
     @property
@@ -189,8 +188,7 @@ class Packer:
         live = self._live(shard, steps, first, budget)
         if live is None:
             return None
-        layout, arrays, chosen = live
-        return Document(shard, [*parts, live], int(chosen[0]), np.asarray(arrays.actions))
+        return Document(shard, [*parts, live], np.asarray(live[1].actions))
 
     def _sample_steps(self, shard: TaskShard, other: int, generator: np.random.Generator) -> Ints:
         """Random timesteps of all episodes but ``other`` (-1 for none)."""
@@ -212,7 +210,7 @@ class Packer:
         return steps, first
 
     def _entrances(self, shard: TaskShard, start: int, stop: int) -> Ints:
-        """Where a run may begin: the episode's start, and then every window's worth of timesteps."""
+        """Where a run may begin: where a text is emitted, or every half row of timesteps."""
         if not shard.plan.has_text:
             return np.arange(start, stop, max(1, self.length // 2))
         return start + np.flatnonzero(shard.emits[start:stop])
@@ -255,7 +253,9 @@ class Packer:
     ) -> tuple[Layout, TimestepArrays, Ints]:
         """A prompt from this episode: its end, or a uniform place."""
         start, stop = int(shard.starts[episode]), int(shard.ends[episode])
-        text = shard.text(int(shard.arrays["text_index"][stop - 1])) if shard.plan.has_text else None
+        text = (
+            shard.text(int(shard.arrays["text_index"][stop - 1])) if shard.plan.has_text else None
+        )
         steps = prompt_steps(shard.plan, stop - start, text, self.config.prompt_tokens)
         latest = stop - start - steps
         begin = latest
@@ -289,7 +289,7 @@ class _BatchBuilder:
             live = index == len(doc.parts) - 1
             self.collector.add(plan, layout, arrays, base)
             span = slice(base, base + len(layout.ids))
-            roles = {
+            roles: dict[str, Any] = {
                 "documents": document,
                 "positions": layout.positions,
                 "timesteps": layout.steps + (1 << 20) * live,

@@ -48,7 +48,10 @@ class Ranks:
             return
         parameters = [p for p in network.parameters() if p.requires_grad]
         flat = torch.cat(
-            [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
+            [
+                torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
+                for p in parameters
+            ]
         )
         dist.all_reduce(flat)
         for parameter, part in zip(

@@ -81,7 +81,8 @@ def demonstration(task: str, root: Path) -> Episode:
         if not episode.info.get("noise") and episode.info.get("success", True):
             return episode
     raise ValueError(
-        f"dataset gato/{task}-v0 holds no clean successful episode to show: collect some without --noise"
+        f"dataset gato/{task}-v0 holds no clean successful episode to show: "
+        "collect some without --noise"
     )
 
 

@@ -237,9 +237,9 @@ def _build(job: tuple[str, PlanOptions, Path, Path, int, int]) -> tuple[str, int
     generator = np.random.default_rng([seed, *task_id.encode()])
     for episode in _augmented(read_task_episodes(task_id, root), task_id, augment, generator):
         writer.add(episode)
-    meta |= {"episodes": len(writer.lengths), "timesteps": int(np.sum(writer.lengths))}
-    writer.save(folder, meta)
-    return task_id, meta["episodes"], meta["timesteps"]
+    episodes, timesteps = len(writer.lengths), sum(writer.lengths)
+    writer.save(folder, {**meta, "episodes": episodes, "timesteps": timesteps})
+    return task_id, episodes, timesteps
 
 
 def _augmented(

@@ -128,7 +128,7 @@ def whole_episode(packer: Packer, steps: int, *, prompted: bool) -> PackedBatch:
     live = packer._live(shard, np.arange(steps), CONFIG.prompt_tokens, 4000)
     assert live is not None
     builder = _BatchBuilder(packer, 1)
-    builder.add(Document(shard, [*parts, live], 0, np.asarray(live[1].actions)), 0, 0, 0)
+    builder.add(Document(shard, [*parts, live], np.asarray(live[1].actions)), 0, 0, 0)
     batch = builder.finish(None)
     assert isinstance(batch.targets, Targets)
     return batch
@@ -138,4 +138,6 @@ def stacked(space: gym.Space[Any], parts: list[Any]) -> Any:
     """Members of a space, stacked along time; text as a list."""
     if isinstance(space, spaces.Dict):
         return {key: stacked(sub, [p[key] for p in parts]) for key, sub in space.spaces.items()}
-    return list(parts) if isinstance(space, spaces.Text) else np.stack([np.asarray(p) for p in parts])
+    return (
+        list(parts) if isinstance(space, spaces.Text) else np.stack([np.asarray(p) for p in parts])
+    )

@@ -109,7 +109,7 @@ def test_several_fitting_tasks_are_listed(folder: Path) -> None:
     loaded = load_checkpoint(folder)
     tasks = {**loaded.tasks, "act-too": loaded.tasks["act"]}
     save_checkpoint(folder, loaded.network, tasks, loaded.sampler)
-    with pytest.raises(SpaceMismatchError, match="2 tasks .* act, act-too"):
+    with pytest.raises(SpaceMismatchError, match=r"2 tasks .* act, act-too"):
         GatoPolicy.load(folder, env=ACTING)
     assert GatoPolicy.load(folder, env=ACTING, task="act-too").task == "act-too"
 

@@ -1,4 +1,4 @@
-"""Packed batches: prompts from other episodes, no leaks across documents, the same for any ranks."""
+"""Packed batches: prompts from other episodes, no leaks, the same for any number of ranks."""
 
 from __future__ import annotations
 
@@ -102,9 +102,7 @@ def test_a_label_does_not_reach_the_position_that_predicts_it(network: GatoNetwo
         assert torch.equal(before[row:token], after[row:token])
         changed_anything |= not torch.equal(before[token:], after[token:])
     assert changed_anything
-    for slot, target in zip(
-        batch.targets.slots.tolist(), batch.targets.ids.tolist(), strict=True
-    ):
+    for slot, target in zip(batch.targets.slots.tolist(), batch.targets.ids.tolist(), strict=True):
         if batch.roles.actions.flatten()[min(slot + 1, len(before) - 1)]:
             assert batch.tokens.ids.flatten()[slot + 1] == target
 
