@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -38,10 +38,16 @@ def play(env: gym.Env[Any, Any], policy: Policy, seed: int, steps: int = 10_000)
     return np.array(actions), total, info
 
 
+@functools.cache
+def one(task: str) -> gym.Env[Any, Any]:
+    """An environment to use again and again: Meta-World's take a second to make."""
+    return get_task(task).make()
+
+
 def make_policy(kind: str, task: str, env: Any) -> Policy:
     if kind == "expert":
         return make_expert(task, env)
-    single = get_task(task).make()
+    single = one(task)
     return RandomPolicy(single.observation_space, single.action_space, seed=3)
 
 
@@ -52,10 +58,8 @@ def make_policy(kind: str, task: str, env: Any) -> Policy:
 @pytest.mark.parametrize("kind", ["expert", "random"])
 def test_rows_of_a_batch_play_as_they_would_alone(kind: str, task: str) -> None:
     seeds, steps = [11, 12, 13], 8
-    alone = []
-    for seed in seeds:
-        env = get_task(task).make()
-        alone.append(play(env, make_policy(kind, task, env), seed, steps)[0])
+    env = one(task)
+    alone = [play(env, make_policy(kind, task, env), seed, steps)[0] for seed in seeds]
     envs = SyncVectorEnv([get_task(task).make] * 3, autoreset_mode=AutoresetMode.DISABLED)
     policy = make_policy(kind, task, envs)
     observations, _ = envs.reset(seed=seeds)
@@ -228,9 +232,9 @@ def test_the_bot_is_told_what_was_executed() -> None:
 # ---------------------------------------------------------------- Meta-World's scripts
 
 
-@pytest.mark.parametrize("task", ["metaworld-reach", "metaworld-drawer-close"])
+@pytest.mark.parametrize("task", [REACH, "metaworld-drawer-close"])
 def test_scripts_succeed(task: str) -> None:
-    env = get_task(task).make()
+    env = one(task)
     expert = make_expert(task, env)
     observation, _ = env.reset(seed=0)
     state, success = None, False
@@ -245,9 +249,9 @@ def test_scripts_succeed(task: str) -> None:
 
 def test_scripts_look_at_the_observation_alone() -> None:
     """The same observation, the same action: whatever the policy saw before."""
+    env = one(REACH)  # every task has its spaces
+    seen = [env.reset(seed=seed)[0] for seed in range(3)]
     for task in list_tasks("metaworld")[::7]:
-        env = get_task("metaworld-reach").make()  # every task has its spaces
-        seen = [env.reset(seed=seed)[0] for seed in range(3)]
         expert = make_expert(task.id, env)
         first = [expert.predict(observation)[0] for observation in seen]
         again = [expert.predict(observation)[0] for observation in reversed(seen)][::-1]
@@ -261,7 +265,7 @@ def test_scripts_look_at_the_observation_alone() -> None:
 
 SPACES: list[gym.Space[Any]] = [
     spaces.Box(-1.0, 2.0, (2, 3), np.float32),
-    spaces.Box(-np.inf, np.inf, (), np.float64),
+    spaces.Box(-np.inf, np.inf, (1,), np.float64),
     spaces.Box(0, 255, (4,), np.uint8),
     spaces.Discrete(5, start=-2),
     spaces.MultiDiscrete([[3, 4], [5, 6]], start=[[1, 1], [0, -3]]),
@@ -327,7 +331,7 @@ def test_unknown_tasks_suggest_the_nearest() -> None:
 def test_a_missing_package_names_the_command(
     task: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    env = get_task(task).make()
+    env = one(task)
     for name in (package, "minigrid.utils.baby_ai_bot", "metaworld.policies"):
         monkeypatch.setitem(__import__("sys").modules, name, None)
     bots.quick_bot.cache_clear()
@@ -336,14 +340,10 @@ def test_a_missing_package_names_the_command(
         make_expert(task, env)
 
 
-def tokenized(task: str) -> Callable[[], Any]:
-    return lambda: GatoTokenize(get_task(task).make())
-
-
 @pytest.mark.parametrize("task", [LOCAL, REACH])
 def test_wrapped_environments_are_refused(task: str) -> None:
     with pytest.raises(ValueError, match="without GatoTokenize"):
-        make_expert(task, tokenized(task)())
+        make_expert(task, GatoTokenize(one(task)))
 
 
 def test_environments_out_of_reach_are_refused() -> None:
