@@ -1,0 +1,166 @@
+"""The registry: ids, patterns, Gymnasium ids, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import SyncVectorEnv
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+import gato_gym
+from gato_gym.tasks import (
+    SUITES,
+    MissingPackageError,
+    UnknownTaskError,
+    get_task,
+    list_tasks,
+    task_id_of,
+)
+from gato_gym.wrappers import GatoTokenize
+
+PUBLISHED = Path(gato_gym.__file__).parents[1] / "benchmarks/references/published.json"
+
+
+def test_every_task_has_a_name_of_its_own() -> None:
+    tasks = list_tasks()
+    ids = [task.id for task in tasks]
+    assert ids == sorted(set(ids))
+    assert len({(task.suite, task.env_id) for task in tasks}) == len(tasks) == 39 + 50
+    for task in tasks:
+        assert task.id.startswith(f"{task.suite}-")
+        assert task.suite in SUITES
+        assert get_task(task.id) is task is get_task(f"Gato/{task.id}")
+
+
+def test_levels_are_those_of_the_published_scores() -> None:
+    """A published score is of the same MiniGrid level as the task it is printed beside."""
+    text = PUBLISHED.read_text()
+    assert {task.id for task in list_tasks("babyai")} <= set(_keys(json.loads(text)))
+
+
+def _keys(part: Any) -> list[str]:
+    if isinstance(part, dict):
+        return [*part, *(key for value in part.values() for key in _keys(value))]
+    if isinstance(part, list):
+        return [key for value in part for key in _keys(value)]
+    return [part] if isinstance(part, str) else []
+
+
+def test_ids_of_levels_by_hand() -> None:
+    by_hand = {
+        "babyai-go-to-local": "BabyAI-GoToLocal-v0",
+        "babyai-put-next": "BabyAI-PutNextS7N4-v0",
+        "babyai-find-obj-s5": "BabyAI-FindObjS5-v0",
+        "babyai-move-two-across-s8n9": "BabyAI-MoveTwoAcrossS8N9-v0",
+        "babyai-open-doors-order-n4": "BabyAI-OpenDoorsOrderN4-v0",
+        "babyai-go-to-red-ball-no-dists": "BabyAI-GoToRedBallNoDists-v0",
+        "metaworld-assembly": "assembly-v3",
+        "metaworld-button-press-topdown-wall": "button-press-topdown-wall-v3",
+    }
+    assert {task: get_task(task).env_id for task in by_hand} == by_hand
+
+
+@pytest.mark.parametrize(
+    ("suite", "pattern", "count", "first"),
+    [
+        ("babyai", None, 39, "babyai-action-obj-door"),
+        (None, "metaworld-door-*", 4, "metaworld-door-close"),
+        ("metaworld", "door-*", 4, "metaworld-door-close"),
+        (None, "*-unlock", 5, "babyai-boss-level-no-unlock"),
+        ("babyai", "unlock", 1, "babyai-unlock"),
+    ],
+)
+def test_patterns(suite: str | None, pattern: str | None, count: int, first: str) -> None:
+    found = list_tasks(suite, pattern)
+    assert (len(found), found[0].id) == (count, first)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("babyai-goto-local", "babyai-go-to-local"),
+        ("Gato/babyai-go-to-locale", "babyai-go-to-local"),
+        ("metaworld-assemble", "metaworld-assembly"),
+    ],
+)
+def test_a_wrong_id_suggests_the_nearest(wrong: str, right: str) -> None:
+    with pytest.raises(UnknownTaskError, match=f"unknown task '{wrong}': did you mean .*{right}"):
+        get_task(wrong)
+
+
+def test_wrong_suites_and_patterns() -> None:
+    with pytest.raises(UnknownTaskError, match="suites are babyai, metaworld"):
+        get_task("qqq")
+    with pytest.raises(UnknownTaskError, match="expected one of babyai, metaworld"):
+        list_tasks("atari")
+    with pytest.raises(UnknownTaskError, match=r"did you mean .*go-to-local"):
+        list_tasks("babyai", "goto-local")
+
+
+@pytest.mark.parametrize(
+    ("task", "package"), [("babyai-go-to-local", "minigrid"), ("metaworld-reach", "metaworld")]
+)
+def test_a_missing_package_names_the_command(
+    task: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    suite = task.partition("-")[0]
+    with pytest.raises(MissingPackageError, match=rf'pip install "gato-gym\[{suite}\]"'):
+        get_task(task).make()
+    assert issubclass(MissingPackageError, ImportError)
+
+
+def test_looking_tasks_up_imports_no_simulator() -> None:
+    code = (
+        "import sys, gato_gym; gato_gym.list_tasks(); gato_gym.get_task('metaworld-reach'); "
+        "print([name for name in ('minigrid', 'metaworld', 'mujoco', 'torch', 'minari') "
+        "if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_gymnasium_ids() -> None:
+    env = gym.make("Gato/babyai-go-to-obj")
+    observation, _ = env.reset(seed=1)
+    assert observation in env.observation_space
+    again = gym.make(env.spec)
+    np.testing.assert_array_equal(again.reset(seed=1)[0]["image"], observation["image"])
+
+
+def test_wrappers_are_applied_inside_out() -> None:
+    env = gym.make("Gato/babyai-go-to-obj", wrappers=[GatoTokenize])
+    assert isinstance(env.action_space, gym.spaces.MultiDiscrete)
+    observation, _ = env.reset(seed=1)
+    assert observation in env.observation_space
+
+
+def test_task_id_of_environments() -> None:
+    task = get_task("babyai-go-to-obj")
+    assert task_id_of(task.make()) == task.id
+    assert task_id_of(gym.wrappers.TimeLimit(task.make(), 5)) == task.id
+    assert task_id_of(SyncVectorEnv([task.make] * 2)) == task.id
+    assert task_id_of(DummyVecEnv([task.make])) == task.id
+    assert task_id_of(task.make().spec) in (task.id, None)
+    assert task_id_of(gym.make("CartPole-v1")) is None
+    assert task_id_of(object()) is None
+
+
+def test_limits_of_episodes() -> None:
+    """BabyAI's levels set their own limit for each episode; nothing cuts them shorter."""
+    env = get_task("babyai-go-to-obj").make()
+    env.reset(seed=0)
+    steps, truncated = 0, False
+    while not truncated:
+        *_, terminated, truncated, _ = env.step(6)  # done: stands still
+        steps += 1
+        assert not terminated
+    assert steps == 64 == env.unwrapped.max_steps  # type: ignore[attr-defined]
+    assert get_task("metaworld-reach").max_episode_steps == 500
