@@ -76,9 +76,7 @@ class QuickSearches:
         """Whether a key of this colour is carried or has been seen."""
         level = self.mission.unwrapped
         things = [level.carrying]
-        things += [
-            level.grid.get(int(x), int(y)) for x, y in zip(*self.vis_mask.nonzero(), strict=True)
-        ]
+        things += [level.grid.get(int(x), int(y)) for x, y in np.argwhere(self.vis_mask)]
         return any(thing and (thing.type, thing.color) == ("key", color) for thing in things)
 
     def _breadth_first_search(
