@@ -144,6 +144,17 @@ def rotate(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x_BHTK.dtype)
 
 
+def attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask: Tensor) -> Tensor:
+    """Softmax attention; ``mask`` bool ``[B, 1, T, S]`` is True where a query sees a key.
+
+    A single query on a CPU goes the plain way: the fused kernel's set-up takes longer than it.
+    """
+    if q_BHTK.shape[2] > 1 or q_BHTK.device.type != "cpu":
+        return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, attn_mask=mask)
+    scores = (q_BHTK * q_BHTK.shape[-1] ** -0.5) @ k_BHSK.transpose(2, 3)
+    return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1) @ v_BHSK
+
+
 class Block(nn.Module):
     """Pre-norm attention and GEGLU. Queries and keys are normalised before they are turned."""
 
@@ -177,7 +188,7 @@ class Block(nn.Module):
             keys[row, :, slot] = k.transpose(1, 2)
             values[row, :, slot] = v.transpose(1, 2)
             k, v = keys, values
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        y = attend(q, k, v, mask)
         x_BTD = x_BTD + self.attention_out(y.transpose(1, 2).reshape(batch, length, -1))
         gate, value = self.feed_in(self.norm_feed(x_BTD)).chunk(2, dim=-1)
         return x_BTD + self.feed_out(F.gelu(gate) * value)

@@ -186,10 +186,12 @@ class Embedding(nn.Module):
     """
 
     features: Tensor
+    frozen_table: Tensor | None
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         d = config.width
+        self.register_buffer("frozen_table", None, persistent=False)
         self.config = config
         vocabulary = config.vocabulary
         self.text = nn.Embedding(vocabulary.text.stop, config.text_rank)
@@ -213,9 +215,16 @@ class Embedding(nn.Module):
 
     def symbol_table(self) -> Tensor:
         """Rows of all ids from ``text.stop`` on: float ``[size - text.stop, D]``."""
+        if self.frozen_table is not None and not self.training:
+            return self.frozen_table
         count = self.features.shape[0]
         table = self.symbols.weight
         return torch.cat([table[:count] + self.magnitude(self.features), table[count:]])
+
+    def freeze(self) -> None:
+        """Keep the rows of :meth:`symbol_table` for inference, where the weights stay."""
+        self.frozen_table = None
+        self.frozen_table = self.symbol_table().detach()
 
     def lookup(self, ids: Tensor) -> Tensor:
         """Table rows of vocabulary ids of any kind: int64 ``[...]`` to float ``[..., D]``."""

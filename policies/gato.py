@@ -33,7 +33,7 @@ from policies.prompts import Prompt, encode_prompt, prompt_from_episode
 from policies.sampling import Sampler
 from policies.timesteps import Layout, TimestepArrays, TokenCollector, cut_text, lay_out
 
-BLOCK = 16
+BLOCK = 32
 """Rows of one forward; a batch is padded to a multiple of it."""
 
 

@@ -107,8 +107,8 @@ class GatoNetwork(nn.Module):
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of trainable numbers."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+    """Number of weights."""
+    return sum(p.numel() for p in network.parameters())
 
 
 def inference(network: GatoNetwork) -> GatoNetwork:
@@ -116,6 +116,7 @@ def inference(network: GatoNetwork) -> GatoNetwork:
     network.eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
+    network.embedding.freeze()
     return network
 
 

@@ -59,7 +59,7 @@ class TrainConfig:
     rows: int = 16
     length: int = 256
     sigma: float = 4.0
-    balance: float = 0.25
+    balance: float = 1.0
     seed: int = 0
 
     def to_json(self) -> dict[str, Any]:

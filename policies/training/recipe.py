@@ -52,7 +52,7 @@ def mini_config(steps: int) -> TrainConfig:
             prompt_tokens=32,
         ),
         mixture=Mixture(
-            weights={"babyai": 0.78, "metaworld": 0.22},
+            weights={"babyai": 0.5, "metaworld": 0.5},
             prompt_share={"babyai": 0.2, "metaworld": 0.8},
             balance=0.5,
         ),
