@@ -78,7 +78,7 @@ class InstructionSpace(spaces.Text):
 
 @create_shared_memory.register
 def _create_instructions(space: InstructionSpace, n: int = 1, ctx: Any = multiprocessing) -> Any:
-    return ctx.Array("b", n * space.dtype.itemsize)
+    return ctx.Array("b", n * np.dtype(space.dtype).itemsize)
 
 
 @write_to_shared_memory.register

@@ -89,9 +89,10 @@ class BoundedLevel:
         from minigrid.envs.babyai.core.roomgrid_level import RejectSampling, RoomGridLevel
 
         level: Any = self
+        above: Any = super(RoomGridLevel, level)
         while True:
             try:
-                super(RoomGridLevel, level)._gen_grid(width, height)
+                above._gen_grid(width, height)
                 level.gen_mission()
                 level.validate_instrs(level.instrs)
             except (RecursionError, RejectSampling):

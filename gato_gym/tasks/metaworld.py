@@ -55,8 +55,7 @@ class MetaWorldEnv(gym.Wrapper[Any, Any, Any, Any]):
         Goal and objects are drawn from ``seed``, or from a number that the last seed decides; the
         simulator starts from its initial state, so nothing of an earlier episode is left.
         """
-        import mujoco
-
+        mujoco = need("mujoco", "metaworld")
         if seed is not None:
             self._generator = np.random.default_rng(seed)
         inner: Any = self.env.unwrapped
