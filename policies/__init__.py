@@ -8,10 +8,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from policies.base import Policy
-from policies.gato import GatoPolicy
+
+if TYPE_CHECKING:
+    from policies.gato import GatoPolicy
 
 __all__ = ["GatoPolicy", "Policy", "make_policy"]
 
@@ -54,4 +56,15 @@ def make_policy(
                 "make it with gym.make('Gato/<task>')"
             )
         return make_expert(task, env)
+    from policies.gato import GatoPolicy
+
     return GatoPolicy.load(name, env=env, seed=seed, device=device, prompt=prompt)
+
+
+def __getattr__(name: str) -> Any:
+    """:class:`GatoPolicy`, whose torch the experts' processes have no use for."""
+    if name == "GatoPolicy":
+        from policies.gato import GatoPolicy
+
+        return GatoPolicy
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -142,8 +142,9 @@ class Trainer:
         if found.exists():
             check_same_config(json.loads(found.read_text()), wanted, self.output)
         self.output.mkdir(parents=True, exist_ok=True)
-        if not self.ranks.rank:
+        if not self.ranks.rank and not found.exists():
             found.write_text(json.dumps(wanted, indent=1))
+        self.ranks.wait()
         last = self.output / "last"
         if not last.exists():
             return

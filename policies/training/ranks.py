@@ -34,6 +34,11 @@ class Ranks:
             dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         return cls(dist.get_rank(), dist.get_world_size())
 
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.world > 1:
+            dist.barrier()
+
     def sum(self, tensor: Tensor) -> Tensor:
         """The tensor's sum over all processes."""
         if self.world == 1:
