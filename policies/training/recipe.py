@@ -6,7 +6,7 @@
 Every stage can be stopped and run again: it goes on where it was.
 
 * :func:`mini_config` -- what is trained.
-* :func:`export` -- from a run to a checkpoint folder, with a demonstration of each task.
+* :func:`collect_commands` -- on which episodes.
 """
 
 from __future__ import annotations
@@ -18,17 +18,10 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
-from gato_gym import get_task, read_minari
-from gato_gym.episodes import Episode
-from policies.checkpoint import save_checkpoint
 from policies.configuration import NetworkConfig
-from policies.matching import TaskRecord
-from policies.network import GatoNetwork
-from policies.prompts import prompt_from_episode
-from policies.sampling import Sampler
-from policies.training.loop import TrainConfig, open_shards, train
+from policies.training.export import export
+from policies.training.loop import TrainConfig, train
 from policies.training.optimiser import OptimiserConfig
 from policies.training.packing import Mixture
 
@@ -70,47 +63,9 @@ def collect_commands(root: Path) -> list[list[str]]:
         [*base, "--suite", "babyai", "--steps", "24000", "--noise", "0.2"],
         [
             *base, "--suite", "metaworld", "--episodes", "80", "--noise", "0.8",
-            "--steps-after-success", "40",
+            "--steps-after-success", "40", "--expert-episodes", "5",
         ],
     ]  # fmt: skip
-
-
-def demonstration(task: str, root: Path) -> Episode:
-    """The task's first clean, successful episode."""
-    for episode in read_minari(f"gato/{task}-v0", root=root):
-        if not episode.info.get("noise") and episode.info.get("success", True):
-            return episode
-    raise ValueError(
-        f"dataset gato/{task}-v0 holds no clean successful episode to show: "
-        "collect some without --noise"
-    )
-
-
-def export(run: Path, shards: Path, root: Path, output: Path, *, card: str = "") -> None:
-    """Write a run's averaged weights as a checkpoint.
-
-    Args:
-        run: The run's folder.
-        shards: Its shards, which hold each task's token options.
-        root: Folder of the datasets, for the demonstrations.
-        output: The checkpoint's folder.
-        card: Text of its card.
-    """
-    config = mini_config(1).network
-    network = GatoNetwork(config)
-    network.load_state_dict(load_file(run / "last" / "model.safetensors"))
-    state = load_file(run / "last" / "optimiser.safetensors")
-    average = {
-        name.removeprefix("average."): t for name, t in state.items() if name.startswith("average.")
-    }
-    network.load_state_dict({**network.state_dict(), **average})
-    records = {}
-    for task, shard in open_shards(shards, ["babyai", "metaworld"]).items():
-        episode = demonstration(task, root)
-        prompt = prompt_from_episode(shard.plan, episode, capacity=config.prompt_tokens)
-        prompted = get_task(task).suite == "metaworld"
-        records[task] = TaskRecord.of(shard.plan, prompt, prompted=prompted)
-    save_checkpoint(output, network, records, Sampler(), dtype=torch.bfloat16, card=card)
 
 
 def train_in_parallel(args: argparse.Namespace) -> None:
@@ -152,7 +107,7 @@ def main() -> None:
     if "train" in stages:
         train_in_parallel(args)
     if "export" in stages:
-        export(args.work, args.shards, args.root, args.output)
+        export(args.work, shards=args.shards, root=args.root, output=args.output)
     if "evaluate" in stages:
         for suite in ("babyai", "metaworld"):
             command = [sys.executable, "-m", "benchmarks.run", "--suite", suite, "--episodes", "20"]
