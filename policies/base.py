@@ -141,6 +141,8 @@ def first_of_batch(space: gym.Space[Any], actions: Any) -> Any:
         return tuple(
             first_of_batch(sub, part) for sub, part in zip(space.spaces, actions, strict=True)
         )
+    if isinstance(space, spaces.Box):
+        return np.asarray(actions[0])
     return actions[0]
 
 
