@@ -23,6 +23,7 @@ from torch import Tensor
 from gato_gym.episodes import Episode
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, TokenizedBatch, compile_plan
+from gato_gym.tasks import get_task, task_id_of
 from policies.backbone import RingCache
 from policies.base import Policy, episode_generators
 from policies.configuration import NetworkConfig, preset
@@ -130,9 +131,13 @@ class GatoPolicy(Policy):
         Args:
             env: An environment, a vector environment, or SB3's VecEnv.
             config: The network's sizes, or a preset's name.
-            options: How its spaces become tokens.
+            options: How its spaces become tokens; None takes those of the environment's task, and
+                the defaults where it is none of this package's.
             seed: Of the weights and of sampling.
         """
+        task = task_id_of(env)
+        if options is None and task is not None:
+            options = get_task(task).options
         torch.manual_seed(seed)
         network = GatoNetwork(preset(config) if isinstance(config, str) else config)
         plan = compile_plan(*spaces_of(env), options)
