@@ -18,20 +18,24 @@ class Sampler:
     """How a choice is made at one action position.
 
     Attributes:
-        temperature: Divides the logits when sampling; above 0.
+        temperature: Divides the logits of discrete choices when sampling; above 0.
+        continuous_temperature: The same for continuous values, whose labels were spread over
+            neighbouring bins in training.
         continuous: The deterministic choice for a continuous value: the most likely bin ("mode"),
             or the bin of the expected value ("mean").
     """
 
     temperature: float = 1.0
+    continuous_temperature: float = 1.0
     continuous: str = "mean"
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(
-                f"temperature is {self.temperature}: expected more than 0 "
-                "(deterministic=True picks the most likely action)"
-            )
+        for name in ("temperature", "continuous_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}: expected more than 0 "
+                    "(deterministic=True picks the most likely action)"
+                )
         if self.continuous not in CONTINUOUS_MODES:
             raise ValueError(
                 f"continuous is {self.continuous!r}: choose one of {', '.join(CONTINUOUS_MODES)}"
@@ -56,6 +60,7 @@ class Sampler:
                 bins = torch.arange(logits.shape[1], device=logits.device, dtype=logits.dtype)
                 return (logits.softmax(1) @ bins).round().long()
             return logits.argmax(1)
-        cumulative = (logits / self.temperature).softmax(1).cumsum(1)
+        temperature = self.continuous_temperature if continuous else self.temperature
+        cumulative = (logits / temperature).softmax(1).cumsum(1)
         threshold = uniforms[:, None] * cumulative[:, -1:]
         return (cumulative <= threshold).sum(1).clamp(max=logits.shape[1] - 1)

@@ -1,0 +1,60 @@
+"""Choices from logits: legal ones only, in the right proportions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from policies.sampling import Sampler
+
+
+def test_sampling_follows_the_probabilities() -> None:
+    probabilities = torch.tensor([0.1, 0.0, 0.6, 0.3])
+    logits = probabilities.log().repeat(10_000, 1)
+    uniforms = torch.from_numpy((np.arange(10_000, dtype=np.float32) + 0.5) / 10_000)
+    chosen = Sampler().choose(logits, uniforms, continuous=False, deterministic=False)
+    found = torch.bincount(chosen, minlength=4) / 10_000
+    assert torch.allclose(found, probabilities, atol=1e-3)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-24])
+def test_what_cannot_be_is_never_chosen(uniform: float) -> None:
+    logits = torch.tensor([[float("-inf"), 0.0, float("-inf")]])
+    chosen = Sampler().choose(
+        logits, torch.tensor([uniform]), continuous=False, deterministic=False
+    )
+    assert chosen.tolist() == [1]
+
+
+def test_temperatures_are_of_their_own_kind() -> None:
+    logits = torch.tensor([[0.0, 1.0]]).repeat(1000, 1)
+    uniforms = torch.linspace(0, 0.999, 1000)
+    sampler = Sampler(temperature=0.1, continuous_temperature=10.0)
+    shares = [
+        sampler.choose(logits, uniforms, continuous=c, deterministic=False).float().mean().item()
+        for c in (False, True)
+    ]
+    expected = [1 / (1 + np.exp(-10)), 1 / (1 + np.exp(-0.1))]
+    assert shares == pytest.approx(expected, abs=2e-3)
+
+
+def test_deterministic_choices() -> None:
+    logits = torch.tensor([[0.0, 2.0, 0.0, 1.9]])
+    none = torch.zeros(1)
+    discrete = Sampler().choose(logits, none, continuous=False, deterministic=True)
+    assert discrete.tolist() == [1]
+    weights = np.exp([0.0, 2.0, 0.0, 1.9])
+    mean = round(float(weights @ np.arange(4) / weights.sum()))
+    assert mean == 2
+    chosen = Sampler().choose(logits, none, continuous=True, deterministic=True)
+    assert chosen.tolist() == [mean]
+    mode = Sampler(continuous="mode").choose(logits, none, continuous=True, deterministic=True)
+    assert mode.tolist() == [1]
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"continuous_temperature is 0\.0: expected more than 0"):
+        Sampler(continuous_temperature=0.0)
+    with pytest.raises(ValueError, match="choose one of mode, mean"):
+        Sampler(continuous="median")
