@@ -120,6 +120,7 @@ def save_checkpoint(
                 "options": record.options.to_json(),
                 "signature": record.signature,
                 "prompted": record.prompted,
+                "spaces": record.spaces,
             }
             for name, record in sorted(tasks.items())
         },
@@ -155,6 +156,7 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
                 signature=entry["signature"],
                 prompt=Prompt.from_tensors(prompts, task) if f"{task}/text" in prompts else None,
                 prompted=bool(entry["prompted"]),
+                spaces=_spaces(entry.get("spaces")),
             )
             for task, entry in config["tasks"].items()
         }
@@ -173,6 +175,13 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
         )
     _fill(network, _read(folder / "model.safetensors", load_file), folder)
     return Checkpoint(network, tasks, sampler)
+
+
+def _spaces(entry: Any) -> tuple[str, str] | None:
+    if entry is None:
+        return None
+    observation, action = entry
+    return str(observation), str(action)
 
 
 def _locate(name: str | Path) -> Path:

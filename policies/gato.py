@@ -114,7 +114,7 @@ class GatoPolicy(Policy):
         cls,
         name: str | Path,
         *,
-        env: Any,
+        env: Any = None,
         task: str | None = None,
         prompt: str | Episode | None = "shipped",
         device: str = "auto",
@@ -126,7 +126,8 @@ class GatoPolicy(Policy):
         Args:
             name: A shipped name such as ``gato-mini``, a folder, or a hub id ``owner/name``.
             env: The environment to act in (or a vector environment, or SB3's VecEnv): its task id,
-                or else its spaces, choose the task among those of the checkpoint.
+                or else its spaces, choose the task among those of the checkpoint. None is enough
+                for a checkpoint of one task, or with ``task``.
             task: The task's id, where the environment does not tell.
             prompt: "shipped" for the checkpoint's own demonstration of the task, an Episode, or
                 None for no prompt.
@@ -252,7 +253,8 @@ class _View:
                 f"prompt is {prompt!r}: expected 'shipped', 'none', an Episode or None"
             )
         task_id, record = find_task(self.tasks, env, task)
-        plan = compile_plan(*spaces_of(env), record.options)
+        spaces = record.read_spaces() if env is None else spaces_of(env)
+        plan = compile_plan(*spaces, record.options)
         policy = GatoPolicy(
             self.network,
             plan,

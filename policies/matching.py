@@ -36,18 +36,45 @@ class TaskRecord:
         signature: Of its spaces, see :func:`signature`.
         prompt: A demonstration, if one is kept.
         prompted: Whether the policy acts after it unless told otherwise.
+        spaces: Its observation and action space as :mod:`minari.serialization` writes them, or None
+            where it cannot.
     """
 
     options: PlanOptions
     signature: str
     prompt: Prompt | None = None
     prompted: bool = True
+    spaces: tuple[str, str] | None = None
 
     @classmethod
     def of(cls, plan: Plan, prompt: Prompt | None = None, *, prompted: bool = True) -> TaskRecord:
         """The record of a plan's task."""
-        found = signature(plan.observation_space, plan.action_space)
-        return cls(plan.options, found, prompt, prompted)
+        found = plan.observation_space, plan.action_space
+        return cls(plan.options, signature(*found), prompt, prompted, _written(*found))
+
+    def read_spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
+        """Its observation and action space.
+
+        Raises:
+            SpaceMismatchError: They were not kept.
+        """
+        from minari.serialization import deserialize_space
+
+        if self.spaces is None:
+            raise SpaceMismatchError(
+                f"the checkpoint does not hold the spaces of {self.signature}: pass env="
+            )
+        observation, action = (deserialize_space(text) for text in self.spaces)
+        return observation, action
+
+
+def _written(observation: gym.Space[Any], action: gym.Space[Any]) -> tuple[str, str] | None:
+    from minari.serialization import serialize_space
+
+    try:
+        return serialize_space(observation), serialize_space(action)
+    except NotImplementedError:
+        return None
 
 
 def spaces_of(env: Any) -> tuple[gym.Space[Any], gym.Space[Any]]:
@@ -90,18 +117,26 @@ def find_task(
 
     Args:
         tasks: Records by task id.
-        env: Gives its task id and its spaces.
+        env: Gives its task id and its spaces; None leaves it to ``task``, or to the only task.
         task: A task id that overrides the environment's.
 
     Raises:
         SpaceMismatchError: The task is unknown, its spaces differ, or several tasks fit.
     """
-    found = signature(*spaces_of(env))
-    named = task or task_id_of(env)
     if task is not None and task not in tasks:
         near = difflib.get_close_matches(task, tasks, 3)
         hint = f"did you mean {', '.join(near)}?" if near else f"it knows {_listed(tasks)}"
         raise SpaceMismatchError(f"the checkpoint has no task {task!r}: {hint}")
+    if env is None:
+        if task is None and len(tasks) != 1:
+            raise SpaceMismatchError(
+                f"the checkpoint knows {len(tasks)} tasks: pass env=, or task=, one of "
+                f"{_listed(tasks)}"
+            )
+        only = task or next(iter(tasks))
+        return only, tasks[only]
+    found = signature(*spaces_of(env))
+    named = task or task_id_of(env)
     if named is not None and named in tasks:
         record = tasks[named]
         if record.signature != found:

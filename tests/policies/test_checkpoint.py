@@ -185,3 +185,17 @@ def test_a_policy_without_tasks_saves_its_own(tmp_path: Path) -> None:
     observation, _ = env.reset(seed=1)
     assert loaded.predict(observation)[0] == policy.predict(observation)[0]
     assert loaded.plan.options == policy.plan.options
+
+
+def test_a_checkpoint_of_one_task_needs_no_environment(folder: Path, tmp_path: Path) -> None:
+    policy = GatoPolicy.create(ACTING, config=SMALL, options=PlanOptions(vector_size=16))
+    policy.save(tmp_path / "mine")
+    loaded = GatoPolicy.load(tmp_path / "mine")
+    assert loaded.observation_space == ACTING.observation_space
+    assert loaded.action_space == ACTING.action_space
+    observation = np.array([0.1, -0.2, 0.3], np.float32)
+    assert np.array_equal(loaded.predict(observation)[0], policy.predict(observation)[0])
+    with pytest.raises(SpaceMismatchError, match="knows 2 tasks: pass env=, or task="):
+        GatoPolicy.load(folder)
+    talking = GatoPolicy.load(folder, task="talk")
+    assert talking.plan.has_text
