@@ -27,7 +27,7 @@ import gymnasium as gym
 from benchmarks.protocol import BenchmarkError, EpisodeKey, EpisodeResult
 from benchmarks.rollout import make_rows, play
 
-MAX_ROWS = 16
+MAX_ROWS = 32
 """Environments of one task played at a time, when ``--num-envs`` is not given: as many as the
 network policies compute in one block."""
 

@@ -20,7 +20,7 @@ class Sampler:
     Attributes:
         temperature: Divides the logits of discrete choices when sampling; above 0.
         continuous_temperature: The same for continuous values, whose labels were spread over
-            neighbouring bins in training.
+            neighbouring bins in training; 0 never samples them.
         continuous: The deterministic choice for a continuous value: the most likely bin ("mode"),
             or the bin of the expected value ("mean").
     """
@@ -30,12 +30,15 @@ class Sampler:
     continuous: str = "mean"
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "continuous_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}: expected more than 0 "
-                    "(deterministic=True picks the most likely action)"
-                )
+        if not self.temperature > 0:
+            raise ValueError(
+                f"temperature is {self.temperature}: expected more than 0 "
+                "(deterministic=True picks the most likely action)"
+            )
+        if not self.continuous_temperature >= 0:
+            raise ValueError(
+                f"continuous_temperature is {self.continuous_temperature}: expected 0 or more"
+            )
         if self.continuous not in CONTINUOUS_MODES:
             raise ValueError(
                 f"continuous is {self.continuous!r}: choose one of {', '.join(CONTINUOUS_MODES)}"
@@ -55,7 +58,7 @@ class Sampler:
         Returns:
             int64 ``[B]`` in ``[0, n)``.
         """
-        if deterministic:
+        if deterministic or (continuous and self.continuous_temperature == 0):
             if continuous and self.continuous == "mean":
                 bins = torch.arange(logits.shape[1], device=logits.device, dtype=logits.dtype)
                 return (logits.softmax(1) @ bins).round().long()

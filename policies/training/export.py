@@ -22,6 +22,9 @@ from policies.prompts import prompt_from_episode
 from policies.sampling import Sampler
 from policies.training.loop import open_shards
 
+SAMPLER = Sampler(temperature=1.0, continuous_temperature=0.0)
+"""Discrete actions are sampled, which leaves loops; a robot's are the expected ones."""
+
 PROMPTED_SUITES = ("metaworld",)
 """Suites whose policy acts after its demonstration unless told otherwise: their observations do
 not say which task it is. BabyAI's instructions do."""
@@ -91,4 +94,4 @@ def export(
         prompt = prompt_from_episode(shard.plan, episode, capacity=config.prompt_tokens)
         prompted = get_task(task).suite in PROMPTED_SUITES
         records[task] = TaskRecord.of(shard.plan, prompt, prompted=prompted)
-    save_checkpoint(output, network, records, sampler or Sampler(), dtype=torch.bfloat16, card=card)
+    save_checkpoint(output, network, records, sampler or SAMPLER, dtype=torch.bfloat16, card=card)

@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make gato-mini from nothing.")
     parser.add_argument("--from", dest="first", choices=STAGES, default="collect")
     parser.add_argument("--to", dest="final", choices=STAGES, default="evaluate")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--root", type=Path, default=Path("data"))
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
     parser.add_argument("--work", type=Path, default=Path("runs/gato-mini"))

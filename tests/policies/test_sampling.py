@@ -51,10 +51,15 @@ def test_deterministic_choices() -> None:
     assert chosen.tolist() == [mean]
     mode = Sampler(continuous="mode").choose(logits, none, continuous=True, deterministic=True)
     assert mode.tolist() == [1]
+    never = Sampler(continuous_temperature=0.0)
+    chosen = never.choose(logits, none, continuous=True, deterministic=False)
+    assert chosen.tolist() == [mean]
 
 
 def test_impossible_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"continuous_temperature is 0\.0: expected more than 0"):
-        Sampler(continuous_temperature=0.0)
+    with pytest.raises(ValueError, match=r"temperature is 0\.0: expected more than 0"):
+        Sampler(temperature=0.0)
+    with pytest.raises(ValueError, match=r"continuous_temperature is -1\.0: expected 0 or more"):
+        Sampler(continuous_temperature=-1.0)
     with pytest.raises(ValueError, match="choose one of mode, mean"):
         Sampler(continuous="median")
