@@ -2,9 +2,9 @@
 
     python scripts/learning_curve.py --work runs/gato-mini --episodes 4
 
-Every step kept in the run's folder, and its end, is exported and scored by ``benchmarks.run``;
+Steps kept in the run's folder, and its end, are exported and scored by ``benchmarks.run``;
 scores join ``curve.csv`` as ``docs/gato-mini-curve.csv``, drawn in ``docs/gato-mini-curve.png``.
-Steps that were scored before are not played again.
+What was scored before is not played again.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ def score(work: Path, step: int | None, args: argparse.Namespace) -> dict[str, f
     found = {}
     for suite in args.suites:
         output = work / "scored" / f"{name}-{suite}"
+        if is_complete(output):
+            found[suite] = score_in(output, suite)
+            continue
         command = [
             sys.executable, "-m", "benchmarks.run", "--suite", suite, "--policy", str(checkpoint),
             "--episodes", str(args.episodes), "--output", str(output),
@@ -43,9 +46,20 @@ def score(work: Path, step: int | None, args: argparse.Namespace) -> dict[str, f
         command += ["--tasks", args.tasks] if args.tasks else []
         command += ["--resume"] if (output / "run.json").exists() else []
         subprocess.run(command, check=True)
-        summary = json.loads((output / "summary.json").read_text())
-        found[suite] = float(summary["aggregates"][SCORES[suite]]["value"])
+        found[suite] = score_in(output, suite)
     return found
+
+
+def is_complete(output: Path) -> bool:
+    """Whether a benchmark's folder holds a finished run."""
+    path = output / "summary.json"
+    return path.exists() and bool(json.loads(path.read_text())["complete"])
+
+
+def score_in(output: Path, suite: str) -> float:
+    """The suite's score in a finished run's folder."""
+    summary = json.loads((output / "summary.json").read_text())
+    return float(summary["aggregates"][SCORES[suite]]["value"])
 
 
 def write_csv(curve: list[dict[str, str]], scores: dict[int, dict[str, float]], path: Path) -> None:
@@ -75,8 +89,11 @@ def draw(curve: list[dict[str, str]], scores: dict[int, dict[str, float]], path:
         points = [
             (minutes[s], found[suite]) for s, found in sorted(scores.items()) if suite in found
         ]
-        right.plot(*zip(*points, strict=True), "o-", label=f"{suite}: {name}")
-    right.set(xlabel="minutes on two cores", title="benchmark", ylim=(0, 1), xlim=(0, max(times)))
+        if points:
+            right.plot(*zip(*points, strict=True), "o-", label=f"{suite}: {name}")
+    right.set(
+        xlabel="minutes on two cores", title="benchmark", ylim=(0, 1), xlim=(0, 1.03 * max(times))
+    )
     right.legend(frameon=False, loc="lower right")
     figure.savefig(path, dpi=110)
 
@@ -90,7 +107,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--suites", nargs="+", default=list(SCORES))
     parser.add_argument("--tasks", default=None, help="as in benchmarks.run")
-    parser.add_argument("--steps", type=int, nargs="*", help="kept steps; default: all and the end")
+    parser.add_argument("--steps", type=int, nargs="*", help="of those kept; default: all")
     args = parser.parse_args()
     with (args.work / "curve.csv").open() as file:
         curve = list(csv.DictReader(file))
@@ -99,8 +116,7 @@ def main() -> None:
     )
     steps = kept if args.steps is None else args.steps
     scores = {step: score(args.work, step, args) for step in steps}
-    if args.steps is None:
-        scores[int(float(curve[-1]["step"]))] = score(args.work, None, args)
+    scores[int(float(curve[-1]["step"]))] = score(args.work, None, args)
     write_csv(curve, scores, Path("docs/gato-mini-curve.csv"))
     draw(curve, scores, Path("docs/gato-mini-curve.png"))
 

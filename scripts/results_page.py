@@ -1,0 +1,66 @@
+"""Write ``docs/results.md`` from finished benchmark runs.
+
+python -m benchmarks.run --suite babyai --output results/babyai
+python -m benchmarks.run --suite metaworld --output results/metaworld
+python scripts/results_page.py results/babyai results/metaworld
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def number(value: float | None, digits: int) -> str:
+    """A figure, or a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def section(summary: dict[str, Any]) -> list[str]:
+    """One suite: averages, then a line for each task."""
+    protocol, policy = summary["protocol"], summary["policy"]
+    digits = 2 if protocol["suite"] == "babyai" else 0
+    lines = [
+        f"## {protocol['suite']}",
+        "",
+        f"`{policy['name']}`, {protocol['episodes']} episodes a task, seed {protocol['seed']}, "
+        f"protocol `{summary['protocol_hash']}`"
+        + ("." if summary["complete"] else "; **incomplete**."),
+        "",
+        "| average | value | 95 % interval | tasks |",
+        "|---|---|---|---|",
+    ]
+    for name, found in summary["aggregates"].items():
+        interval = f"{found['low']:.3f} to {found['high']:.3f}"
+        lines.append(f"| {name} | {found['value']:.3f} | {interval} | {found['tasks']} |")
+    lines += [
+        "",
+        "| task | random | expert | policy | normalised | success |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task, found in summary["tasks"].items():
+        lines.append(
+            f"| {task} | {number(found['random'], digits)} | {number(found['expert'], digits)} "
+            f"| {number(found['mean'], digits)} | {number(found['normalised'], 2)} "
+            f"| {number(found['success'], 2)} |"
+        )
+    return [*lines, ""]
+
+
+def main() -> None:
+    """The command line: folders of runs."""
+    lines = [
+        "# Results",
+        "",
+        "Written by `scripts/results_page.py` from runs of `benchmarks.run`.",
+        "",
+    ]
+    for folder in sys.argv[1:]:
+        lines += section(json.loads((Path(folder) / "summary.json").read_text()))
+    Path("docs/results.md").write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
