@@ -40,7 +40,7 @@ class RunHeader:
     Attributes:
         protocol: What is played and how it is scored.
         policy: Who plays: JSON object with name, prompt, deterministic, seed, and ``weights``,
-            a hash of the checkpoint's files, or null.
+            a hash of the checkpoint's files but its card, or null.
         versions: Versions of Python and of the packages that matter.
     """
 

@@ -136,18 +136,10 @@ def select_tasks(suite: str, pattern: str | None) -> list[Task]:
     """
     from gato_gym.tasks import UnknownTaskError, list_tasks
 
-    parts = [None] if pattern is None else list(filter(None, map(str.strip, pattern.split(","))))
-    if not parts:
-        raise BenchmarkError("--tasks is empty, expected a task id or a pattern: pass 'go-*'")
     try:
-        chosen = [
-            task
-            for part in parts
-            for task in list_tasks(suite, part and part.removeprefix("Gato/"))
-        ]
+        return list_tasks(suite, pattern)
     except UnknownTaskError as error:
         raise BenchmarkError(str(error)) from error
-    return [task for _, task in sorted({task.id: task for task in chosen}.items())]
 
 
 def describe_policy(choice: PolicyChoice) -> dict[str, Any]:
@@ -182,8 +174,10 @@ def describe_policy(choice: PolicyChoice) -> dict[str, Any]:
 
 
 def _folder_hash(folder: Path) -> str:
+    """A hash of everything in a checkpoint that decides an action: all but its card."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+    for path in sorted(files):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256")
         digest.update(f"{path.relative_to(folder).as_posix()}\n".encode() + content.digest())

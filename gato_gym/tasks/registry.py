@@ -117,28 +117,38 @@ def list_tasks(suite: str | None = None, pattern: str | None = None) -> list[Tas
     Args:
         suite: Only this suite.
         pattern: Only ids that match it, as in a shell (``*-unlock*``); with or without the suite.
+            Several are separated by commas (``reach,push*``).
 
     Raises:
-        UnknownTaskError: There is no such suite, or nothing matches.
+        UnknownTaskError: There is no such suite, the pattern is empty, or a part of it matches
+            nothing.
     """
     if suite is not None and suite not in SUITES:
         raise UnknownTaskError(f"unknown suite {suite!r}: expected one of {', '.join(SUITES)}")
     chosen = [task for task in _tasks().values() if suite in (None, task.suite)]
     if pattern is None:
         return chosen
-    matching = [
-        task
-        for task in chosen
-        if fnmatch.fnmatchcase(task.id, pattern)
-        or fnmatch.fnmatchcase(task.id.removeprefix(f"{task.suite}-"), pattern)
-    ]
-    if not matching:
-        ids = [task.id for task in chosen]
-        short = [task.id.removeprefix(f"{task.suite}-") for task in chosen]
+    parts = [part.strip().removeprefix(f"{NAMESPACE}/") for part in pattern.split(",")]
+    if not any(parts):
+        raise UnknownTaskError("the pattern of tasks is empty: give an id, or one such as 'go-*'")
+    matching = set().union(*(_ids_matching(chosen, part) for part in parts if part))
+    return [task for task in chosen if task.id in matching]
+
+
+def _ids_matching(tasks: list[Task], pattern: str) -> set[str]:
+    found = {
+        task.id
+        for task in tasks
+        for name in (task.id, task.id.removeprefix(f"{task.suite}-"))
+        if fnmatch.fnmatchcase(name, pattern)
+    }
+    if not found:
+        ids = [task.id for task in tasks]
+        short = [task.id.removeprefix(f"{task.suite}-") for task in tasks]
         near = difflib.get_close_matches(pattern.strip("*"), ids + short, 3, 0.4)
         hint = f"did you mean {', '.join(near)}?" if near else f"for example {ids[0]}"
         raise UnknownTaskError(f"no task matches {pattern!r}: {hint}")
-    return matching
+    return found
 
 
 def task_id_of(env: Any) -> str | None:

@@ -43,10 +43,11 @@ class Mixture:
 
     Attributes:
         weights: Share of the tokens by suite; the tasks of a suite share theirs in proportion to
-            ``mean episode length ** balance``: long tasks are the hard ones.
+            ``mean episode length ** balance * emphasis``: long tasks are the hard ones.
         prompt_share: Share of each suite's documents that carry a prompt.
         prompt_end: Share of the prompts taken from their episode's end; the rest start uniformly.
         balance: 0 gives a suite's tasks equal shares, 1 shares in proportion to their length.
+        emphasis: Factor of a task's share by task id; 1 where none is given.
         memoryless_steps: Timesteps of a document whose task remembers nothing.
         smallest: Tokens left in a row under which no further document is begun.
     """
@@ -55,6 +56,7 @@ class Mixture:
     prompt_share: Mapping[str, float] = field(default_factory=dict)
     prompt_end: float = 0.5
     balance: float = 0.5
+    emphasis: Mapping[str, float] = field(default_factory=dict)
     memoryless_steps: int = 32
     smallest: int = 24
 
@@ -111,6 +113,8 @@ class Packer:
 
     def _probabilities(self) -> NDArray[np.float64]:
         """Probability that a document is of each task: token share over the usual size."""
+        if unknown := sorted(set(self.mixture.emphasis) - set(self.tasks)):
+            raise ValueError(f"the mixture emphasises {unknown}, of which no shard is open")
         shares = np.zeros(len(self.tasks))
         for suite, weight in self.mixture.weights.items():
             mine = [i for i, task in enumerate(self.tasks) if self.suites[task] == suite]
@@ -121,7 +125,8 @@ class Packer:
                 )
             shards = [self.shards[self.tasks[i]] for i in mine]
             lengths = np.array([shard.num_steps / len(shard.ends) for shard in shards])
-            parts = lengths**self.mixture.balance
+            emphasis = [self.mixture.emphasis.get(self.tasks[i], 1.0) for i in mine]
+            parts = lengths**self.mixture.balance * np.array(emphasis)
             shares[mine] = weight * parts / parts.sum()
         usual = np.array([self._usual_size(task) for task in self.tasks])
         probabilities = shares / usual

@@ -182,7 +182,7 @@ def test_patterns_choose_tasks() -> None:
     assert "babyai-unlock" in chosen
     assert "babyai-open-two-doors" in chosen
     assert chosen == [task for task in whole if task in chosen]
-    with pytest.raises(BenchmarkError, match="--tasks is empty"):
+    with pytest.raises(BenchmarkError, match="pattern of tasks is empty"):
         select_tasks("babyai", " , ")
 
 
@@ -192,6 +192,7 @@ def test_weights_are_part_of_what_a_run_is(tmp_path: Path) -> None:
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"one")
     first = run.describe_policy(PolicyChoice(str(folder)))
+    (folder / "card.md").write_text("what it is, which decides no action")
     assert first == run.describe_policy(PolicyChoice(str(folder)))
     (folder / "model.safetensors").write_bytes(b"two")
     assert first["weights"] != run.describe_policy(PolicyChoice(str(folder)))["weights"]

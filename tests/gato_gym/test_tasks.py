@@ -75,6 +75,7 @@ def test_ids_of_levels_by_hand() -> None:
         ("metaworld", "door-*", 4, "metaworld-door-close"),
         (None, "*-unlock", 5, "babyai-boss-level-no-unlock"),
         ("babyai", "unlock", 1, "babyai-unlock"),
+        (None, "reach, Gato/babyai-unlock,*-unlock", 6, "babyai-boss-level-no-unlock"),
     ],
 )
 def test_patterns(suite: str | None, pattern: str | None, count: int, first: str) -> None:
@@ -102,6 +103,10 @@ def test_wrong_suites_and_patterns() -> None:
         list_tasks("atari")
     with pytest.raises(UnknownTaskError, match=r"did you mean .*go-to-local"):
         list_tasks("babyai", "goto-local")
+    with pytest.raises(UnknownTaskError, match=r"no task matches 'rech': did you mean reach"):
+        list_tasks("metaworld", "push,rech")
+    with pytest.raises(UnknownTaskError, match="pattern of tasks is empty"):
+        list_tasks("babyai", " , ")
 
 
 @pytest.mark.parametrize(

@@ -150,3 +150,17 @@ def test_two_ranks_together_see_the_batch_of_one() -> None:
 def test_a_batch_depends_on_seed_and_number_alone() -> None:
     assert torch.equal(packer().batch(2).tokens.ids, packer().batch(2).tokens.ids)
     assert not torch.equal(packer().batch(2).tokens.ids, packer().batch(3).tokens.ids)
+
+
+def test_emphasis_multiplies_a_task_s_share_of_the_tokens() -> None:
+    shards = {f"act-{i}": random_shard(state_plan(), f"act-{i}", seed=1) for i in range(3)}
+    suites = dict.fromkeys(shards, "act")
+
+    def made(**emphasis: float) -> Packer:
+        mixture = Mixture({"act": 1.0}, emphasis=emphasis)
+        return Packer(shards, suites, mixture, SMALL, rows=1, length=128, seed=3)
+
+    assert np.allclose(made().probabilities, 1 / 3)
+    assert np.allclose(made(**{"act-1": 2.0}).probabilities, (0.25, 0.5, 0.25))
+    with pytest.raises(ValueError, match=r"emphasises \['talk'\], of which no shard is open"):
+        made(talk=2.0)
