@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gato_gym.readers import DigitsReader, GridReader, ValueReader
+from gato_gym.readers import CodecReader, DigitsReader, GridReader, ValueReader
 
 __all__ = ["Arrangement", "Single", "arrange"]
 
-Single = DigitsReader | ValueReader | GridReader
+Single = DigitsReader | ValueReader | CodecReader | GridReader
 """Readers whose contributions the lean layout fuses on one token."""
 
 

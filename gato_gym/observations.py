@@ -16,8 +16,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from gato_gym.composite_codecs import unsupported_hint
 from gato_gym.options import PlanOptions
+from gato_gym.parts import Part
 from gato_gym.readers import (
+    CodecReader,
     DigitsReader,
     GridReader,
     ImageReader,
@@ -29,19 +32,16 @@ from gato_gym.readers import (
     is_channels_first,
     is_text_space,
 )
-from gato_gym.vocabulary import Vocabulary
 
 __all__ = ["all_paths", "check_paths", "find_readers", "first_leaf"]
-
-Fields = tuple[str, tuple[Any, ...], gym.Space[Any], PlanOptions, Vocabulary]
 
 SMALLEST_PHOTOGRAPH = 16
 """A uint8 Box with fewer rows or columns is a tensor."""
 
 
-def _is_photograph(space: spaces.Box, path: str, options: PlanOptions) -> bool:
-    shape = frame_shape(space, path, options)
-    if space.dtype != np.uint8 or len(shape) not in (2, 3):
+def _is_photograph(part: Part) -> bool:
+    shape = frame_shape(part)
+    if part.space.dtype != np.uint8 or len(shape) not in (2, 3):
         return False
     height, width = shape[1:] if is_channels_first(shape) else shape[:2]
     return min(height, width) >= SMALLEST_PHOTOGRAPH
@@ -55,30 +55,35 @@ def _is_small_integer(space: spaces.Box, base: int) -> bool:
 
 
 @singledispatch
-def _reader(space: gym.Space[Any], fields: Fields) -> Reader:
+def _reader(space: gym.Space[Any], part: Part) -> Reader:
     if is_text_space(space):
-        return TextReader(*fields)
+        return TextReader(part)
     raise ValueError(
-        f"observation {fields[0]!r} is a {type(space).__name__} space: expected Box, Discrete, "
-        "MultiDiscrete, MultiBinary, Text, Dict or Tuple; transform it with a wrapper, or leave it "
-        f"out with PlanOptions(skip=({fields[0]!r},))"
+        f"{part.name} is a {type(space).__name__} space: expected Box, Discrete, MultiDiscrete, "
+        "MultiBinary, Text, Dict, Tuple, Sequence or OneOf; " + unsupported_hint(part)
     )
 
 
 @_reader.register
-def _(space: spaces.Discrete, fields: Fields) -> Reader:
-    return DigitsReader(*fields)
+def _(space: spaces.Discrete, part: Part) -> Reader:
+    return DigitsReader(part)
 
 
 @_reader.register(spaces.MultiDiscrete)
 @_reader.register(spaces.MultiBinary)
-def _(space: gym.Space[Any], fields: Fields) -> Reader:
-    return DigitsReader(*fields) if fields[3].layout == "paper" else NumbersReader(*fields)
+def _(space: gym.Space[Any], part: Part) -> Reader:
+    return DigitsReader(part) if part.options.layout == "paper" else NumbersReader(part)
+
+
+@_reader.register(spaces.Sequence)
+@_reader.register(spaces.OneOf)
+def _(space: gym.Space[Any], part: Part) -> Reader:
+    return CodecReader(part)
 
 
 @_reader.register
-def _(space: spaces.Box, fields: Fields) -> Reader:
-    path, _, _, options, vocabulary = fields
+def _(space: spaces.Box, part: Part) -> Reader:
+    path, options = part.path, part.options
     if path in options.grids and options.layout == "lean":
         bounds = (space.low.min(initial=0), space.high.max(initial=0))
         if space.dtype.kind not in "iu" or len(space.shape) not in (2, 3) or bounds[1] > 255:
@@ -90,14 +95,14 @@ def _(space: spaces.Box, fields: Fields) -> Reader:
             raise ValueError(
                 f"PlanOptions.grids names {path!r}, whose least symbol is {bounds[0]}: expected 0"
             )
-        return GridReader(*fields)
-    if path not in options.grids and _is_photograph(space, path, options):
-        return ImageReader(*fields)
+        return GridReader(part)
+    if path not in options.grids and _is_photograph(part):
+        return ImageReader(part)
     if options.layout == "lean":
-        return NumbersReader(*fields)
-    if _is_small_integer(space, len(vocabulary.discrete)):
-        return DigitsReader(*fields)
-    return ValueReader(*fields)
+        return NumbersReader(part)
+    if _is_small_integer(space, len(part.vocabulary.discrete)):
+        return DigitsReader(part)
+    return ValueReader(part)
 
 
 @singledispatch
@@ -116,20 +121,11 @@ def _(space: spaces.Tuple[Any]) -> Iterator[tuple[Any, gym.Space[Any]]]:
     return iter(enumerate(space.spaces))
 
 
-def find_readers(
-    space: gym.Space[Any],
-    options: PlanOptions,
-    vocabulary: Vocabulary,
-    *,
-    keys: tuple[Any, ...] = (),
-) -> list[Reader]:
-    """The readers of every part of a space that is not skipped, depth first, keys sorted.
+def find_readers(part: Part) -> list[Reader]:
+    """The readers of everything in a part that is not skipped, depth first, keys sorted.
 
     Args:
-        space: An observation space.
-        options: What is skipped, and what is a grid.
-        vocabulary: The ids.
-        keys: Where ``space`` lies in the observation.
+        part: An observation space, or a part of one.
 
     Returns:
         Readers; a Tuple's parts are in order of their index.
@@ -137,15 +133,14 @@ def find_readers(
     Raises:
         ValueError: If a part's space is of a kind that has no tokens.
     """
-    path = "/".join(map(str, keys))
-    if path in options.skip:
+    if part.path in part.options.skip:
         return []
-    children = _children(space)
+    children = _children(part.space)
     if children is None:
-        return [_reader(space, (path, keys, space, options, vocabulary))]
+        return [_reader(part.space, part)]
     found: list[Reader] = []
     for key, child in children:
-        found += find_readers(child, options, vocabulary, keys=(*keys, key))
+        found += find_readers(part.child(key, child))
     return found
 
 

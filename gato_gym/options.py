@@ -18,7 +18,8 @@ _CHOICES = {
     "image_fit": ("pad", "resize"),
     "text": ("", "always", "changes"),
     "memory": ("all", "observations", "none"),
-    "on_nan": ("error", "zero"),
+    "on_nan": ("error", "replace"),
+    "outside": ("boxes", "clip", "error"),
 }
 
 
@@ -48,7 +49,14 @@ class PlanOptions:
         text_refresh: Timesteps between two emissions of an unchanged text.
         memory: What later timesteps may see of a finished one: "all" of it, its "observations"
             but not its actions, or "none" of it.
-        on_nan: "error" refuses a NaN by path and index; "zero" reads it as 0.
+        on_nan: "error" refuses a NaN by path and index; "replace" reads it as `nan_value`.
+        nan_value: The number that a NaN is read as.
+        outside: What becomes of an observation outside its space. "boxes": a Box's number is read
+            all the same (its bin is the nearest; in a vector it stays what it is), an integer
+            outside its Discrete, MultiDiscrete or MultiBinary is refused. "clip" reads the nearest
+            member instead, "error" refuses both. `Plan.outside` counts them.
+        sequence_length: Elements of a Sequence that have tokens. Of a longer observation the first
+            are read, and it counts as outside; a longer action is refused.
 
     Raises:
         ValueError: If a value is not among those above.
@@ -74,6 +82,9 @@ class PlanOptions:
     text_refresh: int = 64
     memory: str = "all"
     on_nan: str = "error"
+    nan_value: float = 0.0
+    outside: str = "boxes"
+    sequence_length: int = 8
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -82,7 +93,7 @@ class PlanOptions:
                     f"PlanOptions.{name} is {getattr(self, name)!r}: expected one of "
                     f"{[choice for choice in choices if choice]}"
                 )
-        for name in ("patch_size", "vector_size", "text_refresh"):
+        for name in ("patch_size", "vector_size", "text_refresh", "sequence_length"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"PlanOptions.{name} is {value!r}: expected an int of 1 or more")
@@ -109,6 +120,8 @@ class PlanOptions:
                 "PlanOptions.vector_mean and vector_std must be finite and vector_std above zero: "
                 "use 1.0 for a number that never changes"
             )
+        if not math.isfinite(self.nan_value):
+            raise ValueError(f"PlanOptions.nan_value is {self.nan_value}: expected a finite number")
         if not self.text:
             object.__setattr__(self, "text", "changes" if self.layout == "lean" else "always")
 

@@ -17,6 +17,8 @@ and C channels, G grids of H x W cells and ``planes`` symbols a cell, A action t
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from functools import cached_property
 from typing import Any
 
@@ -24,12 +26,13 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gato_gym.actions import compile_action
 from gato_gym.arrangement import Single, arrange
 from gato_gym.codecs import mu_law
+from gato_gym.composite_codecs import compile_codec
 from gato_gym.images import patch_intervals
 from gato_gym.observations import check_paths, find_readers, first_leaf
 from gato_gym.options import PlanOptions
+from gato_gym.parts import Part
 from gato_gym.readers import GridReader, ImageReader, NumbersReader, Reader, TextReader
 from gato_gym.text import TextTokenizer, default_tokenizer
 from gato_gym.tokenized import Field, TokenizedBatch, TokenizedStep, field_table
@@ -60,6 +63,8 @@ class Plan:
         image_intervals: int32 ``[M, 4]``; see :func:`gato_gym.images.patch_intervals`.
         image_shape: Height, width and channels of an image patch; no channels without images.
         grid_size: Height, width and planes of the grids; zeros without grids.
+        outside: Encoded observations that were outside their space so far, by path; see
+            `PlanOptions.outside`.
 
     Example:
         >>> from gymnasium import spaces
@@ -85,14 +90,14 @@ class Plan:
         self.options = options
         self.vocabulary = vocabulary
         self._tokenizer = tokenizer
-        readers = find_readers(observation_space, options, vocabulary)
+        self.outside: Counter[str] = Counter()
+        part = Part("observation", observation_space, options, vocabulary, outside=self.outside)
+        readers = find_readers(part)
         check_paths(observation_space, options, readers)
         leaf = first_leaf(observation_space)
         if leaf is None:
             raise ValueError(f"observation space {observation_space} has no parts: expected one")
-        self._rows_from = Reader(
-            "/".join(map(str, leaf)), leaf, observation_space, options, vocabulary
-        )
+        self._rows_from = Reader(dataclasses.replace(part, keys=leaf))
         self._texts = [reader for reader in readers if isinstance(reader, TextReader)]
         self._images = [reader for reader in readers if isinstance(reader, ImageReader)]
         self._numbers = [reader for reader in readers if isinstance(reader, NumbersReader)]
@@ -165,7 +170,8 @@ class Plan:
         self.grid_slots, self.grid_places = body.slots["grid"], body.places["grid"]
 
     def _compile_actions(self) -> None:
-        self._actions = compile_action(self.action_space, self.vocabulary)
+        part = Part("action", self.action_space, self.options, self.vocabulary)
+        self._actions = compile_codec(part)
         self.action_ranges = self._actions.ranges.astype(np.int32)
         self.action_is_continuous = self._actions.continuous
         self.num_actions = len(self.action_ranges)
@@ -194,8 +200,8 @@ class Plan:
                 an array of str for text, dicts and tuples of these.
 
         Raises:
-            ValueError: If a part is missing, has another shape, holds a NaN (unless the options
-                read it as 0) or an integer outside its Discrete space.
+            ValueError: If a part is missing, has another shape, or holds a NaN or something
+                outside its space that the options do not read.
         """
         first = self._rows_from.fetch(observations)
         return self._encode(observations, single=False, rows=len(first))
@@ -203,9 +209,7 @@ class Plan:
     def _encode(self, observations: Any, *, single: bool, rows: int) -> TokenizedBatch:
         def fetch(reader: Reader) -> Any:
             part = reader.fetch(observations)
-            if not single:
-                return part
-            return (str(part),) if isinstance(reader, TextReader) else np.asarray(part)[None]
+            return reader.batch_of_one(part) if single else part
 
         ids = [reader.ids(fetch(reader), rows) for reader in self._ids]
         if self._has_separator:
@@ -266,7 +270,7 @@ class Plan:
 
     def encode_action(self, action: Any) -> NDArray[np.int32]:
         """Ids int32 ``[A]`` of one member of the action space; see `encode_actions`."""
-        batch = self._actions.batch_of_one(action)
+        batch = self._actions.batch([action])
         ids: NDArray[np.int32] = self._actions.encode(batch, 1)[0].astype(np.int32)
         return ids
 
@@ -287,7 +291,7 @@ class Plan:
             ValueError: If there are not A ids or one is outside its legal range.
         """
         ids = np.asarray(action_ids)
-        return self._actions.first(self._actions.decode(self._legal(ids[None], ids.shape)))
+        return self._actions.member(self._actions.decode(self._legal(ids[None], ids.shape)), 0)
 
     def decode_batch(self, action_ids: ArrayLike) -> Any:
         """The actions that ids ``[B, A]`` stand for, as vector environments take them.
@@ -363,7 +367,7 @@ def compile_plan(
 
     Args:
         observation_space: Box, Discrete, MultiDiscrete, MultiBinary, Text (or MiniGrid's
-            MissionSpace), and Dict and Tuple of these, nested.
+            MissionSpace), and Dict, Tuple, Sequence and OneOf of these, nested.
         action_space: The same but MissionSpace.
         options: The choices; None for the lean layout with its defaults.
         vocabulary: The ids; None for disjoint ranges.

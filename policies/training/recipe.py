@@ -46,7 +46,7 @@ HARD_TASKS = {
 def mini_config(steps: int) -> TrainConfig:
     """What ``gato-mini`` is trained with.
 
-    A quarter of the sequences carry a prompt: most of Meta-World's, whose observations do not name
+    A quarter of the documents carry a prompt: most of Meta-World's, whose observations do not name
     the task, and few of BabyAI's, whose instructions do.
     """
     return TrainConfig(
@@ -61,7 +61,7 @@ def mini_config(steps: int) -> TrainConfig:
         ),
         mixture=Mixture(
             weights={"babyai": 0.45, "metaworld": 0.55},
-            prompt_share={"babyai": 0.2, "metaworld": 0.8},
+            prompt_share={"babyai": 0.06, "metaworld": 0.75},
             balance=0.5,
             emphasis={f"{suite}-{name}": 2.0 for suite in HARD_TASKS for name in HARD_TASKS[suite]},
         ),
@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make gato-mini from nothing.")
     parser.add_argument("--from", dest="first", choices=STAGES, default="collect")
     parser.add_argument("--to", dest="final", choices=STAGES, default="evaluate")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--root", type=Path, default=Path("data"))
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
     parser.add_argument("--work", type=Path, default=Path("runs/gato-mini"))

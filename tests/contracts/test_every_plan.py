@@ -59,7 +59,10 @@ pictures = st.builds(
     st.integers(16, 40),
     st.sampled_from([1, 3]),
 )
-leaves = boxes() | discretes | multi_discretes | multi_binaries | texts
+# Box.contains warns of the scalars that a stack of 0-d members is made of
+stacked = boxes().filter(lambda box: box.shape).map(lambda box: spaces.Sequence(box, stack=True))
+leaves = boxes() | discretes | multi_discretes | multi_binaries | texts | stacked
+room = PlanOptions().sequence_length
 keys = st.sampled_from(["a", "B", "z", "0", "long name"])
 
 
@@ -69,9 +72,28 @@ def nested(leaf):
         lambda child: (
             st.dictionaries(keys, child, min_size=1, max_size=3).map(spaces.Dict)
             | st.lists(child, min_size=1, max_size=3).map(spaces.Tuple)
+            | st.lists(child, min_size=1, max_size=3).map(spaces.OneOf)
+            | child.map(spaces.Sequence)
         ),
         max_leaves=5,
     )
+
+
+def sample(space):
+    """A member whose sequences have room."""
+    return cut(space, space.sample())
+
+
+def cut(space, member):
+    if isinstance(space, spaces.Dict):
+        return {key: cut(sub, member[key]) for key, sub in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(cut(sub, part) for sub, part in zip(space.spaces, member, strict=True))
+    if isinstance(space, spaces.OneOf):
+        return member[0], cut(space.spaces[member[0]], member[1])
+    if isinstance(space, spaces.Sequence) and not space.stack:
+        return tuple(cut(space.feature_space, element) for element in member[:room])
+    return member[:room] if isinstance(space, spaces.Sequence) else member
 
 
 def equal(space, a, b):
@@ -79,6 +101,11 @@ def equal(space, a, b):
         return all(equal(sub, a[key], b[key]) for key, sub in space.spaces.items())
     if isinstance(space, spaces.Tuple):
         return all(equal(sub, x, y) for sub, x, y in zip(space.spaces, a, b, strict=True))
+    if isinstance(space, spaces.OneOf):
+        return a[0] == b[0] and equal(space.spaces[a[0]], a[1], b[1])
+    if isinstance(space, spaces.Sequence) and not space.stack:
+        sub = space.feature_space
+        return len(a) == len(b) and all(equal(sub, x, y) for x, y in zip(a, b, strict=True))
     return type(a) is type(b) and np.array_equal(a, b)
 
 
@@ -123,7 +150,7 @@ def test_batches_of_actions_equal_their_rows(space, seed):
 def test_members_encode_to_legal_tokens_and_come_back_close(space, seed):
     plan = compile_plan(spaces.Discrete(2), space)
     space.seed(seed)
-    member = space.sample()
+    member = sample(space)
     tokens = plan.encode_action(member)
     mask = plan.action_mask()
     assert mask[np.arange(plan.num_actions), tokens].all()
@@ -137,9 +164,17 @@ def close(space, decoded, member):
     elif isinstance(space, spaces.Tuple):
         for sub, a, b in zip(space.spaces, decoded, member, strict=True):
             close(sub, a, b)
+    elif isinstance(space, spaces.OneOf):
+        assert decoded[0] == member[0]
+        close(space.spaces[member[0]], decoded[1], member[1])
+    elif isinstance(space, spaces.Sequence):
+        assert len(decoded) == len(member)
+        for a, b in zip(decoded, member, strict=True):
+            close(space.feature_space, a, b)
     elif isinstance(space, spaces.Box):
         bounded = space.bounded_below & space.bounded_above
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+        decoded, member = np.asarray(decoded), np.asarray(member)
         error = np.abs(decoded.astype(np.float64) - member.astype(np.float64))[bounded]
         half_bin = ((high - low) / 2048)[bounded]
         rounding = 0.5 if space.dtype.kind in "iub" else 2 * np.finfo(space.dtype).eps
@@ -156,7 +191,7 @@ def close(space, decoded, member):
 def test_observations_fill_the_slots_they_are_said_to(layout, space, seed):
     plan = compile_plan(space, spaces.Discrete(2), PlanOptions(layout=layout))
     space.seed(seed)
-    members = [space.sample() for _ in range(3)]
+    members = [sample(space) for _ in range(3)]
     batch = plan.encode_batch(batch_of(space, members))
     counts = [len(plan.id_slots), len(plan.vector_slots), len(plan.image_slots)]
     assert [batch.ids.shape[1], batch.vectors.shape[1], batch.images.shape[1]] == counts
@@ -180,7 +215,7 @@ def test_observations_fill_the_slots_they_are_said_to(layout, space, seed):
 def test_batches_of_observations_equal_their_rows(layout, space, seed):
     plan = compile_plan(space, spaces.Discrete(2), PlanOptions(layout=layout))
     space.seed(seed)
-    members = [space.sample() for _ in range(3)]
+    members = [sample(space) for _ in range(3)]
     batch = plan.encode_batch(batch_of(space, members))
     for row, member in enumerate(members):
         alone, together = plan.encode(member), batch.row(row)

@@ -241,7 +241,7 @@ def test_encode_names_what_is_no_member():
         plan_for(spaces.Discrete(4)).encode_action(4)
     nested = spaces.Dict(a=spaces.Box(-1, 1, (3,)), b=spaces.Text(3, charset="xy"))
     plan = plan_for(nested)
-    with pytest.raises(ValueError, match="action 'a' is NaN at flat index 1 of row 0"):
+    with pytest.raises(ValueError, match=r"action 'a' is NaN at index \(1,\) of row 0"):
         plan.encode_action({"a": np.float32([0, np.nan, 0]), "b": "x"})
     with pytest.raises(ValueError, match="action 'b' is 'xz': expected a member of Text"):
         plan.encode_action({"a": np.zeros(3, np.float32), "b": "xz"})
@@ -251,13 +251,55 @@ def test_encode_names_what_is_no_member():
         plan.encode_action({"a": np.zeros(2, np.float32), "b": "x"})
 
 
-@pytest.mark.parametrize(
-    "space",
-    [spaces.Sequence(spaces.Discrete(2)), spaces.Dict(a=spaces.OneOf([spaces.Discrete(2)]))],
-)
-def test_spaces_without_tokens_are_refused(space):
-    with pytest.raises(ValueError, match="expected Box, Discrete"):
-        plan_for(space)
+def test_a_graph_is_refused_with_what_to_do():
+    graph = spaces.Graph(spaces.Box(0, 1, (2,)), None)
+    with pytest.raises(ValueError, match=r"expected Box, .*Dict of Sequences.*TransformAction"):
+        plan_for(spaces.Dict(a=graph))
+
+
+def test_sequence_by_hand():
+    plan = plan_for(spaces.Sequence(spaces.Discrete(5, start=-2)), options=room_for(3))
+    assert plan.action_ranges.tolist() == [[D, D + 4], *[[D, D + 5]] * 3]
+    assert plan.encode_action((np.int64(0), np.int64(2))).tolist() == [D + 2, D + 2, D + 4, D]
+    assert plan.encode_action(()).tolist() == [D, D, D, D]
+    assert plan.decode([D + 2, D + 2, D + 4, D + 1]) == (0, 2)
+    with pytest.raises(ValueError, match=r"has 4 elements in row 0: expected at most 3; .*=4\)"):
+        plan.encode_action((np.int64(0),) * 4)
+
+
+def test_stacked_sequence_by_hand():
+    space = spaces.Sequence(spaces.Box(-1, 1, (2,)), stack=True)
+    plan = plan_for(space, options=room_for(2))
+    assert plan.action_is_continuous.tolist() == [False, True, True, True, True]
+    tokens = plan.encode_action(np.float32([[-1, 1]]))
+    assert tokens.tolist() == [D + 1, C, C + 1023, C, C]
+    decoded = plan.decode(tokens)
+    assert decoded.shape == (1, 2)
+    assert space.contains(decoded)
+
+
+def test_one_of_by_hand():
+    space = spaces.OneOf([spaces.Discrete(3), spaces.Dict(a=spaces.Box(0, 1, (1,)))])
+    plan = plan_for(space)
+    assert plan.action_ranges.tolist() == [[D, D + 2], [D, D + 3], [C, C + 1024]]
+    assert plan.encode_action((np.int64(0), np.int64(2))).tolist() == [D, D + 2, C]
+    assert plan.encode_action((np.int64(1), {"a": np.float32([1])})).tolist() == [
+        D + 1, D, C + 1023,
+    ]  # fmt: skip
+    index, value = plan.decode([D + 1, D + 2, C + 1023])
+    assert index == 1
+    assert value["a"] == pytest.approx(1 - 1 / 2048)
+    with pytest.raises(ValueError, match=r"of branch 2 in row 0: expected \[0, 2\)"):
+        plan.encode_action((np.int64(2), np.int64(0)))
+
+
+def test_room_for_more_elements_than_ids_is_refused():
+    with pytest.raises(ValueError, match="sequence_length is 1024: expected less than 1024"):
+        plan_for(spaces.Sequence(spaces.Discrete(2)), options=room_for(1024))
+
+
+def room_for(elements):
+    return PlanOptions(sequence_length=elements)
 
 
 @pytest.mark.parametrize("space", [spaces.Dict(), spaces.Box(0, 1, (0,)), spaces.Tuple([])])

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -150,7 +152,9 @@ def test_nan_is_named(layout):
     batch[2, 1, 0] = np.nan
     with pytest.raises(ValueError, match=r"'joints/0' is NaN at index \(1, 0\) of row 2"):
         plan.encode_batch({"joints": (batch,)})
-    zero = compile_plan(plan.observation_space, ACTION, PlanOptions(layout=layout, on_nan="zero"))
+    zero = compile_plan(
+        plan.observation_space, ACTION, PlanOptions(layout=layout, on_nan="replace")
+    )
     cleaned, clean = (
         zero.encode_batch({"joints": (values,)}) for values in (batch, np.nan_to_num(batch))
     )
@@ -209,10 +213,70 @@ def test_paths_that_collide_are_refused():
         lean(space)
 
 
-@pytest.mark.parametrize("space", [spaces.Sequence(spaces.Discrete(2)), spaces.Graph(ACTION, None)])
-def test_spaces_without_tokens_are_refused(space):
-    with pytest.raises(ValueError, match=r"observation 'a/0' is a .*skip=\('a/0',\)"):
-        lean(spaces.Dict(a=spaces.Tuple([space])))
+def test_a_graph_is_refused_with_what_to_do():
+    graph = spaces.Graph(ACTION, None)
+    hint = r"observation 'a/0' is a Graph.*TransformObservation.*skip=\('a/0',\)"
+    with pytest.raises(ValueError, match=hint):
+        lean(spaces.Dict(a=spaces.Tuple([graph])))
+
+
+@pytest.mark.parametrize("layout", ["paper", "lean"])
+def test_a_sequence_is_its_length_and_its_elements(layout):
+    space = spaces.Dict(seen=spaces.Sequence(spaces.Discrete(5)), speed=spaces.Box(-1, 1, (2,)))
+    plan = compile_plan(space, ACTION, PlanOptions(layout=layout, sequence_length=2))
+    speed = np.zeros(2, np.float32)
+    ids = plan.encode({"seen": (np.int64(4),), "speed": speed}).ids
+    assert ids[:3].tolist() == [33024 + 1, 33024 + 4, 33024]
+    assert not plan.outside
+    long = plan.encode({"seen": (np.int64(4),) * 3, "speed": speed}).ids
+    assert long[:3].tolist() == [33024 + 2, 33024 + 4, 33024 + 4]
+    assert plan.outside == {"seen": 1}
+    strict = dataclasses.replace(plan.options, outside="error")
+    with pytest.raises(ValueError, match="'seen' has 3 elements in row 0: expected at most 2"):
+        compile_plan(space, ACTION, strict).encode({"seen": (np.int64(4),) * 3, "speed": speed})
+
+
+OUTSIDE = spaces.Dict(
+    box=spaces.Box(-1, 1, (2,)), gear=spaces.Discrete(3), name=spaces.Text(2, charset="ab")
+)
+
+
+@pytest.mark.parametrize("layout", ["paper", "lean"])
+def test_what_is_outside_is_counted_and_refused_or_clipped(layout):
+    member = {"box": np.float32([0.5, 1]), "gear": np.int64(2), "name": "ab"}
+
+    def encode(outside, **changes):
+        plan = compile_plan(OUTSIDE, ACTION, PlanOptions(layout=layout, outside=outside))
+        return plan.encode(member | changes), plan.outside
+
+    inside, counts = encode("error")
+    assert counts == {}
+    far = {"box": np.float32([0.5, 3])}
+    step, counts = encode("boxes", **far)
+    assert counts == {"box": 1}
+    assert (step.vectors == 3).any() == (layout == "lean")
+    assert (step.ids == inside.ids).all()
+    step, counts = encode("clip", **far, gear=np.int64(7))
+    assert counts == {"box": 1, "gear": 1}
+    assert (step.vectors == inside.vectors).all()
+    assert (step.ids == inside.ids).all()
+    assert encode("clip", name="abba")[1] == {"name": 1}
+    for changes, message in (
+        (far, r"'box' is 3.0 at flat index 1 of row 0: expected \[-1.0, 1.0\]"),
+        ({"gear": np.int64(7)}, r"'gear' is 7 at flat index 0 of row 0: expected \[0, 2\]"),
+        ({"name": "xyz"}, "'name' is 'xyz' in row 0: expected a member of Text"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            encode("error", **changes)
+    with pytest.raises(ValueError, match=r"'gear' is 7 .*PlanOptions\(outside='clip'\)"):
+        encode("boxes", gear=np.int64(7))
+
+
+def test_a_nan_is_read_as_the_number_chosen():
+    space = spaces.Box(-1, 1, (2,))
+    options = PlanOptions(layout="paper", on_nan="replace", nan_value=-1.0)
+    ids = compile_plan(space, ACTION, options).encode(np.float32([np.nan, 1])).ids
+    assert ids[:2].tolist() == [32000, 32000 + 1023]
 
 
 def test_an_observation_without_parts_is_refused():

@@ -1,0 +1,114 @@
+"""One part of an observation or an action: where it lies, and what is done about bad values.
+
+* :class:`Part` -- path, space and choices of a part; arrays without NaN, within bounds, or errors.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from gato_gym.options import PlanOptions
+from gato_gym.vocabulary import Vocabulary
+
+__all__ = ["Part"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of an observation or an action.
+
+    Attributes:
+        role: "observation" or "action". The options ``on_nan`` and ``outside`` are about
+            observations, which are met; a NaN in an action is an error, a number of a Box beyond
+            its bounds is read as the bound, and an integer outside a discrete space is an error.
+        space: The part's own space.
+        options: The plan's options.
+        vocabulary: The plan's vocabulary.
+        keys: Dict keys and Tuple indices down to the part.
+        outside: Rows that were outside their space, by path; parts of one plan share it.
+    """
+
+    role: str
+    space: gym.Space[Any]
+    options: PlanOptions
+    vocabulary: Vocabulary
+    keys: tuple[Any, ...] = ()
+    outside: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def path(self) -> str:
+        """The keys, joined by "/"."""
+        return "/".join(map(str, self.keys))
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return f"{self.role} {self.path!r}"
+
+    def child(self, key: Any, space: gym.Space[Any]) -> Part:
+        """A part of this part."""
+        return replace(self, keys=(*self.keys, key), space=space)
+
+    def array(self, values: Any, rows: int) -> NDArray[Any]:
+        """A batch as an array ``[rows, *shape]`` without NaN.
+
+        Raises:
+            ValueError: If it has another shape, or a NaN that the options do not replace.
+        """
+        batch = np.asarray(values)
+        expected = (rows, *(self.space.shape or ()))
+        if batch.shape != expected:
+            raise ValueError(
+                f"{self.name} has shape {batch.shape}: expected {expected}, a batch of {rows} as "
+                f"vector environments have it, of {self.space}"
+            )
+        if batch.dtype.kind != "f" or not (bad := np.isnan(batch)).any():
+            return batch
+        if self.role == "observation" and self.options.on_nan == "replace":
+            return np.where(bad, self.options.nan_value, batch)
+        row, *index = (int(i) for i in np.argwhere(bad)[0])
+        hint = "PlanOptions(on_nan='replace', nan_value=0.0) reads it as 0"
+        raise ValueError(
+            f"{self.name} is NaN at index {tuple(index)} of row {row}: expected a number"
+            + (f"; {hint}" if self.role == "observation" else "")
+        )
+
+    def within(
+        self, batch: NDArray[Any], low: NDArray[Any], high: NDArray[Any], *, discrete: bool
+    ) -> NDArray[Any]:
+        """Numbers ``[rows, N]`` after what the options say about those outside their bounds.
+
+        Args:
+            batch: The numbers.
+            low: Least allowed ``[N]``.
+            high: Greatest allowed ``[N]``.
+            discrete: Whether the space is a discrete one, whose neighbours mean something else.
+
+        Returns:
+            The batch; within the bounds unless ``options.outside`` is "boxes" and the space a Box.
+
+        Raises:
+            ValueError: If one is outside and the options refuse that.
+        """
+        beyond = (batch < low) | (batch > high)
+        if not beyond.any():
+            return batch
+        choice = "boxes"
+        if self.role == "observation":
+            choice = self.options.outside
+            self.outside[self.path] += int(beyond.any(axis=1).sum())
+        if choice == "error" or (choice == "boxes" and discrete):
+            row, index = (int(i) for i in np.argwhere(beyond)[0])
+            raise ValueError(
+                f"{self.name} is {batch[row, index]} at flat index {index} of row {row}: "
+                f"expected [{low[index]}, {high[index]}], a member of {self.space}"
+                + ("; PlanOptions(outside='clip') clips it" if self.role == "observation" else "")
+            )
+        clips = choice == "clip" or self.role == "action"
+        return np.clip(batch, low, high) if clips else batch
