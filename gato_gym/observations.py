@@ -19,32 +19,19 @@ from gymnasium import spaces
 from gato_gym.composite_codecs import unsupported_hint
 from gato_gym.options import PlanOptions
 from gato_gym.parts import Part
+from gato_gym.photographs import ImageReader, is_photograph
 from gato_gym.readers import (
     CodecReader,
     DigitsReader,
     GridReader,
-    ImageReader,
     NumbersReader,
     Reader,
     TextReader,
     ValueReader,
-    frame_shape,
-    is_channels_first,
     is_text_space,
 )
 
 __all__ = ["all_paths", "check_paths", "find_readers", "first_leaf"]
-
-SMALLEST_PHOTOGRAPH = 16
-"""A uint8 Box with fewer rows or columns is a tensor."""
-
-
-def _is_photograph(part: Part) -> bool:
-    shape = frame_shape(part)
-    if part.space.dtype != np.uint8 or len(shape) not in (2, 3):
-        return False
-    height, width = shape[1:] if is_channels_first(shape) else shape[:2]
-    return min(height, width) >= SMALLEST_PHOTOGRAPH
 
 
 def _is_small_integer(space: spaces.Box, base: int) -> bool:
@@ -96,7 +83,7 @@ def _(space: spaces.Box, part: Part) -> Reader:
                 f"PlanOptions.grids names {path!r}, whose least symbol is {bounds[0]}: expected 0"
             )
         return GridReader(part)
-    if path not in options.grids and _is_photograph(part):
+    if path not in options.grids and is_photograph(part):
         return ImageReader(part)
     if options.layout == "lean":
         return NumbersReader(part)
@@ -179,7 +166,7 @@ def check_paths(space: gym.Space[Any], options: PlanOptions, readers: Sequence[R
             f"observation space has two parts with the path {repeated[0]!r}: expected Dict keys "
             'that differ once joined by "/"; rename one with a wrapper'
         )
-    for name in ("grids", "stacks", "skip"):
+    for name in ("grids", "images", "stacks", "skip"):
         for path in getattr(options, name):
             if path not in paths:
                 nearest = get_close_matches(path, paths, n=1)
@@ -191,7 +178,13 @@ def check_paths(space: gym.Space[Any], options: PlanOptions, readers: Sequence[R
         if reader.path in options.stacks and not isinstance(reader, ImageReader):
             raise ValueError(
                 f"PlanOptions.stacks names {reader.path!r}, {reader.space}: expected a stack of "
-                "uint8 images of 16 pixels or more a side"
+                "uint8 images of 16 pixels or more a side; name it in PlanOptions.images too if it "
+                "is one all the same"
+            )
+        if reader.path in options.images and not isinstance(reader, ImageReader):
+            raise ValueError(
+                f"PlanOptions.images names {reader.path!r}, {reader.space}: expected a Box with "
+                "bounds that no other option names"
             )
         if reader.path in options.grids and not isinstance(reader.space, spaces.Box):
             raise ValueError(

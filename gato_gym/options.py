@@ -40,6 +40,8 @@ class PlanOptions:
             are at most 1000 in magnitude are scaled to [-1, 1] and all else is mu-law companded.
         vector_std: lean: standard deviation of each number, all above zero.
         grids: Paths that are small symbolic grids, uint8 [height, width, planes].
+        images: Paths that are images although they are small, or not uint8 and not between 0 and 1
+            or 0 and 255: their bounds are scaled to 0 and 255.
         stacks: Paths that are stacks of image frames along their first axis, the newest last, as
             Gymnasium's FrameStackObservation gives: the newest frame alone becomes tokens.
         skip: Paths left out of the tokens, with everything under them.
@@ -76,6 +78,7 @@ class PlanOptions:
     vector_mean: tuple[float, ...] = ()
     vector_std: tuple[float, ...] = ()
     grids: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     stacks: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     text: str = ""
@@ -101,6 +104,7 @@ class PlanOptions:
             ("vector_mean", float),
             ("vector_std", float),
             ("grids", str),
+            ("images", str),
             ("stacks", str),
             ("skip", str),
         ):

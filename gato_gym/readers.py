@@ -1,7 +1,8 @@
 """Readers: how one part of an observation is read out of a batch.
 
 * :class:`Reader` -- one part, and how to fetch it from an observation.
-* :class:`TextReader`, :class:`ImageReader`, :class:`GridReader` -- strings, photographs, symbols.
+* :class:`TextReader`, :class:`GridReader` -- strings and symbols; images are in
+  :mod:`gato_gym.photographs`.
 * :class:`DigitsReader`, :class:`ValueReader`, :class:`NumbersReader` -- numbers as discrete ids, as
   continuous ids, and as they are.
 * :class:`CodecReader` -- a Sequence or a OneOf, as the ids of its codec.
@@ -22,7 +23,6 @@ from numpy.typing import NDArray
 from gato_gym.bounds import integer_range, number_bounds
 from gato_gym.codecs import Digits, encode_uniform, mu_law
 from gato_gym.composite_codecs import compile_codec
-from gato_gym.images import patch_grid, patchify
 from gato_gym.parts import Part
 from gato_gym.space_codecs import SpaceCodec
 
@@ -30,13 +30,10 @@ __all__ = [
     "CodecReader",
     "DigitsReader",
     "GridReader",
-    "ImageReader",
     "NumbersReader",
     "Reader",
     "TextReader",
     "ValueReader",
-    "frame_shape",
-    "is_channels_first",
     "is_text_space",
 ]
 
@@ -127,42 +124,6 @@ class TextReader(Reader):
                 f"observation {self.path!r} is {texts[foreign[0]]!r} in row {foreign[0]}: expected "
                 f"a member of {space}"
             )
-
-
-@dataclass(frozen=True)
-class ImageReader(Reader):
-    """Photographs: uint8, [height, width] or [height, width, channels] or channels first."""
-
-    @cached_property
-    def _frame_shape(self) -> tuple[int, ...]:
-        return frame_shape(self.part)
-
-    @cached_property
-    def size(self) -> tuple[int, int, int]:
-        """Height, width and channels."""
-        first, second, *rest = self._frame_shape
-        if is_channels_first(self._frame_shape):
-            return (second, rest[0], first)
-        return (first, second, rest[0] if rest else 1)
-
-    @cached_property
-    def patch_rows_columns(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        height, width, _ = self.size
-        return patch_grid(height, width, patch_size=self.part.options.patch_size)
-
-    def patches(self, values: Any, rows: int) -> NDArray[np.uint8]:
-        """uint8 ``[rows, M, P, P, C]``, patches in raster order."""
-        images = self.part.array(values, rows)
-        if self.path in self.part.options.stacks:
-            images = images[:, -1]
-        if is_channels_first(self._frame_shape):
-            images = np.moveaxis(images, 1, -1)
-        return patchify(
-            images.reshape(rows, *self.size).astype(np.uint8, copy=False),
-            patch_size=self.part.options.patch_size,
-            fit=self.part.options.image_fit,
-        )
 
 
 @dataclass(frozen=True)
@@ -322,21 +283,3 @@ class CodecReader(Reader):
 
     def batch_of_one(self, part: Any) -> Any:
         return self.codec.batch([part])
-
-
-def is_channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether an image's channels are its first axis: that is at most 4 and the last is not."""
-    return len(shape) == 3 and shape[0] <= 4 < shape[2]
-
-
-def frame_shape(part: Part) -> tuple[int, ...]:
-    """The shape of a Box's newest frame: its own shape unless the options call it a stack."""
-    shape = tuple(part.space.shape or ())
-    if part.path not in part.options.stacks:
-        return shape
-    if len(shape) < 2:
-        raise ValueError(
-            f"PlanOptions.stacks names {part.path!r}, of shape {shape}: expected two axes or more, "
-            "the first over frames"
-        )
-    return shape[1:]

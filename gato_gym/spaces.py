@@ -29,11 +29,11 @@ from numpy.typing import ArrayLike, NDArray
 from gato_gym.arrangement import Single, arrange
 from gato_gym.codecs import mu_law
 from gato_gym.composite_codecs import compile_codec
-from gato_gym.images import patch_intervals
 from gato_gym.observations import check_paths, find_readers, first_leaf
 from gato_gym.options import PlanOptions
 from gato_gym.parts import Part
-from gato_gym.readers import GridReader, ImageReader, NumbersReader, Reader, TextReader
+from gato_gym.photographs import ImageReader
+from gato_gym.readers import GridReader, NumbersReader, Reader, TextReader
 from gato_gym.text import TextTokenizer, default_tokenizer
 from gato_gym.tokenized import Field, TokenizedBatch, TokenizedStep, field_table
 from gato_gym.vocabulary import Vocabulary
@@ -147,7 +147,7 @@ class Plan:
     def _compile_images(self) -> None:
         side = self.options.patch_size
         channels = max((reader.size[2] for reader in self._images), default=0)
-        intervals = [patch_intervals(*reader.patch_rows_columns) for reader in self._images]
+        intervals = [reader.intervals for reader in self._images]
         self.image_intervals = np.concatenate([np.zeros((0, 4), np.int32), *intervals])
         self.image_shape = (side, side, channels)
         self.grid_size = self._grids[0].size if self._grids else (0, 0, 0)
@@ -328,8 +328,7 @@ class Plan:
         """What a timestep is made of, in order."""
         fields = [Field(reader.path, "text", 0, self.vocabulary.text) for reader in self._texts]
         for image in self._images:
-            rows, columns = image.patch_rows_columns
-            fields.append(Field(image.path, "image", rows * columns))
+            fields.append(Field(image.path, "image", image.num_patches))
         alone = self._num_sharing == 1
         if self._numbers:
             path = ", ".join(reader.path for reader in self._numbers)

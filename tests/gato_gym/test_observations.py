@@ -118,11 +118,64 @@ def test_the_newest_frame_of_a_stack():
     assert lean(space).encode(frames).images.shape == (2, 16, 16, 4)
 
 
-def test_small_or_float_boxes_are_tensors():
-    for box in (spaces.Box(0, 255, (15, 16, 3), np.uint8), spaces.Box(0, 1, (16, 16, 3))):
+def test_small_boxes_and_floats_that_are_no_pixels_are_tensors():
+    for box in (
+        spaces.Box(0, 255, (15, 16, 3), np.uint8),
+        spaces.Box(0, 1, (16, 16)),
+        spaces.Box(0, 1, (16, 16, 5)),
+        spaces.Box(0, 2, (16, 16, 3)),
+    ):
         plan = lean(box)
         assert plan.image_slots.size == 0
         assert plan.vector_length == np.prod(box.shape)
+
+
+@pytest.mark.parametrize("top", [1, 255])
+@pytest.mark.parametrize("shape", [(16, 32, 1), (3, 20, 16), (16, 16, 4)])
+def test_float_images_are_read_as_bytes(top, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    pixels[0, 0, 0] = 255
+    floats = (pixels / np.float32(255) * np.float32(top)).astype(np.float32)
+    plan = lean(spaces.Box(0, top, shape))
+    same = lean(spaces.Box(0, 255, shape, np.uint8))
+    assert (plan.encode(floats).images == same.encode(pixels).images).all()
+    assert (plan.image_intervals == same.image_intervals).all()
+    too_bright = np.where(floats == floats.max(), 2 * top, floats).astype(np.float32)
+    assert (plan.encode(too_bright).images == same.encode(pixels).images).all()
+    assert plan.outside == {"": 1}
+
+
+def test_images_that_the_options_name():
+    space = spaces.Dict(depth=spaces.Box(-1, 3, (8, 8)), other=spaces.Box(0, 1, (2,)))
+    plan = lean(space, images=("depth",))
+    depth = np.full((8, 8), -1, np.float32)
+    depth[0, 0], depth[0, 1] = 3, 1
+    images = plan.encode({"depth": depth, "other": np.zeros(2, np.float32)}).images
+    assert images.shape == (1, 16, 16, 1)
+    assert images[0, 0, :3, 0].tolist() == [255, 128, 0]
+    small = spaces.Box(0, 3, (8, 8), np.uint8)
+    assert lean(small, images=("",)).encode(np.full((8, 8), 3, np.uint8)).images.max() == 255
+
+
+@pytest.mark.parametrize("shape", [(5, 32, 16, 3), (5, 3, 32, 16), (5, 32, 16, 1)])
+def test_frames_of_images_are_images_one_after_another(shape):
+    frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    plan = lean(spaces.Box(0, 255, shape, np.uint8))
+    alone = lean(spaces.Box(0, 255, shape[1:], np.uint8))
+    together = plan.encode(frames).images
+    assert len(together) == plan.num_tokens == len(plan.image_intervals) == 10
+    assert (together == np.concatenate([alone.encode(frame).images for frame in frames])).all()
+    assert (plan.image_intervals == np.tile(alone.image_intervals, (5, 1))).all()
+    newest = lean(spaces.Box(0, 255, shape, np.uint8), stacks=("",))
+    assert (newest.encode(frames).images == alone.encode(frames[-1]).images).all()
+
+
+def test_stacked_colours_first_and_last():
+    frames = np.random.default_rng(0).integers(0, 256, (12, 32, 16), np.uint8)
+    first = lean(spaces.Box(0, 255, (12, 32, 16), np.uint8)).encode(frames).images
+    last = lean(spaces.Box(0, 255, (32, 16, 12), np.uint8)).encode(frames.transpose(1, 2, 0))
+    assert first.shape == (2, 16, 16, 12)
+    assert (first == last.images).all()
 
 
 def test_grids_of_two_axes_and_other_integers():
@@ -187,6 +240,8 @@ def test_missing_and_misshapen_parts_are_named():
         ({"grids": ("imag",)}, "grids names 'imag'.*did you mean 'image'"),
         ({"skip": ("nothing",)}, "skip names 'nothing': expected one of"),
         ({"stacks": ("speed",)}, "stacks names 'speed'.*expected a stack of"),
+        ({"images": ("gear",)}, "images names 'gear'.*expected a Box with bounds"),
+        ({"images": ("sped",)}, "images names 'sped'.*did you mean 'speed'"),
         ({"grids": ("speed",)}, "grids names 'speed'.*expected integers"),
         ({"grids": ("gear",)}, "grids names 'gear'.*expected a Box of integers"),
     ],

@@ -1,0 +1,175 @@
+"""Which parts of an observation are photographs, and how they become patches.
+
+* :func:`is_photograph` -- whether a part is read as images.
+* :class:`ImageReader` -- the reader of such a part.
+* :func:`frame_shape` -- the shape of one frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from gato_gym.images import patch_grid, patch_intervals, patchify
+from gato_gym.parts import Part
+from gato_gym.readers import Reader
+
+__all__ = ["ImageReader", "frame_shape", "is_channels_first", "is_photograph"]
+
+SMALLEST_PHOTOGRAPH = 16
+"""A Box with fewer rows or columns is a tensor, unless the options name it an image."""
+
+MOST_CHANNELS_FIRST = 16
+"""A first axis of so many or more is an image's rows."""
+
+
+def is_photograph(part: Part) -> bool:
+    """Whether a Box is read as images.
+
+    It is when the options name it. Otherwise when it has 16 rows and columns or more and is uint8,
+    or a float of 1, 3 or 4 channels between 0 and 1 or 0 and 255 throughout.
+
+    Raises:
+        ValueError: The options name it, and it has no bounds or is no image by its shape.
+    """
+    space, named = part.space, part.path in part.options.images
+    assert isinstance(space, spaces.Box)
+    shape = frame_shape(part)
+    if named:
+        _check_named(part, space, shape)
+        return True
+    if len(shape) not in (2, 3):
+        return False
+    height, width, channels = _size(shape)
+    if min(height, width) < SMALLEST_PHOTOGRAPH:
+        return False
+    if space.dtype == np.uint8:
+        return True
+    pixels = (space.low == 0).all() and any((space.high == top).all() for top in (1, 255))
+    return bool(space.dtype.kind == "f" and pixels and len(shape) == 3 and channels in (1, 3, 4))
+
+
+def _check_named(part: Part, space: spaces.Box, shape: tuple[int, ...]) -> None:
+    if len(shape) not in (2, 3) or not space.is_bounded() or (space.low == space.high).any():
+        raise ValueError(
+            f"PlanOptions.images names {part.path!r}, {space}: expected a Box with bounds, of "
+            "shape [height, width], with channels first or last, and frames before these"
+        )
+
+
+def frame_shape(part: Part) -> tuple[int, ...]:
+    """The shape of one frame of a Box: its own, less a first axis over frames.
+
+    Four axes are frames of images, and so is what ``PlanOptions.stacks`` names.
+
+    Raises:
+        ValueError: It is called a stack and has less than two axes.
+    """
+    shape = tuple(part.space.shape or ())
+    if part.path not in part.options.stacks:
+        return shape[1:] if len(shape) == 4 else shape
+    if len(shape) < 2:
+        raise ValueError(
+            f"PlanOptions.stacks names {part.path!r}, of shape {shape}: expected two axes or more, "
+            "the first over frames"
+        )
+    return shape[1:]
+
+
+def is_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether an image's channels are its first axis: the shorter of the first and the last."""
+    return len(shape) == 3 and shape[0] < min(MOST_CHANNELS_FIRST, shape[2])
+
+
+def _size(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Height, width and channels of a frame."""
+    first, second, *rest = shape
+    if is_channels_first(shape):
+        return (second, rest[0], first)
+    return (first, second, rest[0] if rest else 1)
+
+
+@dataclass(frozen=True)
+class ImageReader(Reader):
+    """Images: [height, width] or with channels, first or last; with a first axis over frames."""
+
+    @cached_property
+    def _frame_shape(self) -> tuple[int, ...]:
+        return frame_shape(self.part)
+
+    @property
+    def _has_frames(self) -> bool:
+        return len(self._frame_shape) < len(self.space.shape or ())
+
+    @property
+    def frames(self) -> int:
+        """How many images are read: one, or all of a stack that the options do not name."""
+        newest_only = self.path in self.part.options.stacks
+        return (self.space.shape or ())[0] if self._has_frames and not newest_only else 1
+
+    @cached_property
+    def size(self) -> tuple[int, int, int]:
+        """Height, width and channels of a frame."""
+        return _size(self._frame_shape)
+
+    @cached_property
+    def patch_rows_columns(self) -> tuple[int, int]:
+        """Rows and columns of a frame's patches."""
+        height, width, _ = self.size
+        return patch_grid(height, width, patch_size=self.part.options.patch_size)
+
+    @property
+    def num_patches(self) -> int:
+        """M, patches of all frames."""
+        rows, columns = self.patch_rows_columns
+        return self.frames * rows * columns
+
+    @property
+    def intervals(self) -> NDArray[np.int32]:
+        """int32 ``[M, 4]``; see :func:`gato_gym.images.patch_intervals`."""
+        return np.tile(patch_intervals(*self.patch_rows_columns), (self.frames, 1))
+
+    def patches(self, values: Any, rows: int) -> NDArray[np.uint8]:
+        """uint8 ``[rows, M, P, P, C]``: frame by frame, patches in raster order."""
+        images = self.part.array(values, rows)
+        if self._has_frames:
+            images = images[:, -self.frames :]
+        pixels = self._as_bytes(images).reshape(rows * self.frames, *self._frame_shape)
+        if is_channels_first(self._frame_shape):
+            pixels = np.moveaxis(pixels, 1, -1)
+        options = self.part.options
+        patches = patchify(
+            pixels.reshape(len(pixels), *self.size),
+            patch_size=options.patch_size,
+            fit=options.image_fit,
+        )
+        return patches.reshape(rows, self.num_patches, *patches.shape[2:])
+
+    def _as_bytes(self, images: NDArray[Any]) -> NDArray[np.uint8]:
+        """Pixels as uint8: as they are, or their bounds scaled to [0, 255]."""
+        if self.space.dtype == np.uint8 and self._fills_bytes:
+            return images.astype(np.uint8, copy=False)
+        low, high = (bound[-self.frames :] if self._has_frames else bound for bound in self._bounds)
+        count = low.size
+        batch = images.reshape(len(images), count).astype(np.float64)
+        batch = self.part.within(batch, low.ravel(), high.ravel(), discrete=False)
+        scaled = (batch - low.ravel()) / (high - low).ravel() * 255
+        return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8).reshape(images.shape)
+
+    @cached_property
+    def _fills_bytes(self) -> bool:
+        """Whether uint8 pixels are what they are: all but those of an image named by the options
+        whose bounds are narrower."""
+        low, high = self._bounds
+        named = self.path in self.part.options.images
+        return not named or bool((low == 0).all() and (high == 255).all())
+
+    @cached_property
+    def _bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        assert isinstance(self.space, spaces.Box)
+        return self.space.low.astype(np.float64), self.space.high.astype(np.float64)
