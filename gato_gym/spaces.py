@@ -326,24 +326,24 @@ class Plan:
     @cached_property
     def fields(self) -> tuple[Field, ...]:
         """What a timestep is made of, in order."""
-        fields = [Field(reader.path, "text", 0, self.vocabulary.text) for reader in self._texts]
+        fields = [Field(reader.path, "text", 0, 0, self.vocabulary.text) for reader in self._texts]
         for image in self._images:
-            fields.append(Field(image.path, "image", image.num_patches))
+            fields.append(Field(image.path, "image", image.num_patches, image.num_patches))
         alone = self._num_sharing == 1
         if self._numbers:
             path = ", ".join(reader.path for reader in self._numbers)
             own = self._num_vectors if self._num_vectors > 1 else int(alone)
-            fields.append(Field(path, "vector", own))
+            fields.append(Field(path, "vector", own, self._num_vectors))
         for single in self._singles:
             own = single.width if self.options.layout == "paper" else int(alone)
-            fields.append(Field(single.path, single.kind, own, single.id_range))
+            fields.append(Field(single.path, single.kind, own, single.width, single.id_range))
         if self._has_separator:
             separator = range(self.vocabulary.separator, self.vocabulary.separator + 1)
-            fields.append(Field("", "separator", 1, separator))
+            fields.append(Field("", "separator", 1, 1, separator))
         for path, first, stop in self._actions.leaves():
             ranges = self.action_ranges[first:stop]
             ids = range(int(ranges[:, 0].min()), int(ranges[:, 1].max()))
-            fields.append(Field(path, "action", stop - first, ids))
+            fields.append(Field(path, "action", stop - first, stop - first, ids))
         return tuple(fields)
 
     def __repr__(self) -> str:

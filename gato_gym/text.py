@@ -109,6 +109,10 @@ class TextTokenizer:
                 raise ValueError(f"text id {piece} is outside [0, {len(self)}): it names no piece")
         return str(self._processor.DecodeIds(pieces))
 
+    def piece(self, index: int) -> str:
+        """The piece of an id as the model spells it, spaces as "▁"."""
+        return str(self._processor.IdToPiece(index))
+
     def _encode_frozen(self, text: str) -> NDArray[np.int32]:
         ids = self.encode(text)
         ids.flags.writeable = False

@@ -76,25 +76,36 @@ class Field:
 
     Attributes:
         path: The part of the observation or action; "" for the separator and for bare spaces.
-        kind: "text", "image", "vector", "value", "discrete", "grid", "separator" or "action".
+        kind: "text", "image", "vector", "value", "discrete", "sequence", "oneof", "grid",
+            "separator" or "action".
         tokens: How many tokens it has to itself; 0 where that varies (text) and where it shares
             the body's last token with other parts.
+        count: How many ids, patches or grids of an encoded timestep are its; 0 for text.
         ids: The ids it may hold; empty when it has none.
     """
 
     path: str
     kind: str
     tokens: int
+    count: int
     ids: range = range(0)
+
+    @property
+    def tokens_in_words(self) -> str:
+        """Its tokens, or why they are not a number."""
+        return str(self.tokens or ("varies" if self.kind == "text" else "shared"))
+
+    @property
+    def ids_in_words(self) -> str:
+        """Its ids as a half-open range."""
+        return f"[{self.ids.start}, {self.ids.stop})" if self.ids else "-"
 
 
 def field_table(fields: Sequence[Field]) -> str:
     """Fields as a table of plain text, one a line."""
     rows = [("path", "kind", "tokens", "ids")]
     for field in fields:
-        otherwise = "varies" if field.kind == "text" else "shared"
-        ids = f"[{field.ids.start}, {field.ids.stop})" if field.ids else "-"
-        rows.append((field.path or "-", field.kind, str(field.tokens or otherwise), ids))
+        rows.append((field.path or "-", field.kind, field.tokens_in_words, field.ids_in_words))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

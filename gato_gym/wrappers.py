@@ -4,6 +4,7 @@
 * :class:`GatoTokenizeVector` -- for a vector environment as a whole.
 * :func:`make` -- ``gym.make`` with ``wrappers``.
 * :func:`token_space`, :func:`action_token_space` -- the spaces of such an environment.
+* :func:`resolve_options` -- the options of an environment's plan.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from gymnasium.vector.utils import batch_space
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import VECTOR_LIMIT, Plan, TokenizedBatch, compile_plan
 
-__all__ = ["GatoTokenize", "GatoTokenizeVector", "action_token_space", "make", "token_space"]
+__all__ = [
+    "GatoTokenize",
+    "GatoTokenizeVector",
+    "action_token_space",
+    "make",
+    "resolve_options",
+    "token_space",
+]
 
 Tokens = dict[str, Any]
 """An observation as tokens: see :func:`token_space`."""
@@ -61,7 +69,7 @@ class GatoTokenize(gym.Wrapper[Tokens, Any, Any, Any], gym.utils.RecordConstruct
         *,
         text_length: int = 128,
     ) -> None:
-        resolved = _resolve(options, env)
+        resolved = resolve_options(options, env)
         gym.utils.RecordConstructorArgs.__init__(
             self, options=resolved.to_json(), text_length=text_length
         )
@@ -120,7 +128,7 @@ class GatoTokenizeVector(VectorWrapper[Tokens, Any, Any, Any, Any]):
         text_length: int = 128,
     ) -> None:
         super().__init__(env)
-        resolved = _resolve(options, env)
+        resolved = resolve_options(options, env)
         self.plan = compile_plan(env.single_observation_space, env.single_action_space, resolved)
         self.text_length = text_length
         self.single_observation_space = token_space(self.plan, text_length=text_length)
@@ -238,7 +246,7 @@ def _one_as_tokens(plan: Plan, observation: Any, text_length: int) -> Tokens:
     return {name: part[0] for name, part in _as_tokens(plan, batch, text_length).items()}
 
 
-def _resolve(
+def resolve_options(
     options: PlanOptions | Mapping[str, Any] | None,
     env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any],
 ) -> PlanOptions:
