@@ -18,6 +18,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
 
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import VECTOR_LIMIT, Plan, TokenizedBatch, compile_plan
@@ -50,6 +51,8 @@ class GatoTokenize(gym.Wrapper[Tokens, Any, Any, Any], gym.utils.RecordConstruct
         options: The plan's options, or their ``to_json()``. None takes the task's own when ``env``
             is one of this package's tasks, and the defaults otherwise.
         text_length: Text tokens an observation has room for.
+        action_offsets: Take actions as offsets from the first legal id of each position, in a
+            MultiDiscrete that starts at 0, the only one that Stable-Baselines3's agents know.
 
     Raises:
         ValueError: If the spaces have no plan, or a text needs more than ``text_length`` tokens.
@@ -68,16 +71,21 @@ class GatoTokenize(gym.Wrapper[Tokens, Any, Any, Any], gym.utils.RecordConstruct
         options: PlanOptions | Mapping[str, Any] | None = None,
         *,
         text_length: int = 128,
+        action_offsets: bool = False,
     ) -> None:
         resolved = resolve_options(options, env)
         gym.utils.RecordConstructorArgs.__init__(
-            self, options=resolved.to_json(), text_length=text_length
+            self,
+            options=resolved.to_json(),
+            text_length=text_length,
+            action_offsets=action_offsets,
         )
         gym.Wrapper.__init__(self, env)
         self.plan = compile_plan(env.observation_space, env.action_space, resolved)
         self.text_length = text_length
         self.observation_space = token_space(self.plan, text_length=text_length)
-        self.action_space = action_token_space(self.plan)
+        self.action_space = action_token_space(self.plan, offsets=action_offsets)
+        self._first_ids = first_ids(self.plan, offsets=action_offsets)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -92,7 +100,8 @@ class GatoTokenize(gym.Wrapper[Tokens, Any, Any, Any], gym.utils.RecordConstruct
         Raises:
             ValueError: If a token is not legal at its position.
         """
-        observation, reward, terminated, truncated, info = self.env.step(self.plan.decode(action))
+        decoded = self.plan.decode(np.asarray(action) + self._first_ids)
+        observation, reward, terminated, truncated, info = self.env.step(decoded)
         return self._tokens(observation), reward, terminated, truncated, info
 
     def _tokens(self, observation: Any) -> Tokens:
@@ -108,6 +117,7 @@ class GatoTokenizeVector(VectorWrapper[Tokens, Any, Any, Any, Any]):
         env: A vector environment, in any autoreset mode.
         options: As for :class:`GatoTokenize`.
         text_length: As for :class:`GatoTokenize`.
+        action_offsets: As for :class:`GatoTokenize`.
 
     Raises:
         ValueError: If the spaces have no plan, or a text needs more than ``text_length`` tokens.
@@ -126,13 +136,15 @@ class GatoTokenizeVector(VectorWrapper[Tokens, Any, Any, Any, Any]):
         options: PlanOptions | Mapping[str, Any] | None = None,
         *,
         text_length: int = 128,
+        action_offsets: bool = False,
     ) -> None:
         super().__init__(env)
         resolved = resolve_options(options, env)
         self.plan = compile_plan(env.single_observation_space, env.single_action_space, resolved)
         self.text_length = text_length
         self.single_observation_space = token_space(self.plan, text_length=text_length)
-        self.single_action_space = action_token_space(self.plan)
+        self.single_action_space = action_token_space(self.plan, offsets=action_offsets)
+        self._first_ids = first_ids(self.plan, offsets=action_offsets)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
@@ -152,7 +164,7 @@ class GatoTokenizeVector(VectorWrapper[Tokens, Any, Any, Any, Any]):
             ValueError: If a token is not legal at its position.
         """
         observations, rewards, terminations, truncations, infos = self.env.step(
-            self.plan.decode_batch(actions)
+            self.plan.decode_batch(np.asarray(actions) + self._first_ids)
         )
         if "final_obs" in infos:
             finals = np.empty(self.num_envs, dtype=object)
@@ -192,13 +204,22 @@ def token_space(plan: Plan, *, text_length: int = 128) -> spaces.Dict:
     return spaces.Dict(used)
 
 
-def action_token_space(plan: Plan) -> spaces.MultiDiscrete:
+def action_token_space(plan: Plan, *, offsets: bool = False) -> spaces.MultiDiscrete:
     """The space of an action's tokens ``[A]``: at each position, the ids that are legal there.
 
     Ids are legal one by one; each combination of them decodes to a member of the action space.
+
+    Args:
+        plan: The plan.
+        offsets: Whether ids count from the first legal one.
     """
     start, stop = plan.action_ranges.astype(np.int64).T
-    return spaces.MultiDiscrete(stop - start, start=start)
+    return spaces.MultiDiscrete(stop - start, start=None if offsets else start)
+
+
+def first_ids(plan: Plan, *, offsets: bool) -> NDArray[np.int64]:
+    """What to add to an action to get its ids: int64 ``[A]``."""
+    return plan.action_ranges[:, 0].astype(np.int64) * offsets
 
 
 def make(
