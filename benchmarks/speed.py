@@ -1,8 +1,9 @@
 """Ratios of speeds, both sides measured in one run: ``python -m benchmarks.speed``.
 
-* :class:`Comparison` -- two ways to do the same work, and how much faster one is.
+* :class:`Comparison` -- two ways to do the same work, and how much faster the second is.
 * :func:`compare` -- times them in turn.
-* :func:`tokenising` -- a batch of observations at once against one by one.
+* :func:`tokenising` -- a batch of observations at once against one by one, and against a copy.
+* :func:`stepping` -- environments in token space against bare ones.
 * :func:`predicting` -- the cache against computing the whole window for each action token.
 
 Absolute rates depend on the machine; ratios of alternating runs hardly do.
@@ -11,11 +12,14 @@ Absolute rates depend on the machine; ratios of alternating runs hardly do.
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from rich.table import Table
 from benchmarks.record import write_json
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import compile_plan
+from gato_gym.wrappers import GatoTokenizeVector
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,10 @@ class Comparison:
 
     Attributes:
         name: What is done.
-        slow: The slower way, in words.
-        fast: The faster way, in words.
-        slow_rate: Items a second of the slower way, median over rounds.
-        fast_rate: Likewise of the faster one.
+        slow: The way compared with, in words.
+        fast: The way whose speed is in question, in words.
+        slow_rate: Items a second of the first way, median over rounds.
+        fast_rate: Likewise of the second.
         ratio: Median over rounds of ``fast / slow`` within a round.
         low: Lowest ratio of a round.
         high: Highest ratio of a round.
@@ -69,8 +74,8 @@ def compare(
 
     Args:
         name: What is done.
-        slow: The slower way: words for it, and a call that does it.
-        fast: The faster way, likewise.
+        slow: The way compared with: words for it, and a call that does it.
+        fast: The way in question, likewise.
         items: What one call gets through; rates are items a second.
         seconds: How long each way is repeated in a round.
         rounds: How often they take turns.
@@ -151,6 +156,77 @@ def tokenising(*, seconds: float, rows: int = 64) -> Iterator[Comparison]:
         )
 
 
+def copying(*, seconds: float, rows: int = 256, numbers: int = 4096) -> Iterator[Comparison]:
+    """Continuous vectors a second, encoded as a batch against copied by numpy.
+
+    Args:
+        seconds: As in :func:`compare`.
+        rows: Vectors in a batch.
+        numbers: Numbers of a vector.
+    """
+    space = spaces.Box(-1, 1, (numbers,))
+    batch = np.random.default_rng(0).uniform(-1, 1, (rows, numbers)).astype(np.float32)
+    target = np.empty_like(batch)
+    for layout in ("lean", "paper"):
+        plan = compile_plan(space, spaces.Discrete(2), PlanOptions(layout))
+        yield compare(
+            f"encode {rows} vectors of {numbers:,} numbers, {layout}",
+            ("numpy.copyto", functools.partial(np.copyto, target, batch)),
+            ("encode_batch", functools.partial(plan.encode_batch, batch)),
+            items=rows,
+            seconds=seconds,
+        )
+
+
+STEPPED = {
+    "CartPole-v1": "gymnasium",
+    "HalfCheetah-v5": "mujoco",
+    "ale_py:ALE/Pong-v5": "ale_py",
+    "Gato/babyai-go-to-local": "minigrid",
+}
+"""Environments of :func:`stepping`, and the package that each needs."""
+
+
+def stepping(*, seconds: float, num_envs: int = 16) -> Iterator[Comparison]:
+    """Steps a second of vector environments, in token space against bare.
+
+    Both sides take the same actions; the wrapped one as tokens. Environments whose package is
+    missing are left out.
+
+    Args:
+        seconds: As in :func:`compare`.
+        num_envs: How many environments step together.
+    """
+    for name, package in STEPPED.items():
+        if find_spec(package) is None:
+            continue
+        bare, inner = (
+            gym.make_vec(name, num_envs=num_envs, vectorization_mode="sync") for _ in range(2)
+        )
+        wrapped = GatoTokenizeVector(inner)
+        for envs in (bare, wrapped):
+            envs.reset(seed=0)
+        wrapped.action_space.seed(0)
+        tokens = [wrapped.action_space.sample() for _ in range(64)]
+        actions = [wrapped.plan.decode_batch(each) for each in tokens]
+        yield compare(
+            f"step {num_envs} of {name}",
+            ("bare", _steps(bare, actions)),
+            ("in token space", _steps(wrapped, tokens)),
+            items=num_envs,
+            seconds=seconds,
+            rounds=9,
+        )
+        bare.close()
+        wrapped.close()
+
+
+def _steps(envs: Any, actions: Sequence[Any]) -> Callable[[], object]:
+    """A call that steps the environments with the next of the actions, over and over."""
+    following = itertools.cycle(actions)
+    return lambda: envs.step(next(following))
+
+
 def predicting(
     *, seconds: float, batches: Sequence[int] = (1, 16), rounds: int = 5
 ) -> Iterator[Comparison]:
@@ -211,18 +287,26 @@ def _table(comparisons: Sequence[Comparison]) -> Table:
     for each in comparisons:
         table.add_row(each.name, style="bold")
         table.add_row(f"  {each.slow}", f"{each.slow_rate:,.0f}")
-        rounds = f"{each.low:.1f} to {each.high:.1f}"
-        table.add_row(f"  {each.fast}", f"{each.fast_rate:,.0f}", f"{each.ratio:.1f}", rounds)
+        digits = 1 if each.ratio > 2 else 3
+        rounds = f"{each.low:.{digits}f} to {each.high:.{digits}f}"
+        ratio = f"{each.ratio:.{digits}f}"
+        table.add_row(f"  {each.fast}", f"{each.fast_rate:,.0f}", ratio, rounds)
     return table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("tokenise", "predict"), help="default: both")
     parser.add_argument("--seconds", type=float, default=0.5, help="a way and round (default: 0.5)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON too")
     options = parser.parse_args(argv)
-    found = [*tokenising(seconds=options.seconds), *predicting(seconds=options.seconds)]
+    found: list[Comparison] = []
+    if options.what != "predict":
+        for measure in (stepping, copying, tokenising):
+            found += measure(seconds=options.seconds)
+    if options.what != "tokenise":
+        found += predicting(seconds=options.seconds)
     Console().print(_table(found))
     if options.output is not None:
         write_json(options.output, {"comparisons": [asdict(each) for each in found]})

@@ -1,5 +1,6 @@
 """What the numbers of a space's members may be.
 
+* :func:`member_bounds` -- of any space of numbers, in its own dtype.
 * :func:`number_bounds` -- of any space of numbers, infinite where there is none.
 * :func:`integer_range` -- of a space of integers.
 """
@@ -14,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-__all__ = ["integer_range", "number_bounds"]
+__all__ = ["integer_range", "member_bounds", "number_bounds"]
 
 UNBOUNDED = 1e30
 """A bound this large is the idiom for "no bound": the largest float32 is 3.4e38."""
@@ -31,6 +32,17 @@ def number_bounds(space: gym.Space[Any]) -> tuple[NDArray[np.float64], NDArray[n
         )
     least, greatest = integer_range(space)
     return least.ravel().astype(np.float64), greatest.ravel().astype(np.float64)
+
+
+def member_bounds(space: gym.Space[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Bounds ``[N]`` of a space's numbers, row-major, in its own dtype: to compare members with."""
+    if isinstance(space, spaces.Box) and space.dtype.kind == "f":
+        below, above = number_bounds(space)
+        return below.astype(space.dtype), above.astype(space.dtype)
+    low, high = (
+        integer_range(space) if not isinstance(space, spaces.Box) else (space.low, space.high)
+    )
+    return low.ravel(), high.ravel()
 
 
 @singledispatch

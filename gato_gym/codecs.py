@@ -73,13 +73,20 @@ def encode_uniform(x: ArrayLike, bins: int = 1024) -> NDArray[np.int32]:
         >>> encode_uniform([-1.0, 0.0, 1.0, 7.0]).tolist()
         [0, 512, 1023, 1023]
     """
-    values = np.asarray(x, dtype=np.float64)
+    values = np.asarray(x)
+    if values.dtype != np.float32 or bins & (bins - 1):  # scaling by a power of two is exact
+        values = values.astype(np.float64, copy=False)
     if np.isnan(values).any():
         where = tuple(int(i) for i in np.argwhere(np.isnan(values))[0])
         raise ValueError(f"number at index {where} is NaN: expected a number, which has a bin")
     # floor((x + 1) bins / 2), without the rounding of x + 1 that moves numbers just below an edge
-    floors = np.floor(np.clip(values, -1.0, 1.0) * (bins / 2) + bins % 2 / 2) + bins // 2
-    return np.minimum(floors, bins - 1).astype(np.int32)
+    places = np.atleast_1d(np.minimum(np.maximum(values, -1.0), 1.0))
+    places *= bins / 2
+    places += bins % 2 / 2
+    np.floor(places, out=places)
+    places += bins // 2
+    np.minimum(places, bins - 1, out=places)
+    return places.astype(np.int32).reshape(values.shape)
 
 
 def decode_uniform(bin_index: ArrayLike, bins: int = 1024) -> NDArray[np.float64]:

@@ -42,19 +42,43 @@ def patchify(
     Returns:
         uint8 ``[B, M, P, P, C]``, M patches in raster order.
     """
-    batch, height, width, channels = images.shape
+    height, width = images.shape[1:3]
     rows, columns = patch_grid(height, width, patch_size=patch_size)
+    if images.strides[3] != images.itemsize:  # channels first: one long copy for each
+        interleaved = np.empty(images.shape, np.uint8)
+        for channel in range(images.shape[3]):
+            interleaved[..., channel] = images[..., channel]
+        images = interleaved
     full = (rows * patch_size, columns * patch_size)
-    if full != (height, width):
-        if fit == "resize":
-            images = _resize(images, *full)
-        else:
-            bottom, right = full[0] - height, full[1] - width
-            images = np.pad(images, ((0, 0), (0, bottom), (0, right), (0, 0)))
-    cut = images.reshape(batch, rows, patch_size, columns, patch_size, channels)
-    return cut.transpose(0, 1, 3, 2, 4, 5).reshape(
-        batch, rows * columns, patch_size, patch_size, channels
-    )
+    if full != (height, width) and fit == "resize":
+        images = _resize(images, *full)
+    return _cut(images, rows, columns, patch_size)
+
+
+def _cut(images: NDArray[np.uint8], rows: int, columns: int, side: int) -> NDArray[np.uint8]:
+    """Patches of images that are padded on the way: every pixel is copied once."""
+    batch, height, width, channels = images.shape
+    shape = (batch, rows, columns, side, side, channels)
+    fits = (height, width) == (rows * side, columns * side)
+    patches = np.empty(shape, np.uint8) if fits else np.zeros(shape, np.uint8)
+    places = patches.transpose(0, 1, 3, 2, 4, 5)  # [B, rows, side, columns, side, C]
+    # each part has whole patches, or what is left of one, along its rows and along its columns
+    for first_row, last_row, high in _stretches(height, side):
+        for first_column, last_column, wide in _stretches(width, side):
+            part = images[
+                :,
+                first_row * side : (last_row - 1) * side + high,
+                first_column * side : (last_column - 1) * side + wide,
+            ].reshape(batch, last_row - first_row, high, last_column - first_column, wide, channels)
+            places[:, first_row:last_row, :high, first_column:last_column, :wide] = part
+    return patches.reshape(batch, rows * columns, side, side, channels)
+
+
+def _stretches(length: int, side: int) -> list[tuple[int, int, int]]:
+    """First patch, one past the last, and pixels of each: the whole ones, and what is left."""
+    whole, left = divmod(length, side)
+    found = [(0, whole, side)] if whole else []
+    return [*found, (whole, whole + 1, left)] if left else found
 
 
 def patch_intervals(rows: int, columns: int) -> NDArray[np.int32]:

@@ -56,27 +56,60 @@ class Part:
         return replace(self, keys=(*self.keys, key), space=space)
 
     def array(self, values: Any, rows: int) -> NDArray[Any]:
-        """A batch as an array ``[rows, *shape]`` without NaN.
+        """A batch as an array ``[rows, *shape]``.
 
         Raises:
-            ValueError: If it has another shape, or a NaN that the options do not replace.
+            ValueError: If it has another shape.
         """
         batch = np.asarray(values)
-        expected = (rows, *(self.space.shape or ()))
-        if batch.shape != expected:
+        if batch.shape != (rows, *(self.space.shape or ())):
             raise ValueError(
-                f"{self.name} has shape {batch.shape}: expected {expected}, a batch of {rows} as "
-                f"vector environments have it, of {self.space}"
+                f"{self.name} has shape {batch.shape}: expected "
+                f"{(rows, *(self.space.shape or ()))}, a batch of {rows} as vector environments "
+                f"have it, of {self.space}"
             )
-        if batch.dtype.kind != "f" or not (bad := np.isnan(batch)).any():
+        return batch
+
+    def numbers(
+        self,
+        values: Any,
+        rows: int,
+        bounds: tuple[NDArray[Any], NDArray[Any]],
+        *,
+        discrete: bool = False,
+    ) -> NDArray[Any]:
+        """A batch as ``[rows, N]``, row-major, without NaN, after :meth:`within`.
+
+        Args:
+            values: The batch.
+            rows: How many rows it must have.
+            bounds: Least and greatest allowed ``[N]``.
+            discrete: As in :meth:`within`.
+
+        Raises:
+            ValueError: If it has another shape, a NaN that the options do not replace, or a number
+                outside its bounds that they do not read.
+        """
+        low, high = bounds
+        batch = self.array(values, rows).reshape(rows, low.size)
+        if ((batch >= low) & (batch <= high)).all():  # false where there is a NaN
+            return batch
+        if batch.dtype.kind == "f":
+            batch = self._without_nan(batch)
+        return self.within(batch, low, high, discrete=discrete)
+
+    def _without_nan(self, batch: NDArray[Any]) -> NDArray[Any]:
+        bad = np.isnan(batch)
+        if not bad.any():
             return batch
         if self.role == "observation" and self.options.on_nan == "replace":
             return np.where(bad, self.options.nan_value, batch)
-        row, *index = (int(i) for i in np.argwhere(bad)[0])
-        hint = "PlanOptions(on_nan='replace', nan_value=0.0) reads it as 0"
+        row, flat = (int(i) for i in np.argwhere(bad)[0])
+        index = tuple(int(i) for i in np.unravel_index(flat, self.space.shape or ()))
+        hint = "; PlanOptions(on_nan='replace', nan_value=0.0) reads it as 0"
         raise ValueError(
-            f"{self.name} is NaN at index {tuple(index)} of row {row}: expected a number"
-            + (f"; {hint}" if self.role == "observation" else "")
+            f"{self.name} is NaN at index {index} of row {row}: expected a number"
+            + (hint if self.role == "observation" else "")
         )
 
     def within(

@@ -136,30 +136,25 @@ class ImageReader(Reader):
 
     def patches(self, values: Any, rows: int) -> NDArray[np.uint8]:
         """uint8 ``[rows, M, P, P, C]``: frame by frame, patches in raster order."""
-        images = self.part.array(values, rows)
+        pixels = self._as_bytes(self.part.array(values, rows))
         if self._has_frames:
-            images = images[:, -self.frames :]
-        pixels = self._as_bytes(images).reshape(rows * self.frames, *self._frame_shape)
-        if is_channels_first(self._frame_shape):
+            pixels = pixels[:, -self.frames :].reshape(rows * self.frames, *self._frame_shape)
+        if pixels.ndim == 3:
+            pixels = pixels[..., None]
+        elif is_channels_first(self._frame_shape):
             pixels = np.moveaxis(pixels, 1, -1)
         options = self.part.options
-        patches = patchify(
-            pixels.reshape(len(pixels), *self.size),
-            patch_size=options.patch_size,
-            fit=options.image_fit,
-        )
+        patches = patchify(pixels, patch_size=options.patch_size, fit=options.image_fit)
         return patches.reshape(rows, self.num_patches, *patches.shape[2:])
 
     def _as_bytes(self, images: NDArray[Any]) -> NDArray[np.uint8]:
         """Pixels as uint8: as they are, or their bounds scaled to [0, 255]."""
         if self.space.dtype == np.uint8 and self._fills_bytes:
             return images.astype(np.uint8, copy=False)
-        low, high = (bound[-self.frames :] if self._has_frames else bound for bound in self._bounds)
-        count = low.size
-        batch = images.reshape(len(images), count).astype(np.float64)
-        batch = self.part.within(batch, low.ravel(), high.ravel(), discrete=False)
-        scaled = (batch - low.ravel()) / (high - low).ravel() * 255
-        return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8).reshape(images.shape)
+        low, high = (bound.ravel() for bound in self._bounds)
+        batch = self.part.numbers(images, len(images), (low, high)).astype(np.float64)
+        scaled = np.clip((batch - low) / (high - low) * 255, 0, 255)
+        return np.rint(scaled).astype(np.uint8).reshape(images.shape)
 
     @cached_property
     def _fills_bytes(self) -> bool:

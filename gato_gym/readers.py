@@ -20,7 +20,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from gato_gym.bounds import integer_range, number_bounds
+from gato_gym.bounds import integer_range, member_bounds, number_bounds
 from gato_gym.codecs import Digits, encode_uniform, mu_law
 from gato_gym.composite_codecs import compile_codec
 from gato_gym.parts import Part
@@ -65,6 +65,11 @@ class Reader:
     def space(self) -> gym.Space[Any]:
         """The part's own space."""
         return self.part.space
+
+    @cached_property
+    def bounds(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Least and greatest of each number of a member; see :func:`member_bounds`."""
+        return member_bounds(self.space)
 
     def fetch(self, observation: Any) -> Any:
         """The part, of one observation or of a batch of them.
@@ -142,9 +147,7 @@ class GridReader(Reader):
 
     def symbols(self, values: Any, rows: int) -> NDArray[np.uint8]:
         """uint8 ``[rows, H, W, planes]``."""
-        batch = self.part.array(values, rows).reshape(rows, -1)
-        low, high = (bound.ravel() for bound in integer_range(self.space))
-        inside = self.part.within(batch, low, high, discrete=True)
+        inside = self.part.numbers(values, rows, self.bounds, discrete=True)
         return inside.astype(np.uint8).reshape(rows, *self.size)
 
 
@@ -184,9 +187,9 @@ class DigitsReader(Reader):
             ValueError: If a member of a Discrete space is outside it. Boxes clip.
         """
         low, high = self._range
-        batch = self.part.array(values, rows).reshape(rows, -1).astype(np.int64)
         discrete = not isinstance(self.space, spaces.Box)
-        batch = np.clip(self.part.within(batch, low, high, discrete=discrete), low, high)
+        batch = self.part.numbers(values, rows, (low, high), discrete=discrete)
+        batch = np.clip(batch.astype(np.int64), low, high)
         return self.digits.encode(batch - low) + self.part.vocabulary.discrete.start
 
 
@@ -208,35 +211,29 @@ class ValueReader(Reader):
 
     @cached_property
     def _companded(self) -> NDArray[np.bool_]:
-        low, high = self._bounds
+        low, high = number_bounds(self.space)
         return (low < -1) | (high > 1)
 
-    @cached_property
-    def _bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return number_bounds(self.space)
-
-    def ids(self, values: Any, rows: int) -> NDArray[np.int64]:
+    def ids(self, values: Any, rows: int) -> NDArray[np.int32]:
         """Continuous ids ``[rows, N]``."""
-        batch = self.part.array(values, rows).reshape(rows, -1).astype(np.float64)
-        numbers = self.part.within(batch, *self._bounds, discrete=False)
-        numbers = np.where(self._companded, mu_law(numbers), numbers)
+        numbers = self.part.numbers(values, rows, self.bounds)
+        if self._companded.all():
+            numbers = mu_law(numbers)
+        elif self._companded.any():
+            numbers = np.where(self._companded, mu_law(numbers), numbers)
         bins = encode_uniform(numbers, len(self.part.vocabulary.continuous))
-        return bins.astype(np.int64) + self.part.vocabulary.continuous.start
+        bins += np.int32(self.part.vocabulary.continuous.start)
+        return bins
 
 
 @dataclass(frozen=True)
 class NumbersReader(Reader):
     """Numbers that stay numbers: a piece of the concatenated vector."""
 
-    def numbers(self, values: Any, rows: int) -> NDArray[np.float64]:
-        """The part of a batch as float64 ``[rows, N]``, row-major, without NaN."""
-        batch = self.part.array(values, rows).reshape(rows, -1).astype(np.float64)
+    def numbers(self, values: Any, rows: int) -> NDArray[Any]:
+        """The part of a batch as ``[rows, N]``, row-major, without NaN."""
         discrete = not isinstance(self.space, spaces.Box)
-        return self.part.within(batch, *self._bounds, discrete=discrete)
-
-    @cached_property
-    def _bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return number_bounds(self.space)
+        return self.part.numbers(values, rows, self.bounds, discrete=discrete)
 
     @cached_property
     def count(self) -> int:
@@ -246,7 +243,7 @@ class NumbersReader(Reader):
     @cached_property
     def scaling(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
         """Centre and half width ``[N]`` of the bounds, and which numbers are companded instead."""
-        low, high = self._bounds
+        low, high = number_bounds(self.space)
         companded = np.maximum(np.abs(low), np.abs(high)) > LARGEST_SCALED_BOUND
         low, high = np.where(companded, -1.0, low), np.where(companded, 1.0, high)
         half = (high - low) / 2

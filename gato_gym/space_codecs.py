@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 Ids = NDArray[np.int64]
+
+LARGEST_TABLE = 2**20
+"""Entries up to which a Box keeps a table of what its bins stand for."""
 
 
 class SpaceCodec(ABC):
@@ -101,22 +105,39 @@ class BoxCodec(SpaceCodec):
         self._ceiling = np.where(self._bounded, high, 1.0)
 
     def encode(self, members: Any, rows: int) -> Ids:
-        batch = self.part.array(members, rows).reshape(rows, self._low.size)
-        batch = self.part.within(batch, self._low, self._high, discrete=False)
+        batch = self.part.numbers(members, rows, (self._low, self._high))
         unit = np.where(self._bounded, self._fraction(batch) * 2 - 1, mu_law(batch))
         bins = encode_uniform(unit, len(self.vocabulary.continuous))
         return bins.astype(np.int64) + self.vocabulary.continuous.start
 
     def decode(self, ids: Ids) -> Any:
-        unit = decode_uniform(
-            ids - self.vocabulary.continuous.start, len(self.vocabulary.continuous)
-        )
+        bins = ids - self.vocabulary.continuous.start
+        if self._members is None:
+            members = self._members_of(bins)
+        else:
+            members = self._members[self._positions, bins]
+        return members.reshape(len(ids), *(self.space.shape or ()))
+
+    @cached_property
+    def _positions(self) -> Ids:
+        return np.arange(len(self.ranges))
+
+    @cached_property
+    def _members(self) -> NDArray[Any] | None:
+        """The number of every bin ``[A, bins]``; None where that is a lot."""
+        bins = len(self.vocabulary.continuous)
+        if bins * len(self.ranges) > LARGEST_TABLE:
+            return None
+        every = np.repeat(np.arange(bins)[:, None], len(self.ranges), axis=1)
+        return np.ascontiguousarray(self._members_of(every).T)
+
+    def _members_of(self, bins: Ids) -> NDArray[Any]:
+        """Numbers ``[B, A]`` of bins ``[B, A]``, of the space's dtype and within its bounds."""
+        unit = decode_uniform(bins, len(self.vocabulary.continuous))
         values = self._at((unit + 1) / 2)
         numbers = np.where(self._bounded, 0.0, inverse_mu_law(unit))
-        companded = self._cast(numbers)
-        members = np.where(self._bounded, values, companded)
-        members = np.clip(members, self._low, self._high)
-        return members.astype(self.space.dtype).reshape(len(ids), *(self.space.shape or ()))
+        members = np.where(self._bounded, values, self._cast(numbers))
+        return np.clip(members, self._low, self._high).astype(self.space.dtype)
 
     def member(self, batch: Any, row: int) -> Any:
         return batch[row, ...]
@@ -182,8 +203,8 @@ class IntegerCodec(SpaceCodec):
         self.continuous = np.zeros(len(self.ranges), np.bool_)
 
     def encode(self, members: Any, rows: int) -> Ids:
-        batch = self.part.array(members, rows).reshape(rows, self._low.size).astype(np.int64)
-        batch = self.part.within(batch, self._low, self._high, discrete=True)
+        bounds = (self._low, self._high)
+        batch = self.part.numbers(members, rows, bounds, discrete=True).astype(np.int64)
         return self._digits.encode(batch - self._low) + self.vocabulary.discrete.start
 
     def decode(self, ids: Ids) -> Any:

@@ -143,6 +143,8 @@ class Plan:
             self._centre, self._spread, self._companded = (
                 np.concatenate(part) for part in zip(*scalings, strict=True)
             )
+        self._any_companded = bool(self._companded.any())
+        self._single_scaling = self._centre.astype(np.float32), self._spread.astype(np.float32)
 
     def _compile_images(self) -> None:
         side = self.options.patch_size
@@ -211,12 +213,12 @@ class Plan:
             part = reader.fetch(observations)
             return reader.batch_of_one(part) if single else part
 
-        ids = [reader.ids(fetch(reader), rows) for reader in self._ids]
+        ids: list[NDArray[Any]] = [reader.ids(fetch(reader), rows) for reader in self._ids]
         if self._has_separator:
-            ids.append(np.full((rows, 1), self.vocabulary.separator, np.int64))
+            ids.append(np.full((rows, 1), self.vocabulary.separator, np.int32))
         return TokenizedBatch(
             text=self._encode_text([r.strings(fetch(r), rows) for r in self._texts], rows),
-            ids=np.concatenate([np.zeros((rows, 0), np.int64), *ids], axis=1).astype(np.int32),
+            ids=_side_by_side(ids, rows),
             vectors=self._encode_vector([r.numbers(fetch(r), rows) for r in self._numbers], rows),
             images=self._encode_images([r.patches(fetch(r), rows) for r in self._images], rows),
             grids=self._stack_grids([r.symbols(fetch(r), rows) for r in self._grids], rows),
@@ -233,16 +235,21 @@ class Plan:
             for row in zip(*texts, strict=True)
         )
 
-    def _encode_vector(self, parts: list[NDArray[np.float64]], rows: int) -> NDArray[np.float32]:
+    def _encode_vector(self, parts: list[NDArray[Any]], rows: int) -> NDArray[np.float32]:
         size = self.options.vector_size
         vectors = np.zeros((rows, self._num_vectors * size), np.float32)
         if parts:
-            numbers = np.concatenate(parts, axis=1)
+            numbers = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+            single = numbers.dtype in (np.float32, np.float16)
+            centre, spread = self._single_scaling if single else (self._centre, self._spread)
+            scaled = vectors[:, : self.vector_length]
             with np.errstate(over="ignore"):
-                scaled = (numbers - self._centre) / self._spread
-            if self._companded.any():
+                np.subtract(numbers, centre, out=scaled, casting="unsafe")
+            np.divide(scaled, spread, out=scaled, casting="unsafe")
+            if self._any_companded:
                 scaled[:, self._companded] = mu_law(numbers[:, self._companded])
-            vectors[:, : self.vector_length] = np.clip(scaled, -VECTOR_LIMIT, VECTOR_LIMIT)
+            np.minimum(scaled, VECTOR_LIMIT, out=scaled)
+            np.maximum(scaled, -VECTOR_LIMIT, out=scaled)
         return vectors.reshape(rows, self._num_vectors, size)
 
     def _encode_images(self, parts: list[NDArray[np.uint8]], rows: int) -> NDArray[np.uint8]:
@@ -266,7 +273,7 @@ class Plan:
         """
         rows = len(self._rows_from.fetch(observations))
         parts = [reader.numbers(reader.fetch(observations), rows) for reader in self._numbers]
-        return np.concatenate([np.zeros((rows, 0)), *parts], axis=1)
+        return np.concatenate([np.zeros((rows, 0)), *parts], axis=1, dtype=np.float64)
 
     def encode_action(self, action: Any) -> NDArray[np.int32]:
         """Ids int32 ``[A]`` of one member of the action space; see `encode_actions`."""
@@ -352,6 +359,13 @@ class Plan:
 
     def __str__(self) -> str:
         return field_table(self.fields)
+
+
+def _side_by_side(parts: list[NDArray[Any]], rows: int) -> NDArray[np.int32]:
+    """Ids of all parts: int32 ``[rows, I]``."""
+    if not parts:
+        return np.zeros((rows, 0), np.int32)
+    return np.concatenate(parts, axis=1, dtype=np.int32, casting="unsafe")
 
 
 def compile_plan(

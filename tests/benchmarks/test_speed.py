@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.speed import compare, predicting, tokenising
+from benchmarks.speed import compare, copying, predicting, stepping, tokenising
 
 
 def test_ratio_is_of_work_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +31,16 @@ def test_tokenising_a_batch_of_vectors_is_faster_than_its_rows() -> None:
     ratios = {each.name: each.ratio for each in tokenising(seconds=0.01, rows=16)}
     assert len(ratios) == 4
     assert ratios["tokenise 39 numbers, lean"] > 2.0
+
+
+def test_wrapped_and_bare_environments_step_side_by_side() -> None:
+    found = {each.name: each for each in stepping(seconds=0.01, num_envs=2)}
+    assert "step 2 of CartPole-v1" in found
+    assert all(each.slow_rate > 0 and each.fast_rate > 0 for each in found.values())
+
+
+def test_encoding_is_compared_with_a_copy_of_the_same_numbers() -> None:
+    assert [each.slow for each in copying(seconds=0.01, rows=4, numbers=8)] == ["numpy.copyto"] * 2
 
 
 def test_the_cache_is_faster_than_recomputing_a_batch() -> None:
