@@ -11,8 +11,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import gymnasium as gym
@@ -99,6 +100,9 @@ class Reader:
 class TextReader(Reader):
     """Strings."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TextReader, (self.part,)  # without the cache, which does not pickle
+
     def strings(self, values: Any, rows: int) -> list[str]:
         """The strings of a batch, one a row.
 
@@ -118,9 +122,13 @@ class TextReader(Reader):
     def batch_of_one(self, part: Any) -> Any:
         return (str(part),)
 
+    @cached_property
+    def _is_member(self) -> Callable[[str], bool]:
+        return lru_cache(maxsize=4096)(self.space.contains)
+
     def _refuse_foreign(self, texts: list[str], space: spaces.Text) -> None:
         """Count strings outside a Text space, which are read all the same unless refused."""
-        foreign = [row for row, text in enumerate(texts) if not space.contains(text)]
+        foreign = [row for row, text in enumerate(texts) if not self._is_member(text)]
         if not foreign:
             return
         self.part.outside[self.path] += len(foreign)
