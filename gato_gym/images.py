@@ -1,7 +1,7 @@
 """Images as square patches, and where in its image each patch lies.
 
 * :func:`patch_grid` -- how many patches an image becomes.
-* :func:`patchify` -- images to patches in raster order.
+* :func:`patchify`, :func:`join_patches` -- images to patches in raster order, and back.
 * :func:`patch_intervals` -- a patch's rows and columns in 128ths of its image.
 """
 
@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["POSITION_BUCKETS", "patch_grid", "patch_intervals", "patchify"]
+__all__ = ["POSITION_BUCKETS", "join_patches", "patch_grid", "patch_intervals", "patchify"]
 
 POSITION_BUCKETS = 128
 """How finely a patch's place in its image is told apart, along rows and along columns."""
@@ -79,6 +79,30 @@ def _stretches(length: int, side: int) -> list[tuple[int, int, int]]:
     whole, left = divmod(length, side)
     found = [(0, whole, side)] if whole else []
     return [*found, (whole, whole + 1, left)] if left else found
+
+
+def join_patches(
+    patches: NDArray[np.uint8], *, rows: int, height: int, width: int, fit: str = "pad"
+) -> NDArray[np.uint8]:
+    """The images that patches were cut from; resized ones are resized back, roughly.
+
+    Args:
+        patches: uint8 ``[B, M, P, P, C]``, as :func:`patchify` gives them.
+        rows: Rows of patches.
+        height: H.
+        width: W.
+        fit: As in :func:`patchify`.
+
+    Returns:
+        uint8 ``[B, H, W, C]``.
+    """
+    batch, count, side, _, channels = patches.shape
+    columns = count // rows
+    cut = patches.reshape(batch, rows, columns, side, side, channels).transpose(0, 1, 3, 2, 4, 5)
+    whole = cut.reshape(batch, rows * side, columns * side, channels)
+    if fit == "resize" and whole.shape[1:3] != (height, width):
+        return _resize(whole, height, width)
+    return np.ascontiguousarray(whole[:, :height, :width])
 
 
 def patch_intervals(rows: int, columns: int) -> NDArray[np.int32]:

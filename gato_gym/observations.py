@@ -2,12 +2,13 @@
 
 * :func:`find_readers` -- the readers of a space, in lexicographic order of their paths.
 * :func:`all_paths`, :func:`first_leaf` -- the parts of a space.
+* :func:`assemble` -- an observation of its parts.
 * :func:`check_paths` -- whether options name paths that exist and fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import singledispatch
 from typing import Any
@@ -31,7 +32,7 @@ from gato_gym.readers import (
     is_text_space,
 )
 
-__all__ = ["all_paths", "check_paths", "find_readers", "first_leaf"]
+__all__ = ["all_paths", "assemble", "check_paths", "find_readers", "first_leaf"]
 
 
 def _is_small_integer(space: spaces.Box, base: int) -> bool:
@@ -146,6 +147,28 @@ def first_leaf(space: gym.Space[Any], keys: tuple[Any, ...] = ()) -> tuple[Any, 
         return keys
     found = (first_leaf(child, (*keys, key)) for key, child in children)
     return next((leaf for leaf in found if leaf is not None), None)
+
+
+def assemble(space: gym.Space[Any], parts: Mapping[tuple[Any, ...], Any]) -> Any:
+    """An observation of its parts.
+
+    Args:
+        space: The observation space.
+        parts: Members by their keys. Missing ones are left out of a Dict, and None in a Tuple.
+    """
+    return _assemble(space, parts, ())
+
+
+def _assemble(
+    space: gym.Space[Any], parts: Mapping[tuple[Any, ...], Any], keys: tuple[Any, ...]
+) -> Any:
+    children = _children(space)
+    if children is None:
+        return parts.get(keys)
+    made = {key: _assemble(child, parts, (*keys, key)) for key, child in children}
+    if isinstance(space, spaces.Tuple):
+        return tuple(made.values())
+    return {key: member for key, member in made.items() if member is not None}
 
 
 def check_paths(space: gym.Space[Any], options: PlanOptions, readers: Sequence[Reader]) -> None:

@@ -99,12 +99,13 @@ class ImageReader(Reader):
     """Images: [height, width] or with channels, first or last; with a first axis over frames."""
 
     @cached_property
-    def _frame_shape(self) -> tuple[int, ...]:
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of one frame, as the space has it."""
         return frame_shape(self.part)
 
     @property
     def _has_frames(self) -> bool:
-        return len(self._frame_shape) < len(self.space.shape or ())
+        return len(self.frame_shape) < len(self.space.shape or ())
 
     @property
     def frames(self) -> int:
@@ -115,7 +116,7 @@ class ImageReader(Reader):
     @cached_property
     def size(self) -> tuple[int, int, int]:
         """Height, width and channels of a frame."""
-        return _size(self._frame_shape)
+        return _size(self.frame_shape)
 
     @cached_property
     def patch_rows_columns(self) -> tuple[int, int]:
@@ -138,10 +139,10 @@ class ImageReader(Reader):
         """uint8 ``[rows, M, P, P, C]``: frame by frame, patches in raster order."""
         pixels = self._as_bytes(self.part.array(values, rows))
         if self._has_frames:
-            pixels = pixels[:, -self.frames :].reshape(rows * self.frames, *self._frame_shape)
+            pixels = pixels[:, -self.frames :].reshape(rows * self.frames, *self.frame_shape)
         if pixels.ndim == 3:
             pixels = pixels[..., None]
-        elif is_channels_first(self._frame_shape):
+        elif is_channels_first(self.frame_shape):
             pixels = np.moveaxis(pixels, 1, -1)
         options = self.part.options
         patches = patchify(pixels, patch_size=options.patch_size, fit=options.image_fit)
@@ -149,20 +150,28 @@ class ImageReader(Reader):
 
     def _as_bytes(self, images: NDArray[Any]) -> NDArray[np.uint8]:
         """Pixels as uint8: as they are, or their bounds scaled to [0, 255]."""
-        if self.space.dtype == np.uint8 and self._fills_bytes:
+        if self.keeps_bytes:
             return images.astype(np.uint8, copy=False)
         low, high = (bound.ravel() for bound in self._bounds)
         batch = self.part.numbers(images, len(images), (low, high)).astype(np.float64)
         scaled = np.clip((batch - low) / (high - low) * 255, 0, 255)
         return np.rint(scaled).astype(np.uint8).reshape(images.shape)
 
+    def from_bytes(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Numbers of the space's bounds that bytes of its shape stand for."""
+        low, high = self._bounds
+        return low + pixels / 255.0 * (high - low)
+
     @cached_property
-    def _fills_bytes(self) -> bool:
-        """Whether uint8 pixels are what they are: all but those of an image named by the options
-        whose bounds are narrower."""
+    def keeps_bytes(self) -> bool:
+        """Whether pixels are the space's own bytes.
+
+        They are but where the options name it an image, and its bounds are narrower.
+        """
         low, high = self._bounds
         named = self.path in self.part.options.images
-        return not named or bool((low == 0).all() and (high == 255).all())
+        fills = bool((low == 0).all() and (high == 255).all())
+        return self.space.dtype == np.uint8 and (fills or not named)
 
     @cached_property
     def _bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -218,17 +218,18 @@ class ValueReader(Reader):
         return self.part.vocabulary.continuous
 
     @cached_property
-    def _companded(self) -> NDArray[np.bool_]:
+    def companded(self) -> NDArray[np.bool_]:
+        """Which numbers are companded: bool ``[N]``."""
         low, high = number_bounds(self.space)
         return (low < -1) | (high > 1)
 
     def ids(self, values: Any, rows: int) -> NDArray[np.int32]:
         """Continuous ids ``[rows, N]``."""
         numbers = self.part.numbers(values, rows, self.bounds)
-        if self._companded.all():
+        if self.companded.all():
             numbers = mu_law(numbers)
-        elif self._companded.any():
-            numbers = np.where(self._companded, mu_law(numbers), numbers)
+        elif self.companded.any():
+            numbers = np.where(self.companded, mu_law(numbers), numbers)
         bins = encode_uniform(numbers, len(self.part.vocabulary.continuous))
         bins += np.int32(self.part.vocabulary.continuous.start)
         return bins

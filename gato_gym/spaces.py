@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -27,21 +28,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gato_gym.arrangement import Single, arrange
-from gato_gym.codecs import mu_law
 from gato_gym.composite_codecs import compile_codec
-from gato_gym.observations import check_paths, find_readers, first_leaf
+from gato_gym.observations import assemble, check_paths, find_readers, first_leaf
 from gato_gym.options import PlanOptions
 from gato_gym.parts import Part
 from gato_gym.photographs import ImageReader
 from gato_gym.readers import GridReader, NumbersReader, Reader, TextReader
+from gato_gym.restoring import restore
+from gato_gym.scaling import VectorScaling
 from gato_gym.text import TextTokenizer, default_tokenizer
 from gato_gym.tokenized import Field, TokenizedBatch, TokenizedStep, field_table
 from gato_gym.vocabulary import Vocabulary
 
 __all__ = ["Field", "Plan", "PlanOptions", "TokenizedBatch", "TokenizedStep", "compile_plan"]
-
-VECTOR_LIMIT = 10.0
-"""Numbers of a vector patch are clipped to this magnitude."""
 
 
 class Plan:
@@ -104,7 +103,8 @@ class Plan:
         self._singles = [reader for reader in readers if isinstance(reader, Single)]
         self._grids = [reader for reader in self._singles if isinstance(reader, GridReader)]
         self._ids = [reader for reader in self._singles if not isinstance(reader, GridReader)]
-        self._compile_vector()
+        self._scaling = VectorScaling(self._numbers, options)
+        self.vector_length, self._num_vectors = self._scaling.length, self._scaling.num_patches
         self._compile_images()
         self._compile_body()
         self._compile_actions()
@@ -125,26 +125,6 @@ class Plan:
                 f"{len(self.vocabulary.text)}, the text ids of the vocabulary"
             )
         return self._tokenizer
-
-    def _compile_vector(self) -> None:
-        self.vector_length = sum(reader.count for reader in self._numbers)
-        self._num_vectors = -(-self.vector_length // self.options.vector_size)
-        mean, std = self.options.vector_mean, self.options.vector_std
-        if self.options.layout == "lean" and mean and len(mean) != self.vector_length:
-            raise ValueError(
-                f"PlanOptions.vector_mean has {len(mean)} numbers: expected {self.vector_length}, "
-                f"one for each number of {[reader.path for reader in self._numbers]}"
-            )
-        if mean or not self._numbers:
-            self._centre, self._spread = np.array(mean), np.array(std)
-            self._companded = np.zeros(len(mean), np.bool_)
-        else:
-            scalings = [reader.scaling for reader in self._numbers]
-            self._centre, self._spread, self._companded = (
-                np.concatenate(part) for part in zip(*scalings, strict=True)
-            )
-        self._any_companded = bool(self._companded.any())
-        self._single_scaling = self._centre.astype(np.float32), self._spread.astype(np.float32)
 
     def _compile_images(self) -> None:
         side = self.options.patch_size
@@ -219,7 +199,7 @@ class Plan:
         return TokenizedBatch(
             text=self._encode_text([r.strings(fetch(r), rows) for r in self._texts], rows),
             ids=_side_by_side(ids, rows),
-            vectors=self._encode_vector([r.numbers(fetch(r), rows) for r in self._numbers], rows),
+            vectors=self._scaling.scale([r.numbers(fetch(r), rows) for r in self._numbers], rows),
             images=self._encode_images([r.patches(fetch(r), rows) for r in self._images], rows),
             grids=self._stack_grids([r.symbols(fetch(r), rows) for r in self._grids], rows),
         )
@@ -234,23 +214,6 @@ class Plan:
             np.concatenate([encode(text) for text in row]) + np.int32(start)
             for row in zip(*texts, strict=True)
         )
-
-    def _encode_vector(self, parts: list[NDArray[Any]], rows: int) -> NDArray[np.float32]:
-        size = self.options.vector_size
-        vectors = np.zeros((rows, self._num_vectors * size), np.float32)
-        if parts:
-            numbers = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-            single = numbers.dtype in (np.float32, np.float16)
-            centre, spread = self._single_scaling if single else (self._centre, self._spread)
-            scaled = vectors[:, : self.vector_length]
-            with np.errstate(over="ignore"):
-                np.subtract(numbers, centre, out=scaled, casting="unsafe")
-            np.divide(scaled, spread, out=scaled, casting="unsafe")
-            if self._any_companded:
-                scaled[:, self._companded] = mu_law(numbers[:, self._companded])
-            np.minimum(scaled, VECTOR_LIMIT, out=scaled)
-            np.maximum(scaled, -VECTOR_LIMIT, out=scaled)
-        return vectors.reshape(rows, self._num_vectors, size)
 
     def _encode_images(self, parts: list[NDArray[np.uint8]], rows: int) -> NDArray[np.uint8]:
         channels = self.image_shape[2]
@@ -274,6 +237,42 @@ class Plan:
         rows = len(self._rows_from.fetch(observations))
         parts = [reader.numbers(reader.fetch(observations), rows) for reader in self._numbers]
         return np.concatenate([np.zeros((rows, 0)), *parts], axis=1, dtype=np.float64)
+
+    def decode_observation(self, step: TokenizedStep) -> Any:
+        """The observation that an encoded one stands for.
+
+        Discrete values, text, pixels and integers of fewer values than bins come back as they were;
+        a binned number within half a bin; a vector's to float32. Of a stack the newest frame stands
+        for all. Parts that the options skip are left out of their Dict, and None in their Tuple.
+
+        Args:
+            step: What `encode` returned.
+
+        Returns:
+            A member of the observation space, but for parts that are skipped.
+
+        Raises:
+            ValueError: The observation has several texts, whose tokens do not tell where each ends.
+        """
+        found: dict[tuple[Any, ...], Any] = {}
+        if len(self._texts) > 1:
+            paths = [reader.path for reader in self._texts]
+            raise ValueError(f"tokens do not tell the texts {paths} apart: expected one text")
+        for text in self._texts:
+            ids = step.text - np.int32(self.vocabulary.text.start)
+            found[text.part.keys] = self.tokenizer.decode(ids.tolist())
+        groups: tuple[tuple[Sequence[Reader], Sequence[int], NDArray[Any]], ...] = (
+            (self._ids, [reader.width for reader in self._ids], step.ids),
+            (self._numbers, [r.count for r in self._numbers], self._scaling.unscale(step.vectors)),
+            (self._images, [reader.num_patches for reader in self._images], step.images),
+        )
+        for readers, counts, content in groups:
+            stops = np.cumsum([0, *counts]).tolist()
+            for reader, first, stop in zip(readers, stops, stops[1:], strict=False):
+                found[reader.part.keys] = restore(reader, content[first:stop])
+        for grid, symbols in zip(self._grids, step.grids, strict=True):
+            found[grid.part.keys] = restore(grid, symbols)
+        return assemble(self.observation_space, found)
 
     def encode_action(self, action: Any) -> NDArray[np.int32]:
         """Ids int32 ``[A]`` of one member of the action space; see `encode_actions`."""

@@ -337,3 +337,38 @@ def test_a_nan_is_read_as_the_number_chosen():
 def test_an_observation_without_parts_is_refused():
     with pytest.raises(ValueError, match="has no parts"):
         lean(spaces.Dict(a=spaces.Dict()))
+
+
+@pytest.mark.parametrize("layout", ["paper", "lean"])
+def test_observations_come_back_by_hand(layout):
+    rng = np.random.default_rng(0)
+    space = spaces.Dict(
+        camera=spaces.Box(0, 255, (3, 20, 17), np.uint8),
+        depth=spaces.Box(-1, 3, (8, 8)),
+        grid=spaces.Box(0, 9, (5, 5, 2), np.uint8),
+        word=spaces.Text(9, charset="ab "),
+        pair=spaces.Tuple([spaces.Discrete(3, start=4), spaces.MultiBinary(2)]),
+        time=spaces.Discrete(7),
+    )
+    space.seed(1)
+    member = space.sample() | {"depth": rng.uniform(-1, 3, (8, 8)).astype(np.float32)}
+    options = PlanOptions(layout=layout, grids=("grid",), images=("depth",), skip=("time",))
+    plan = compile_plan(space, ACTION, options)
+    back = plan.decode_observation(plan.encode(member))
+    assert "time" not in back
+    assert space.contains(back | {"time": np.int64(0)})
+    for name in ("camera", "grid", "word"):
+        assert np.array_equal(back[name], member[name])
+    assert back["pair"][0] == member["pair"][0]
+    assert np.array_equal(back["pair"][1], member["pair"][1])
+    assert np.abs(back["depth"] - member["depth"]).max() <= 4 / 255 / 2 + 1e-6
+
+
+def test_the_newest_frame_stands_for_its_stack():
+    frames = np.random.default_rng(0).integers(0, 256, (4, 32, 16), np.uint8)
+    plan = lean(spaces.Box(0, 255, (4, 32, 16), np.uint8), stacks=("",))
+    back = plan.decode_observation(plan.encode(frames))
+    assert (back == frames[-1]).all()
+    all_frames = spaces.Box(0, 255, (4, 32, 16, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 32, 16, 3), np.uint8)
+    assert (lean(all_frames).decode_observation(lean(all_frames).encode(frames)) == frames).all()

@@ -1,0 +1,83 @@
+"""The concatenated vector of the lean layout: numbers to vector patches, and back.
+
+* :class:`VectorScaling` -- centre, spread and companding of each number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gato_gym.codecs import inverse_mu_law, mu_law
+from gato_gym.options import PlanOptions
+from gato_gym.readers import NumbersReader
+
+__all__ = ["VECTOR_LIMIT", "VectorScaling"]
+
+VECTOR_LIMIT = 10.0
+"""Numbers of a vector patch are clipped to this magnitude."""
+
+
+class VectorScaling:
+    """How the numbers of all parts become one vector, cut into patches.
+
+    Args:
+        readers: Readers of the parts, in order.
+        options: The plan's options: ``vector_size``, ``vector_mean``, ``vector_std``.
+
+    Attributes:
+        length: N, numbers of the vector, padding left out.
+        num_patches: V.
+
+    Raises:
+        ValueError: The options' mean is of another length.
+    """
+
+    def __init__(self, readers: Sequence[NumbersReader], options: PlanOptions) -> None:
+        self.length = sum(reader.count for reader in readers)
+        self.size = options.vector_size
+        self.num_patches = -(-self.length // self.size)
+        mean, std = options.vector_mean, options.vector_std
+        if options.layout == "lean" and mean and len(mean) != self.length:
+            raise ValueError(
+                f"PlanOptions.vector_mean has {len(mean)} numbers: expected {self.length}, "
+                f"one for each number of {[reader.path for reader in readers]}"
+            )
+        if mean or not readers:
+            self._centre, self._spread = np.array(mean), np.array(std)
+            self._companded = np.zeros(len(mean), np.bool_)
+        else:
+            scalings = [reader.scaling for reader in readers]
+            self._centre, self._spread, self._companded = (
+                np.concatenate(part) for part in zip(*scalings, strict=True)
+            )
+        self._any_companded = bool(self._companded.any())
+        self._single = self._centre.astype(np.float32), self._spread.astype(np.float32)
+
+    def scale(self, parts: Sequence[NDArray[Any]], rows: int) -> NDArray[np.float32]:
+        """Vector patches float32 ``[rows, V, size]`` of the parts' numbers ``[rows, n]``."""
+        vectors = np.zeros((rows, self.num_patches * self.size), np.float32)
+        if parts:
+            numbers = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+            single = numbers.dtype in (np.float32, np.float16)
+            centre, spread = self._single if single else (self._centre, self._spread)
+            scaled = vectors[:, : self.length]
+            with np.errstate(over="ignore"):
+                np.subtract(numbers, centre, out=scaled, casting="unsafe")
+            np.divide(scaled, spread, out=scaled, casting="unsafe")
+            if self._any_companded:
+                scaled[:, self._companded] = mu_law(numbers[:, self._companded])
+            np.minimum(scaled, VECTOR_LIMIT, out=scaled)
+            np.maximum(scaled, -VECTOR_LIMIT, out=scaled)
+        return vectors.reshape(rows, self.num_patches, self.size)
+
+    def unscale(self, patches: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Numbers float64 ``[N]`` that vector patches ``[V, size]`` stand for."""
+        scaled = patches.ravel()[: self.length].astype(np.float64)
+        if not self.length:
+            return scaled
+        numbers = scaled * self._spread + self._centre
+        return np.where(self._companded, inverse_mu_law(scaled), numbers)
