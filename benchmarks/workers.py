@@ -11,14 +11,13 @@ number of workers.
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import queue
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +25,7 @@ import gymnasium as gym
 
 from benchmarks.protocol import BenchmarkError, EpisodeKey, EpisodeResult
 from benchmarks.rollout import make_rows, play
+from policies.threads import one_thread
 
 MAX_ROWS = 32
 """Environments of one task played at a time, when ``--num-envs`` is not given: as many as the
@@ -118,7 +118,7 @@ def play_units(
     """
     workers = min(workers, len(units))
     if workers <= 1:
-        with _one_thread():
+        with one_thread():
             player = _Player(choice)
             for unit in units:
                 yield from player.play(unit, lambda: False)
@@ -133,7 +133,7 @@ def play_units(
         context.Process(target=_work, args=(choice, todo, done, stop, os.getpid()), daemon=True)
         for _ in range(workers)
     ]
-    with _one_thread():  # what a child's environment variables say, its libraries read at import
+    with one_thread():  # what a child's environment variables say, its libraries read at import
         for process in processes:
             process.start()
     try:
@@ -240,19 +240,3 @@ def _collect(processes: Sequence[Any], done: Any) -> Generator[EpisodeResult]:
             raise (BenchmarkError if message.asked_wrongly else WorkerError)(message.message)
         else:
             yield message
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Ask numerical libraries imported from now on, here or in a child, for one thread."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -21,6 +21,7 @@ import torch
 
 from gato_gym import list_tasks
 from policies.configuration import NetworkConfig
+from policies.threads import ONE_THREAD
 from policies.training.export import export
 from policies.training.loop import TrainConfig, train
 from policies.training.optimiser import OptimiserConfig
@@ -100,7 +101,7 @@ def train_in_parallel(args: argparse.Namespace) -> None:
         "--only-train", "--steps", str(args.steps), "--shards", str(args.shards),
         "--work", str(args.work),
     ]  # fmt: skip
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    subprocess.run(command, check=True, env={**os.environ, **ONE_THREAD})
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ import numpy as np
 
 from gato_gym.episodes import Episode, minari_metadata, new_minari
 from gato_gym.tasks import Task, get_task
+from policies.threads import one_thread
 from policies.training.recording import Recorder, RecordSettings
 
 FORMAT = 1
@@ -282,7 +283,7 @@ class Workers:
         self._idle: list[Connection] = []
         self._busy: dict[Connection, Job] = {}
         self._processes = []
-        with _one_thread_each():
+        with one_thread():
             for _ in range(count):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(theirs, settings), daemon=True)
@@ -353,18 +354,3 @@ def _work(connection: Connection, settings: CollectSettings) -> None:
             connection.send((None, runner.run(job)))
         except Exception:  # reported by the parent, whatever it is
             connection.send((traceback.format_exc(), None))
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
