@@ -27,15 +27,15 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gato_gym.arrangement import Single, arrange
-from gato_gym.composite_codecs import compile_codec
-from gato_gym.observations import assemble, check_paths, find_readers, first_leaf
 from gato_gym.options import PlanOptions
-from gato_gym.parts import Part
-from gato_gym.photographs import ImageReader
-from gato_gym.readers import GridReader, NumbersReader, Reader, TextReader
-from gato_gym.restoring import restore
-from gato_gym.scaling import VectorScaling
+from gato_gym.plans.arrangement import Single, arrange
+from gato_gym.plans.composite_codecs import compile_codec
+from gato_gym.plans.observations import assemble, check_paths, find_readers, first_leaf
+from gato_gym.plans.parts import Part
+from gato_gym.plans.photographs import ImageReader
+from gato_gym.plans.readers import GridReader, NumbersReader, Reader, TextReader
+from gato_gym.plans.restoring import restore
+from gato_gym.plans.scaling import VectorScaling
 from gato_gym.text import TextTokenizer, default_tokenizer
 from gato_gym.tokenized import Field, TokenizedBatch, TokenizedStep, field_table
 from gato_gym.vocabulary import Vocabulary

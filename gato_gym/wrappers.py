@@ -21,7 +21,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from gato_gym.options import PlanOptions
-from gato_gym.scaling import VECTOR_LIMIT
+from gato_gym.plans.scaling import VECTOR_LIMIT
 from gato_gym.spaces import Plan, TokenizedBatch, compile_plan
 
 __all__ = [

@@ -16,8 +16,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.images import patch_grid, patch_intervals, patchify
-from gato_gym.parts import Part
-from gato_gym.readers import Reader
+from gato_gym.plans.parts import Part
+from gato_gym.plans.readers import Reader
 
 __all__ = ["ImageReader", "frame_shape", "is_channels_first", "is_photograph"]
 

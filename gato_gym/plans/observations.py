@@ -17,11 +17,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from gato_gym.composite_codecs import unsupported_hint
 from gato_gym.options import PlanOptions
-from gato_gym.parts import Part
-from gato_gym.photographs import ImageReader, is_photograph
-from gato_gym.readers import (
+from gato_gym.plans.composite_codecs import unsupported_hint
+from gato_gym.plans.parts import Part
+from gato_gym.plans.photographs import ImageReader, is_photograph
+from gato_gym.plans.readers import (
     CodecReader,
     DigitsReader,
     GridReader,

@@ -2,7 +2,7 @@
 
 * :class:`Reader` -- one part, and how to fetch it from an observation.
 * :class:`TextReader`, :class:`GridReader` -- strings and symbols; images are in
-  :mod:`gato_gym.photographs`.
+  :mod:`gato_gym.plans.photographs`.
 * :class:`DigitsReader`, :class:`ValueReader`, :class:`NumbersReader` -- numbers as discrete ids, as
   continuous ids, and as they are.
 * :class:`CodecReader` -- a Sequence or a OneOf, as the ids of its codec.
@@ -21,11 +21,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from gato_gym.bounds import integer_range, member_bounds, number_bounds
 from gato_gym.codecs import Digits, encode_uniform, mu_law
-from gato_gym.composite_codecs import compile_codec
-from gato_gym.parts import Part
-from gato_gym.space_codecs import SpaceCodec
+from gato_gym.plans.bounds import integer_range, member_bounds, number_bounds
+from gato_gym.plans.composite_codecs import compile_codec
+from gato_gym.plans.parts import Part
+from gato_gym.plans.space_codecs import SpaceCodec
 
 __all__ = [
     "CodecReader",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gato_gym.readers import CodecReader, DigitsReader, GridReader, ValueReader
+from gato_gym.plans.readers import CodecReader, DigitsReader, GridReader, ValueReader
 
 __all__ = ["Arrangement", "Single", "arrange"]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gato_gym.codecs import inverse_mu_law, mu_law
 from gato_gym.options import PlanOptions
-from gato_gym.readers import NumbersReader
+from gato_gym.plans.readers import NumbersReader
 
 __all__ = ["VECTOR_LIMIT", "VectorScaling"]
 

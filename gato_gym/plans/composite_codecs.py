@@ -16,8 +16,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from gato_gym.parts import Part
-from gato_gym.space_codecs import (
+from gato_gym.plans.parts import Part
+from gato_gym.plans.space_codecs import (
     BoxCodec,
     Ids,
     IntegerBoxCodec,

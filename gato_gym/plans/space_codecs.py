@@ -3,7 +3,7 @@
 * :class:`SpaceCodec` -- what every codec offers: legal ids, encode, decode.
 * :class:`BoxCodec`, :class:`IntegerBoxCodec`, :class:`IntegerCodec`, :class:`TextCodec`.
 
-Spaces made of spaces are in :mod:`gato_gym.composite_codecs`.
+Spaces made of spaces are in :mod:`gato_gym.plans.composite_codecs`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from gato_gym.bounds import integer_range, number_bounds
 from gato_gym.codecs import Digits, decode_uniform, encode_uniform, inverse_mu_law, mu_law
-from gato_gym.parts import Part
+from gato_gym.plans.bounds import integer_range, number_bounds
+from gato_gym.plans.parts import Part
 from gato_gym.vocabulary import Vocabulary
 
 __all__ = [
