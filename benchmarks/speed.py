@@ -4,6 +4,7 @@
 * :func:`compare` -- times them in turn.
 * :func:`tokenising` -- a batch of observations at once against one by one, and against a copy.
 * :func:`stepping` -- environments in token space against bare ones.
+* :func:`importing` -- the import of the package against Gymnasium's.
 * :func:`predicting` -- the cache against computing the whole window for each action token.
 
 Absolute rates depend on the machine; ratios of alternating runs hardly do.
@@ -15,6 +16,7 @@ import argparse
 import functools
 import itertools
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -178,6 +180,25 @@ def copying(*, seconds: float, rows: int = 256, numbers: int = 4096) -> Iterator
         )
 
 
+def importing() -> Iterator[Comparison]:
+    """Imports a second of this package, in a fresh process each, against Gymnasium's alone.
+
+    What the import costs beyond Gymnasium's is ``1 / fast_rate - 1 / slow_rate`` seconds.
+    """
+
+    def fresh(module: str) -> Callable[[], object]:
+        return functools.partial(subprocess.run, [sys.executable, "-c", f"import {module}"])
+
+    yield compare(
+        "import in a fresh process",
+        ("gymnasium", fresh("gymnasium")),
+        ("gato_gym", fresh("gato_gym")),
+        items=1,
+        seconds=0.0,
+        rounds=9,
+    )
+
+
 STEPPED = {
     "CartPole-v1": "gymnasium",
     "HalfCheetah-v5": "mujoco",
@@ -286,12 +307,16 @@ def _table(comparisons: Sequence[Comparison]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for each in comparisons:
         table.add_row(each.name, style="bold")
-        table.add_row(f"  {each.slow}", f"{each.slow_rate:,.0f}")
+        table.add_row(f"  {each.slow}", _rate_in_words(each.slow_rate))
         digits = 1 if each.ratio > 2 else 3
         rounds = f"{each.low:.{digits}f} to {each.high:.{digits}f}"
         ratio = f"{each.ratio:.{digits}f}"
-        table.add_row(f"  {each.fast}", f"{each.fast_rate:,.0f}", ratio, rounds)
+        table.add_row(f"  {each.fast}", _rate_in_words(each.fast_rate), ratio, rounds)
     return table
+
+
+def _rate_in_words(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.2f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -305,6 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.what != "predict":
         for measure in (stepping, copying, tokenising):
             found += measure(seconds=options.seconds)
+        found += importing()
     if options.what != "tokenise":
         found += predicting(seconds=options.seconds)
     Console().print(_table(found))

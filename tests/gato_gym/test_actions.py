@@ -313,3 +313,18 @@ def test_actions_do_not_depend_on_the_layout():
     tokens = np.array([C + 3, C + 500, C + 1000])
     paper = plan_for(space, options=PlanOptions(layout="paper"))
     assert (paper.decode(tokens) == plan_for(space).decode(tokens)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.int8, np.uint8])
+def test_the_extremes_of_integers(dtype):
+    info = np.iinfo(dtype)
+    space = spaces.Box(info.min, info.max, (2,), dtype)
+    plan = plan_for(space)
+    extremes = np.array([info.min, info.max], dtype)
+    ids = plan.encode_action(extremes)
+    assert (ids - C).tolist() == [0, 1023]
+    decoded = plan.decode(ids)
+    assert space.contains(decoded)
+    half_bin = (int(info.max) - int(info.min)) / 2048
+    for got, wanted in zip(decoded.tolist(), extremes.tolist(), strict=True):
+        assert abs(got - wanted) <= half_bin * 1.0001 + 0.5

@@ -124,3 +124,20 @@ def test_digits_round_trip(pairs, base):
     assert (spelt >= 0).all()
     assert (spelt < digits.ranges).all()
     assert digits.decode(spelt).tolist() == [numbers]
+
+
+@pytest.mark.parametrize("bins", [1024, 2, 1000])
+def test_single_precision_has_the_bins_of_double(bins):
+    edges = (np.arange(bins + 1) * 2 / bins - 1).astype(np.float32)
+    tiny = np.float32([1e-45, -1e-45, 1e-38, -0.0, np.inf, -np.inf, 3e38])
+    around = [np.nextafter(edges, np.float32(side)) for side in (-2, 2)]
+    numbers = np.concatenate([edges, *around, tiny])
+    before = numbers.copy()
+    assert (encode_uniform(numbers, bins) == encode_uniform(numbers.astype(float), bins)).all()
+    assert (numbers == before).all()
+    assert encode_uniform(np.float32([1e-45, -1e-45]), 1024).tolist() == [512, 511]
+
+
+def test_one_number_has_a_bin_of_no_axes():
+    assert encode_uniform(np.float32(1.0)).shape == ()
+    assert encode_uniform(-1.0) == 0

@@ -303,3 +303,21 @@ def test_tokenized_envs_travel_between_processes():
     env = gato_gym.make("Courier-v0", wrappers=[GatoTokenize])
     twin = pickle.loads(pickle.dumps(env))
     assert same(twin.reset(seed=2)[0], env.reset(seed=2)[0])
+
+
+def test_rendering_and_info_pass_through():
+    bare, wrapped = (
+        gym.make("CartPole-v1", render_mode="rgb_array"),
+        gato_gym.make("CartPole-v1", wrappers=[GatoTokenize], render_mode="rgb_array"),
+    )
+    bare.reset(seed=3)
+    wrapped.reset(seed=3)
+    assert wrapped.render_mode == "rgb_array"
+    assert (bare.render() == wrapped.render()).all()
+    courier = GatoTokenize(Courier())
+    courier.reset(seed=0)
+    said = courier.env.action_space.sample() | {"say": "ba"}
+    *_, info = courier.step(courier.plan.encode_action(said))
+    assert info == {"said": "ba"}
+    bare.close()
+    wrapped.close()
