@@ -56,6 +56,18 @@ def test_deterministic_choices() -> None:
     assert chosen.tolist() == [mean]
 
 
+def test_a_peak_does_not_settle_between_two_ways_to_act() -> None:
+    probabilities = torch.full((3, 1024), 1e-9)
+    probabilities[0, [100, 110, 900]] = torch.tensor([0.4, 0.2, 0.4])
+    probabilities[1, 0] = 1.0  # the window is cut at the edges
+    probabilities[2, [0, 900, 964]] = torch.tensor([0.45, 0.25, 0.3])
+    peak = Sampler(continuous="peak").choose(
+        probabilities.log(), torch.zeros(3), continuous=True, deterministic=True
+    )
+    # (0.4 * 100 + 0.2 * 110) / 0.6, and (0.25 * 900 + 0.3 * 964) / 0.55
+    assert peak.tolist() == [103, 0, 935]
+
+
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match=r"temperature is 0\.0: expected more than 0"):
         Sampler(temperature=0.0)
