@@ -152,10 +152,13 @@ class Digits:
         self.ranges = np.array(ranges, dtype=np.int64)
         self._divisors = np.array(divisors, dtype=np.int64)
         self._starts = np.flatnonzero(np.diff(self.sources, prepend=-1))
+        self._one_each = len(self.sources) == len(self._last)
 
     def encode(self, numbers: ArrayLike) -> NDArray[np.int64]:
         """Digits int64 ``[B, K]`` of numbers ``[B, N]``, each in [0, count)."""
-        values = np.asarray(numbers, dtype=np.int64)
+        values = np.array(numbers, dtype=np.int64)
+        if self._one_each:
+            return values
         return (values[:, self.sources] // self._divisors) % self.base
 
     def decode(self, digits: ArrayLike) -> NDArray[np.int64]:

@@ -216,6 +216,8 @@ class Plan:
         )
 
     def _encode_images(self, parts: list[NDArray[np.uint8]], rows: int) -> NDArray[np.uint8]:
+        if len(parts) == 1:
+            return parts[0]
         channels = self.image_shape[2]
         widened = [
             np.pad(part, ((0, 0),) * 4 + ((0, channels - part.shape[-1]),))
@@ -223,9 +225,13 @@ class Plan:
             else part
             for part in parts
         ]
-        return np.concatenate([np.zeros((rows, 0, *self.image_shape), np.uint8), *widened], axis=1)
+        if not widened:
+            return np.zeros((rows, 0, *self.image_shape), np.uint8)
+        return np.concatenate(widened, axis=1)
 
     def _stack_grids(self, parts: list[NDArray[np.uint8]], rows: int) -> NDArray[np.uint8]:
+        if len(parts) == 1:
+            return parts[0][:, None]
         return np.stack(parts, 1) if parts else np.zeros((rows, 0, *self.grid_size), np.uint8)
 
     def raw_vectors(self, observations: Any) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -247,16 +248,17 @@ def make(
 
 def _as_tokens(plan: Plan, batch: TokenizedBatch, text_length: int) -> Tokens:
     parts = {name: getattr(batch, name) for name in ("ids", "vectors", "images", "grids")}
-    tokens: Tokens = {name: part for name, part in parts.items() if np.prod(part.shape[1:])}
+    tokens: Tokens = {name: part for name, part in parts.items() if math.prod(part.shape[1:])}
     if plan.has_text:
+        lengths = np.fromiter(map(len, batch.text), np.int64, len(batch))
+        if lengths.max(initial=0) > text_length:
+            row = int(lengths.argmax())
+            raise ValueError(
+                f"text of row {row} has {lengths[row]} tokens: expected at most {text_length}; "
+                f"give GatoTokenize room with text_length={lengths[row]} or more"
+            )
         tokens["text"] = np.full((len(batch), text_length), NO_TOKEN, np.int32)
-        for row, text in enumerate(batch.text):
-            if len(text) > text_length:
-                raise ValueError(
-                    f"text of row {row} has {len(text)} tokens: expected at most {text_length}; "
-                    f"give GatoTokenize room with text_length={len(text)} or more"
-                )
-            tokens["text"][row, : len(text)] = text
+        tokens["text"][np.arange(text_length) < lengths[:, None]] = np.concatenate(batch.text)
     return tokens
 
 

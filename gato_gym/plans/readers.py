@@ -196,9 +196,12 @@ class DigitsReader(Reader):
         """
         low, high = self._range
         discrete = not isinstance(self.space, spaces.Box)
-        batch = self.part.numbers(values, rows, (low, high), discrete=discrete)
-        batch = np.clip(batch.astype(np.int64), low, high)
-        return self.digits.encode(batch - low) + self.part.vocabulary.discrete.start
+        batch = self.part.numbers(values, rows, (low, high), discrete=discrete).astype(np.int64)
+        if not discrete:
+            batch = np.minimum(np.maximum(batch, low), high)
+        ids = self.digits.encode(batch - low)
+        ids += self.part.vocabulary.discrete.start
+        return ids
 
 
 @dataclass(frozen=True)
