@@ -3,6 +3,7 @@
 * :class:`Backbone` -- pre-norm blocks: rotary attention, gated feed-forward (GEGLU).
 * :class:`RingCache` -- keys and values of a pinned prompt and of the newest tokens, a fixed amount
   of memory for each row.
+* :class:`Arrivals` -- new tokens of some rows of the cache.
 * :func:`training_mask` -- the same visibility rule for whole packed sequences.
 
 A token sees, of its own document: the prompt; and of the live tokens those less than ``window``
@@ -11,7 +12,8 @@ everything but its action tokens, or nothing. Positions count what stays visible
 they rewind to the end of what it leaves, so that a token's position, like its mask, is the same
 in training and in deployment.
 
-Shapes: B rows, T tokens, S cache slots, D width, H heads, K head size, L layers.
+Shapes: B rows, T tokens, N new tokens of all rows, S cache slots, D width, H heads, K head size,
+L layers.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from policies.blocks import in_blocks, padded
 from policies.configuration import NetworkConfig
 
 MEMORIES = ("all", "observations", "none")
@@ -50,7 +53,7 @@ class RingCache:
     @classmethod
     def empty(cls, config: NetworkConfig, *, rows: int, ring: int, like: Tensor) -> RingCache:
         """A cache for ``rows`` rows with a ring of ``ring`` slots; dtype and device of ``like``."""
-        slots = config.prompt_tokens + ring + 1
+        slots = config.prompt_tokens + ring
         shape = (config.layers, rows, config.heads, slots, config.head_size)
         return cls(
             keys=like.new_zeros(shape),
@@ -73,19 +76,19 @@ class RingCache:
             self.keys[:, part], self.values[:, part], self.positions[part], self.prompt
         )
 
-    def slots(self, positions_BT: Tensor) -> Tensor:
-        """The slot of each position: int64 ``[B, T]``."""
-        ring = self.positions.shape[1] - self.prompt - 1
-        live = self.prompt + (positions_BT - self.prompt) % ring
-        return torch.where(positions_BT < self.prompt, positions_BT, live)
+    def slots(self, positions: Tensor) -> Tensor:
+        """The slot of each position: int64, the shape of ``positions``."""
+        ring = self.positions.shape[1] - self.prompt
+        live = self.prompt + (positions - self.prompt) % ring
+        return torch.where(positions < self.prompt, positions, live)
 
-    def mask(self, positions_BT: Tensor, window: int) -> Tensor:
-        """Slots that tokens at these positions see: bool ``[B, 1, T, S]``."""
-        held = self.positions[:, None, :]
-        query = positions_BT[:, :, None]
+    def visible(self, rows: Tensor | slice, positions_NT: Tensor, window: int) -> Tensor:
+        """Slots of their rows that tokens at these positions see: bool ``[N, 1, T, S]``."""
+        held = self.positions[rows][:, None, :]
+        query = positions_NT[:, :, None]
         pinned = torch.arange(held.shape[-1], device=held.device) < self.prompt
-        visible = (held >= 0) & (held <= query) & (pinned | (query - held < window))
-        return visible[:, None]
+        seen = (held >= 0) & (held <= query) & (pinned | (query - held < window))
+        return seen[:, None]
 
 
 @dataclass
@@ -132,27 +135,103 @@ def training_mask(roles: TokenRoles, window: int) -> Tensor:
 
 
 def rotary_table(positions: Tensor, size: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of rotary positions (arXiv 2104.09864): float ``[B, 1, T, size / 2]``."""
+    """Cosines and sines of rotary positions (arXiv 2104.09864).
+
+    Args:
+        positions: int64 ``[B, T]`` or ``[N]``.
+        size: K, of a head.
+        base: Of the frequencies.
+
+    Returns:
+        float ``[B, 1, T, K / 2]`` or ``[N, 1, K / 2]`` each: they broadcast over heads.
+    """
     exponent = torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size
-    angles = positions[:, None, :, None].float() * base**-exponent
+    over_heads = positions[:, None, ..., None] if positions.ndim > 1 else positions[:, None, None]
+    angles = over_heads.float() * base**-exponent
     return angles.cos(), angles.sin()
 
 
-def rotate(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the two halves of each head as pairs by the position's angles."""
-    a, b = x_BHTK.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x_BHTK.dtype)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
 
 
-def attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask: Tensor) -> Tensor:
-    """Softmax attention; ``mask`` bool ``[B, 1, T, S]`` is True where a query sees a key.
+class Arrivals:
+    """New tokens of some rows: where they go in the cache, and what they see there.
 
-    A single query on a CPU goes the plain way: the fused kernel's set-up takes longer than it.
+    Making one writes the tokens' positions into the cache.
+
+    Args:
+        rows: int64 ``[N]`` on the CPU, each token's row; a row's tokens are consecutive.
+        positions: int64 ``[N]`` on the CPU, their positions.
+        cache: The cache of all rows.
+        config: Sizes: the window and a head's.
+
+    Attributes:
+        rows: int64 ``[N]`` on the cache's device.
+        slots: int64 ``[N]``, likewise.
+        rotary: Cosines and sines of the positions, ``[N, 1, K / 2]`` each.
     """
-    if q_BHTK.shape[2] > 1 or q_BHTK.device.type != "cpu":
-        return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, attn_mask=mask)
-    scores = (q_BHTK * q_BHTK.shape[-1] ** -0.5) @ k_BHSK.transpose(2, 3)
-    return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1) @ v_BHSK
+
+    def __init__(
+        self, rows: Tensor, positions: Tensor, cache: RingCache, config: NetworkConfig
+    ) -> None:
+        device, batch = cache.keys.device, len(cache.positions)
+        present, counts = torch.unique_consecutive(rows, return_counts=True)
+        stops = counts.cumsum(0)
+        self._runs = [
+            (row, stop - count, stop)
+            for row, count, stop in torch.stack([present, counts, stops], 1).tolist()
+            if count > 1
+        ]
+        self._every_row = not self._runs and len(rows) == batch
+        self._lone_tokens = (stops[counts == 1] - 1).to(device)
+        self.rows, positions = rows.to(device), positions.to(device)
+        self.slots = cache.slots(positions)
+        cache.positions[self.rows, self.slots] = positions
+        self.rotary = rotary_table(positions, config.head_size)
+        self._lone_rows = self.rows[self._lone_tokens]
+        queries = torch.zeros(batch, dtype=torch.long, device=device)
+        queries[self._lone_rows] = positions[self._lone_tokens]
+        everything = slice(0, batch)
+        self._lone_mask = cache.visible(everything, queries[:, None], config.window)
+        idle = torch.ones(batch, dtype=torch.bool, device=device)
+        idle[self._lone_rows] = False
+        self._lone_mask[..., 0] |= idle[:, None, None]
+        self._run_masks = [
+            cache.visible(slice(row, row + 1), positions[None, start:stop], config.window)
+            for row, start, stop in self._runs
+        ]
+
+    def attend(self, q_NHK: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Softmax attention of each token to what it sees of its row: ``[N, H, K]``.
+
+        A token that comes alone to its row goes the plain way with all others that do: the fused
+        kernel's set-up takes longer than it. Several of one row go together, row by row, so that no
+        row's numbers depend on another's.
+        """
+        if self._every_row:
+            return _attend_single(q_NHK, keys, values, self._lone_mask)
+        y_NHK = torch.empty_like(q_NHK)
+        if len(self._lone_tokens):
+            q_BHK = q_NHK.new_zeros(len(keys), *q_NHK.shape[1:])
+            q_BHK[self._lone_rows] = q_NHK[self._lone_tokens]
+            y_BHK = _attend_single(q_BHK, keys, values, self._lone_mask)
+            y_NHK[self._lone_tokens] = y_BHK[self._lone_rows]
+        for (row, start, stop), mask in zip(self._runs, self._run_masks, strict=True):
+            q = q_NHK[start:stop].transpose(0, 1)[None]
+            y = F.scaled_dot_product_attention(
+                q, keys[row : row + 1], values[row : row + 1], attn_mask=mask
+            )
+            y_NHK[start:stop] = y[0].transpose(0, 1)
+        return y_NHK
+
+
+def _attend_single(q_BHK: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attention of one token a row: ``[B, H, K]``; ``mask`` bool ``[B, 1, 1, S]``."""
+    scores = (q_BHK * q_BHK.shape[-1] ** -0.5)[:, :, None] @ keys.transpose(2, 3)
+    return (scores.masked_fill(~mask, float("-inf")).softmax(dim=-1) @ values)[:, :, 0]
 
 
 class Block(nn.Module):
@@ -171,27 +250,33 @@ class Block(nn.Module):
         for layer in (self.attention_out, self.feed_out):
             nn.init.normal_(layer.weight, std=0.02 / (2 * config.layers) ** 0.5)
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        mask: Tensor,
-        cache: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
-    ) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        """Whole sequences."""
         batch, length, _ = x_BTD.shape
         qkv = self.qkv(self.norm_attention(x_BTD))
         q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q = rotate(self.norm_query(q), *rotary)
         k = rotate(self.norm_key(k), *rotary)
-        if cache is not None:
-            keys, values, row, slot = cache  # [B, H, S, K] each; row and slot [B, T]
-            keys[row, :, slot] = k.transpose(1, 2)
-            values[row, :, slot] = v.transpose(1, 2)
-            k, v = keys, values
-        y = attend(q, k, v, mask)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x_BTD = x_BTD + self.attention_out(y.transpose(1, 2).reshape(batch, length, -1))
-        gate, value = self.feed_in(self.norm_feed(x_BTD)).chunk(2, dim=-1)
-        return x_BTD + self.feed_out(F.gelu(gate) * value)
+        return x_BTD + self.feed(x_BTD)
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The gated feed-forward of ``[..., D]``, with its norm."""
+        gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
+        return self.feed_out(F.gelu(gate) * value)
+
+    def step(self, x_ND: Tensor, arrivals: Arrivals, keys: Tensor, values: Tensor) -> Tensor:
+        """New tokens, padded to whole blocks, against one layer's cache ``[B, H, S, K]``."""
+        count = len(arrivals.rows)
+        qkv = in_blocks(lambda x: self.qkv(self.norm_attention(x)), x_ND)[:count]
+        q, k, v = qkv.view(count, 3, self.heads, -1).unbind(1)
+        q = rotate(self.norm_query(q), *arrivals.rotary)
+        keys[arrivals.rows, :, arrivals.slots] = rotate(self.norm_key(k), *arrivals.rotary)
+        values[arrivals.rows, :, arrivals.slots] = v
+        y = padded(arrivals.attend(q, keys, values).flatten(1))
+        x_ND = x_ND + in_blocks(self.attention_out, y)
+        return x_ND + in_blocks(self.feed, x_ND)
 
 
 class Backbone(nn.Module):
@@ -210,33 +295,21 @@ class Backbone(nn.Module):
             x_BTD = block(x_BTD, rotary, mask)
         return self.norm(x_BTD)
 
-    def step(
-        self, x_BTD: Tensor, positions_BT: Tensor, cache: RingCache, active: Tensor | None = None
-    ) -> Tensor:
+    def step(self, x_ND: Tensor, rows: Tensor, positions: Tensor, cache: RingCache) -> Tensor:
         """New tokens against the cache, which takes them in.
 
         Args:
-            x_BTD: Embeddings of the new tokens.
-            positions_BT: int64 ``[B, T]``, their positions.
-            cache: The cache of these rows.
-            active: bool ``[B]``; rows where it is False leave no trace in the cache and what they
-                return means nothing. None: all are active.
+            x_ND: Embeddings of the new tokens, of as many rows and as many a row as there are.
+            rows: int64 ``[N]`` on the CPU, the row of each; a row's tokens are consecutive.
+            positions: int64 ``[N]`` on the CPU, their positions.
+            cache: The cache of all rows. Rows without a token stay as they are.
 
         Returns:
-            float ``[B, T, D]``.
+            float ``[N, D]``.
         """
-        slot = cache.slots(positions_BT)
-        scratch = cache.positions.shape[1] - 1
-        if active is not None:
-            slot = torch.where(active[:, None], slot, scratch)
-        row = torch.arange(len(slot), device=slot.device)[:, None].expand_as(slot)
-        cache.positions[row, slot] = positions_BT
-        cache.positions[:, scratch] = -1
-        mask = cache.mask(positions_BT, self.config.window)
-        if active is not None:
-            mask[..., scratch] |= ~active[:, None, None]
-        rotary = rotary_table(positions_BT, self.config.head_size)
+        arrivals = Arrivals(rows, positions, cache, self.config)
+        x_ND = padded(x_ND)
         for layer, block in enumerate(self.blocks):
-            entry = (cache.keys[layer], cache.values[layer], row, slot)
-            x_BTD = block(x_BTD, rotary, mask, entry)
-        return self.norm(x_BTD)
+            assert isinstance(block, Block)
+            x_ND = block.step(x_ND, arrivals, cache.keys[layer], cache.values[layer])
+        return self.norm(x_ND)[: len(rows)]

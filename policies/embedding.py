@@ -235,6 +235,16 @@ class Embedding(nn.Module):
             return symbols
         return torch.where(is_text[..., None], self.embed_text(ids.clamp(max=first - 1)), symbols)
 
+    def action_tokens(self, ids: Tensor) -> Tensor:
+        """Embeddings of action tokens: int64 ``[N]`` to float ``[N, D]``."""
+        first = self.config.vocabulary.text.stop
+        return F.embedding(ids - first, self.symbol_table()) + self.place.weight[ACTION_PLACE]
+
+    def text_tokens(self, ids: Tensor) -> Tensor:
+        """Embeddings of one text's tokens: int64 ``[L]`` to float ``[L, D]``."""
+        places = torch.arange(len(ids), device=ids.device).clamp(max=TEXT_PLACES - 1)
+        return self.embed_text(ids) + self.place(places)
+
     def embed_text(self, ids: Tensor) -> Tensor:
         """Text table rows: int64 ``[...]`` to float ``[..., D]``."""
         return self.text_out(self.text(ids))

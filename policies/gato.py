@@ -225,13 +225,13 @@ class GatoPolicy(Policy):
         fresh = episode_generators(self.observation_space, observation, starts, seed=self.seed)
         for row, generator in fresh.items():
             state.generators[row] = generator
-        uniforms = np.zeros((len(state.pending), self.plan.num_actions), np.float32)
+        uniforms = np.zeros((rows, self.plan.num_actions), np.float32)
         if not deterministic:
-            for row, own in enumerate(state.generators[:rows]):
+            for row, own in enumerate(state.generators):
                 assert own is not None, "every row starts with an episode"
                 uniforms[row] = own.random(self.plan.num_actions, np.float32)
         ids = self._streamer.act(state, encoded, uniforms, deterministic=deterministic)
-        return self.plan.decode_batch(ids[:rows]), state
+        return self.plan.decode_batch(ids), state
 
 
 class _View:

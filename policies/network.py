@@ -74,16 +74,12 @@ class GatoNetwork(nn.Module):
         mask = training_mask(batch.roles, self.config.window)
         return self.backbone(x, batch.roles.positions, mask)
 
-    def step(
-        self,
-        tokens: TokenInputs,
-        conditions: Tensor,
-        positions: Tensor,
-        cache: RingCache,
-        active: Tensor | None = None,
-    ) -> Tensor:
-        """Hidden vectors of new tokens against the cache: float ``[B, T, D]``."""
-        return self.backbone.step(self.embedding(tokens, conditions), positions, cache, active)
+    def step(self, x_ND: Tensor, rows: Tensor, positions: Tensor, cache: RingCache) -> Tensor:
+        """Hidden vectors of new tokens against the cache: float ``[N, D]``.
+
+        Arguments as in :meth:`policies.backbone.Backbone.step`.
+        """
+        return self.backbone.step(x_ND, rows, positions, cache)
 
     def symbol_logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         """Logits of the ids ``[start, stop)``, all past the text ids.

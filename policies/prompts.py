@@ -124,6 +124,7 @@ def encode_prompt(network: GatoNetwork, plan: Plan, prompt: Prompt) -> RingCache
         collector.conditions[:] = 0
         texts = torch.from_numpy(text[None].astype(np.int64)).to(device)
         conditions = network.embedding.encode_texts(texts)
-    positions = torch.from_numpy(layout.positions[None]).to(device)
-    network.step(collector.finish().to(device), conditions, positions, cache)
+    x_BTD = network.embedding(collector.finish().to(device), conditions)
+    rows = torch.zeros(size, dtype=torch.long)
+    network.step(x_BTD[0], rows, torch.from_numpy(layout.positions), cache)
     return cache

@@ -3,9 +3,10 @@
 * :class:`Streamer` -- observations in, action ids out, for one plan and prompt.
 * :class:`GatoState` -- what a batch of running episodes needs.
 
-A timestep costs one pass of the backbone for each action token: the observation's tokens give the
-first, each chosen token the next. Rows are computed in blocks of a fixed number, so that a row's
-numbers do not depend on how many rows there are.
+A timestep costs one pass of the backbone for each action token and none besides: every row's new
+tokens (its last action token where that is remembered, its text where that is emitted, its body)
+give the first, each chosen token the next. Whatever rounds is computed in blocks of a fixed number
+of rows, so that a row's numbers do not depend on how many rows there are.
 """
 
 from __future__ import annotations
@@ -14,18 +15,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gato_gym.spaces import Plan, TokenizedBatch
 from policies.backbone import RingCache
-from policies.embedding import ACTION_PLACE, TEXT_PLACES, TokenInputs
+from policies.blocks import BLOCK
+from policies.embedding import TEXT_PLACES
 from policies.network import GatoNetwork
 from policies.sampling import Sampler
-from policies.timesteps import Layout, TimestepArrays, TokenCollector, cut_text, lay_out
-
-BLOCK = 32
-"""Rows of one forward; a batch is padded to a multiple of it."""
+from policies.timesteps import TimestepArrays, TokenCollector, cut_text
 
 
 @dataclass
@@ -34,14 +34,13 @@ class GatoState:
 
     Attributes:
         cache: Keys and values.
-        next_positions: int64 ``[R]``, position of the next token of each row.
-        pending: int64 ``[R]``, last action token, when it is to enter with the next observation;
+        next_positions: int64 ``[B]``, position of the next token of each row.
+        pending: int64 ``[B]``, last action token, when it is to enter with the next observation;
             else -1.
-        conditions: float ``[R, D]``, the text that each row acts under.
+        conditions: float ``[B, D]``, the text that each row acts under.
         texts: The text each row saw last, as bytes of its ids.
         ages: Timesteps since it was emitted.
         generators: Random numbers of each row's episode.
-        rows: Rows of the caller; R is the next multiple of the block.
     """
 
     cache: RingCache
@@ -51,7 +50,11 @@ class GatoState:
     texts: list[bytes | None]
     ages: list[int]
     generators: list[np.random.Generator | None]
-    rows: int
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return len(self.pending)
 
 
 class Streamer:
@@ -83,10 +86,9 @@ class Streamer:
 
     def new_state(self, rows: int) -> GatoState:
         """The state of ``rows`` episodes that have not begun."""
-        size = -(-rows // BLOCK) * BLOCK
         config = self.network.config
         like = next(self.network.parameters())
-        cache = RingCache.empty(config, rows=size, ring=self.ring, like=like)
+        cache = RingCache.empty(config, rows=rows, ring=self.ring, like=like)
         if self.pinned is not None:
             pinned = config.prompt_tokens
             cache.keys[..., :pinned, :] = self.pinned.keys[..., :pinned, :]
@@ -94,13 +96,12 @@ class Streamer:
             cache.positions[:, :pinned] = self.pinned.positions[:, :pinned]
         return GatoState(
             cache=cache,
-            next_positions=np.full(size, config.prompt_tokens, np.int64),
-            pending=np.full(size, -1, np.int64),
-            conditions=torch.zeros(size, config.width, device=like.device),
-            texts=[None] * size,
-            ages=[0] * size,
-            generators=[None] * size,
-            rows=rows,
+            next_positions=np.full(rows, config.prompt_tokens, np.int64),
+            pending=np.full(rows, -1, np.int64),
+            conditions=torch.zeros(rows, config.width, device=like.device),
+            texts=[None] * rows,
+            ages=[0] * rows,
+            generators=[None] * rows,
         )
 
     def restart(self, state: GatoState, starts: NDArray[np.bool_]) -> None:
@@ -124,28 +125,57 @@ class Streamer:
 
         Args:
             state: Of the rows; written.
-            encoded: Their observations, one a row of the caller.
-            uniforms: float32 ``[R, A]`` in [0, 1), random numbers of each row and action token.
+            encoded: Their observations.
+            uniforms: float32 ``[B, A]`` in [0, 1), random numbers of each row and action token.
             deterministic: No sampling.
 
         Returns:
-            int64 ``[R, A]``.
+            int64 ``[B, A]``.
         """
-        return np.concatenate(
-            [
-                self._act(state, encoded, slice(first, first + BLOCK), uniforms, deterministic)
-                for first in range(0, len(state.pending), BLOCK)
-            ]
-        )
+        plan, network = self.plan, self.network
+        hidden_BD = self._observe(state, encoded)
+        first = torch.from_numpy(state.next_positions.copy())
+        rows = torch.arange(state.rows)
+        randoms = torch.from_numpy(uniforms).to(self.device)
+        chosen: list[Tensor] = []
+        for j in range(plan.num_actions):
+            if j:
+                x_BD = network.embedding.action_tokens(chosen[-1])
+                hidden_BD = network.step(x_BD, rows, first + j - 1, state.cache)
+            chosen.append(self._choose(hidden_BD, j, randoms[:, j], deterministic=deterministic))
+        ids = torch.stack(chosen, 1).cpu().numpy()
+        memory = plan.options.memory
+        if memory == "all":
+            state.next_positions += plan.num_actions - 1
+            state.pending[:] = ids[:, -1]
+        elif memory == "none":
+            state.next_positions[:] = network.config.prompt_tokens
+        return ids
 
-    def _emissions(
-        self, state: GatoState, encoded: TokenizedBatch, block: slice
-    ) -> dict[int, NDArray[np.int32]]:
-        """The rows of a block that emit their text now, by row, and what they emit."""
+    def _choose(self, hidden_BD: Tensor, j: int, randoms: Tensor, *, deterministic: bool) -> Tensor:
+        """Ids of action token ``j``: int64 ``[B]``."""
+        plan = self.plan
+        start, stop = plan.action_ranges[j].tolist()
+        size = BLOCK if hidden_BD.device.type == "cpu" else len(hidden_BD)
+        found = []
+        for hidden, random in zip(hidden_BD.split(size), randoms.split(size), strict=True):
+            missing = size - len(hidden)
+            logits = self.network.symbol_logits(F.pad(hidden, (0, 0, 0, missing)), start, stop)
+            choice = self.sampler.choose(
+                logits,
+                F.pad(random, (0, missing)),
+                continuous=bool(plan.action_is_continuous[j]),
+                deterministic=deterministic,
+            )
+            found.append(choice[: len(hidden)] + start)
+        return torch.cat(found)
+
+    def _emissions(self, state: GatoState, encoded: TokenizedBatch) -> dict[int, NDArray[np.int32]]:
+        """The rows that emit their text now, and what they emit."""
         found: dict[int, NDArray[np.int32]] = {}
         options = self.plan.options
         always = options.text == "always" or options.memory == "none"
-        for row in range(block.start, min(block.stop, state.rows) if self.plan.has_text else 0):
+        for row in range(state.rows if self.plan.has_text else 0):
             text = cut_text(np.asarray(encoded.text[row], np.int32))
             key = text.tobytes()
             if always or state.texts[row] != key or state.ages[row] >= options.text_refresh:
@@ -154,111 +184,60 @@ class Streamer:
             state.ages[row] += 1
         return found
 
-    def _act(
-        self,
-        state: GatoState,
-        encoded: TokenizedBatch,
-        block: slice,
-        uniforms: NDArray[np.float32],
-        deterministic: bool,
-    ) -> NDArray[np.int64]:
-        """Action ids of one block: int64 ``[block, A]``."""
-        plan, network = self.plan, self.network
-        hidden = self._observe(state, encoded, block)
-        cache, positions = _block(state.cache, block), state.next_positions[block]
-        chosen: list[Tensor] = []
-        randoms = torch.from_numpy(uniforms[block]).to(self.device)
-        for j, (start, stop) in enumerate(plan.action_ranges.tolist()):
-            if j:
-                tokens = _action_tokens(chosen[-1][:, None])
-                at = torch.from_numpy(positions[:, None] + j - 1).to(self.device)
-                hidden = network.step(tokens, state.conditions[block], at, cache)[:, 0]
-            logits = network.symbol_logits(hidden, start, stop)
-            choice = self.sampler.choose(
-                logits,
-                randoms[:, j],
-                continuous=bool(plan.action_is_continuous[j]),
-                deterministic=deterministic,
-            )
-            chosen.append(choice + start)
-        ids = torch.stack(chosen, 1).cpu().numpy()
-        memory = plan.options.memory
-        if memory == "all":
-            state.next_positions[block] += plan.num_actions - 1
-            state.pending[block] = ids[:, -1]
-        elif memory == "none":
-            state.next_positions[block] = network.config.prompt_tokens
-        return ids
+    def _observe(self, state: GatoState, encoded: TokenizedBatch) -> Tensor:
+        """Feed the observations; the hidden vectors ``[B, D]`` that predict the first action token.
 
-    def _observe(self, state: GatoState, encoded: TokenizedBatch, block: slice) -> Tensor:
-        """Feed a block's observations; the hidden vector that predicts its first action token.
-
-        Rows that emit a text, or have no action pending where the others have, go one by one, since
-        their lengths differ; the others go together.
         Afterwards ``next_positions`` is the position of the first action token.
         """
-        texts = self._emissions(state, encoded, block)
-        real = range(block.start, min(block.stop, state.rows))
-        fresh = (
-            [row for row in real if state.pending[row] < 0]
-            if self.plan.options.memory == "all"
-            else []
+        embedding, device, count = self.network.embedding, self.device, state.rows
+        texts: dict[int, Tensor] = {}
+        for row, text in self._emissions(state, encoded).items():
+            if len(text):
+                texts[row] = torch.from_numpy(text.astype(np.int64)).to(device)
+                state.conditions[row] = embedding.encode_texts(texts[row][None])[0]
+        bodies = self._bodies(state, encoded)  # [B, num_tokens, D]
+        leads = (state.pending >= 0).astype(np.int64)
+        before = leads + np.array([len(texts.get(row, ())) for row in range(count)], np.int64)
+        sizes = before + self.plan.num_tokens
+        stops = np.cumsum(sizes)
+        starts = stops - sizes
+        x_ND = bodies.new_empty(int(stops[-1]), bodies.shape[-1])
+        places = (starts + before)[:, None] + np.arange(self.plan.num_tokens)
+        x_ND[torch.from_numpy(places.ravel()).to(device)] = bodies.flatten(0, 1)
+        if leads.any():
+            led = np.flatnonzero(leads)
+            pending = torch.from_numpy(state.pending[led]).to(device)
+            x_ND[torch.from_numpy(starts[led]).to(device)] = embedding.action_tokens(pending)
+        for row, ids in texts.items():
+            begin = int(starts[row] + leads[row])
+            x_ND[begin : begin + len(ids)] = embedding.text_tokens(ids)
+        rows = np.repeat(np.arange(count), sizes)
+        positions = (state.next_positions - starts)[rows] + np.arange(len(rows))
+        hidden_ND = self.network.step(
+            x_ND, torch.from_numpy(rows), torch.from_numpy(positions), state.cache
         )
-        alone = sorted({*texts, *fresh})
-        hidden = torch.zeros(BLOCK, self.network.config.width, device=self.device)
-        if len(alone) < len(real):
-            rows = range(block.start, block.stop)
-            sources = [min(row, state.rows - 1) for row in rows]
-            active = np.array([row not in alone for row in rows])
-            hidden = self._feed(state, encoded, block, sources, None, active)
-        for row in alone:
-            text = texts.get(row)
-            if text is not None and len(text):
-                ids = torch.from_numpy(text[None].astype(np.int64)).to(self.device)
-                state.conditions[row] = self.network.embedding.encode_texts(ids)[0]
-            part = slice(row, row + 1)
-            hidden[row - block.start] = self._feed(state, encoded, part, [row], text, None)[0]
-        return hidden
+        state.next_positions += sizes
+        return hidden_ND[torch.from_numpy(stops - 1).to(device)]
 
-    def _feed(
-        self,
-        state: GatoState,
-        encoded: TokenizedBatch,
-        part: slice,
-        sources: list[int],
-        text: NDArray[np.int32] | None,
-        active: NDArray[np.bool_] | None,
-    ) -> Tensor:
-        """One forward of one timestep of rows whose tokens are equally many."""
-        plan = self.plan
-        n = len(sources)
-        arrays = _timesteps(encoded, sources)
-        layout = lay_out(plan, [text] * n, arrays.actions, first_position=0, fed=0)
-        width = len(layout.ids) // n
-        lead = int(plan.options.memory == "all" and (n > 1 or bool(state.pending[part][0] >= 0)))
-        tokens = _rows_of_tokens(plan, layout, arrays, n, lead, state.pending[part])
-        first = state.next_positions[part]
-        at = first[:, None] + np.arange(width + lead)
-        mask = None if active is None else torch.from_numpy(active).to(self.device)
-        hidden = self.network.step(
-            tokens.to(self.device),
-            state.conditions[part],
-            torch.from_numpy(at).to(self.device),
-            _block(state.cache, part),
-            mask,
-        )
-        moved = np.ones(n, np.bool_) if active is None else active
-        state.next_positions[part] = np.where(moved, first + width + lead, first)
-        return hidden[:, -1]
+    def _bodies(self, state: GatoState, encoded: TokenizedBatch) -> Tensor:
+        """Embeddings of every row's body: float ``[B, num_tokens, D]``."""
+        plan, count = self.plan, state.rows
+        size = BLOCK if self.device.type == "cpu" else count
+        found = []
+        for first in range(0, count, size):
+            rows = np.minimum(np.arange(first, first + size), count - 1)
+            collector = TokenCollector(size, plan.num_tokens)
+            arrays = _timesteps(encoded, rows)
+            collector.add_parts(plan, np.arange(size) * plan.num_tokens, arrays)
+            if plan.has_text:
+                collector.conditions[:] = np.arange(size)[:, None]
+            conditions = state.conditions[torch.from_numpy(rows).to(self.device)]
+            tokens = collector.finish().to(self.device)
+            found.append(self.network.embedding(tokens, conditions)[: count - first])
+        return torch.cat(found)
 
 
-def _block(cache: RingCache, part: slice) -> RingCache:
-    return RingCache(
-        cache.keys[:, part], cache.values[:, part], cache.positions[part], cache.prompt
-    )
-
-
-def _timesteps(encoded: TokenizedBatch, rows: list[int]) -> TimestepArrays:
+def _timesteps(encoded: TokenizedBatch, rows: NDArray[np.int64]) -> TimestepArrays:
     return TimestepArrays(
         ids=encoded.ids[rows],
         vectors=encoded.vectors[rows],
@@ -266,33 +245,3 @@ def _timesteps(encoded: TokenizedBatch, rows: list[int]) -> TimestepArrays:
         images=encoded.images[rows],
         actions=np.zeros((len(rows), 0), np.int64),
     )
-
-
-def _action_tokens(ids: Tensor) -> TokenInputs:
-    return TokenInputs(
-        ids=ids,
-        places=torch.full_like(ids, ACTION_PLACE),
-        conditions=torch.full_like(ids, -1),
-    )
-
-
-def _rows_of_tokens(
-    plan: Plan,
-    layout: Layout,
-    arrays: TimestepArrays,
-    n: int,
-    lead: int,
-    pending: NDArray[np.int64],
-) -> TokenInputs:
-    """n equally long timesteps as n rows, after ``lead`` pending action tokens each."""
-    width = len(layout.ids) // n
-    collector = TokenCollector(n, width + lead)
-    if lead:
-        collector.ids[:, 0], collector.places[:, 0] = pending, ACTION_PLACE
-    collector.ids[:, lead:] = layout.ids.reshape(n, width)
-    collector.places[:, lead:] = layout.places.reshape(n, width)
-    bodies = layout.body_starts + lead * (1 + np.arange(n))
-    collector.add_parts(plan, bodies, arrays)
-    if plan.has_text:
-        collector.conditions[:] = np.arange(n)[:, None]
-    return collector.finish()

@@ -124,6 +124,32 @@ def test_two_loops_share_a_policy(policy: GatoPolicy) -> None:
     assert chosen == expected
 
 
+@pytest.mark.parametrize("memory", ["all", "observations", "none"])
+def test_one_forward_for_each_action_token_and_none_besides(
+    memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    action_space = spaces.Dict(a=spaces.Box(-1, 1, (2,)), b=spaces.Discrete(3))
+    options = PlanOptions(memory=memory, vector_size=16, text_refresh=3)
+    plan = compile_plan(talking_plan().observation_space, action_space, options)
+    policy = GatoPolicy(GatoNetwork(SMALL), plan)
+    calls = []
+    original = policy.network.backbone.step
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        calls.append(len(arguments[1]))
+        return original(*arguments)
+
+    monkeypatch.setattr(policy.network.backbone, "step", counted)
+    found, state = streams(5, 9), None
+    for step in range(9):
+        starts = np.arange(5) == step % 5  # rows with a text, with an action pending, with neither
+        observation = batch([stream[step] for stream in found])
+        _, state = policy.predict(observation, state, starts)
+    assert len(calls) == 9 * plan.num_actions
+    assert [calls[i] for i in range(len(calls)) if i % 3] == [5] * 18
+
+
 def test_sampling_depends_on_the_seed(policy: GatoPolicy) -> None:
     stream = streams(1, 20)[0]
     other = GatoPolicy(policy.network, policy.plan, seed=8)
