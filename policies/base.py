@@ -91,6 +91,8 @@ def is_single(space: gym.Space[Any], observation: Any) -> bool:
         return is_single(space.spaces[key], observation[key])
     if isinstance(space, spaces.Tuple):
         return is_single(space.spaces[0], observation[0])
+    if isinstance(space, (spaces.Sequence, spaces.OneOf)):
+        return space.contains(observation)
     if isinstance(observation, str):
         return True
     if isinstance(observation, (tuple, list)) and observation and isinstance(observation[0], str):
@@ -120,6 +122,8 @@ def batch_of_one(space: gym.Space[Any], observation: Any) -> Any:
         )
     if is_text_space(space):
         return (str(observation),)
+    if isinstance(space, (spaces.Sequence, spaces.OneOf)):
+        return (observation,)
     return np.asarray(observation)[None]
 
 
@@ -179,7 +183,19 @@ def _hash_row(space: gym.Space[Any], observation: Any, row: int, digest: Any) ->
     elif isinstance(space, spaces.Tuple):
         for sub, part in zip(space.spaces, observation, strict=True):
             _hash_row(sub, part, row, digest)
-    elif is_text_space(space):
-        digest.update(str(observation[row]).encode())
     else:
-        digest.update(np.ascontiguousarray(observation[row]).tobytes())
+        _hash_member(observation[row], digest)
+
+
+def _hash_member(member: Any, digest: Any) -> None:
+    """Hash strings, arrays, and the dicts and tuples of these that Sequence and OneOf hold."""
+    if isinstance(member, str):
+        digest.update(member.encode())
+    elif isinstance(member, dict):
+        for key in sorted(member, key=str):
+            _hash_member(member[key], digest)
+    elif isinstance(member, tuple):
+        for part in member:
+            _hash_member(part, digest)
+    else:
+        digest.update(np.ascontiguousarray(member).tobytes())

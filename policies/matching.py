@@ -92,6 +92,10 @@ def describe_space(space: gym.Space[Any]) -> Any:
         }
     if isinstance(space, spaces.Tuple):
         return [describe_space(part) for part in space.spaces]
+    if isinstance(space, spaces.Sequence):
+        return {f"Sequence, stack={space.stack}": describe_space(space.feature_space)}
+    if isinstance(space, spaces.OneOf):
+        return {"OneOf": [describe_space(branch) for branch in space.spaces]}
     if is_text_space(space):
         return "text"
     if isinstance(space, spaces.Discrete):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -270,3 +271,64 @@ def test_single_environment_loop() -> None:
         action, state = policy.predict(observation, state)
         observation, _, done, _, _ = env.step(action)
     assert env.steps == 7
+
+
+class Varied(gym.Env[Any, Any]):
+    """Observations of any length, actions of two kinds."""
+
+    observation_space = spaces.Dict(
+        seen=spaces.Sequence(spaces.Dict(kind=spaces.Discrete(3), at=spaces.Box(-1, 1, (2,)))),
+        held=spaces.OneOf([spaces.Discrete(2), spaces.Text(3, charset="ab")]),
+    )
+    action_space = spaces.OneOf([spaces.Box(-1, 1, (2,)), spaces.Sequence(spaces.Discrete(4))])
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.time = 0
+        return self._observation(), {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        self.time += 1
+        return self._observation(), float(action[0]), self.time == 7, False, {}
+
+    def _observation(self) -> Any:
+        drawn = self.np_random
+        seen = tuple(
+            {
+                "kind": np.int64(drawn.integers(3)),
+                "at": drawn.uniform(-1, 1, 2).astype(np.float32),
+            }
+            for _ in range(drawn.integers(4))
+        )
+        held = (np.int64(0), np.int64(1)) if drawn.random() < 0.5 else (np.int64(1), "ab")
+        return {"seen": seen, "held": held}
+
+
+def test_sequences_and_branches_are_played(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = PlanOptions(vector_size=16, sequence_length=3)
+    plan = compile_plan(Varied.observation_space, Varied.action_space, options)
+    policy = GatoPolicy(GatoNetwork(SMALL), plan, sampler=Sampler(temperature=20.0))
+    envs = gym.vector.SyncVectorEnv([Varied] * 3, autoreset_mode="Disabled")
+    seen, _ = envs.reset(seed=4)
+    state, together = None, []
+    for _ in range(7):
+        actions, state = policy.predict(seen, state)
+        together.append(actions)
+        seen, _, ended, _, _ = envs.step(actions)
+    assert ended.all()
+    for row in range(3):
+        env = Varied()
+        observation, _ = env.reset(seed=4 + row)
+        state = None
+        for actions in together:
+            action, state = policy.predict(observation, state)
+            assert repr(action) == repr(actions[row])
+            observation, *_ = env.step(action)
+    policy.save(tmp_path / "saved")
+    again = GatoPolicy.load(tmp_path / "saved", env=Varied())
+    first, _ = Varied().reset(seed=9)
+    assert repr(again.predict(first)[0]) == repr(policy.predict(first)[0])
+    with pytest.raises(ValueError, match="no task of the checkpoint has these spaces"):
+        GatoPolicy.load(tmp_path / "saved", env=gym.make("CartPole-v1"))
