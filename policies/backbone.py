@@ -69,11 +69,10 @@ class RingCache:
             t.nelement() * t.element_size() for t in (self.keys, self.values, self.positions)
         )
 
-    def row(self, index: int) -> RingCache:
-        """A view of one row."""
-        part = slice(index, index + 1)
+    def part(self, rows: slice) -> RingCache:
+        """A view of some rows."""
         return RingCache(
-            self.keys[:, part], self.values[:, part], self.positions[part], self.prompt
+            self.keys[:, rows], self.values[:, rows], self.positions[rows], self.prompt
         )
 
     def slots(self, positions: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from policies.matching import TaskRecord, find_task, spaces_of
 from policies.network import GatoNetwork, count_parameters, inference
 from policies.prompts import Prompt, encode_prompt, prompt_from_episode
 from policies.sampling import Sampler
-from policies.streaming import GatoState, Streamer
+from policies.streaming import Acting, GatoState, Streamer, run
 
 
 class GatoPolicy(Policy):
@@ -208,10 +208,36 @@ class GatoPolicy(Policy):
         deterministic: bool,
     ) -> tuple[Any, GatoState]:
         rows = len(starts)
-        encoded = self.plan.encode_batch(observation)
-        if state is None:
-            state = self._streamer.new_state(rows)
-        elif not isinstance(state, GatoState) or state.rows != rows:
+        state = self._streamer.new_state(rows) if state is None else state
+        acting = self.begin(observation, state, starts, deterministic=deterministic)
+        (ids,) = run(self.network, state.cache, [acting], [rows])
+        return self.plan.decode_batch(ids), state
+
+    def new_state(self, rows: int, cache: RingCache | None = None) -> GatoState:
+        """The state of rows that start afresh; see :meth:`Streamer.new_state`."""
+        return self._streamer.new_state(rows, cache)
+
+    @property
+    def ring(self) -> int:
+        """Cache slots that a row needs beside the prompt's."""
+        return self._streamer.ring
+
+    def begin(
+        self, observation: Any, state: GatoState, starts: NDArray[np.bool_], *, deterministic: bool
+    ) -> Acting:
+        """Begin a timestep of a batch; :func:`policies.streaming.run` goes on with it.
+
+        Args:
+            observation: A batch.
+            state: Of its rows; written.
+            starts: bool ``[B]``; rows that start an episode.
+            deterministic: As in ``predict``.
+
+        Raises:
+            ValueError: The state is of another number of rows, or no state at all.
+        """
+        rows = len(starts)
+        if not isinstance(state, GatoState) or state.rows != rows:
             got = (
                 f"{state.rows} rows"
                 if isinstance(state, GatoState)
@@ -221,6 +247,7 @@ class GatoPolicy(Policy):
                 f"state is {got} and the observation has {rows} rows: "
                 "pass the state that predict returned for the same environments"
             )
+        encoded = self.plan.encode_batch(observation)
         self._streamer.restart(state, starts)
         fresh = episode_generators(self.observation_space, observation, starts, seed=self.seed)
         for row, generator in fresh.items():
@@ -230,8 +257,7 @@ class GatoPolicy(Policy):
             for row, own in enumerate(state.generators):
                 assert own is not None, "every row starts with an episode"
                 uniforms[row] = own.random(self.plan.num_actions, np.float32)
-        ids = self._streamer.act(state, encoded, uniforms, deterministic=deterministic)
-        return self.plan.decode_batch(ids), state
+        return self._streamer.act(state, encoded, uniforms, deterministic=deterministic)
 
 
 class _View:

@@ -1,6 +1,7 @@
 """Acting step by step: a batch of episodes through the network and its cache.
 
 * :class:`Streamer` -- observations in, action ids out, for one plan and prompt.
+* :func:`run` -- drives streamers, of one plan or of several at once.
 * :class:`GatoState` -- what a batch of running episodes needs.
 
 A timestep costs one pass of the backbone for each action token and none besides: every row's new
@@ -11,6 +12,7 @@ of rows, so that a row's numbers do not depend on how many rows there are.
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +28,25 @@ from policies.embedding import TEXT_PLACES
 from policies.network import GatoNetwork
 from policies.sampling import Sampler
 from policies.timesteps import TimestepArrays, TokenCollector, cut_text
+
+
+@dataclass(frozen=True)
+class NewTokens:
+    """Tokens to feed: arguments of :meth:`policies.network.GatoNetwork.step`.
+
+    Attributes:
+        embeddings: float ``[N, D]``.
+        rows: int64 ``[N]``.
+        positions: int64 ``[N]``.
+    """
+
+    embeddings: Tensor
+    rows: Tensor
+    positions: Tensor
+
+
+Acting = Generator[NewTokens, Tensor, NDArray[np.int64]]
+"""Rows that act: asks for forwards of new tokens, and returns action ids."""
 
 
 @dataclass
@@ -84,11 +105,17 @@ class Streamer:
         chunk = plan.num_tokens + plan.num_actions + 1 + TEXT_PLACES * plan.has_text
         return chunk + (0 if plan.options.memory == "none" else self.network.config.window)
 
-    def new_state(self, rows: int) -> GatoState:
-        """The state of ``rows`` episodes that have not begun."""
+    def new_state(self, rows: int, cache: RingCache | None = None) -> GatoState:
+        """The state of ``rows`` episodes that have not begun.
+
+        Args:
+            rows: B.
+            cache: Of these rows, with a ring of ``ring`` or more; None makes one.
+        """
         config = self.network.config
         like = next(self.network.parameters())
-        cache = RingCache.empty(config, rows=rows, ring=self.ring, like=like)
+        if cache is None:
+            cache = RingCache.empty(config, rows=rows, ring=self.ring, like=like)
         if self.pinned is not None:
             pinned = config.prompt_tokens
             cache.keys[..., :pinned, :] = self.pinned.keys[..., :pinned, :]
@@ -112,7 +139,6 @@ class Streamer:
             state.next_positions[row], state.pending[row] = prompt, -1
             state.texts[row], state.ages[row] = None, 0
 
-    @torch.inference_mode()
     def act(
         self,
         state: GatoState,
@@ -120,8 +146,8 @@ class Streamer:
         uniforms: NDArray[np.float32],
         *,
         deterministic: bool,
-    ) -> NDArray[np.int64]:
-        """Action ids of every row.
+    ) -> Acting:
+        """Choose action ids of every row, by asking for one forward for each action token.
 
         Args:
             state: Of the rows; written.
@@ -129,11 +155,14 @@ class Streamer:
             uniforms: float32 ``[B, A]`` in [0, 1), random numbers of each row and action token.
             deterministic: No sampling.
 
+        Yields:
+            New tokens; what is sent in answer is their hidden vectors ``[N, D]``.
+
         Returns:
             int64 ``[B, A]``.
         """
         plan, network = self.plan, self.network
-        hidden_BD = self._observe(state, encoded)
+        hidden_BD = yield from self._observe(state, encoded)
         first = torch.from_numpy(state.next_positions.copy())
         rows = torch.arange(state.rows)
         randoms = torch.from_numpy(uniforms).to(self.device)
@@ -141,7 +170,7 @@ class Streamer:
         for j in range(plan.num_actions):
             if j:
                 x_BD = network.embedding.action_tokens(chosen[-1])
-                hidden_BD = network.step(x_BD, rows, first + j - 1, state.cache)
+                hidden_BD = yield NewTokens(x_BD, rows, first + j - 1)
             chosen.append(self._choose(hidden_BD, j, randoms[:, j], deterministic=deterministic))
         ids = torch.stack(chosen, 1).cpu().numpy()
         memory = plan.options.memory
@@ -184,7 +213,9 @@ class Streamer:
             state.ages[row] += 1
         return found
 
-    def _observe(self, state: GatoState, encoded: TokenizedBatch) -> Tensor:
+    def _observe(
+        self, state: GatoState, encoded: TokenizedBatch
+    ) -> Generator[NewTokens, Tensor, Tensor]:
         """Feed the observations; the hidden vectors ``[B, D]`` that predict the first action token.
 
         Afterwards ``next_positions`` is the position of the first action token.
@@ -213,9 +244,7 @@ class Streamer:
             x_ND[begin : begin + len(ids)] = embedding.text_tokens(ids)
         rows = np.repeat(np.arange(count), sizes)
         positions = (state.next_positions - starts)[rows] + np.arange(len(rows))
-        hidden_ND = self.network.step(
-            x_ND, torch.from_numpy(rows), torch.from_numpy(positions), state.cache
-        )
+        hidden_ND = yield NewTokens(x_ND, torch.from_numpy(rows), torch.from_numpy(positions))
         state.next_positions += sizes
         return hidden_ND[torch.from_numpy(stops - 1).to(device)]
 
@@ -235,6 +264,46 @@ class Streamer:
             tokens = collector.finish().to(self.device)
             found.append(self.network.embedding(tokens, conditions)[: count - first])
         return torch.cat(found)
+
+
+@torch.inference_mode()
+def run(
+    network: GatoNetwork, cache: RingCache, actings: Sequence[Acting], sizes: Sequence[int]
+) -> list[NDArray[np.int64]]:
+    """Let groups of rows act together, each forward taking all their new tokens at once.
+
+    Args:
+        network: The weights.
+        cache: Of the rows of all groups, one group after another.
+        actings: From :meth:`Streamer.act` of each group, whose state's cache is its part of
+            ``cache``.
+        sizes: Rows of each group.
+
+    Returns:
+        Each group's action ids, ``[B, A]`` of its own.
+    """
+    offsets = np.cumsum([0, *sizes]).tolist()
+    found: dict[int, NDArray[np.int64]] = {}
+    answers: dict[int, Tensor | None] = dict.fromkeys(range(len(actings)))
+    while answers:
+        asked: dict[int, NewTokens] = {}
+        for group, answer in answers.items():
+            try:
+                acting = actings[group]
+                asked[group] = next(acting) if answer is None else acting.send(answer)
+            except StopIteration as stop:
+                found[group] = stop.value
+        if not asked:
+            break
+        hidden_ND = network.step(
+            torch.cat([tokens.embeddings for tokens in asked.values()]),
+            torch.cat([tokens.rows + offsets[group] for group, tokens in asked.items()]),
+            torch.cat([tokens.positions for tokens in asked.values()]),
+            cache,
+        )
+        parts = hidden_ND.split([len(tokens.rows) for tokens in asked.values()])
+        answers = dict(zip(asked, parts, strict=True))
+    return [found[group] for group in range(len(actings))]
 
 
 def _timesteps(encoded: TokenizedBatch, rows: NDArray[np.int64]) -> TimestepArrays:

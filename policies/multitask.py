@@ -1,0 +1,150 @@
+"""One network in several environments at once, whatever their tasks and spaces.
+
+* :class:`MultiTaskPolicy` -- a ``predict`` whose rows belong to different policies.
+* :class:`MultiTaskState` -- what it hands back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.backbone import RingCache
+from policies.base import batch_of_one, batch_rows, first_of_batch, is_single
+from policies.gato import GatoPolicy
+from policies.streaming import GatoState, run
+
+__all__ = ["MultiTaskPolicy", "MultiTaskState"]
+
+
+@dataclass
+class MultiTaskState:
+    """What the rows of several policies need; opaque to the caller.
+
+    Attributes:
+        cache: Keys and values of all rows.
+        states: Each policy's state, on its part of the cache.
+    """
+
+    cache: RingCache
+    states: list[GatoState]
+
+
+class MultiTaskPolicy:
+    """Several views of one network that act together, in one forward for each action token.
+
+    Args:
+        policies: Views that share their network, from :meth:`GatoPolicy.with_env` or
+            :meth:`GatoPolicy.with_prompt`.
+
+    Raises:
+        ValueError: There is no policy, or two have networks of their own.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> import gato_gym
+        >>> ids = ("Gato/babyai-go-to-local", "Gato/metaworld-reach")
+        >>> envs = [gym.make(name) for name in ids]
+        >>> first = GatoPolicy.load("gato-mini", env=envs[0])
+        >>> policy = MultiTaskPolicy([first, first.with_env(envs[1])])
+        >>> observations = [env.reset(seed=0)[0] for env in envs]
+        >>> actions, state = policy.predict(observations, deterministic=True)
+        >>> [env.action_space.contains(a) for env, a in zip(envs, actions, strict=True)]
+        [True, True]
+    """
+
+    def __init__(self, policies: Sequence[GatoPolicy]) -> None:
+        self.policies = list(policies)
+        if not self.policies:
+            raise ValueError("there are no policies: expected one or more")
+        self.network = self.policies[0].network
+        for index, policy in enumerate(self.policies):
+            if policy.network is not self.network:
+                raise ValueError(
+                    f"policy {index} has a network of its own: expected views of one network; "
+                    "make them with with_env or with_prompt of the first"
+                )
+
+    def predict(
+        self,
+        observations: Sequence[Any],
+        state: MultiTaskState | None = None,
+        episode_start: Sequence[NDArray[np.bool_] | None] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[list[Any], MultiTaskState]:
+        """Choose actions for every policy's environments.
+
+        Args:
+            observations: One for each policy: an observation, or a batch of them.
+            state: What the previous call returned, or None to start every row afresh.
+            episode_start: For each policy as in :meth:`policies.base.Policy.predict`.
+            deterministic: As there.
+
+        Returns:
+            Actions for each policy, one or a batch as its observation was, and the next state.
+
+        Raises:
+            ValueError: There are not as many observations, or rows, as policies and states.
+        """
+        if len(observations) != len(self.policies):
+            raise ValueError(
+                f"{len(observations)} observations for {len(self.policies)} policies: "
+                "pass one, or one batch, for each"
+            )
+        spaces = [policy.observation_space for policy in self.policies]
+        single = [is_single(*pair) for pair in zip(spaces, observations, strict=True)]
+        batches = [
+            batch_of_one(space, observation) if one else observation
+            for space, observation, one in zip(spaces, observations, single, strict=True)
+        ]
+        sizes = [batch_rows(*pair) for pair in zip(spaces, batches, strict=True)]
+        starts = self._starts(sizes, episode_start, fresh=state is None)
+        state = self._new_state(sizes) if state is None else state
+        actings = [
+            policy.begin(batch, own, start, deterministic=deterministic)
+            for policy, batch, own, start in zip(
+                self.policies, batches, state.states, starts, strict=True
+            )
+        ]
+        ids = run(self.network, state.cache, actings, sizes)
+        actions = [
+            policy.plan.decode_batch(own) for policy, own in zip(self.policies, ids, strict=True)
+        ]
+        return [
+            first_of_batch(policy.action_space, action) if one else action
+            for policy, action, one in zip(self.policies, actions, single, strict=True)
+        ], state
+
+    def _starts(
+        self,
+        sizes: Sequence[int],
+        given: Sequence[NDArray[np.bool_] | None] | None,
+        *,
+        fresh: bool,
+    ) -> list[NDArray[np.bool_]]:
+        found = []
+        for index, size in enumerate(sizes):
+            own = None if given is None else given[index]
+            starts = np.full(size, fresh) if own is None else np.asarray(own, np.bool_).reshape(-1)
+            if len(starts) != size:
+                raise ValueError(
+                    f"episode_start of policy {index} has {len(starts)} entries for {size} "
+                    "observations: pass one bool a row"
+                )
+            found.append(starts | fresh)
+        return found
+
+    def _new_state(self, sizes: Sequence[int]) -> MultiTaskState:
+        ring = max(policy.ring for policy in self.policies)
+        like = next(self.network.parameters())
+        cache = RingCache.empty(self.network.config, rows=sum(sizes), ring=ring, like=like)
+        stops = np.cumsum(sizes).tolist()
+        states = [
+            policy.new_state(size, cache.part(slice(stop - size, stop)))
+            for policy, size, stop in zip(self.policies, sizes, stops, strict=True)
+        ]
+        return MultiTaskState(cache, states)
