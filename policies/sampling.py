@@ -22,16 +22,19 @@ class Sampler:
 
     Attributes:
         temperature: Divides the logits of discrete choices when sampling; above 0.
-        continuous_temperature: The same for continuous values, whose labels were spread over
+        continuous_temperature: The temperature of continuous values, whose labels were spread over
             neighbouring bins in training; 0 never samples them.
         continuous: The deterministic choice for a continuous value: the most likely bin ("mode"),
             the bin of the expected value ("mean"), or the expected value within the most likely
             eighth of the bins ("peak"), which does not settle between two ways to act.
+        top_p: Sampled discrete choices are among the likeliest whose probabilities reach this sum,
+            in (0, 1]; 1 leaves all.
     """
 
     temperature: float = 1.0
     continuous_temperature: float = 1.0
     continuous: str = "mean"
+    top_p: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -43,6 +46,8 @@ class Sampler:
             raise ValueError(
                 f"continuous_temperature is {self.continuous_temperature}: expected 0 or more"
             )
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}: expected more than 0 and at most 1 (all)")
         if self.continuous not in CONTINUOUS_MODES:
             raise ValueError(
                 f"continuous is {self.continuous!r}: choose one of {', '.join(CONTINUOUS_MODES)}"
@@ -67,9 +72,19 @@ class Sampler:
                 return _expected_bin(logits.softmax(1), peak=self.continuous == "peak")
             return logits.argmax(1)
         temperature = self.continuous_temperature if continuous else self.temperature
-        cumulative = (logits / temperature).softmax(1).cumsum(1)
+        probabilities = (logits / temperature).softmax(1)
+        if self.top_p < 1 and not continuous:
+            probabilities = _likeliest(probabilities, self.top_p)
+        cumulative = probabilities.cumsum(1)
         threshold = uniforms[:, None] * cumulative[:, -1:]
         return (cumulative <= threshold).sum(1).clamp(max=logits.shape[1] - 1)
+
+
+def _likeliest(probabilities: Tensor, top_p: float) -> Tensor:
+    """Probabilities ``[B, n]`` with all but the likeliest, whose sum reaches ``top_p``, at zero."""
+    ordered, order = probabilities.sort(dim=1, descending=True, stable=True)
+    kept = ordered.cumsum(1) - ordered < top_p
+    return torch.zeros_like(probabilities).scatter(1, order, ordered * kept)
 
 
 def _expected_bin(probabilities: Tensor, *, peak: bool) -> Tensor:

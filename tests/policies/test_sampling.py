@@ -68,10 +68,33 @@ def test_a_peak_does_not_settle_between_two_ways_to_act() -> None:
     assert peak.tolist() == [103, 0, 935]
 
 
+def test_top_p_samples_the_likeliest_alone() -> None:
+    probabilities = torch.tensor([[0.1, 0.5, 0.15, 0.25]])
+    uniforms = torch.linspace(0, 0.999, 300)
+    for top_p, expected in (
+        (0.4, {1}),
+        (0.5, {1}),
+        (0.6, {1, 3}),
+        (0.8, {1, 2, 3}),
+        (1.0, {0, 1, 2, 3}),
+    ):
+        chosen = Sampler(top_p=top_p).choose(
+            probabilities.log().expand(300, 4), uniforms, continuous=False, deterministic=False
+        )
+        assert set(chosen.tolist()) == expected
+    # 0.5 and 0.25 are left, of which the first has two thirds
+    share = Sampler(top_p=0.6).choose(
+        probabilities.log().expand(300, 4), uniforms, continuous=False, deterministic=False
+    )
+    assert (share == 1).float().mean().item() == pytest.approx(2 / 3, abs=0.01)
+
+
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match=r"temperature is 0\.0: expected more than 0"):
         Sampler(temperature=0.0)
     with pytest.raises(ValueError, match=r"continuous_temperature is -1\.0: expected 0 or more"):
         Sampler(continuous_temperature=-1.0)
+    with pytest.raises(ValueError, match=r"top_p is 0\.0: expected more than 0"):
+        Sampler(top_p=0.0)
     with pytest.raises(ValueError, match="choose one of mode, mean"):
         Sampler(continuous="median")
