@@ -22,8 +22,8 @@ from policies.prompts import prompt_from_episode
 from policies.sampling import Sampler
 from policies.training.loop import open_shards
 
-SAMPLER = Sampler(temperature=1.0, continuous_temperature=0.0)
-"""Discrete actions are sampled, which leaves loops; a robot's are the expected ones."""
+SAMPLER = Sampler(temperature=1.0, continuous_temperature=0.0, continuous="peak")
+"""Discrete actions are sampled, which leaves loops; a robot's are the expected ones of a peak."""
 
 PROMPTED_SUITES = ("metaworld",)
 """Suites whose policy acts after its demonstration unless told otherwise: their observations do
