@@ -124,13 +124,13 @@ def play_units(
                 yield from player.play(unit, lambda: False)
         return
     context = multiprocessing.get_context("spawn")
-    todo: Any = context.Queue()
+    pending: Any = context.Queue()
     done: Any = context.Queue()
     stop = context.Event()
     for item in (*units, *[None] * workers):
-        todo.put(item)
+        pending.put(item)
     processes = [
-        context.Process(target=_work, args=(choice, todo, done, stop, os.getpid()), daemon=True)
+        context.Process(target=_work, args=(choice, pending, done, stop, os.getpid()), daemon=True)
         for _ in range(workers)
     ]
     with one_thread():  # what a child's environment variables say, its libraries read at import
@@ -140,7 +140,7 @@ def play_units(
         yield from _collect(processes, done)
     finally:
         stop.set()
-        todo.cancel_join_thread()
+        pending.cancel_join_thread()
         for process in processes:
             process.join(timeout=10.0)
             if process.is_alive():
@@ -199,7 +199,7 @@ class _Failure:
     asked_wrongly: bool
 
 
-def _work(choice: PolicyChoice, todo: Any, done: Any, stop: Any, parent: int) -> None:
+def _work(choice: PolicyChoice, pending: Any, done: Any, stop: Any, parent: int) -> None:
     """The main function of a worker process; sends results, then None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     player = _Player(choice)
@@ -207,7 +207,7 @@ def _work(choice: PolicyChoice, todo: Any, done: Any, stop: Any, parent: int) ->
     def stopped() -> bool:
         return bool(stop.is_set()) or os.getppid() != parent
 
-    while not stopped() and (unit := todo.get()) is not None:
+    while not stopped() and (unit := pending.get()) is not None:
         try:
             for result in player.play(unit, stopped):
                 done.put(result)

@@ -17,7 +17,6 @@ and C channels, G grids of H x W cells and ``planes`` symbols a cell, A action t
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -90,13 +89,15 @@ class Plan:
         self.vocabulary = vocabulary
         self._tokenizer = tokenizer
         self.outside: Counter[str] = Counter()
-        part = Part("observation", observation_space, options, vocabulary, outside=self.outside)
-        readers = find_readers(part)
-        check_paths(observation_space, options, readers)
-        leaf = first_leaf(observation_space)
+        self._root = Part(
+            "observation", observation_space, options, vocabulary, outside=self.outside
+        )
+        readers = find_readers(self._root)
+        check_paths(self._root, readers)
+        leaf = first_leaf(self._root)
         if leaf is None:
             raise ValueError(f"observation space {observation_space} has no parts: expected one")
-        self._rows_from = Reader(dataclasses.replace(part, keys=leaf))
+        self._rows_from = Reader(leaf)
         self._texts = [reader for reader in readers if isinstance(reader, TextReader)]
         self._images = [reader for reader in readers if isinstance(reader, ImageReader)]
         self._numbers = [reader for reader in readers if isinstance(reader, NumbersReader)]
@@ -278,7 +279,7 @@ class Plan:
                 found[reader.part.keys] = restore(reader, content[first:stop])
         for grid, symbols in zip(self._grids, step.grids, strict=True):
             found[grid.part.keys] = restore(grid, symbols)
-        return assemble(self.observation_space, found)
+        return assemble(self._root, found)
 
     def encode_action(self, action: Any) -> NDArray[np.int32]:
         """Ids int32 ``[A]`` of one member of the action space; see `encode_actions`."""

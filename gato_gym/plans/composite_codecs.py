@@ -248,22 +248,7 @@ def compile_codec(part: Part) -> SpaceCodec:
 
 @singledispatch
 def _codec(space: gym.Space[Any], part: Part) -> SpaceCodec:
-    raise ValueError(
-        f"{part.name} is a {type(space).__name__} space: expected Box, Discrete, MultiDiscrete, "
-        "MultiBinary, Text, Dict, Tuple, Sequence or OneOf; " + unsupported_hint(part)
-    )
-
-
-def unsupported_hint(part: Part) -> str:
-    """What to do about a space that has no tokens."""
-    what = "transform it with a wrapper"
-    if isinstance(part.space, spaces.Graph):
-        what = (
-            "turn the graph into a Dict of Sequences (node features, edge features, edge links) "
-            f"with a gymnasium.Transform{part.role.title()} wrapper"
-        )
-    leave = f", or leave it out with PlanOptions(skip=({part.path!r},))"
-    return what + (leave if part.role == "observation" else "")
+    raise part.refusal()
 
 
 @_codec.register
@@ -283,16 +268,10 @@ def _(space: spaces.Text, part: Part) -> SpaceCodec:
     return TextCodec(part)
 
 
-@_codec.register
-def _(space: spaces.Dict, part: Part) -> SpaceCodec:
-    ordered = sorted(space.spaces.items(), key=lambda item: str(item[0]))
-    return NestedCodec(part, {key: compile_codec(part.child(key, sub)) for key, sub in ordered})
-
-
+@_codec.register(spaces.Dict)
 @_codec.register(spaces.Tuple)
-def _(space: spaces.Tuple[Any], part: Part) -> SpaceCodec:
-    children = {i: compile_codec(part.child(i, sub)) for i, sub in enumerate(space.spaces)}
-    return NestedCodec(part, children)
+def _(space: gym.Space[Any], part: Part) -> SpaceCodec:
+    return NestedCodec(part, {key: compile_codec(child) for key, child in part.children() or ()})
 
 
 @_codec.register

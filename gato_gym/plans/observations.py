@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import singledispatch
 from typing import Any
@@ -17,8 +17,6 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from gato_gym.options import PlanOptions
-from gato_gym.plans.composite_codecs import unsupported_hint
 from gato_gym.plans.parts import Part
 from gato_gym.plans.photographs import ImageReader, is_photograph
 from gato_gym.plans.readers import (
@@ -46,10 +44,7 @@ def _is_small_integer(space: spaces.Box, base: int) -> bool:
 def _reader(space: gym.Space[Any], part: Part) -> Reader:
     if is_text_space(space):
         return TextReader(part)
-    raise ValueError(
-        f"{part.name} is a {type(space).__name__} space: expected Box, Discrete, MultiDiscrete, "
-        "MultiBinary, Text, Dict, Tuple, Sequence or OneOf; " + unsupported_hint(part)
-    )
+    raise part.refusal()
 
 
 @_reader.register
@@ -93,22 +88,6 @@ def _(space: spaces.Box, part: Part) -> Reader:
     return ValueReader(part)
 
 
-@singledispatch
-def _children(space: gym.Space[Any]) -> Iterator[tuple[Any, gym.Space[Any]]] | None:
-    """Keys and spaces of a composite space in lexicographic order; None for a leaf."""
-    return None
-
-
-@_children.register
-def _(space: spaces.Dict) -> Iterator[tuple[Any, gym.Space[Any]]]:
-    return iter(sorted(space.spaces.items(), key=lambda item: str(item[0])))
-
-
-@_children.register(spaces.Tuple)
-def _(space: spaces.Tuple[Any]) -> Iterator[tuple[Any, gym.Space[Any]]]:
-    return iter(enumerate(space.spaces))
-
-
 def find_readers(part: Part) -> list[Reader]:
     """The readers of everything in a part that is not skipped, depth first, keys sorted.
 
@@ -123,66 +102,54 @@ def find_readers(part: Part) -> list[Reader]:
     """
     if part.path in part.options.skip:
         return []
-    children = _children(part.space)
+    children = part.children()
     if children is None:
         return [_reader(part.space, part)]
-    found: list[Reader] = []
-    for key, child in children:
-        found += find_readers(part.child(key, child))
-    return found
+    return [reader for _, child in children for reader in find_readers(child)]
 
 
-def all_paths(space: gym.Space[Any], keys: Sequence[Any] = ()) -> list[str]:
-    """Every path of a space, inner nodes included."""
-    paths = ["/".join(map(str, keys))]
-    for key, child in _children(space) or ():
-        paths += all_paths(child, (*keys, key))
-    return paths
+def all_paths(part: Part) -> list[str]:
+    """Every path of a part, inner nodes included."""
+    below = [path for _, child in part.children() or () for path in all_paths(child)]
+    return [part.path, *below]
 
 
-def first_leaf(space: gym.Space[Any], keys: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
-    """Keys to the first part of a space, skipped or not; None when it has no parts at all."""
-    children = _children(space)
+def first_leaf(part: Part) -> Part | None:
+    """The first part that has no parts, skipped or not; None when there is none at all."""
+    children = part.children()
     if children is None:
-        return keys
-    found = (first_leaf(child, (*keys, key)) for key, child in children)
+        return part
+    found = (first_leaf(child) for _, child in children)
     return next((leaf for leaf in found if leaf is not None), None)
 
 
-def assemble(space: gym.Space[Any], parts: Mapping[tuple[Any, ...], Any]) -> Any:
+def assemble(part: Part, members: Mapping[tuple[Any, ...], Any]) -> Any:
     """An observation of its parts.
 
     Args:
-        space: The observation space.
-        parts: Members by their keys. Missing ones are left out of a Dict, and None in a Tuple.
+        part: The observation space.
+        members: By their keys. Missing ones are left out of a Dict, and None in a Tuple.
     """
-    return _assemble(space, parts, ())
-
-
-def _assemble(
-    space: gym.Space[Any], parts: Mapping[tuple[Any, ...], Any], keys: tuple[Any, ...]
-) -> Any:
-    children = _children(space)
+    children = part.children()
     if children is None:
-        return parts.get(keys)
-    made = {key: _assemble(child, parts, (*keys, key)) for key, child in children}
-    if isinstance(space, spaces.Tuple):
+        return members.get(part.keys)
+    made = {key: assemble(child, members) for key, child in children}
+    if isinstance(part.space, spaces.Tuple):
         return tuple(made.values())
     return {key: member for key, member in made.items() if member is not None}
 
 
-def check_paths(space: gym.Space[Any], options: PlanOptions, readers: Sequence[Reader]) -> None:
+def check_paths(part: Part, readers: Sequence[Reader]) -> None:
     """Refuse options whose paths do not fit a space, and spaces whose paths collide.
 
     Args:
-        space: The observation space.
-        options: The options.
+        part: The observation space, with the options.
         readers: What :func:`find_readers` found.
 
     Raises:
         ValueError: Naming the path, and the nearest one that exists.
     """
-    paths = all_paths(space)
+    paths, options = all_paths(part), part.options
     repeated = sorted({path for path in paths if paths.count(path) > 1})
     if repeated:
         raise ValueError(

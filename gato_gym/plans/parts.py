@@ -1,6 +1,6 @@
 """One part of an observation or an action: where it lies, and what is done about bad values.
 
-* :class:`Part` -- path, space and choices of a part; arrays without NaN, within bounds, or errors.
+* :class:`Part` -- path, space and choices of a part; its parts; arrays without NaN, within bounds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.options import PlanOptions
@@ -54,6 +55,32 @@ class Part:
     def child(self, key: Any, space: gym.Space[Any]) -> Part:
         """A part of this part."""
         return replace(self, keys=(*self.keys, key), space=space)
+
+    def children(self) -> list[tuple[Any, Part]] | None:
+        """Keys and parts of a Dict, sorted, or of a Tuple; None where the space is neither."""
+        ordered: list[tuple[Any, gym.Space[Any]]]
+        if isinstance(self.space, spaces.Dict):
+            ordered = sorted(self.space.spaces.items(), key=lambda item: str(item[0]))
+        elif isinstance(self.space, spaces.Tuple):
+            ordered = list(enumerate(self.space.spaces))
+        else:
+            return None
+        return [(key, self.child(key, space)) for key, space in ordered]
+
+    def refusal(self) -> ValueError:
+        """The error that its space has no tokens, and what to do about it."""
+        hint = "transform it with a wrapper"
+        if isinstance(self.space, spaces.Graph):
+            hint = (
+                "turn the graph into a Dict of Sequences (node features, edge features, edge "
+                f"links) with a gymnasium.Transform{self.role.title()} wrapper"
+            )
+        if self.role == "observation":
+            hint += f", or leave it out with PlanOptions(skip=({self.path!r},))"
+        return ValueError(
+            f"{self.name} is a {type(self.space).__name__} space: expected Box, Discrete, "
+            f"MultiDiscrete, MultiBinary, Text, Dict, Tuple, Sequence or OneOf; {hint}"
+        )
 
     def array(self, values: Any, rows: int) -> NDArray[Any]:
         """A batch as an array ``[rows, *shape]``.

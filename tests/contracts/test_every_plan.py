@@ -99,16 +99,7 @@ def cut(space, member):
 
 
 def equal(space, a, b):
-    if isinstance(space, spaces.Dict):
-        return all(equal(sub, a[key], b[key]) for key, sub in space.spaces.items())
-    if isinstance(space, spaces.Tuple):
-        return all(equal(sub, x, y) for sub, x, y in zip(space.spaces, a, b, strict=True))
-    if isinstance(space, spaces.OneOf):
-        return a[0] == b[0] and equal(space.spaces[a[0]], a[1], b[1])
-    if isinstance(space, spaces.Sequence) and not space.stack:
-        sub = space.feature_space
-        return len(a) == len(b) and all(equal(sub, x, y) for x, y in zip(a, b, strict=True))
-    return type(a) is type(b) and np.array_equal(a, b)
+    return all(type(x) is type(y) and np.array_equal(x, y) for _, x, y in pairs(space, a, b))
 
 
 def batch_of(space, members):
@@ -159,32 +150,41 @@ def test_members_encode_to_legal_tokens_and_come_back_close(space, seed):
     close(space, plan.decode(tokens), member)
 
 
-def close(space, decoded, member):
+def pairs(space, a, b):
+    """Leaf spaces of two members of the same shape, with what each holds there."""
     if isinstance(space, spaces.Dict):
-        for key, sub in space.spaces.items():
-            close(sub, decoded[key], member[key])
+        assert a.keys() == b.keys() == space.spaces.keys()
+        parts = [(sub, a[key], b[key]) for key, sub in space.spaces.items()]
     elif isinstance(space, spaces.Tuple):
-        for sub, a, b in zip(space.spaces, decoded, member, strict=True):
-            close(sub, a, b)
+        parts = list(zip(space.spaces, a, b, strict=True))
     elif isinstance(space, spaces.OneOf):
-        assert decoded[0] == member[0]
-        close(space.spaces[member[0]], decoded[1], member[1])
+        assert a[0] == b[0]
+        parts = [(space.spaces[a[0]], a[1], b[1])]
     elif isinstance(space, spaces.Sequence):
-        assert len(decoded) == len(member)
-        for a, b in zip(decoded, member, strict=True):
-            close(space.feature_space, a, b)
-    elif isinstance(space, spaces.Box):
-        bounded = space.bounded_below & space.bounded_above
-        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-        decoded, member = np.asarray(decoded), np.asarray(member)
-        error = np.abs(decoded.astype(np.float64) - member.astype(np.float64))[bounded]
-        half_bin = ((high - low) / 2048)[bounded]
-        rounding = 0.5 if space.dtype.kind in "iub" else 2 * np.finfo(space.dtype).eps
-        size = np.maximum(np.abs(low), np.abs(high))[bounded]
-        slack = rounding + 1e-9 * size if space.dtype.kind in "iub" else rounding * size
-        assert (error <= half_bin * (1 + 1e-9) + slack).all()
+        assert len(a) == len(b)
+        parts = [(space.feature_space, x, y) for x, y in zip(a, b, strict=True)]
     else:
-        assert np.array_equal(decoded, member)
+        return [(space, a, b)]
+    return [pair for part in parts for pair in pairs(*part)]
+
+
+def close(space, decoded, member):
+    for leaf, a, b in pairs(space, decoded, member):
+        if isinstance(leaf, spaces.Box):
+            close_numbers(leaf, np.asarray(a), np.asarray(b))
+        else:
+            assert np.array_equal(a, b)
+
+
+def close_numbers(space, decoded, member):
+    bounded = space.bounded_below & space.bounded_above
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    error = np.abs(decoded.astype(np.float64) - member.astype(np.float64))[bounded]
+    half_bin = ((high - low) / 2048)[bounded]
+    rounding = 0.5 if space.dtype.kind in "iub" else 2 * np.finfo(space.dtype).eps
+    size = np.maximum(np.abs(low), np.abs(high))[bounded]
+    slack = rounding + 1e-9 * size if space.dtype.kind in "iub" else rounding * size
+    assert (error <= half_bin * (1 + 1e-9) + slack).all()
 
 
 @pytest.mark.parametrize("layout", ["paper", "lean"])
@@ -248,14 +248,12 @@ def test_observations_come_back(layout, space, seed):
 
 def near(space, back, member, plan):
     """Equal where nothing is lost, and within half a bin or float32's precision elsewhere."""
-    if isinstance(space, spaces.Dict):
-        for key, sub in space.spaces.items():
-            near(sub, back[key], member[key], plan)
-    elif isinstance(space, spaces.Tuple):
-        for sub, a, b in zip(space.spaces, back, member, strict=True):
-            near(sub, a, b, plan)
-    elif isinstance(space, spaces.OneOf | spaces.Sequence):
+    if isinstance(space, spaces.OneOf | spaces.Sequence):
         close(space, back, member)
+    elif isinstance(space, spaces.Dict | spaces.Tuple):
+        keys = space.spaces if isinstance(space, spaces.Dict) else range(len(space.spaces))
+        for key in keys:
+            near(space.spaces[key], back[key], member[key], plan)
     elif isinstance(space, spaces.Box):
         near_numbers(space, np.asarray(back), np.asarray(member), plan.options.layout)
     else:
