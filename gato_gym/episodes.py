@@ -2,6 +2,7 @@
 
 * :class:`Episode` -- one recorded episode.
 * :func:`write_minari`, :func:`read_minari` -- to a Minari dataset and back.
+* :func:`find_minari`, :func:`episodes_of` -- a dataset from its id, folder or file; its episodes.
 * :func:`new_minari` -- a dataset to be filled episode by episode.
 * :func:`minari_metadata`, :func:`expert_return_of` -- what is kept beside the episodes.
 """
@@ -201,17 +202,27 @@ def read_minari(dataset_id: str, *, root: Path | None = None) -> Iterator[Episod
     Raises:
         FileNotFoundError: There is no such dataset.
     """
+    yield from episodes_of(_load(dataset_id, root))
+
+
+def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
+    """The episodes of a loaded Minari dataset, in order.
+
+    Args:
+        dataset: A ``minari.MinariDataset``.
+        first: Number of the first one.
+    """
     from gato_gym import hdf5
 
-    storage = _load(dataset_id, root).storage
-    task = dataset_id.rpartition("/")[2].rpartition("-v")[0]
+    storage = dataset.storage
+    task = dataset.spec.dataset_id.rpartition("/")[2].rpartition("-v")[0]
+    indices = range(first, storage.total_episodes)
     if storage.FORMAT == "hdf5" and not storage.jpeg_encoding:
         (path,) = Path(storage.data_path).glob("*.hdf5")
         with hdf5.open_file(path, "r") as file:
-            for index in range(storage.total_episodes):
+            for index in indices:
                 yield hdf5.read_episode(file, index, task=task)
         return
-    indices = range(storage.total_episodes)
     metadata = storage.get_episode_metadata(indices)
     for raw, meta in zip(storage.get_episodes(indices), metadata, strict=True):
         infos = raw.get("infos") or {}
@@ -227,6 +238,35 @@ def read_minari(dataset_id: str, *, root: Path | None = None) -> Iterator[Episod
             info=json.loads(options.get("info", "{}")),
             executed=infos.get(EXECUTED),
         )
+
+
+def find_minari(source: str | Path | Any) -> Any:
+    """A Minari dataset from whatever names it.
+
+    Args:
+        source: A ``minari.MinariDataset``, the id of one in Minari's own folder, a dataset's
+            folder, or the HDF5 file in it.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: The folder or file holds no dataset that Minari can read.
+    """
+    import minari
+
+    if isinstance(source, minari.MinariDataset):
+        return source
+    path = Path(source)
+    if not path.exists():
+        return _load(str(source), None)
+    folder = path.parent if path.is_file() else path
+    data = folder / "data" if (folder / "data").is_dir() else folder
+    try:
+        return minari.MinariDataset(data)
+    except (KeyError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no Minari dataset ({error}): expected its folder, which holds "
+            "data/main_data.hdf5 and data/metadata.json, or that file"
+        ) from error
 
 
 def minari_metadata(dataset_id: str, *, root: Path | None = None) -> dict[str, Any]:

@@ -18,10 +18,14 @@ L layers.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from policies.blocks import in_blocks, padded
@@ -35,31 +39,47 @@ MEMORIES = ("all", "observations", "none")
 class RingCache:
     """Keys and values of the tokens that a row may still see.
 
-    Slots ``[0, P)`` are the prompt's; position p >= P lives in slot ``P + (p - P) % ring``. The
-    ring is a window plus one chunk long, so that no token of a chunk overwrites what another of
-    the same chunk still sees.
+    The first ``pinned`` slots are the prompt's; live position p lives in slot
+    ``pinned + (p - prompt) % ring``. The ring is a window plus one chunk long, so that no token of
+    a chunk overwrites what another of the same chunk still sees. Slots come last, so that both
+    products of attention read memory in order.
 
     Attributes:
-        keys, values: float ``[L, B, H, S, K]``.
+        keys, values: float ``[L, B, H, K, S]``.
         positions: int64 ``[B, S]``, position that each slot holds, -1 when empty.
-        prompt: P, size of the pinned region.
+        prompt: First live position.
+        pinned: Slots of the pinned region.
     """
 
     keys: Tensor
     values: Tensor
     positions: Tensor
     prompt: int
+    pinned: int
 
     @classmethod
-    def empty(cls, config: NetworkConfig, *, rows: int, ring: int, like: Tensor) -> RingCache:
-        """A cache for ``rows`` rows with a ring of ``ring`` slots; dtype and device of ``like``."""
-        slots = config.prompt_tokens + ring
-        shape = (config.layers, rows, config.heads, slots, config.head_size)
+    def empty(
+        cls, config: NetworkConfig, *, rows: int, ring: int, pinned: int, like: Tensor
+    ) -> RingCache:
+        """A cache that holds nothing.
+
+        Args:
+            config: Sizes of the network.
+            rows: B.
+            ring: Live slots.
+            pinned: Slots of the prompt, ``config.prompt_tokens`` at most.
+            like: Gives the device, and the dtype where that is no CPU: there attention in fewer
+                than 32 bits is the slower one.
+        """
+        slots = pinned + ring
+        shape = (config.layers, rows, config.heads, config.head_size, slots)
+        dtype = torch.float32 if like.device.type == "cpu" else like.dtype
         return cls(
-            keys=like.new_zeros(shape),
-            values=like.new_zeros(shape),
+            keys=torch.zeros(shape, dtype=dtype, device=like.device),
+            values=torch.zeros(shape, dtype=dtype, device=like.device),
             positions=torch.full((rows, slots), -1, dtype=torch.long, device=like.device),
             prompt=config.prompt_tokens,
+            pinned=pinned,
         )
 
     @property
@@ -72,22 +92,28 @@ class RingCache:
     def part(self, rows: slice) -> RingCache:
         """A view of some rows."""
         return RingCache(
-            self.keys[:, rows], self.values[:, rows], self.positions[rows], self.prompt
+            self.keys[:, rows], self.values[:, rows], self.positions[rows], self.prompt, self.pinned
         )
 
-    def slots(self, positions: Tensor) -> Tensor:
+    def slots(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """The slot of each position: int64, the shape of ``positions``."""
-        ring = self.positions.shape[1] - self.prompt
-        live = self.prompt + (positions - self.prompt) % ring
-        return torch.where(positions < self.prompt, positions, live)
+        ring = self.positions.shape[1] - self.pinned
+        live = self.pinned + (positions - self.prompt) % ring
+        return np.where(positions < self.prompt, positions, live)
 
-    def visible(self, rows: Tensor | slice, positions_NT: Tensor, window: int) -> Tensor:
-        """Slots of their rows that tokens at these positions see: bool ``[N, 1, T, S]``."""
+    def bias(self, rows: slice, positions_NT: Tensor, window: int) -> Tensor:
+        """What is added to the scores of tokens at these positions.
+
+        Returns:
+            float ``[N, 1, T, S]``: 0 for the slots of its row that a token sees, -inf for others.
+        """
         held = self.positions[rows][:, None, :]
         query = positions_NT[:, :, None]
-        pinned = torch.arange(held.shape[-1], device=held.device) < self.prompt
-        seen = (held >= 0) & (held <= query) & (pinned | (query - held < window))
-        return seen[:, None]
+        far = query - held >= window
+        far[..., : self.pinned] = False
+        hidden = (held < 0) | (held > query) | far
+        bias = torch.zeros(hidden.shape, dtype=self.keys.dtype, device=held.device)
+        return bias.masked_fill_(hidden, float("-inf"))[:, None]
 
 
 @dataclass
@@ -159,11 +185,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Arrivals:
     """New tokens of some rows: where they go in the cache, and what they see there.
 
-    Making one writes the tokens' positions into the cache.
+    Making one writes the tokens' positions into the cache. Rows next to each other with equally
+    many tokens attend together; how many rows those are decides no row's numbers.
 
     Args:
-        rows: int64 ``[N]`` on the CPU, each token's row; a row's tokens are consecutive.
-        positions: int64 ``[N]`` on the CPU, their positions.
+        rows: int64 ``[N]``, each token's row, ascending.
+        positions: int64 ``[N]``, their positions.
         cache: The cache of all rows.
         config: Sizes: the window and a head's.
 
@@ -174,63 +201,42 @@ class Arrivals:
     """
 
     def __init__(
-        self, rows: Tensor, positions: Tensor, cache: RingCache, config: NetworkConfig
+        self,
+        rows: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        cache: RingCache,
+        config: NetworkConfig,
     ) -> None:
-        device, batch = cache.keys.device, len(cache.positions)
-        present, counts = torch.unique_consecutive(rows, return_counts=True)
-        stops = counts.cumsum(0)
-        self._runs = [
-            (row, stop - count, stop)
-            for row, count, stop in torch.stack([present, counts, stops], 1).tolist()
-            if count > 1
-        ]
-        self._every_row = not self._runs and len(rows) == batch
-        self._lone_tokens = (stops[counts == 1] - 1).to(device)
-        self.rows, positions = rows.to(device), positions.to(device)
-        self.slots = cache.slots(positions)
-        cache.positions[self.rows, self.slots] = positions
-        self.rotary = rotary_table(positions, config.head_size)
-        self._lone_rows = self.rows[self._lone_tokens]
-        queries = torch.zeros(batch, dtype=torch.long, device=device)
-        queries[self._lone_rows] = positions[self._lone_tokens]
-        everything = slice(0, batch)
-        self._lone_mask = cache.visible(everything, queries[:, None], config.window)
-        idle = torch.ones(batch, dtype=torch.bool, device=device)
-        idle[self._lone_rows] = False
-        self._lone_mask[..., 0] |= idle[:, None, None]
-        self._run_masks = [
-            cache.visible(slice(row, row + 1), positions[None, start:stop], config.window)
-            for row, start, stop in self._runs
-        ]
+        uploaded = torch.from_numpy(np.stack([rows, cache.slots(positions), positions]))
+        self.rows, self.slots, queries = uploaded.to(cache.keys.device)
+        cache.positions[self.rows, self.slots] = queries
+        self.rotary = rotary_table(queries, config.head_size)
+        self._groups: list[tuple[slice, slice, int, Tensor]] = []
+        for owners, tokens, count in _groups(rows):
+            asked = queries[tokens].view(-1, count)
+            bias = cache.bias(owners, asked, config.window)
+            self._groups.append((owners, tokens, count, bias))
 
     def attend(self, q_NHK: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Softmax attention of each token to what it sees of its row: ``[N, H, K]``.
-
-        A token that comes alone to its row goes the plain way with all others that do: the fused
-        kernel's set-up takes longer than it. Several of one row go together, row by row, so that no
-        row's numbers depend on another's.
-        """
-        if self._every_row:
-            return _attend_single(q_NHK, keys, values, self._lone_mask)
-        y_NHK = torch.empty_like(q_NHK)
-        if len(self._lone_tokens):
-            q_BHK = q_NHK.new_zeros(len(keys), *q_NHK.shape[1:])
-            q_BHK[self._lone_rows] = q_NHK[self._lone_tokens]
-            y_BHK = _attend_single(q_BHK, keys, values, self._lone_mask)
-            y_NHK[self._lone_tokens] = y_BHK[self._lone_rows]
-        for (row, start, stop), mask in zip(self._runs, self._run_masks, strict=True):
-            q = q_NHK[start:stop].transpose(0, 1)[None]
-            y = F.scaled_dot_product_attention(
-                q, keys[row : row + 1], values[row : row + 1], attn_mask=mask
-            )
-            y_NHK[start:stop] = y[0].transpose(0, 1)
-        return y_NHK
+        """Softmax attention of each token to what it sees of its row: ``[N, H, K]``."""
+        found = []
+        for rows, tokens, count, bias in self._groups:
+            q = q_NHK[tokens].unflatten(0, (-1, count)).transpose(1, 2)
+            scores = (q @ keys[rows]).add_(bias)
+            y = scores.softmax(dim=-1) @ values[rows].transpose(2, 3)
+            found.append(y.transpose(1, 2).flatten(0, 1))
+        return found[0] if len(found) == 1 else torch.cat(found)
 
 
-def _attend_single(q_BHK: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Attention of one token a row: ``[B, H, K]``; ``mask`` bool ``[B, 1, 1, S]``."""
-    scores = (q_BHK * q_BHK.shape[-1] ** -0.5)[:, :, None] @ keys.transpose(2, 3)
-    return (scores.masked_fill(~mask, float("-inf")).softmax(dim=-1) @ values)[:, :, 0]
+def _groups(rows: NDArray[np.int64]) -> Iterator[tuple[slice, slice, int]]:
+    """Rows next to each other with equally many tokens: the rows, their tokens, how many each."""
+    present, counts = np.unique(rows, return_counts=True)
+    breaks = np.flatnonzero((np.diff(counts) != 0) | (np.diff(present) != 1)) + 1
+    stops = np.cumsum(counts)
+    for first, stop in itertools.pairwise([0, *breaks.tolist(), len(present)]):
+        count = int(counts[first])
+        tokens = slice(int(stops[first]) - count, int(stops[stop - 1]))
+        yield slice(int(present[first]), int(present[stop - 1]) + 1), tokens, count
 
 
 class Block(nn.Module):
@@ -266,14 +272,15 @@ class Block(nn.Module):
         return self.feed_out(F.gelu(gate) * value)
 
     def step(self, x_ND: Tensor, arrivals: Arrivals, keys: Tensor, values: Tensor) -> Tensor:
-        """New tokens, padded to whole blocks, against one layer's cache ``[B, H, S, K]``."""
+        """New tokens, padded to whole blocks, against one layer's cache ``[B, H, K, S]``."""
         count = len(arrivals.rows)
         qkv = in_blocks(lambda x: self.qkv(self.norm_attention(x)), x_ND)[:count]
         q, k, v = qkv.view(count, 3, self.heads, -1).unbind(1)
-        q = rotate(self.norm_query(q), *arrivals.rotary)
-        keys[arrivals.rows, :, arrivals.slots] = rotate(self.norm_key(k), *arrivals.rotary)
-        values[arrivals.rows, :, arrivals.slots] = v
-        y = padded(arrivals.attend(q, keys, values).flatten(1))
+        q = rotate(self.norm_query(q), *arrivals.rotary).to(keys.dtype) * q.shape[-1] ** -0.5
+        k = rotate(self.norm_key(k), *arrivals.rotary)
+        keys[arrivals.rows, :, :, arrivals.slots] = k.to(keys.dtype)
+        values[arrivals.rows, :, :, arrivals.slots] = v.to(keys.dtype)
+        y = padded(arrivals.attend(q, keys, values).flatten(1).to(x_ND.dtype))
         x_ND = x_ND + in_blocks(self.attention_out, y)
         return x_ND + in_blocks(self.feed, x_ND)
 
@@ -294,13 +301,19 @@ class Backbone(nn.Module):
             x_BTD = block(x_BTD, rotary, mask)
         return self.norm(x_BTD)
 
-    def step(self, x_ND: Tensor, rows: Tensor, positions: Tensor, cache: RingCache) -> Tensor:
+    def step(
+        self,
+        x_ND: Tensor,
+        rows: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        cache: RingCache,
+    ) -> Tensor:
         """New tokens against the cache, which takes them in.
 
         Args:
             x_ND: Embeddings of the new tokens, of as many rows and as many a row as there are.
-            rows: int64 ``[N]`` on the CPU, the row of each; a row's tokens are consecutive.
-            positions: int64 ``[N]`` on the CPU, their positions.
+            rows: int64 ``[N]``, the row of each, ascending.
+            positions: int64 ``[N]``, their positions.
             cache: The cache of all rows. Rows without a token stay as they are.
 
         Returns:

@@ -2,8 +2,10 @@
 
 A matrix product may round a row differently when it has other rows beside it in another number.
 Rows that are computed in blocks of one size, padded where they are fewer, have the same numbers
-whatever the batch.
+whatever the batch. That is kept for float32 on a CPU, and not for what is chosen for its speed: a
+GPU, or numbers of fewer bits.
 
+* :func:`block_size` -- how many rows are computed together.
 * :func:`padded` -- a batch with zero rows up to a whole number of blocks.
 * :func:`in_blocks` -- a function of rows, block by block.
 """
@@ -16,20 +18,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["BLOCK", "in_blocks", "padded"]
+__all__ = ["BLOCK", "block_size", "in_blocks", "padded"]
 
 BLOCK = 32
 """Rows of a block."""
 
 
+def block_size(x_ND: Tensor) -> int:
+    """Rows that are computed together: a block's, or all."""
+    exact = x_ND.device.type == "cpu" and x_ND.dtype == torch.float32
+    return BLOCK if exact else max(1, len(x_ND))
+
+
 def padded(x_ND: Tensor) -> Tensor:
     """``x_ND`` with zero rows at the end up to a whole number of blocks."""
-    missing = -len(x_ND) % BLOCK
+    missing = -len(x_ND) % block_size(x_ND)
     return F.pad(x_ND, (0, 0, 0, missing)) if missing else x_ND
 
 
 def in_blocks(function: Callable[[Tensor], Tensor], x_ND: Tensor) -> Tensor:
-    """``function`` of a whole number of blocks; on a CPU one block at a time."""
-    if len(x_ND) == BLOCK or x_ND.device.type != "cpu":
+    """``function`` of a whole number of blocks, one block at a time."""
+    size = block_size(x_ND)
+    if len(x_ND) == size:
         return function(x_ND)
-    return torch.cat([function(block) for block in x_ND.split(BLOCK)])
+    return torch.cat([function(block) for block in x_ND.split(size)])

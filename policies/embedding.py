@@ -59,12 +59,16 @@ class TokenInputs:
             (body tokens, padding).
         places: int64 ``[B, T]``, local positions in ``[0, NUM_PLACES)`` of the tokens with ids.
         conditions: int64 ``[B, T]``, row of the conditions table, -1 for none.
+        text_slots: int64 ``[n]``, index into the flattened tokens of those with text ids.
+        symbol_slots: int64 ``[n]``, likewise of those with other ids.
         added_ids, vectors, grids, images: contributions, or None.
     """
 
     ids: Tensor
     places: Tensor
     conditions: Tensor
+    text_slots: Tensor
+    symbol_slots: Tensor
     added_ids: Contributions | None = None
     vectors: Contributions | None = None
     grids: Contributions | None = None
@@ -226,19 +230,13 @@ class Embedding(nn.Module):
         self.frozen_table = None
         self.frozen_table = self.symbol_table().detach()
 
-    def lookup(self, ids: Tensor) -> Tensor:
-        """Table rows of vocabulary ids of any kind: int64 ``[...]`` to float ``[..., D]``."""
-        first = self.config.vocabulary.text.stop
-        symbols = F.embedding((ids - first).clamp(min=0), self.symbol_table())
-        is_text = ids < first
-        if not bool(is_text.any()):
-            return symbols
-        return torch.where(is_text[..., None], self.embed_text(ids.clamp(max=first - 1)), symbols)
+    def embed_symbols(self, ids: Tensor) -> Tensor:
+        """Table rows of ids past the text ids: int64 ``[...]`` to float ``[..., D]``."""
+        return F.embedding(ids - self.config.vocabulary.text.stop, self.symbol_table())
 
     def action_tokens(self, ids: Tensor) -> Tensor:
         """Embeddings of action tokens: int64 ``[N]`` to float ``[N, D]``."""
-        first = self.config.vocabulary.text.stop
-        return F.embedding(ids - first, self.symbol_table()) + self.place.weight[ACTION_PLACE]
+        return self.embed_symbols(ids) + self.place.weight[ACTION_PLACE]
 
     def text_tokens(self, ids: Tensor) -> Tensor:
         """Embeddings of one text's tokens: int64 ``[L]`` to float ``[L, D]``."""
@@ -267,13 +265,17 @@ class Embedding(nn.Module):
             float ``[B, T, D]``.
         """
         batch, length = tokens.ids.shape
-        has_id = tokens.ids >= 0
+        dtype, device = conditions.dtype, tokens.ids.device
         table = torch.cat([conditions, conditions.new_zeros(1, conditions.shape[1])])
-        flat = torch.zeros(batch * length, self.config.width, device=tokens.ids.device)
-        where = has_id.flatten().nonzero()[:, 0]
-        if where.numel():
-            rows = self.lookup(tokens.ids.flatten()[where])
-            flat = flat.index_add(0, where, rows + self.place(tokens.places.flatten()[where]))
+        flat = torch.zeros(batch * length, self.config.width, dtype=dtype, device=device)
+        ids, places = tokens.ids.flatten(), tokens.places.flatten()
+        for slots, rows_of in (
+            (tokens.text_slots, self.embed_text),
+            (tokens.symbol_slots, self.embed_symbols),
+        ):
+            if len(slots):
+                rows = rows_of(ids[slots]) + self.place(places[slots])
+                flat = flat.index_add(0, slots, rows)
         owner = tokens.conditions.flatten()
 
         def add(part: Contributions, values: Tensor) -> None:
@@ -285,9 +287,9 @@ class Embedding(nn.Module):
             return F.embedding(owner[part.slots] % table.shape[0], table)
 
         if tokens.added_ids is not None:
-            add(tokens.added_ids, self.lookup(tokens.added_ids.values))
+            add(tokens.added_ids, self.embed_symbols(tokens.added_ids.values))
         if tokens.vectors is not None:
-            add(tokens.vectors, self.vector(tokens.vectors.values))
+            add(tokens.vectors, self.vector(tokens.vectors.values.to(dtype)))
         if tokens.grids is not None:
             condition = condition_of(tokens.grids)
             values = self.grid(tokens.grids.values, condition) + self.condition_in(condition)
@@ -295,6 +297,7 @@ class Embedding(nn.Module):
         if tokens.images is not None:
             assert tokens.images.intervals is not None
             condition = condition_of(tokens.images)
-            patches = self.image(tokens.images.values, tokens.images.intervals, condition)
+            patches = tokens.images.values.to(dtype)
+            patches = self.image(patches, tokens.images.intervals, condition)
             add(tokens.images, patches)
         return flat.view(batch, length, -1)

@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gato_gym.episodes import Episode
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, compile_plan
 from gato_gym.tasks import get_task, task_id_of
@@ -24,9 +24,11 @@ from policies.base import Policy, episode_generators
 from policies.configuration import NetworkConfig, preset
 from policies.matching import TaskRecord, find_task, spaces_of
 from policies.network import GatoNetwork, count_parameters, inference
-from policies.prompts import Prompt, encode_prompt, prompt_from_episode
+from policies.precision import choose_precision, with_precision
+from policies.prompts import Prompt, demonstration, encode_prompt, prompt_from_episode
 from policies.sampling import Sampler
 from policies.streaming import Acting, GatoState, Streamer, run
+from policies.writing import write
 
 
 class GatoPolicy(Policy):
@@ -60,8 +62,11 @@ class GatoPolicy(Policy):
         self.tasks, self.task, self.prompt = dict(tasks or {}), task, prompt
         self.sampler, self.seed = sampler or Sampler(), seed
         self._check_sizes()
-        pinned = None if prompt is None else encode_prompt(network, plan, prompt)
-        self._streamer = Streamer(network, plan, self.sampler, pinned)
+        self._streamer = Streamer(network, plan, self.sampler, self._pinned(network))
+
+    def _pinned(self, network: GatoNetwork) -> RingCache | None:
+        """The encoded prompt, as the network sees it."""
+        return None if self.prompt is None else encode_prompt(network, self.plan, self.prompt)
 
     def _check_sizes(self) -> None:
         config, options = self.network.config, self.plan.options
@@ -116,8 +121,10 @@ class GatoPolicy(Policy):
         *,
         env: Any = None,
         task: str | None = None,
-        prompt: str | Episode | None = "shipped",
+        prompt: Any = "shipped",
+        cut: str | None = None,
         device: str = "auto",
+        precision: str = "auto",
         sampler: Sampler | None = None,
         seed: int = 0,
     ) -> GatoPolicy:
@@ -129,9 +136,15 @@ class GatoPolicy(Policy):
                 or else its spaces, choose the task among those of the checkpoint. None is enough
                 for a checkpoint of one task, or with ``task``.
             task: The task's id, where the environment does not tell.
-            prompt: "shipped" for the checkpoint's own demonstration of the task, an Episode, or
-                None for no prompt.
-            device: "cpu", "cuda", or "auto".
+            prompt: "shipped" for the checkpoint's own demonstration of the task; an Episode, a
+                Minari dataset, or its id or path, see :func:`policies.prompts.demonstration`; None
+                for no prompt.
+            cut: Which part of a demonstration longer than the network's prompt region is kept,
+                "end" or "start"; None refuses one.
+            device: "cpu", "cuda", or "auto": a GPU where there is one.
+            precision: "float32", "bfloat16", "int8" (weights of eight bits), or "auto": float32 on
+                a CPU, bfloat16 on a GPU. Only float32 on a CPU gives a row the same numbers
+                whatever the batch.
             sampler: How action tokens are chosen; None takes the checkpoint's.
             seed: Of sampling.
 
@@ -143,28 +156,40 @@ class GatoPolicy(Policy):
         from policies.checkpoint import load_checkpoint
 
         checkpoint = load_checkpoint(name)
-        network = inference(checkpoint.network).to(_device(device))
+        place = _device(device)
+        network = inference(checkpoint.network)
+        network = with_precision(network, choose_precision(precision, place)).to(place)
         first = _View(network, checkpoint.tasks, sampler or checkpoint.sampler, seed)
-        return first.bind(env, task=task, prompt=prompt)
+        return first.bind(env, task=task, prompt=prompt, cut=cut)
 
     def with_env(
-        self, env: Any, *, task: str | None = None, prompt: str | Episode | None = "shipped"
+        self,
+        env: Any,
+        *,
+        task: str | None = None,
+        prompt: Any = "shipped",
+        cut: str | None = None,
     ) -> GatoPolicy:
         """A view of the same weights for another environment; arguments as in :meth:`load`."""
         view = _View(self.network, self.tasks, self.sampler, self.seed)
-        return view.bind(env, task=task, prompt=prompt)
+        return view.bind(env, task=task, prompt=prompt, cut=cut)
 
-    def with_prompt(self, prompt: Episode | None, *, cut: str | None = "end") -> GatoPolicy:
+    def with_prompt(self, prompt: Any, *, cut: str | None = None) -> GatoPolicy:
         """A view of the same weights after another demonstration.
 
         Args:
-            prompt: The demonstration, or None.
-            cut: As in :func:`policies.prompts.prompt_from_episode`.
+            prompt: An Episode, a Minari dataset, or its id or path, see
+                :func:`policies.prompts.demonstration`; or None.
+            cut: As in :meth:`load`.
+
+        Raises:
+            FileNotFoundError: There is no such dataset.
+            ValueError: It is no demonstration, or too long and not to be cut.
         """
         made = None
         if prompt is not None:
             capacity = self.network.config.prompt_tokens
-            made = prompt_from_episode(self.plan, prompt, capacity=capacity, cut=cut)
+            made = prompt_from_episode(self.plan, demonstration(prompt), capacity=capacity, cut=cut)
         return GatoPolicy(
             self.network,
             self.plan,
@@ -176,23 +201,93 @@ class GatoPolicy(Policy):
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write a checkpoint folder that :meth:`load` reads; see :mod:`policies.checkpoint`."""
+        """Write a checkpoint folder that :meth:`load` reads; see :mod:`policies.checkpoint`.
+
+        Raises:
+            ValueError: The weights are of fewer bits than they were trained with.
+        """
         from policies.checkpoint import save_checkpoint
 
+        if self.network.precision != "float32":
+            raise ValueError(
+                f"this policy is in {self.network.precision}, and a checkpoint holds what was "
+                "trained: load it with precision='float32' and save that"
+            )
         tasks = dict(self.tasks)
         if not tasks:
             record = TaskRecord.of(self.plan, self.prompt)
             tasks[self.task or "custom"] = record
         save_checkpoint(Path(folder), self.network, tasks, self.sampler)
 
+    def generate_text(
+        self,
+        prompt: str = "",
+        image: NDArray[np.uint8] | None = None,
+        *,
+        max_tokens: int = 64,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> str:
+        """The text that the network goes on with; arguments as in :func:`policies.writing.write`.
+
+        What it is worth depends on the texts that the network was trained on, if any.
+        """
+        parts = self.stream_text(
+            prompt, image, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
+        )
+        return "".join(parts)
+
+    def stream_text(
+        self,
+        prompt: str = "",
+        image: NDArray[np.uint8] | None = None,
+        *,
+        max_tokens: int = 64,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """The parts of :meth:`generate_text`, each as soon as it is chosen."""
+        return write(
+            self.network,
+            prompt,
+            image=image,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+        )
+
+    def to(self, device: str | torch.device) -> GatoPolicy:
+        """This policy on a device; one with weights of its own where it is not there already.
+
+        States belong to the device of the policy that made them.
+        """
+        place = _device(str(device))
+        if place == self.device:
+            return self
+        moved = copy.deepcopy(self)
+        moved.network.to(place)
+        pinned = self._pinned(moved.network)
+        moved._streamer = Streamer(moved.network, self.plan, self.sampler, pinned)
+        return moved
+
     def describe(self) -> str:
         """A few lines: sizes, tokens of a timestep, memory of a row."""
         config, plan = self.network.config, self.plan
-        cache = RingCache.empty(config, rows=1, ring=self._streamer.ring, like=torch.zeros(0))
+        streamer = self._streamer
+        cache = RingCache.empty(
+            config,
+            rows=1,
+            ring=streamer.ring,
+            pinned=streamer.prompt_slots,
+            like=self.network.head.weight,
+        )
         return "\n".join(
             (
                 f"{count_parameters(self.network):,} parameters, {config.layers} layers, "
-                f"width {config.width}",
+                f"width {config.width}, in {self.network.precision} on {self.device}",
                 f"task {self.task or 'none'}, prompt {'yes' if self.prompt else 'none'}",
                 f"{plan.num_tokens} body and {plan.num_actions} action tokens a timestep, "
                 f"layout {plan.options.layout}, memory {plan.options.memory}",
@@ -221,6 +316,11 @@ class GatoPolicy(Policy):
     def ring(self) -> int:
         """Cache slots that a row needs beside the prompt's."""
         return self._streamer.ring
+
+    @property
+    def prompt_slots(self) -> int:
+        """Cache slots of the prompt."""
+        return self._streamer.prompt_slots
 
     def begin(
         self, observation: Any, state: GatoState, starts: NDArray[np.bool_], *, deterministic: bool
@@ -272,12 +372,11 @@ class _View:
     ) -> None:
         self.network, self.tasks, self.sampler, self.seed = network, tasks, sampler, seed
 
-    def bind(self, env: Any, *, task: str | None, prompt: str | Episode | None) -> GatoPolicy:
+    def bind(self, env: Any, *, task: str | None, prompt: Any, cut: str | None) -> GatoPolicy:
         """The policy that acts in ``env``."""
-        if isinstance(prompt, str) and prompt not in ("shipped", "none"):
-            raise ValueError(
-                f"prompt is {prompt!r}: expected 'shipped', 'none', an Episode or None"
-            )
+        shipped = isinstance(prompt, str) and prompt == "shipped"
+        if isinstance(prompt, str) and prompt == "none":
+            prompt = None
         task_id, record = find_task(self.tasks, env, task)
         spaces = record.read_spaces() if env is None else spaces_of(env)
         plan = compile_plan(*spaces, record.options)
@@ -286,14 +385,23 @@ class _View:
             plan,
             tasks=self.tasks,
             task=task_id,
-            prompt=record.prompt if prompt == "shipped" and record.prompted else None,
+            prompt=record.prompt if shipped and record.prompted else None,
             sampler=self.sampler,
             seed=self.seed,
         )
-        return policy.with_prompt(prompt) if isinstance(prompt, Episode) else policy
+        return policy if shipped or prompt is None else policy.with_prompt(prompt, cut=cut)
 
 
 def _device(name: str) -> torch.device:
+    """The device of a name; refuses one that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]}): "
+            "expected 'auto', 'cpu', or the name of a GPU that is there, such as 'cuda'"
+        ) from error
+    return device

@@ -140,8 +140,14 @@ class MultiTaskPolicy:
 
     def _new_state(self, sizes: Sequence[int]) -> MultiTaskState:
         ring = max(policy.ring for policy in self.policies)
-        like = next(self.network.parameters())
-        cache = RingCache.empty(self.network.config, rows=sum(sizes), ring=ring, like=like)
+        pinned = max(policy.prompt_slots for policy in self.policies)
+        cache = RingCache.empty(
+            self.network.config,
+            rows=sum(sizes),
+            ring=ring,
+            pinned=pinned,
+            like=self.network.head.weight,
+        )
         stops = np.cumsum(sizes).tolist()
         states = [
             policy.new_state(size, cache.part(slice(stop - size, stop)))

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from policies.backbone import Backbone, RingCache, TokenRoles, training_mask
@@ -58,11 +60,18 @@ class GatoNetwork(nn.Module):
 
     Args:
         config: Its sizes.
+
+    Attributes:
+        precision: Of the weights that a step reads, see :mod:`policies.precision`.
     """
+
+    output_table: Tensor | None
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self.precision = "float32"
+        self.register_buffer("output_table", None, persistent=False)
         self.embedding = Embedding(config)
         self.backbone = Backbone(config)
         self.head = nn.Linear(config.width, config.width)
@@ -74,12 +83,23 @@ class GatoNetwork(nn.Module):
         mask = training_mask(batch.roles, self.config.window)
         return self.backbone(x, batch.roles.positions, mask)
 
-    def step(self, x_ND: Tensor, rows: Tensor, positions: Tensor, cache: RingCache) -> Tensor:
+    def step(
+        self,
+        x_ND: Tensor,
+        rows: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        cache: RingCache,
+    ) -> Tensor:
         """Hidden vectors of new tokens against the cache: float ``[N, D]``.
 
         Arguments as in :meth:`policies.backbone.Backbone.step`.
         """
-        return self.backbone.step(x_ND, rows, positions, cache)
+        return self.backbone.step(x_ND.to(self.head.weight.dtype), rows, positions, cache)
+
+    def freeze(self) -> None:
+        """Keep what follows from the weights, for inference, where they stay as they are."""
+        self.embedding.freeze()
+        self.output_table = self.embedding.symbol_table().to(self.head.weight.dtype)
 
     def symbol_logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         """Logits of the ids ``[start, stop)``, all past the text ids.
@@ -93,18 +113,21 @@ class GatoNetwork(nn.Module):
             float32 ``[..., stop - start]``.
         """
         first = self.config.vocabulary.text.stop
-        table = self.embedding.symbol_table()[start - first : stop - first]
+        frozen = None if self.training else self.output_table
+        table = self.embedding.symbol_table() if frozen is None else frozen
+        table = table[start - first : stop - first]
         return (self.head(hidden) @ table.T).float()
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """Logits of the text ids: float32 ``[..., 32000]``."""
-        factor = self.head(hidden) @ self.embedding.text_out.weight
-        return (factor @ self.embedding.text.weight.T).float()
+        factor = self.head(hidden).float() @ self.embedding.text_out.weight
+        return factor @ self.embedding.text.weight.T
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of weights."""
-    return sum(p.numel() for p in network.parameters())
+    """Number of weights, of however many bits."""
+    named = network.state_dict().items()
+    return sum(t.numel() for name, t in named if not name.endswith(".scale"))
 
 
 def inference(network: GatoNetwork) -> GatoNetwork:
@@ -112,7 +135,7 @@ def inference(network: GatoNetwork) -> GatoNetwork:
     network.eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    network.embedding.freeze()
+    network.freeze()
     return network
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gato_gym.spaces import Plan, TokenizedBatch
 from policies.backbone import RingCache
-from policies.blocks import BLOCK
+from policies.blocks import BLOCK, block_size
 from policies.embedding import TEXT_PLACES
 from policies.network import GatoNetwork
 from policies.sampling import Sampler
@@ -41,8 +41,8 @@ class NewTokens:
     """
 
     embeddings: Tensor
-    rows: Tensor
-    positions: Tensor
+    rows: NDArray[np.int64]
+    positions: NDArray[np.int64]
 
 
 Acting = Generator[NewTokens, Tensor, NDArray[np.int64]]
@@ -99,6 +99,11 @@ class Streamer:
         return next(self.network.parameters()).device
 
     @property
+    def prompt_slots(self) -> int:
+        """Slots of a row that hold the prompt."""
+        return 0 if self.pinned is None else self.pinned.pinned
+
+    @property
     def ring(self) -> int:
         """Live slots of a row: the window and the longest chunk."""
         plan = self.plan
@@ -110,17 +115,19 @@ class Streamer:
 
         Args:
             rows: B.
-            cache: Of these rows, with a ring of ``ring`` or more; None makes one.
+            cache: Of these rows, with ``ring`` live slots and ``prompt_slots`` pinned ones, or
+                more of either; None makes one.
         """
-        config = self.network.config
-        like = next(self.network.parameters())
+        config, pinned = self.network.config, self.pinned
+        like = self.network.head.weight
         if cache is None:
-            cache = RingCache.empty(config, rows=rows, ring=self.ring, like=like)
-        if self.pinned is not None:
-            pinned = config.prompt_tokens
-            cache.keys[..., :pinned, :] = self.pinned.keys[..., :pinned, :]
-            cache.values[..., :pinned, :] = self.pinned.values[..., :pinned, :]
-            cache.positions[:, :pinned] = self.pinned.positions[:, :pinned]
+            cache = RingCache.empty(
+                config, rows=rows, ring=self.ring, pinned=self.prompt_slots, like=like
+            )
+        if pinned is not None:
+            cache.keys[..., : pinned.pinned] = pinned.keys[..., : pinned.pinned]
+            cache.values[..., : pinned.pinned] = pinned.values[..., : pinned.pinned]
+            cache.positions[:, : pinned.pinned] = pinned.positions[:, : pinned.pinned]
         return GatoState(
             cache=cache,
             next_positions=np.full(rows, config.prompt_tokens, np.int64),
@@ -133,9 +140,9 @@ class Streamer:
 
     def restart(self, state: GatoState, starts: NDArray[np.bool_]) -> None:
         """Forget the episodes of the rows that start one; the pinned prompt stays."""
-        prompt = self.network.config.prompt_tokens
+        prompt, pinned = self.network.config.prompt_tokens, state.cache.pinned
         for row in np.flatnonzero(starts).tolist():
-            state.cache.positions[row, prompt:] = -1
+            state.cache.positions[row, pinned:] = -1
             state.next_positions[row], state.pending[row] = prompt, -1
             state.texts[row], state.ages[row] = None, 0
 
@@ -163,8 +170,7 @@ class Streamer:
         """
         plan, network = self.plan, self.network
         hidden_BD = yield from self._observe(state, encoded)
-        first = torch.from_numpy(state.next_positions.copy())
-        rows = torch.arange(state.rows)
+        first, rows = state.next_positions.copy(), np.arange(state.rows)
         randoms = torch.from_numpy(uniforms).to(self.device)
         chosen: list[Tensor] = []
         for j in range(plan.num_actions):
@@ -185,7 +191,7 @@ class Streamer:
         """Ids of action token ``j``: int64 ``[B]``."""
         plan = self.plan
         start, stop = plan.action_ranges[j].tolist()
-        size = BLOCK if hidden_BD.device.type == "cpu" else len(hidden_BD)
+        size = block_size(hidden_BD)
         found = []
         for hidden, random in zip(hidden_BD.split(size), randoms.split(size), strict=True):
             missing = size - len(hidden)
@@ -244,7 +250,7 @@ class Streamer:
             x_ND[begin : begin + len(ids)] = embedding.text_tokens(ids)
         rows = np.repeat(np.arange(count), sizes)
         positions = (state.next_positions - starts)[rows] + np.arange(len(rows))
-        hidden_ND = yield NewTokens(x_ND, torch.from_numpy(rows), torch.from_numpy(positions))
+        hidden_ND = yield NewTokens(x_ND, rows, positions)
         state.next_positions += sizes
         return hidden_ND[torch.from_numpy(stops - 1).to(device)]
 
@@ -297,8 +303,8 @@ def run(
             break
         hidden_ND = network.step(
             torch.cat([tokens.embeddings for tokens in asked.values()]),
-            torch.cat([tokens.rows + offsets[group] for group, tokens in asked.items()]),
-            torch.cat([tokens.positions for tokens in asked.values()]),
+            np.concatenate([tokens.rows + offsets[group] for group, tokens in asked.items()]),
+            np.concatenate([tokens.positions for tokens in asked.values()]),
             cache,
         )
         parts = hidden_ND.split([len(tokens.rows) for tokens in asked.values()])

@@ -191,6 +191,7 @@ class TokenCollector:
         self.ids = np.full((rows, length), -1, np.int64)
         self.places = np.zeros((rows, length), np.int64)
         self.conditions = np.full((rows, length), -1, np.int64)
+        self._first_symbol = 0
         self._parts: dict[str, list[tuple[NDArray[np.generic], ...]]] = {}
 
     def add(self, plan: Plan, layout: Layout, arrays: TimestepArrays, offset: int) -> None:
@@ -198,6 +199,7 @@ class TokenCollector:
         span = slice(offset, offset + len(layout.ids))
         self.ids.reshape(-1)[span] = layout.ids
         self.places.reshape(-1)[span] = layout.places
+        self._first_symbol = plan.vocabulary.text.stop
         self.add_parts(plan, offset + layout.body_starts, arrays)
 
     def add_parts(self, plan: Plan, body_starts: Ints, arrays: TimestepArrays) -> None:
@@ -225,10 +227,14 @@ class TokenCollector:
                 the rounded mean, as in evaluation.
         """
         parts = {name: self._join(name, generator) for name in self._parts}
+        own = self.ids.reshape(-1)
+        text = (own >= 0) & (own < self._first_symbol)
         return TokenInputs(
             ids=torch.from_numpy(self.ids),
             places=torch.from_numpy(self.places),
             conditions=torch.from_numpy(self.conditions),
+            text_slots=torch.from_numpy(np.flatnonzero(text)),
+            symbol_slots=torch.from_numpy(np.flatnonzero((own >= 0) & ~text)),
             added_ids=parts.get("ids"),
             vectors=parts.get("vectors"),
             grids=parts.get("grids"),

@@ -91,7 +91,7 @@ def export(
     records = {}
     for task, shard in open_shards(shards, sorted(settings["mixture"]["weights"])).items():
         episode = demonstration(task, root)
-        prompt = prompt_from_episode(shard.plan, episode, capacity=config.prompt_tokens)
+        prompt = prompt_from_episode(shard.plan, episode, capacity=config.prompt_tokens, cut="end")
         prompted = get_task(task).suite in PROMPTED_SUITES
         records[task] = TaskRecord.of(shard.plan, prompt, prompted=prompted)
     save_checkpoint(output, network, records, sampler or SAMPLER, dtype=torch.bfloat16, card=card)

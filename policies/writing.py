@@ -1,0 +1,148 @@
+"""Text from the network: a prompt, and an image before it, continued token by token.
+
+* :func:`write` -- the pieces of a text, as they are chosen.
+
+The sequence is the image's patches, then the text. It slides through the network's window as an
+episode does, so a text may be longer than the window. The separator ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gato_gym.spaces import compile_plan
+from gato_gym.text import default_tokenizer
+from policies.backbone import RingCache
+from policies.embedding import TEXT_PLACES
+from policies.network import GatoNetwork
+from policies.sampling import Sampler
+from policies.timesteps import TimestepArrays, TokenCollector
+
+__all__ = ["write"]
+
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+"""What bytes that begin a character are decoded to, until the rest of it comes."""
+
+
+def write(
+    network: GatoNetwork,
+    prompt: str,
+    *,
+    image: NDArray[np.uint8] | None = None,
+    max_tokens: int = 64,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> Iterator[str]:
+    """Pieces of the text that goes on from a prompt.
+
+    Args:
+        network: The weights, for inference.
+        prompt: What the text begins with; may be empty where there is an image.
+        image: uint8 ``[H, W, C]``, 1, 3 or 4 channels; comes before the prompt.
+        max_tokens: Most tokens to write, 1 or more.
+        temperature: Divides the logits; 0 takes the likeliest token each time.
+        top_p: As in :class:`policies.sampling.Sampler`.
+        seed: Of sampling.
+
+    Yields:
+        Parts of the text; together they are all of it, without the prompt.
+
+    Raises:
+        ValueError: There is nothing to go on from, or an argument is out of range.
+    """
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens is {max_tokens}: expected 1 or more")
+    if temperature < 0:
+        raise ValueError(f"temperature is {temperature}: expected 0 (the likeliest) or more")
+    sampler = Sampler(temperature=temperature or 1.0, top_p=top_p)
+    tokenizer = default_tokenizer()
+    given = tokenizer.encode(prompt).astype(np.int64)
+    if image is None and not len(given):
+        raise ValueError("the prompt is empty and there is no image: pass text, an image, or both")
+    x_ND = _embed(network, given + network.config.vocabulary.text.start, image)
+    uniforms = np.random.default_rng(seed).random(max_tokens, np.float32)
+    pieces = given.tolist()
+    shown = text = prompt
+    for piece in _choose(network, x_ND, len(given), uniforms, sampler, greedy=temperature == 0):
+        pieces.append(piece)
+        text = tokenizer.decode(pieces)
+        if not text.endswith(INCOMPLETE):
+            yield text[len(shown) :]
+            shown = text
+    if text != shown:
+        yield text[len(shown) :]
+
+
+def _embed(network: GatoNetwork, ids: NDArray[np.int64], image: Any) -> Tensor:
+    """The image's and the prompt's tokens: float ``[N, D]``."""
+    embedding = network.embedding
+    device = embedding.text.weight.device
+    parts = []
+    if image is not None:
+        parts.append(_embed_image(network, np.asarray(image)))
+    if len(ids):
+        parts.append(embedding.text_tokens(torch.from_numpy(ids).to(device)))
+    return torch.cat(parts)
+
+
+def _embed_image(network: GatoNetwork, image: NDArray[Any]) -> Tensor:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise ValueError(
+            f"image is {image.dtype} {list(image.shape)}: expected uint8 [H, W, C] with 1, 3 or 4 "
+            "channels"
+        )
+    plan = compile_plan(spaces.Box(0, 255, image.shape, np.uint8), spaces.Discrete(1))
+    encoded = plan.encode_batch(image[None])
+    steps = TimestepArrays(
+        ids=encoded.ids,
+        vectors=encoded.vectors,
+        grids=encoded.grids,
+        images=encoded.images,
+        actions=np.zeros((1, 0), np.int64),
+    )
+    collector = TokenCollector(1, plan.num_tokens)
+    collector.add_parts(plan, np.zeros(1, np.int64), steps)
+    device = network.embedding.text.weight.device
+    conditions = torch.zeros(1, network.config.width, device=device)
+    return network.embedding(collector.finish().to(device), conditions)[0]
+
+
+@torch.inference_mode()
+def _choose(
+    network: GatoNetwork,
+    x_ND: Tensor,
+    text_length: int,
+    uniforms: NDArray[np.float32],
+    sampler: Sampler,
+    *,
+    greedy: bool,
+) -> Iterator[int]:
+    """Pieces of a text, until the separator."""
+    config, vocabulary = network.config, network.config.vocabulary
+    first, separator = vocabulary.text.start, vocabulary.separator
+    cache = RingCache.empty(
+        config, rows=1, ring=config.window + len(x_ND), pinned=0, like=network.head.weight
+    )
+    position = config.prompt_tokens
+    for place, uniform in enumerate(torch.from_numpy(uniforms), start=text_length):
+        positions = position + np.arange(len(x_ND))
+        hidden = network.step(x_ND, np.zeros(len(x_ND), np.int64), positions, cache)[-1:]
+        position += len(x_ND)
+        ends = network.symbol_logits(hidden, separator, separator + 1)
+        logits = torch.cat([network.text_logits(hidden)[:, first:], ends], dim=1)
+        chosen = sampler.choose(
+            logits, uniform[None].to(logits.device), continuous=False, deterministic=greedy
+        )
+        if int(chosen) == logits.shape[1] - 1:
+            return
+        yield int(chosen)
+        x_ND = network.embedding.embed_text(chosen + first)
+        x_ND = x_ND + network.embedding.place.weight[min(place, TEXT_PLACES - 1)]
