@@ -1,0 +1,278 @@
+"""Speeds of a network policy, each against another way or a limit, in one run.
+
+* :func:`predicting` -- all of them, for one network: against computing the whole window again,
+  what ``predict`` adds to the forwards in it, an episode's start, a late step, a larger batch.
+* :func:`reading` -- a forward against reading the weights once from memory.
+* :func:`agreement` -- how often fewer bits choose another action.
+
+The task has 17 numbers to see and 6 to choose, as HalfCheetah's; every token is remembered, in a
+context of 1024 tokens that is full when the clock starts.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from benchmarks.comparison import Comparison, compare, compare_percentile
+from gato_gym.options import PlanOptions
+from gato_gym.spaces import compile_plan
+from policies.checkpoint import load_checkpoint
+from policies.configuration import preset
+from policies.gato import GatoPolicy
+from policies.network import GatoNetwork, inference
+from policies.precision import with_precision
+
+CONTEXT = 1024
+SEEN = spaces.Box(-np.inf, np.inf, (17,), np.float64)
+CHOSEN = spaces.Box(-1.0, 1.0, (6,), np.float32)
+
+
+def make_policy(
+    name: str, *, device: torch.device, precision: str = "float32", chosen: int = 6
+) -> GatoPolicy:
+    """A policy for the task that is timed.
+
+    Args:
+        name: A shipped checkpoint, or a preset, whose weights are random.
+        device: Where it acts.
+        precision: As in :meth:`policies.gato.GatoPolicy.load`.
+        chosen: Numbers of an action.
+    """
+    torch.manual_seed(0)
+    if name == "gato-mini":
+        trained = load_checkpoint(name).network
+        network = GatoNetwork(dataclasses.replace(trained.config, window=CONTEXT))
+        network.load_state_dict(trained.state_dict())
+    else:
+        network = GatoNetwork(dataclasses.replace(preset(name), window=CONTEXT))
+    network = with_precision(inference(network), precision).to(device)
+    action_space = spaces.Box(-1.0, 1.0, (chosen,), np.float32)
+    return GatoPolicy(network, compile_plan(SEEN, action_space, PlanOptions(memory="all")))
+
+
+class Player:
+    """A batch of endless episodes.
+
+    Args:
+        policy: Who acts.
+        rows: How many.
+        steps: Steps that are played at once.
+    """
+
+    def __init__(self, policy: GatoPolicy, rows: int, *, steps: int | None = None) -> None:
+        self.policy, self.rows = policy, rows
+        self._generator = np.random.default_rng(0)
+        self.state: Any = None
+        plan = policy.plan
+        full = -(-CONTEXT // (plan.num_tokens + plan.num_actions))
+        for _ in range(full if steps is None else steps):
+            self.step()
+
+    def step(self, starts: Any = None) -> None:
+        """One call of ``predict``; what it returns is on the host, so the device has finished."""
+        observation = self._generator.normal(size=(self.rows, 17))
+        _, self.state = self.policy.predict(
+            observation, self.state, episode_start=starts, deterministic=True
+        )
+
+    def start(self) -> None:
+        """A step at which every row starts an episode."""
+        self.step(np.ones(self.rows, np.bool_))
+
+
+def predicting(
+    name: str, *, device: torch.device, seconds: float, batches: Sequence[int] = (1, 32)
+) -> Iterator[Comparison]:
+    """Every comparison for one network, in float32 on a CPU and bfloat16 elsewhere.
+
+    Args:
+        name: As in :func:`make_policy`.
+        device: Where it acts.
+        seconds: As in :func:`benchmarks.comparison.compare`.
+        batches: Numbers of rows that are compared with computing the window again.
+    """
+    precision = "float32" if device.type == "cpu" else "bfloat16"
+    policy = make_policy(name, device=device, precision=precision)
+    for rows in batches:
+        yield _against_recomputing(name, policy, rows, seconds=seconds)
+    for rows in (1, 64):
+        yield _against_its_forwards(name, policy, rows, seconds=seconds)
+    for rows in (1, 64):
+        player = Player(policy, rows)
+        yield compare(
+            f"{name}: an episode's start, rows: {rows}",
+            ("start", player.start),
+            ("ordinary step", player.step),
+            items=rows,
+            seconds=seconds,
+            limit="at most 1.5",
+        )
+    one, many = Player(policy, 1), Player(policy, 64)
+    yield compare(
+        f"{name}: steps of 64 rows",
+        ("one by one", one.step),
+        ("together", many.step),
+        items=64,
+        slow_items=1,
+        seconds=seconds,
+        limit="at least 8",
+    )
+
+
+def _against_recomputing(
+    name: str, policy: GatoPolicy, rows: int, *, seconds: float
+) -> Comparison:
+    """Action tokens a second with the cache, all of ``predict``, and without, forwards alone.
+
+    A GPU computes all rows' windows at once; on a CPU one after another is as fast.
+    """
+    network, chosen = policy.network, policy.plan.num_actions
+    size = rows if network.head.weight.device.type != "cpu" else 1
+    like = network.head.weight
+    x_BTD = torch.zeros(size, CONTEXT, network.config.width, dtype=like.dtype, device=like.device)
+    positions_BT = torch.arange(CONTEXT, device=like.device).expand(size, -1)
+    causal = torch.ones(CONTEXT, CONTEXT, dtype=torch.bool, device=like.device).tril()[None, None]
+    start, stop = policy.plan.action_ranges[0].tolist()
+
+    @torch.inference_mode()
+    def recomputed() -> None:
+        for _ in range(rows // size):
+            hidden_BTD = network.backbone(x_BTD, positions_BT, causal)
+            network.symbol_logits(hidden_BTD[:, -1], start, stop).argmax(1).cpu()
+
+    return compare(
+        f"{name}: action tokens, rows: {rows}",
+        ("the whole window for each", recomputed),
+        ("cached", Player(policy, rows).step),
+        items=rows * chosen,
+        slow_items=rows,
+        seconds=seconds,
+        rounds=3,
+        limit="at least 10" if rows == 1 else "at least 50",
+    )
+
+
+def _against_its_forwards(
+    name: str, policy: GatoPolicy, rows: int, *, seconds: float
+) -> Comparison:
+    """All of ``predict`` against the forwards in it, from embeddings to logits, over again."""
+    player = Player(policy, rows)
+    bare = _recorded(policy.network, player.step)
+    return compare(
+        f"{name}: what predict adds, rows: {rows}",
+        ("predict", player.step),
+        ("its forwards alone", bare),
+        items=rows,
+        seconds=seconds,
+        rounds=9,
+        limit="at most 1.25" if rows == 1 else "at most 1.10",
+    )
+
+
+def _recorded(network: GatoNetwork, call: Callable[[], None]) -> Callable[[], None]:
+    """A call that makes the forwards again that ``call`` makes."""
+    forwards: list[Callable[[], Tensor]] = []
+    names = ("step", "symbol_logits")
+
+    def recording(original: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        forwards.append(functools.partial(original, *arguments))
+        return original(*arguments)
+
+    for name in names:
+        setattr(network, name, functools.partial(recording, getattr(network, name)))
+    call()
+    for name in names:
+        delattr(network, name)
+
+    @torch.inference_mode()
+    def again() -> None:
+        for forward in forwards:
+            found = forward()
+        found[:1].cpu()
+
+    return again
+
+
+def late_steps(
+    name: str, *, device: torch.device, early: int = 100, late: int = 10_000
+) -> Comparison:
+    """The 99th percentile of a step's time late in an episode against early in it.
+
+    The action has one number here, so that the late step is reached in time.
+
+    Args:
+        name: As in :func:`make_policy`.
+        device: Where it acts.
+        early: A step.
+        late: A later one.
+    """
+    precision = "float32" if device.type == "cpu" else "bfloat16"
+    policy = make_policy(name, device=device, precision=precision, chosen=1)
+    young = Player(policy, 1, steps=early)
+    old = copy.copy(young)
+    old.state = copy.deepcopy(young.state)
+    for _ in range(late - early):
+        old.step()
+    begun = copy.deepcopy(young.state)
+
+    def again() -> None:
+        young.state = copy.deepcopy(begun)
+
+    return compare_percentile(
+        f"{name}: 99th percentile of a step",
+        (f"at step {late:,}", old.step),
+        (f"at step {early}", young.step),
+        percentile=99,
+        before=again,
+        limit="at most 1.10",
+    )
+
+
+def reading(
+    name: str, *, device: torch.device, precision: str = "bfloat16", limit: str, seconds: float
+) -> Comparison:
+    """A forward of one row against reading its weights once.
+
+    How fast memory is read is measured by a copy, which reads a byte for each that it writes: the
+    weights are read in the time in which half of their bytes are copied.
+
+    Args:
+        name: As in :func:`make_policy`.
+        device: Where.
+        precision: Of the weights.
+        limit: What the ratio should be, in words.
+        seconds: As in :func:`benchmarks.comparison.compare`.
+    """
+    policy = make_policy(name, device=device, precision=precision)
+    player = Player(policy, 1, steps=2)
+    forwards = _recorded(policy.network, player.step)
+    network, chosen = policy.network, policy.plan.num_actions
+    weights = [*network.backbone.state_dict().values(), *network.head.state_dict().values()]
+    size = sum(weight.nbytes for weight in weights)
+    source, target = (
+        torch.ones(size // 2, dtype=torch.uint8, device=device) for _ in range(2)
+    )
+
+    def read() -> None:
+        for _ in range(chosen):
+            target.copy_(source)
+        target[:1].cpu()
+
+    return compare(
+        f"{name} in {precision}: a forward of one row, {size / 1e6:.0f} MB of weights",
+        ("forward", forwards),
+        ("reading the weights", read),
+        items=chosen,
+        seconds=seconds,
+        rounds=9,
+        limit=limit,
+    )
