@@ -53,7 +53,7 @@ class Bounds:
         low, high = self._common  # reductions, which write no array; they give NaN where one is
         return bool(
             np.minimum.reduce(numbers, axis=None) >= low
-            and np.maximum.reduce(numbers, axis=None) <= high
+            and (high == np.inf or np.maximum.reduce(numbers, axis=None) <= high)
         )
 
 
