@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import math
 import statistics
 import subprocess
 import sys
@@ -63,6 +64,10 @@ class Comparison:
     high: float
 
 
+SHORTEST_TURN = 0.02
+"""Seconds that the faster way is repeated for before it is the other's turn."""
+
+
 def compare(
     name: str,
     slow: tuple[str, Callable[[], object]],
@@ -72,21 +77,27 @@ def compare(
     seconds: float = 0.5,
     rounds: int = 5,
 ) -> Comparison:
-    """Time two ways to do the same work, in turn, so that a busy machine slows both.
+    """Time two ways to do the same work, in short turns, so that a busy machine slows both.
+
+    In each turn both make the same number of calls, and they take turns at being first: two
+    environments of one seed then step through the same states, whose cost differs.
 
     Args:
         name: What is done.
         slow: The way compared with: words for it, and a call that does it.
         fast: The way in question, likewise.
         items: What one call gets through; rates are items a second.
-        seconds: How long each way is repeated in a round.
-        rounds: How often they take turns.
+        seconds: How long a round lasts for each way, on average of the two.
+        rounds: How many ratios the median is of.
     """
-    for _, call in (slow, fast):
+    ways = (slow[1], fast[1])
+    for call in ways:  # what is only done once is not timed
         call()
+    calls = math.ceil(SHORTEST_TURN / max(min(_seconds(call, 1) for call in ways), 1e-9))
+    found = [_round(ways, calls=calls, seconds=seconds) for _ in range(rounds)]
     rates = [
-        (_rate(slow[1], items=items, seconds=seconds), _rate(fast[1], items=items, seconds=seconds))
-        for _ in range(rounds)
+        (turns * calls * items / tardy, turns * calls * items / quick)
+        for turns, tardy, quick in found
     ]
     ratios = [quick / tardy for tardy, quick in rates]
     return Comparison(
@@ -101,12 +112,23 @@ def compare(
     )
 
 
-def _rate(call: Callable[[], object], *, items: int, seconds: float) -> float:
-    calls, started = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < seconds or not calls:
+def _round(
+    ways: tuple[Callable[[], object], Callable[[], object]], *, calls: int, seconds: float
+) -> tuple[int, float, float]:
+    """How many turns each way had, and the seconds each took for them all."""
+    spent, turns = [0.0, 0.0], 0
+    while not turns or sum(spent) < 2 * seconds:
+        for way in (0, 1) if turns % 2 == 0 else (1, 0):
+            spent[way] += _seconds(ways[way], calls)
+        turns += 1
+    return turns, spent[0], spent[1]
+
+
+def _seconds(call: Callable[[], object], calls: int) -> float:
+    started = time.perf_counter()
+    for _ in range(calls):
         call()
-        calls += 1
-    return calls * items / elapsed
+    return time.perf_counter() - started
 
 
 def tokenising(*, seconds: float, rows: int = 64) -> Iterator[Comparison]:

@@ -33,10 +33,13 @@ def mu_law(x: ArrayLike, mu: float = 100.0, m: float = 256.0) -> NDArray[np.floa
         [0.0, 1.0, -1.0]
     """
     values = np.asarray(x, dtype=np.float64)
-    with np.errstate(over="ignore"):
-        compressed = np.sign(values) * np.log1p(np.abs(values) * mu) / np.log1p(m * mu)
-    clipped: NDArray[np.float64] = np.clip(compressed, -1.0, 1.0)
-    return clipped
+    # clipped first, so that nothing overflows; then in place, since each array costs a pass
+    compressed = np.atleast_1d(np.minimum(np.abs(values), m))
+    compressed *= mu
+    np.log1p(compressed, out=compressed)
+    compressed /= np.log1p(m * mu)
+    compressed *= np.sign(values)
+    return compressed.reshape(values.shape)
 
 
 def inverse_mu_law(y: ArrayLike, mu: float = 100.0, m: float = 256.0) -> NDArray[np.float64]:
@@ -76,13 +79,14 @@ def encode_uniform(x: ArrayLike, bins: int = 1024) -> NDArray[np.int32]:
     values = np.asarray(x)
     if values.dtype != np.float32 or bins & (bins - 1):  # scaling by a power of two is exact
         values = values.astype(np.float64, copy=False)
-    if np.isnan(values).any():
+    if values.size and np.isnan(np.minimum.reduce(values, axis=None)):
         where = tuple(int(i) for i in np.argwhere(np.isnan(values))[0])
         raise ValueError(f"number at index {where} is NaN: expected a number, which has a bin")
     # floor((x + 1) bins / 2), without the rounding of x + 1 that moves numbers just below an edge
     places = np.atleast_1d(np.minimum(np.maximum(values, -1.0), 1.0))
     places *= bins / 2
-    places += bins % 2 / 2
+    if bins % 2:
+        places += 0.5
     np.floor(places, out=places)
     places += bins // 2
     np.minimum(places, bins - 1, out=places)
@@ -163,7 +167,8 @@ class Digits:
 
     def decode(self, digits: ArrayLike) -> NDArray[np.int64]:
         """Numbers int64 ``[B, N]`` of digits ``[B, K]``; beyond the last, the last."""
-        values = np.asarray(digits, dtype=np.int64) * self._divisors
-        if not self.sources.size:
-            return values
+        values = np.asarray(digits, dtype=np.int64)
+        if self._one_each:
+            return np.minimum(values, self._last)
+        values = values * self._divisors
         return np.minimum(np.add.reduceat(values, self._starts, axis=1), self._last)

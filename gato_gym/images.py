@@ -58,19 +58,28 @@ def patchify(
 def _cut(images: NDArray[np.uint8], rows: int, columns: int, side: int) -> NDArray[np.uint8]:
     """Patches of images that are padded on the way: every pixel is copied once."""
     batch, height, width, channels = images.shape
-    shape = (batch, rows, columns, side, side, channels)
-    fits = (height, width) == (rows * side, columns * side)
-    patches = np.empty(shape, np.uint8) if fits else np.zeros(shape, np.uint8)
-    places = patches.transpose(0, 1, 3, 2, 4, 5)  # [B, rows, side, columns, side, C]
+    patches = np.empty((batch, rows, columns, side, side * channels), np.uint8)
+    places = patches.transpose(0, 1, 3, 2, 4)  # [B, rows, side, columns, side * C]
+    # what the image does not cover is 0
+    if height < rows * side:
+        places[:, -1, height % side :] = 0
+    if width < columns * side:
+        places[:, :, :, -1, width % side * channels :] = 0
+    lines = images.reshape(batch, height, width * channels)
+    if lines.strides[2] != 1:  # mirrored images of one channel, for one
+        lines = np.ascontiguousarray(lines)
     # each part has whole patches, or what is left of one, along its rows and along its columns
     for first_row, last_row, high in _stretches(height, side):
         for first_column, last_column, wide in _stretches(width, side):
-            part = images[
-                :,
-                first_row * side : (last_row - 1) * side + high,
-                first_column * side : (last_column - 1) * side + wide,
-            ].reshape(batch, last_row - first_row, high, last_column - first_column, wide, channels)
-            places[:, first_row:last_row, :high, first_column:last_column, :wide] = part
+            first, run = first_column * side * channels, wide * channels
+            count = last_column - first_column
+            part = lines[
+                :, first_row * side : (last_row - 1) * side + high, first : first + count * run
+            ].reshape(batch, last_row - first_row, high, count, run)
+            place = places[:, first_row:last_row, :high, first_column:last_column, :run]
+            # a patch's line of pixels is copied as one item: half the time of byte by byte
+            item = np.dtype((np.void, run))
+            place.view(item)[...] = part.view(item)
     return patches.reshape(batch, rows * columns, side, side, channels)
 
 

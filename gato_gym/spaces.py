@@ -28,7 +28,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from gato_gym.options import PlanOptions
 from gato_gym.plans.arrangement import Single, arrange
+from gato_gym.plans.bounds import Bounds
 from gato_gym.plans.composite_codecs import compile_codec
+from gato_gym.plans.joining import join_grids, join_ids, join_images
 from gato_gym.plans.observations import assemble, check_paths, find_readers, first_leaf
 from gato_gym.plans.parts import Part
 from gato_gym.plans.photographs import ImageReader
@@ -36,7 +38,7 @@ from gato_gym.plans.readers import GridReader, NumbersReader, Reader, TextReader
 from gato_gym.plans.restoring import restore
 from gato_gym.plans.scaling import VectorScaling
 from gato_gym.text import TextTokenizer, default_tokenizer
-from gato_gym.tokenized import Field, TokenizedBatch, TokenizedStep, field_table
+from gato_gym.tokenized import Field, TokenizedBatch, TokenizedStep, field_table, no_parts
 from gato_gym.vocabulary import Vocabulary
 
 __all__ = ["Field", "Plan", "PlanOptions", "TokenizedBatch", "TokenizedStep", "compile_plan"]
@@ -156,6 +158,7 @@ class Plan:
         part = Part("action", self.action_space, self.options, self.vocabulary)
         self._actions = compile_codec(part)
         self.action_ranges = self._actions.ranges.astype(np.int32)
+        self._legal_ids = Bounds(self.action_ranges[:, 0], self.action_ranges[:, 1] - 1)
         self.action_is_continuous = self._actions.continuous
         self.num_actions = len(self.action_ranges)
         if not self.num_actions:
@@ -197,17 +200,19 @@ class Plan:
         ids: list[NDArray[Any]] = [reader.ids(fetch(reader), rows) for reader in self._ids]
         if self._has_separator:
             ids.append(np.full((rows, 1), self.vocabulary.separator, np.int32))
+        images = [reader.patches(fetch(reader), rows) for reader in self._images]
+        grids = [reader.symbols(fetch(reader), rows) for reader in self._grids]
         return TokenizedBatch(
             text=self._encode_text([r.strings(fetch(r), rows) for r in self._texts], rows),
-            ids=_side_by_side(ids, rows),
+            ids=join_ids(ids, rows),
             vectors=self._scaling.scale([r.numbers(fetch(r), rows) for r in self._numbers], rows),
-            images=self._encode_images([r.patches(fetch(r), rows) for r in self._images], rows),
-            grids=self._stack_grids([r.symbols(fetch(r), rows) for r in self._grids], rows),
+            images=join_images(images, (rows, 0, *self.image_shape)),
+            grids=join_grids(grids, (rows, 0, *self.grid_size)),
         )
 
     def _encode_text(self, texts: list[list[str]], rows: int) -> tuple[NDArray[np.int32], ...]:
         if not texts:
-            return (np.zeros(0, np.int32),) * rows
+            return (no_parts(0, dtype=np.int32),) * rows
         encode, start = self.tokenizer.encode_cached, self.vocabulary.text.start
         if len(texts) == 1 and start == 0:
             return tuple(encode(text) for text in texts[0])
@@ -215,25 +220,6 @@ class Plan:
             np.concatenate([encode(text) for text in row]) + np.int32(start)
             for row in zip(*texts, strict=True)
         )
-
-    def _encode_images(self, parts: list[NDArray[np.uint8]], rows: int) -> NDArray[np.uint8]:
-        if len(parts) == 1:
-            return parts[0]
-        channels = self.image_shape[2]
-        widened = [
-            np.pad(part, ((0, 0),) * 4 + ((0, channels - part.shape[-1]),))
-            if part.shape[-1] < channels
-            else part
-            for part in parts
-        ]
-        if not widened:
-            return np.zeros((rows, 0, *self.image_shape), np.uint8)
-        return np.concatenate(widened, axis=1)
-
-    def _stack_grids(self, parts: list[NDArray[np.uint8]], rows: int) -> NDArray[np.uint8]:
-        if len(parts) == 1:
-            return parts[0][:, None]
-        return np.stack(parts, 1) if parts else np.zeros((rows, 0, *self.grid_size), np.uint8)
 
     def raw_vectors(self, observations: Any) -> NDArray[np.float64]:
         """The concatenated vector before scaling, of a batch: what ``vector_mean`` is the mean of.
@@ -321,15 +307,15 @@ class Plan:
                 f"action tokens are {ids.dtype} of shape {shape}: expected ints, "
                 f"{self.num_actions} for each action"
             )
-        outside = (ids < self.action_ranges[:, 0]) | (ids >= self.action_ranges[:, 1])
-        if outside.any():
+        if not self._legal_ids.hold(ids):
+            outside = (ids < self.action_ranges[:, 0]) | (ids >= self.action_ranges[:, 1])
             row, position = (int(i) for i in np.argwhere(outside)[0])
             start, stop = self.action_ranges[position].tolist()
             raise ValueError(
                 f"action token {ids[row, position]} at position {position} is outside its range "
                 f"[{start}, {stop}): decode takes what encode_action or predict returned"
             )
-        return ids.astype(np.int64)
+        return ids.astype(np.int64, copy=False)
 
     def action_mask(self) -> NDArray[np.bool_]:
         """bool ``[A, vocabulary.size]``: which ids are legal at each action position."""
@@ -365,13 +351,6 @@ class Plan:
 
     def __str__(self) -> str:
         return field_table(self.fields)
-
-
-def _side_by_side(parts: list[NDArray[Any]], rows: int) -> NDArray[np.int32]:
-    """Ids of all parts: int32 ``[rows, I]``."""
-    if not parts:
-        return np.zeros((rows, 0), np.int32)
-    return np.concatenate(parts, axis=1, dtype=np.int32, casting="unsafe")
 
 
 def compile_plan(

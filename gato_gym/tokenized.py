@@ -1,6 +1,7 @@
 """What a plan gives: encoded observations, and a description of their parts.
 
 * :class:`TokenizedStep`, :class:`TokenizedBatch` -- one and B encoded observations.
+* :func:`no_parts` -- what stands for a kind of parts that an observation has none of.
 * :class:`Field`, :func:`field_table` -- the parts of a timestep, for people.
 
 Shapes: B rows, I ids, V vector patches of ``vector_size`` numbers, M image patches of P x P pixels
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Field", "TokenizedBatch", "TokenizedStep", "field_table"]
+__all__ = ["Field", "TokenizedBatch", "TokenizedStep", "field_table", "no_parts"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,13 @@ class TokenizedBatch:
             self.images[index],
             self.grids[index],
         )
+
+
+@lru_cache(maxsize=256)
+def no_parts(*shape: int, dtype: DTypeLike) -> NDArray[Any]:
+    """An array without elements, the same one each time: there is nothing in it to write to."""
+    assert 0 in shape
+    return np.zeros(shape, dtype)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -86,6 +85,7 @@ class GatoTokenize(gym.Wrapper[Tokens, Any, Any, Any], gym.utils.RecordConstruct
         self.plan = compile_plan(env.observation_space, env.action_space, resolved)
         self.text_length = text_length
         self.observation_space = token_space(self.plan, text_length=text_length)
+        self._kinds = tuple(self.observation_space)
         self.action_space = action_token_space(self.plan, offsets=action_offsets)
         self._first_ids = first_ids(self.plan, offsets=action_offsets)
 
@@ -102,12 +102,12 @@ class GatoTokenize(gym.Wrapper[Tokens, Any, Any, Any], gym.utils.RecordConstruct
         Raises:
             ValueError: If a token is not legal at its position.
         """
-        decoded = self.plan.decode(np.asarray(action) + self._first_ids)
+        decoded = self.plan.decode(_as_ids(action, self._first_ids))
         observation, reward, terminated, truncated, info = self.env.step(decoded)
         return self._tokens(observation), reward, terminated, truncated, info
 
     def _tokens(self, observation: Any) -> Tokens:
-        return _one_as_tokens(self.plan, observation, self.text_length)
+        return _one_as_tokens(self.plan, observation, self._kinds, self.text_length)
 
 
 class GatoTokenizeVector(VectorWrapper[Tokens, Any, Any, Any, Any]):
@@ -145,6 +145,7 @@ class GatoTokenizeVector(VectorWrapper[Tokens, Any, Any, Any, Any]):
         self.plan = compile_plan(env.single_observation_space, env.single_action_space, resolved)
         self.text_length = text_length
         self.single_observation_space = token_space(self.plan, text_length=text_length)
+        self._kinds = tuple(self.single_observation_space)
         self.single_action_space = action_token_space(self.plan, offsets=action_offsets)
         self._first_ids = first_ids(self.plan, offsets=action_offsets)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -166,18 +167,18 @@ class GatoTokenizeVector(VectorWrapper[Tokens, Any, Any, Any, Any]):
             ValueError: If a token is not legal at its position.
         """
         observations, rewards, terminations, truncations, infos = self.env.step(
-            self.plan.decode_batch(np.asarray(actions) + self._first_ids)
+            self.plan.decode_batch(_as_ids(actions, self._first_ids))
         )
         if "final_obs" in infos:
             finals = np.empty(self.num_envs, dtype=object)
             for row, final in enumerate(infos["final_obs"]):
                 if final is not None:
-                    finals[row] = _one_as_tokens(self.plan, final, self.text_length)
+                    finals[row] = _one_as_tokens(self.plan, final, self._kinds, self.text_length)
             infos = {**infos, "final_obs": finals}
         return self._tokens(observations), rewards, terminations, truncations, infos
 
     def _tokens(self, observations: Any) -> Tokens:
-        return _as_tokens(self.plan, self.plan.encode_batch(observations), self.text_length)
+        return _as_tokens(self.plan.encode_batch(observations), self._kinds, self.text_length)
 
 
 def token_space(plan: Plan, *, text_length: int = 128) -> spaces.Dict:
@@ -219,9 +220,13 @@ def action_token_space(plan: Plan, *, offsets: bool = False) -> spaces.MultiDisc
     return spaces.MultiDiscrete(stop - start, start=None if offsets else start)
 
 
-def first_ids(plan: Plan, *, offsets: bool) -> NDArray[np.int64]:
-    """What to add to an action to get its ids: int64 ``[A]``."""
-    return plan.action_ranges[:, 0].astype(np.int64) * offsets
+def first_ids(plan: Plan, *, offsets: bool) -> NDArray[np.int64] | None:
+    """What to add to an action to get its ids: int64 ``[A]``, or None where it is its ids."""
+    return plan.action_ranges[:, 0].astype(np.int64) if offsets else None
+
+
+def _as_ids(actions: Any, first: NDArray[np.int64] | None) -> NDArray[Any]:
+    return np.asarray(actions) if first is None else np.asarray(actions) + first
 
 
 def make(
@@ -246,10 +251,9 @@ def make(
     return env
 
 
-def _as_tokens(plan: Plan, batch: TokenizedBatch, text_length: int) -> Tokens:
-    parts = {name: getattr(batch, name) for name in ("ids", "vectors", "images", "grids")}
-    tokens: Tokens = {name: part for name, part in parts.items() if math.prod(part.shape[1:])}
-    if plan.has_text:
+def _as_tokens(batch: TokenizedBatch, kinds: Sequence[str], text_length: int) -> Tokens:
+    tokens: Tokens = {kind: getattr(batch, kind) for kind in kinds}
+    if "text" in kinds:
         lengths = np.fromiter(map(len, batch.text), np.int64, len(batch))
         if lengths.max(initial=0) > text_length:
             row = int(lengths.argmax())
@@ -262,12 +266,12 @@ def _as_tokens(plan: Plan, batch: TokenizedBatch, text_length: int) -> Tokens:
     return tokens
 
 
-def _one_as_tokens(plan: Plan, observation: Any, text_length: int) -> Tokens:
+def _one_as_tokens(plan: Plan, observation: Any, kinds: Sequence[str], text_length: int) -> Tokens:
     step = plan.encode(observation)
     batch = TokenizedBatch(
         (step.text,), step.ids[None], step.vectors[None], step.images[None], step.grids[None]
     )
-    return {name: part[0] for name, part in _as_tokens(plan, batch, text_length).items()}
+    return {name: part[0] for name, part in _as_tokens(batch, kinds, text_length).items()}
 
 
 def resolve_options(

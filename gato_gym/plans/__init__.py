@@ -4,6 +4,7 @@
 * :mod:`~gato_gym.plans.observations` -- the parts of an observation space, and their readers.
 * :mod:`~gato_gym.plans.readers`, :mod:`~gato_gym.plans.photographs` -- how a part is read.
 * :mod:`~gato_gym.plans.scaling` -- numbers as one vector, in patches.
+* :mod:`~gato_gym.plans.joining` -- parts of one kind as one array.
 * :mod:`~gato_gym.plans.arrangement` -- which token each contribution goes to.
 * :mod:`~gato_gym.plans.restoring` -- from an encoded observation back.
 * :mod:`~gato_gym.plans.space_codecs`, :mod:`~gato_gym.plans.composite_codecs` -- actions as tokens.

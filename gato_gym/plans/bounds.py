@@ -1,5 +1,6 @@
 """What the numbers of a space's members may be.
 
+* :class:`Bounds` -- least and greatest of each number, and whether a batch is within.
 * :func:`member_bounds` -- of any space of numbers, in its own dtype.
 * :func:`number_bounds` -- of any space of numbers, infinite where there is none.
 * :func:`integer_range` -- of a space of integers.
@@ -7,7 +8,8 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
+from dataclasses import dataclass
+from functools import cached_property, singledispatch
 from typing import Any
 
 import gymnasium as gym
@@ -15,10 +17,44 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-__all__ = ["integer_range", "member_bounds", "number_bounds"]
+__all__ = ["Bounds", "integer_range", "member_bounds", "number_bounds"]
 
 UNBOUNDED = 1e30
 """A bound this large is the idiom for "no bound": the largest float32 is 3.4e38."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What each of N numbers may be.
+
+    Attributes:
+        low: Least allowed ``[N]``.
+        high: Greatest allowed ``[N]``.
+    """
+
+    low: NDArray[Any]
+    high: NDArray[Any]
+
+    @cached_property
+    def _common(self) -> tuple[Any, Any] | None:
+        """The bounds of every number, where they are the same for all."""
+        if (
+            not self.low.size
+            or (self.low != self.low[0]).any()
+            or (self.high != self.high[0]).any()
+        ):
+            return None
+        return self.low[0], self.high[0]
+
+    def hold(self, numbers: NDArray[Any]) -> bool:
+        """Whether all numbers ``[B, N]`` are within their bounds; a NaN is not."""
+        if self._common is None or not numbers.size:
+            return bool(((numbers >= self.low) & (numbers <= self.high)).all())
+        low, high = self._common  # reductions, which write no array; they give NaN where one is
+        return bool(
+            np.minimum.reduce(numbers, axis=None) >= low
+            and (high == np.inf or np.maximum.reduce(numbers, axis=None) <= high)
+        )
 
 
 def number_bounds(space: gym.Space[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -34,15 +70,15 @@ def number_bounds(space: gym.Space[Any]) -> tuple[NDArray[np.float64], NDArray[n
     return least.ravel().astype(np.float64), greatest.ravel().astype(np.float64)
 
 
-def member_bounds(space: gym.Space[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def member_bounds(space: gym.Space[Any]) -> Bounds:
     """Bounds ``[N]`` of a space's numbers, row-major, in its own dtype: to compare members with."""
     if isinstance(space, spaces.Box) and space.dtype.kind == "f":
         below, above = number_bounds(space)
-        return below.astype(space.dtype), above.astype(space.dtype)
+        return Bounds(below.astype(space.dtype), above.astype(space.dtype))
     low, high = (
         integer_range(space) if not isinstance(space, spaces.Box) else (space.low, space.high)
     )
-    return low.ravel(), high.ravel()
+    return Bounds(low.ravel(), high.ravel())
 
 
 @singledispatch

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.options import PlanOptions
+from gato_gym.plans.bounds import Bounds
 from gato_gym.vocabulary import Vocabulary
 
 __all__ = ["Part"]
@@ -101,7 +102,7 @@ class Part:
         self,
         values: Any,
         rows: int,
-        bounds: tuple[NDArray[Any], NDArray[Any]],
+        bounds: Bounds,
         *,
         discrete: bool = False,
     ) -> NDArray[Any]:
@@ -110,20 +111,19 @@ class Part:
         Args:
             values: The batch.
             rows: How many rows it must have.
-            bounds: Least and greatest allowed ``[N]``.
+            bounds: What each number may be.
             discrete: As in :meth:`within`.
 
         Raises:
             ValueError: If it has another shape, a NaN that the options do not replace, or a number
                 outside its bounds that they do not read.
         """
-        low, high = bounds
-        batch = self.array(values, rows).reshape(rows, low.size)
-        if ((batch >= low) & (batch <= high)).all():  # false where there is a NaN
+        batch = self.array(values, rows).reshape(rows, bounds.low.size)
+        if bounds.hold(batch):
             return batch
         if batch.dtype.kind == "f":
             batch = self._without_nan(batch)
-        return self.within(batch, low, high, discrete=discrete)
+        return self.within(batch, bounds.low, bounds.high, discrete=discrete)
 
     def _without_nan(self, batch: NDArray[Any]) -> NDArray[Any]:
         bad = np.isnan(batch)

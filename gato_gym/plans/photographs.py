@@ -16,6 +16,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.images import patch_grid, patch_intervals, patchify
+from gato_gym.plans.bounds import Bounds
 from gato_gym.plans.parts import Part
 from gato_gym.plans.readers import Reader
 
@@ -153,7 +154,7 @@ class ImageReader(Reader):
         if self.keeps_bytes:
             return images.astype(np.uint8, copy=False)
         low, high = (bound.ravel() for bound in self._bounds)
-        batch = self.part.numbers(images, len(images), (low, high)).astype(np.float64)
+        batch = self.part.numbers(images, len(images), Bounds(low, high)).astype(np.float64)
         scaled = np.clip((batch - low) / (high - low) * 255, 0, 255)
         return np.rint(scaled).astype(np.uint8).reshape(images.shape)
 

@@ -22,7 +22,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.codecs import Digits, encode_uniform, mu_law
-from gato_gym.plans.bounds import integer_range, member_bounds, number_bounds
+from gato_gym.plans.bounds import Bounds, integer_range, member_bounds, number_bounds
 from gato_gym.plans.composite_codecs import compile_codec
 from gato_gym.plans.parts import Part
 from gato_gym.plans.space_codecs import SpaceCodec
@@ -68,8 +68,8 @@ class Reader:
         return self.part.space
 
     @cached_property
-    def bounds(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Least and greatest of each number of a member; see :func:`member_bounds`."""
+    def bounds(self) -> Bounds:
+        """What each number of a member may be; see :func:`member_bounds`."""
         return member_bounds(self.space)
 
     def fetch(self, observation: Any) -> Any:
@@ -177,14 +177,14 @@ class DigitsReader(Reader):
         return range(start, start + int(self.digits.ranges.max(initial=0)))
 
     @cached_property
-    def _range(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _range(self) -> Bounds:
         low, high = integer_range(self.space)
-        return low.ravel(), high.ravel()
+        return Bounds(low.ravel(), high.ravel())
 
     @cached_property
     def digits(self) -> Digits:
         """How the integers are spelt."""
-        low, high = self._range
+        low, high = self._range.low, self._range.high
         counts = [int(b) - int(a) + 1 for a, b in zip(low, high, strict=True)]
         return Digits(counts, len(self.part.vocabulary.discrete))
 
@@ -194,9 +194,9 @@ class DigitsReader(Reader):
         Raises:
             ValueError: If a member of a Discrete space is outside it. Boxes clip.
         """
-        low, high = self._range
+        low, high = self._range.low, self._range.high
         discrete = not isinstance(self.space, spaces.Box)
-        batch = self.part.numbers(values, rows, (low, high), discrete=discrete).astype(np.int64)
+        batch = self.part.numbers(values, rows, self._range, discrete=discrete).astype(np.int64)
         if not discrete:
             batch = np.minimum(np.maximum(batch, low), high)
         ids = self.digits.encode(batch - low)
@@ -226,12 +226,20 @@ class ValueReader(Reader):
         low, high = number_bounds(self.space)
         return (low < -1) | (high > 1)
 
+    @cached_property
+    def _all_companded(self) -> bool:
+        return bool(self.companded.all())
+
+    @cached_property
+    def _any_companded(self) -> bool:
+        return bool(self.companded.any())
+
     def ids(self, values: Any, rows: int) -> NDArray[np.int32]:
         """Continuous ids ``[rows, N]``."""
         numbers = self.part.numbers(values, rows, self.bounds)
-        if self.companded.all():
+        if self._all_companded:
             numbers = mu_law(numbers)
-        elif self.companded.any():
+        elif self._any_companded:
             numbers = np.where(self.companded, mu_law(numbers), numbers)
         bins = encode_uniform(numbers, len(self.part.vocabulary.continuous))
         bins += np.int32(self.part.vocabulary.continuous.start)

@@ -49,7 +49,7 @@ def restore(reader: Reader, content: NDArray[Any]) -> Any:
 @restore.register
 def _(reader: DigitsReader, content: NDArray[Any]) -> Any:
     digits = content[None].astype(np.int64) - reader.part.vocabulary.discrete.start
-    return _member(reader, reader.digits.decode(digits)[0] + reader.bounds[0].astype(np.int64))
+    return _member(reader, reader.digits.decode(digits)[0] + reader.bounds.low.astype(np.int64))
 
 
 @restore.register
@@ -99,7 +99,8 @@ def _(reader: ImageReader, content: NDArray[Any]) -> Any:
 def _member(reader: Reader, numbers: NDArray[Any]) -> Any:
     """The member whose numbers are nearest to these ``[N]``."""
     space = reader.space
-    low, high = member_bounds(space)
+    bounds = member_bounds(space)
+    low, high = bounds.low, bounds.high
     dtype = np.dtype(space.dtype)
     values = np.asarray(numbers).ravel()
     if dtype.kind == "f":

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gato_gym.codecs import inverse_mu_law, mu_law
 from gato_gym.options import PlanOptions
 from gato_gym.plans.readers import NumbersReader
+from gato_gym.tokenized import no_parts
 
 __all__ = ["VECTOR_LIMIT", "VectorScaling"]
 
@@ -55,24 +56,40 @@ class VectorScaling:
                 np.concatenate(part) for part in zip(*scalings, strict=True)
             )
         self._any_companded = bool(self._companded.any())
+        self._all_companded = bool(self.length and self._companded.all())
+        self._as_it_is = not self._centre.any() and bool((self._spread == 1).all())
         self._single = self._centre.astype(np.float32), self._spread.astype(np.float32)
 
     def scale(self, parts: Sequence[NDArray[Any]], rows: int) -> NDArray[np.float32]:
         """Vector patches float32 ``[rows, V, size]`` of the parts' numbers ``[rows, n]``."""
-        vectors = np.zeros((rows, self.num_patches * self.size), np.float32)
-        if parts:
-            numbers = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-            single = numbers.dtype in (np.float32, np.float16)
-            centre, spread = self._single if single else (self._centre, self._spread)
-            scaled = vectors[:, : self.length]
-            with np.errstate(over="ignore"):
-                np.subtract(numbers, centre, out=scaled, casting="unsafe")
-            np.divide(scaled, spread, out=scaled, casting="unsafe")
-            if self._any_companded:
-                scaled[:, self._companded] = mu_law(numbers[:, self._companded])
-            np.minimum(scaled, VECTOR_LIMIT, out=scaled)
-            np.maximum(scaled, -VECTOR_LIMIT, out=scaled)
+        width = self.num_patches * self.size
+        if not width:
+            return no_parts(rows, 0, self.size, dtype=np.float32)
+        numbers = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        vectors = np.empty((rows, width), np.float32)
+        scaled = vectors[:, : self.length]
+        if self._all_companded:
+            scaled[...] = mu_law(numbers)
+        else:
+            self._scale(numbers, scaled)
+        if self.length < width:
+            vectors[:, self.length :] = 0.0
         return vectors.reshape(rows, self.num_patches, self.size)
+
+    def _scale(self, numbers: NDArray[Any], scaled: NDArray[np.float32]) -> None:
+        single = numbers.dtype in (np.float32, np.float16)
+        if self._as_it_is and single and not self._any_companded:
+            np.minimum(numbers, VECTOR_LIMIT, out=scaled)
+            np.maximum(scaled, -VECTOR_LIMIT, out=scaled)
+            return
+        centre, spread = self._single if single else (self._centre, self._spread)
+        with np.errstate(over="ignore"):
+            np.subtract(numbers, centre, out=scaled, casting="unsafe")
+        np.divide(scaled, spread, out=scaled, casting="unsafe")
+        if self._any_companded:
+            scaled[:, self._companded] = mu_law(numbers[:, self._companded])
+        np.minimum(scaled, VECTOR_LIMIT, out=scaled)
+        np.maximum(scaled, -VECTOR_LIMIT, out=scaled)
 
     def unscale(self, patches: NDArray[np.float32]) -> NDArray[np.float64]:
         """Numbers float64 ``[N]`` that vector patches ``[V, size]`` stand for."""

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.codecs import Digits, decode_uniform, encode_uniform, inverse_mu_law, mu_law
-from gato_gym.plans.bounds import integer_range, number_bounds
+from gato_gym.plans.bounds import Bounds, integer_range, number_bounds
 from gato_gym.plans.parts import Part
 from gato_gym.vocabulary import Vocabulary
 
@@ -99,28 +99,30 @@ class BoxCodec(SpaceCodec):
         self.ranges = np.tile(np.array([[ids.start, ids.stop]], np.int64), (count, 1))
         self.continuous = np.ones(count, np.bool_)
         self._low, self._high = space.low.ravel(), space.high.ravel()
+        self._bounds = Bounds(self._low, self._high)
         low, high = number_bounds(space)
         self._bounded = np.isfinite(low) & np.isfinite(high)
         self._floor = np.where(self._bounded, low, 0.0)
         self._ceiling = np.where(self._bounded, high, 1.0)
 
     def encode(self, members: Any, rows: int) -> Ids:
-        batch = self.part.numbers(members, rows, (self._low, self._high))
+        batch = self.part.numbers(members, rows, self._bounds)
         unit = np.where(self._bounded, self._fraction(batch) * 2 - 1, mu_law(batch))
         bins = encode_uniform(unit, len(self.vocabulary.continuous))
         return bins.astype(np.int64) + self.vocabulary.continuous.start
 
     def decode(self, ids: Ids) -> Any:
-        bins = ids - self.vocabulary.continuous.start
         if self._members is None:
-            members = self._members_of(bins)
+            members = self._members_of(ids - self.vocabulary.continuous.start)
         else:
-            members = self._members[self._positions, bins]
+            members = self._members.take(ids + self._offsets)
         return members.reshape(len(ids), *(self.space.shape or ()))
 
     @cached_property
-    def _positions(self) -> Ids:
-        return np.arange(len(self.ranges))
+    def _offsets(self) -> Ids:
+        """What to add to an id ``[A]`` for its place in the table, read as a flat array."""
+        bins = self.vocabulary.continuous
+        return np.arange(len(self.ranges)) * len(bins) - bins.start
 
     @cached_property
     def _members(self) -> NDArray[Any] | None:
@@ -203,7 +205,7 @@ class IntegerCodec(SpaceCodec):
         self.continuous = np.zeros(len(self.ranges), np.bool_)
 
     def encode(self, members: Any, rows: int) -> Ids:
-        bounds = (self._low, self._high)
+        bounds = Bounds(self._low, self._high)
         batch = self.part.numbers(members, rows, bounds, discrete=True).astype(np.int64)
         return self._digits.encode(batch - self._low) + self.vocabulary.discrete.start
 

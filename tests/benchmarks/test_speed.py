@@ -9,22 +9,38 @@ import pytest
 from benchmarks.speed import compare, copying, predicting, stepping, tokenising
 
 
-def test_ratio_is_of_work_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
+class Clock:
+    """Time that passes only in the calls of `lasting`, which it remembers the names of."""
 
-    def lasting(duration: float) -> Callable[[], None]:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.calls = 0.0, ""
+        monkeypatch.setattr("benchmarks.speed.time.perf_counter", lambda: self.now)
+
+    def lasting(self, duration: float, name: str = "") -> Callable[[], None]:
         def call() -> None:
-            nonlocal now
-            now += duration
+            self.now += duration
+            self.calls += name
 
         return call
 
-    monkeypatch.setattr("benchmarks.speed.time.perf_counter", lambda: now)
+
+def test_ratio_is_of_work_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    lasting = Clock(monkeypatch).lasting
     comparison = compare(
         "work", ("long", lasting(0.5)), ("short", lasting(0.125)), items=3, seconds=1.0, rounds=3
     )
     assert (comparison.slow_rate, comparison.fast_rate) == (6.0, 24.0)
     assert comparison.low == comparison.ratio == comparison.high == 4.0
+
+
+def test_both_ways_make_as_many_calls_and_take_turns_at_being_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    ways = ("long", clock.lasting(0.5, "l")), ("short", clock.lasting(0.125, "s"))
+    compare("work", *ways, items=1, seconds=0.6, rounds=2)
+    warming, a_round = "lsls", "lssl"
+    assert clock.calls == warming + 2 * a_round
 
 
 def test_tokenising_a_batch_of_vectors_is_faster_than_its_rows() -> None:

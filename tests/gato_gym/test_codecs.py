@@ -141,3 +141,10 @@ def test_single_precision_has_the_bins_of_double(bins):
 def test_one_number_has_a_bin_of_no_axes():
     assert encode_uniform(np.float32(1.0)).shape == ()
     assert encode_uniform(-1.0) == 0
+
+
+def test_mu_law_takes_the_largest_numbers_and_keeps_every_sign():
+    largest = np.finfo(np.float64).max
+    numbers = np.array([largest, -largest, math.inf, -math.inf, 0.0, -0.0])
+    assert mu_law(numbers).tolist() == [1.0, -1.0, 1.0, -1.0, 0.0, 0.0]
+    assert mu_law(np.float64(-largest)).shape == ()

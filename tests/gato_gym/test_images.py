@@ -65,3 +65,22 @@ def test_resizing_by_hand():
 def test_a_fitting_image_is_not_resampled():
     image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
     assert (patchify(image, fit="resize")[0, 0] == image[0]).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_are_found_however_the_images_lie_in_memory(channels):
+    images = np.random.default_rng(0).integers(0, 256, (3, 33, 50, channels), np.uint8)
+    for view in (images[:, :, ::-1], images[::2, ::-1], images[..., ::-1], images.swapaxes(1, 2)):
+        _, height, width, _ = view.shape
+        patches = patchify(view)
+        for patch in range(patches.shape[1]):
+            row, column = (16 * index for index in divmod(patch, patch_grid(height, width)[1]))
+            inside = view[:, row : row + 16, column : column + 16]
+            got = patches[:, patch]
+            assert (got[:, : inside.shape[1], : inside.shape[2]] == inside).all()
+            assert not got[:, inside.shape[1] :].any()
+            assert not got[:, :, inside.shape[2] :].any()
+
+
+def test_no_images_are_no_patches():
+    assert patchify(np.zeros((0, 20, 16, 3), np.uint8)).shape == (0, 2, 16, 16, 3)

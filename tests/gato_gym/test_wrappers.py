@@ -321,3 +321,36 @@ def test_rendering_and_info_pass_through():
     assert info == {"said": "ba"}
     bare.close()
     wrapped.close()
+
+
+@pytest.mark.parametrize("options", [OPTIONS, PlanOptions("paper")])
+def test_observations_that_were_kept_are_not_written_to_again(options):
+    # the bare environments write each step's observations to the same arrays
+    envs = GatoTokenizeVector(SyncVectorEnv([Courier] * 3, copy=False), options)
+    envs.action_space.seed(0)
+    kept = [envs.reset(seed=0)[0]]
+    copies = [{name: part.copy() for name, part in kept[0].items()}]
+    for _ in range(6):
+        kept.append(envs.step(envs.action_space.sample())[0])
+        copies.append({name: part.copy() for name, part in kept[-1].items()})
+    assert not same(kept[1], kept[2])
+    assert all(same(now, then) for now, then in zip(kept, copies, strict=True))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1, 1, (64,)),
+        spaces.Box(-np.inf, np.inf, (64,)),
+        spaces.Box(0, 255, (16, 16, 3), np.uint8),
+        spaces.MultiDiscrete([3, 4]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("layout", ["lean", "paper"])
+def test_encoded_observations_share_no_memory_with_what_was_encoded(space, layout):
+    plan = gato_gym.compile_plan(space, spaces.Discrete(2), PlanOptions(layout))
+    observations = np.stack([space.sample() for _ in range(3)])
+    batch = plan.encode_batch(observations)
+    for part in (batch.ids, batch.vectors, batch.images, batch.grids):
+        assert not np.shares_memory(part, observations)
