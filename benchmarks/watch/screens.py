@@ -142,8 +142,7 @@ class Window:
         pixels = self._pygame.surfarray.make_surface(picture.swapaxes(0, 1))
         left, onward = max(1, round(seconds * self._fps)), False
         while not self.closed and left > 0 and not onward:
-            self._surface.blit(pixels, (0, 0))
-            self._pygame.display.flip()
+            self._paint(pixels)
             self._clock.tick(self._fps)
             onward = self._react()
             left -= not self._paused
@@ -152,15 +151,24 @@ class Window:
         pygame = self._pygame
         try:
             pygame.display.init()
-            self._surface = pygame.display.set_mode(
-                (width, height), pygame.SCALED | pygame.RESIZABLE
-            )
+            self._surface = pygame.display.set_mode((width, height), pygame.RESIZABLE)
         except pygame.error as error:
             raise BenchmarkError(
                 f"no window could be opened ({error}): expected a display; write a video with "
                 "--output FILE.mp4"
             ) from error
         pygame.display.set_caption(self._title)
+
+    def _paint(self, pixels: Any) -> None:
+        """Fill the window, which may have another size than the picture, as far as it goes."""
+        window, size = self._surface.get_size(), pixels.get_size()
+        scale = min(window[0] / size[0], window[1] / size[1])
+        if scale != 1:
+            size = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+            pixels = self._pygame.transform.smoothscale(pixels, size)
+        self._surface.fill("black")
+        self._surface.blit(pixels, ((window[0] - size[0]) // 2, (window[1] - size[1]) // 2))
+        self._pygame.display.flip()
 
     def _react(self) -> bool:
         """Take in what was pressed; True for the one timestep asked for."""
