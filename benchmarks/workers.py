@@ -4,6 +4,7 @@
 * :class:`Unit` -- episodes of one task, played by one process.
 * :func:`split_units` -- the units of a run.
 * :func:`play_units` -- plays them all and yields each episode as it ends.
+* :func:`make_player` -- a task's environments and the policy that plays in them.
 
 A policy on the CPU uses one thread in every case, so that its arithmetic is the same for any
 number of workers.
@@ -19,13 +20,17 @@ import sys
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+from gymnasium.vector import SyncVectorEnv
 
 from benchmarks.protocol import BenchmarkError, EpisodeKey, EpisodeResult
 from benchmarks.rollout import make_rows, play
 from policies.threads import one_thread
+
+if TYPE_CHECKING:
+    from gato_gym.tasks import Task
 
 MAX_ROWS = 32
 """Environments of one task played at a time, when ``--num-envs`` is not given: as many as the
@@ -169,26 +174,50 @@ class _Player:
 
     def _prepare(self, unit: Unit) -> tuple[Any, Any]:
         from gato_gym.tasks import get_task
-        from policies import make_policy
 
-        try:
-            envs = make_rows(get_task(unit.task), unit.num_envs)
-            if hasattr(self.policy, "with_env"):
-                self.policy = self.policy.with_env(envs, prompt=self.choice.prompt)
-            else:
-                self.policy = make_policy(
-                    self.choice.name,
-                    env=envs,
-                    seed=self.choice.seed,
-                    device=self.choice.device,
-                    prompt=self.choice.prompt,
-                )
-        except (ValueError, KeyError, OSError, ImportError, gym.error.Error) as error:
-            message = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-            raise BenchmarkError(f"{unit.task}, policy {self.choice.name}: {message}") from error
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(1)
+        envs, self.policy = make_player(
+            self.choice,
+            get_task(unit.task),
+            lambda task: make_rows(task, unit.num_envs),
+            loaded=self.policy,
+        )
         return envs, self.policy
+
+
+def make_player(
+    choice: PolicyChoice,
+    task: Task,
+    make_envs: Callable[[Task], SyncVectorEnv],
+    *,
+    loaded: Any = None,
+) -> tuple[SyncVectorEnv, Any]:
+    """A task's environments, and the policy that plays in them with one thread.
+
+    Args:
+        choice: Which policy.
+        task: The task.
+        make_envs: Makes the environments.
+        loaded: The policy of an earlier call with the same choice, whose weights are used again.
+
+    Raises:
+        BenchmarkError: The environments or the policy cannot be made.
+    """
+    from policies import make_policy
+
+    try:
+        envs = make_envs(task)
+        if hasattr(loaded, "with_env"):
+            policy = loaded.with_env(envs, prompt=choice.prompt)
+        else:
+            policy = make_policy(
+                choice.name, env=envs, seed=choice.seed, device=choice.device, prompt=choice.prompt
+            )
+    except (ValueError, KeyError, OSError, ImportError, gym.error.Error) as error:
+        message = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+        raise BenchmarkError(f"{task.id}, policy {choice.name}: {message}") from error
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    return envs, policy
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,15 @@ NAMES = (
 )  # fmt: skip
 
 STEPS = 500
+CAMERA = {
+    "azimuth": 155.0,
+    "elevation": -30.0,
+    "distance": 1.55,
+    "lookat": np.array([0.0, 0.62, 0.16]),
+}
+"""Where frames are rendered from: the robot's right, with gripper and object in front. Of
+Meta-World's own cameras some are upside down, and the default one has the arm before the object."""
+
 OPTIONS = PlanOptions(memory="none")
 
 
@@ -80,7 +89,9 @@ def make_metaworld(name: str, *, render_mode: str | None = None) -> gym.Env[Any,
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
     made: Any = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-v3-goal-observable"]
-    return MetaWorldEnv(made(seed=0, render_mode=render_mode))
+    env = made(seed=0, render_mode=render_mode)
+    env.mujoco_renderer.default_cam_config = CAMERA
+    return MetaWorldEnv(env)
 
 
 @dataclass(frozen=True)
