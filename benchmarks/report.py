@@ -4,6 +4,7 @@
   :meth:`Summary.to_json`.
 * :func:`summarise` -- from episodes to a summary.
 * :func:`render` -- a summary for the terminal.
+* :func:`render_cost` -- what weights of fewer bits cost.
 """
 
 from __future__ import annotations
@@ -262,6 +263,23 @@ def render(summary: Summary) -> RenderableType:
         f"{protocol.episodes} episodes a task, seed {protocol.seed}, protocol {protocol.hash}"
     )
     return Group(table, averages, *map(Text, lines))
+
+
+def render_cost(short: Summary, exact: Summary) -> RenderableType:
+    """A table of the averages of the same episodes in fewer bits and in float32.
+
+    Args:
+        short: In fewer bits.
+        exact: In float32, of the same protocol.
+    """
+    precision = str(short.header.policy["precision"])
+    table = Table(title=f"what {precision} costs", title_justify="left")
+    for column in ("average", "float32", precision, "difference"):
+        table.add_column(column, justify="left" if column == "average" else "right")
+    for one, other in zip(exact.aggregates, short.aggregates, strict=True):
+        change = f"{other.value - one.value:+.3f}"
+        table.add_row(one.name, f"{one.value:.3f}", f"{other.value:.3f}", change)
+    return table
 
 
 def _number(value: float | None) -> str:

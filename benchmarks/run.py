@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from rich.console import Console
 from benchmarks.progress import progress
 from benchmarks.protocol import BenchmarkError, Protocol
 from benchmarks.record import Record, RunHeader, write_json
-from benchmarks.report import Summary, render, summarise
+from benchmarks.report import Summary, render, render_cost, summarise
 from benchmarks.workers import PolicyChoice, WorkerError, play_units, split_units
 
 if TYPE_CHECKING:
@@ -170,6 +170,7 @@ def describe_policy(choice: PolicyChoice) -> dict[str, Any]:
         "prompt": choice.prompt,
         "deterministic": choice.deterministic,
         "seed": choice.seed,
+        "precision": choice.precision,
     }
 
 
@@ -192,6 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = _settings(arguments)
         started = time.monotonic()
         summary = run_benchmark(settings, console=console)
+        exact = _in_float32(settings, console=console)
     except BenchmarkError as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
@@ -203,6 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         errors.print(_how_to_resume(arguments, settings), markup=False, soft_wrap=True)
         return 130
     console.print(render(summary))
+    if exact is not None:
+        console.print(render_cost(summary, exact))
     console.print(
         f"{time.monotonic() - started:.0f} s; episodes and figures are in {settings.output}",
         markup=False,
@@ -210,6 +214,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         soft_wrap=True,
     )
     return 0
+
+
+def _in_float32(settings: RunSettings, *, console: Console) -> Summary | None:
+    """The same episodes in float32, where the run was of fewer bits: what those cost is to be told.
+
+    They are recorded in a folder in the run's own.
+    """
+    choice = settings.policy
+    if choice.precision in ("auto", "float32") or choice.name in ("random", "expert"):
+        return None
+    output = settings.output / "float32"
+    exact = replace(
+        settings,
+        output=output,
+        policy=replace(choice, precision="float32"),
+        resume=settings.resume and output.exists(),
+    )
+    console.print(f"the same episodes in float32, beside {choice.precision}")
+    return run_benchmark(exact, console=console)
 
 
 def _how_to_resume(arguments: Sequence[str], settings: RunSettings) -> str:
@@ -241,6 +264,7 @@ def _settings(arguments: Sequence[str]) -> RunSettings:
             deterministic=options.deterministic,
             seed=options.seed,
             device=options.device,
+            precision=options.precision,
         ),
         episodes=options.episodes,
         num_envs=options.num_envs,
@@ -281,6 +305,13 @@ def _parser() -> argparse.ArgumentParser:
         help="processes (default: %(default)s)",
     )
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
+    add(
+        "--precision",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "int8"),
+        help="of the weights; with bfloat16 and int8 the episodes are played in float32 too, and "
+        "the difference is told (default: float32 on a CPU, bfloat16 on a GPU)",
+    )
     add("--output", type=Path, metavar="DIR", help="default: results/SUITE-POLICY-TIME")
     add("--resume", action="store_true", help="take up the run that --output holds")
     return parser

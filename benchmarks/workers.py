@@ -47,6 +47,7 @@ class PolicyChoice:
         deterministic: The most likely action instead of a sample.
         seed: Seed of the policy's own random numbers.
         device: ``auto``, ``cpu`` or ``cuda``.
+        precision: Of a network's weights, see :mod:`policies.precision`.
     """
 
     name: str
@@ -54,6 +55,7 @@ class PolicyChoice:
     deterministic: bool = False
     seed: int = 0
     device: str = "auto"
+    precision: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,12 @@ def make_player(
             policy = loaded.with_env(envs, prompt=choice.prompt)
         else:
             policy = make_policy(
-                choice.name, env=envs, seed=choice.seed, device=choice.device, prompt=choice.prompt
+                choice.name,
+                env=envs,
+                seed=choice.seed,
+                device=choice.device,
+                precision=choice.precision,
+                prompt=choice.prompt,
             )
     except (ValueError, KeyError, OSError, ImportError, gym.error.Error) as error:
         message = str(error.args[0]) if isinstance(error, KeyError) else str(error)

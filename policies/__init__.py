@@ -24,6 +24,7 @@ def make_policy(
     env: Any,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "auto",
     prompt: str = "shipped",
 ) -> Policy:
     """A policy by name, for an environment.
@@ -34,6 +35,7 @@ def make_policy(
         env: The environment, vector environment or SB3 VecEnv that it plays in.
         seed: Of its choices.
         device: Of a network.
+        precision: Of a network, as in :meth:`policies.gato.GatoPolicy.load`.
         prompt: "shipped" or "none", for a network.
 
     Raises:
@@ -58,7 +60,9 @@ def make_policy(
         return make_expert(task, env)
     from policies.gato import GatoPolicy
 
-    return GatoPolicy.load(name, env=env, seed=seed, device=device, prompt=prompt)
+    return GatoPolicy.load(
+        name, env=env, seed=seed, device=device, precision=precision, prompt=prompt
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -196,3 +196,20 @@ def test_weights_are_part_of_what_a_run_is(tmp_path: Path) -> None:
     assert first == run.describe_policy(PolicyChoice(str(folder)))
     (folder / "model.safetensors").write_bytes(b"two")
     assert first["weights"] != run.describe_policy(PolicyChoice(str(folder)))["weights"]
+
+
+def test_fewer_bits_are_played_beside_float32(
+    stubbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "describe_policy", lambda choice: {"precision": choice.precision})
+    monkeypatch.setattr(run, "render", lambda summary: "")
+    arguments = ["--suite", "babyai", "--policy", "gato-mini", "--episodes", "3", "--workers", "1"]
+    output = ["--output", str(tmp_path / "run")]
+    assert main([*arguments, *output, "--precision", "int8"]) == 0
+    printed = capsys.readouterr().out
+    assert "what int8 costs" in printed
+    assert "+0.000" in printed
+    assert lines(tmp_path / "run") == lines(tmp_path / "run" / "float32")
+    assert main([*arguments, *output, "--precision", "int8", "--resume"]) == 0
+    assert main([*arguments, "--output", str(tmp_path / "exact")]) == 0
+    assert not (tmp_path / "exact" / "float32").exists()

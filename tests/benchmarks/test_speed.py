@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.speed import compare, copying, predicting, stepping, tokenising
+from benchmarks.speed.comparison import compare
+from benchmarks.speed.tokenising import copying, stepping, tokenising
 
 
 class Clock:
@@ -14,7 +15,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.calls = 0.0, ""
-        monkeypatch.setattr("benchmarks.speed.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("benchmarks.speed.comparison.time.perf_counter", lambda: self.now)
 
     def lasting(self, duration: float, name: str = "") -> Callable[[], None]:
         def call() -> None:
@@ -57,8 +58,3 @@ def test_wrapped_and_bare_environments_step_side_by_side() -> None:
 
 def test_encoding_is_compared_with_a_copy_of_the_same_numbers() -> None:
     assert [each.slow for each in copying(seconds=0.01, rows=4, numbers=8)] == ["numpy.copyto"] * 2
-
-
-def test_the_cache_is_faster_than_recomputing_a_batch() -> None:
-    (comparison,) = predicting(seconds=0.01, batches=(4,), rounds=1)
-    assert comparison.ratio > 1.0

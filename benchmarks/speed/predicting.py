@@ -1,12 +1,12 @@
 """Speeds of a network policy, each against another way or a limit, in one run.
 
-* :func:`predicting` -- all of them, for one network: against computing the whole window again,
-  what ``predict`` adds to the forwards in it, an episode's start, a late step, a larger batch.
+* :func:`shipped_network`, :func:`large_network` -- against computing the whole window again, what
+  ``predict`` adds to the forwards in it, an episode's start, a late step, a larger batch.
 * :func:`reading` -- a forward against reading the weights once from memory.
-* :func:`agreement` -- how often fewer bits choose another action.
 
 The task has 17 numbers to see and 6 to choose, as HalfCheetah's; every token is remembered, in a
-context of 1024 tokens that is full when the clock starts.
+context of 1024 tokens. Attention goes over all of it at every step, seen or not yet there, so a
+step costs the same from an episode's second on; :func:`late_steps` checks that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,18 +22,17 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from benchmarks.comparison import Comparison, compare, compare_percentile
+from benchmarks.speed.comparison import Comparison, compare, compare_percentile
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import compile_plan
 from policies.checkpoint import load_checkpoint
 from policies.configuration import preset
 from policies.gato import GatoPolicy
 from policies.network import GatoNetwork, inference
-from policies.precision import with_precision
+from policies.precision import choose_precision, with_precision
 
 CONTEXT = 1024
 SEEN = spaces.Box(-np.inf, np.inf, (17,), np.float64)
-CHOSEN = spaces.Box(-1.0, 1.0, (6,), np.float32)
 
 
 def make_policy(
@@ -68,13 +67,11 @@ class Player:
         steps: Steps that are played at once.
     """
 
-    def __init__(self, policy: GatoPolicy, rows: int, *, steps: int | None = None) -> None:
+    def __init__(self, policy: GatoPolicy, rows: int, *, steps: int = 3) -> None:
         self.policy, self.rows = policy, rows
         self._generator = np.random.default_rng(0)
         self.state: Any = None
-        plan = policy.plan
-        full = -(-CONTEXT // (plan.num_tokens + plan.num_actions))
-        for _ in range(full if steps is None else steps):
+        for _ in range(steps):
             self.step()
 
     def step(self, starts: Any = None) -> None:
@@ -89,33 +86,21 @@ class Player:
         self.step(np.ones(self.rows, np.bool_))
 
 
-def predicting(
-    name: str, *, device: torch.device, seconds: float, batches: Sequence[int] = (1, 32)
-) -> Iterator[Comparison]:
-    """Every comparison for one network, in float32 on a CPU and bfloat16 elsewhere.
+def shipped_network(name: str, *, device: torch.device, seconds: float) -> Iterator[Comparison]:
+    """Every comparison for a network of some million weights, in float32 on a CPU.
 
     Args:
         name: As in :func:`make_policy`.
         device: Where it acts.
-        seconds: As in :func:`benchmarks.comparison.compare`.
-        batches: Numbers of rows that are compared with computing the window again.
+        seconds: As in :func:`benchmarks.speed.comparison.compare`.
     """
-    precision = "float32" if device.type == "cpu" else "bfloat16"
-    policy = make_policy(name, device=device, precision=precision)
-    for rows in batches:
+    policy = make_policy(name, device=device, precision=_exact(device))
+    for rows in (1, 32):
         yield _against_recomputing(name, policy, rows, seconds=seconds)
     for rows in (1, 64):
         yield _against_its_forwards(name, policy, rows, seconds=seconds)
     for rows in (1, 64):
-        player = Player(policy, rows)
-        yield compare(
-            f"{name}: an episode's start, rows: {rows}",
-            ("start", player.start),
-            ("ordinary step", player.step),
-            items=rows,
-            seconds=seconds,
-            limit="at most 1.5",
-        )
+        yield _starts(name, policy, rows, seconds=seconds)
     one, many = Player(policy, 1), Player(policy, 64)
     yield compare(
         f"{name}: steps of 64 rows",
@@ -126,18 +111,46 @@ def predicting(
         seconds=seconds,
         limit="at least 8",
     )
+    yield late_steps(name, device=device, precision=_exact(device))
 
 
-def _against_recomputing(
-    name: str, policy: GatoPolicy, rows: int, *, seconds: float
-) -> Comparison:
+def large_network(name: str, *, device: torch.device, seconds: float) -> Iterator[Comparison]:
+    """Those for a network of a hundred million weights; of one row in bfloat16.
+
+    Arguments as in :func:`shipped_network`.
+    """
+    for rows, precision in ((1, "bfloat16"), (32, _exact(device))):
+        policy = make_policy(name, device=device, precision=precision)
+        yield _against_recomputing(name, policy, rows, seconds=seconds)
+        yield _starts(name, policy, rows, seconds=seconds)
+    yield late_steps(name, device=device, precision="bfloat16")
+
+
+def _exact(device: torch.device) -> str:
+    return choose_precision("auto", device)
+
+
+def _starts(name: str, policy: GatoPolicy, rows: int, *, seconds: float) -> Comparison:
+    player = Player(policy, rows)
+    return compare(
+        f"{name}: an episode's start, rows: {rows}",
+        ("start", player.start),
+        ("ordinary step", player.step),
+        items=rows,
+        seconds=seconds,
+        limit="at most 1.5",
+    )
+
+
+def _against_recomputing(name: str, policy: GatoPolicy, rows: int, *, seconds: float) -> Comparison:
     """Action tokens a second with the cache, all of ``predict``, and without, forwards alone.
 
-    A GPU computes all rows' windows at once; on a CPU one after another is as fast.
+    Windows are computed up to four at a time on a CPU, which more of them do not make faster, and
+    all at once elsewhere.
     """
     network, chosen = policy.network, policy.plan.num_actions
-    size = rows if network.head.weight.device.type != "cpu" else 1
     like = network.head.weight
+    size = min(rows, 4) if like.device.type == "cpu" else rows
     x_BTD = torch.zeros(size, CONTEXT, network.config.width, dtype=like.dtype, device=like.device)
     positions_BT = torch.arange(CONTEXT, device=like.device).expand(size, -1)
     causal = torch.ones(CONTEXT, CONTEXT, dtype=torch.bool, device=like.device).tril()[None, None]
@@ -145,16 +158,15 @@ def _against_recomputing(
 
     @torch.inference_mode()
     def recomputed() -> None:
-        for _ in range(rows // size):
-            hidden_BTD = network.backbone(x_BTD, positions_BT, causal)
-            network.symbol_logits(hidden_BTD[:, -1], start, stop).argmax(1).cpu()
+        hidden_BTD = network.backbone(x_BTD, positions_BT, causal)
+        network.symbol_logits(hidden_BTD[:, -1], start, stop).argmax(1).cpu()
 
     return compare(
         f"{name}: action tokens, rows: {rows}",
         ("the whole window for each", recomputed),
         ("cached", Player(policy, rows).step),
         items=rows * chosen,
-        slow_items=rows,
+        slow_items=size,
         seconds=seconds,
         rounds=3,
         limit="at least 10" if rows == 1 else "at least 50",
@@ -203,7 +215,7 @@ def _recorded(network: GatoNetwork, call: Callable[[], None]) -> Callable[[], No
 
 
 def late_steps(
-    name: str, *, device: torch.device, early: int = 100, late: int = 10_000
+    name: str, *, device: torch.device, precision: str, early: int = 100, late: int = 10_000
 ) -> Comparison:
     """The 99th percentile of a step's time late in an episode against early in it.
 
@@ -212,10 +224,10 @@ def late_steps(
     Args:
         name: As in :func:`make_policy`.
         device: Where it acts.
+        precision: As in :func:`make_policy`.
         early: A step.
         late: A later one.
     """
-    precision = "float32" if device.type == "cpu" else "bfloat16"
     policy = make_policy(name, device=device, precision=precision, chosen=1)
     young = Player(policy, 1, steps=early)
     old = copy.copy(young)
@@ -250,17 +262,15 @@ def reading(
         device: Where.
         precision: Of the weights.
         limit: What the ratio should be, in words.
-        seconds: As in :func:`benchmarks.comparison.compare`.
+        seconds: As in :func:`benchmarks.speed.comparison.compare`.
     """
     policy = make_policy(name, device=device, precision=precision)
-    player = Player(policy, 1, steps=2)
+    player = Player(policy, 1)
     forwards = _recorded(policy.network, player.step)
     network, chosen = policy.network, policy.plan.num_actions
     weights = [*network.backbone.state_dict().values(), *network.head.state_dict().values()]
     size = sum(weight.nbytes for weight in weights)
-    source, target = (
-        torch.ones(size // 2, dtype=torch.uint8, device=device) for _ in range(2)
-    )
+    source, target = (torch.ones(size // 2, dtype=torch.uint8, device=device) for _ in range(2))
 
     def read() -> None:
         for _ in range(chosen):

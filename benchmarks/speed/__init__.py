@@ -1,0 +1,6 @@
+"""Ratios of speeds, both sides measured in one run: ``python -m benchmarks.speed``.
+
+* :mod:`benchmarks.speed.comparison` -- two ways to do the same work, timed in turn.
+* :mod:`benchmarks.speed.tokenising` -- the token space.
+* :mod:`benchmarks.speed.predicting` -- a network policy.
+"""

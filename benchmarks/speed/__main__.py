@@ -1,0 +1,89 @@
+"""The command ``python -m benchmarks.speed [tokenise|predict]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.record import write_json
+from benchmarks.speed.comparison import Comparison, table
+from policies.threads import one_thread
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed",
+        description="Ratios of speeds; both sides of each are measured in one run, in turns.",
+    )
+    add = parser.add_argument
+    add("what", nargs="?", choices=("tokenise", "predict"), help="default: both")
+    add("--seconds", type=float, default=0.5, help="a way and round (default: %(default)s)")
+    add("--device", default="cpu", help="of predict: cpu, cuda (default: %(default)s)")
+    add(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of a CPU; more than one needs a machine with nothing else to do (default: 1)",
+    )
+    add("--output", type=Path, metavar="FILE", help="write the figures as JSON too")
+    return parser.parse_args(arguments)
+
+
+def token_space(seconds: float) -> Iterator[Comparison]:
+    """Everything about the token space."""
+    from benchmarks.speed import tokenising
+
+    for measure in (tokenising.stepping, tokenising.copying, tokenising.tokenising):
+        yield from measure(seconds=seconds)
+    yield from tokenising.importing()
+
+
+def policy(seconds: float, *, device: str, threads: int) -> Iterator[Comparison]:
+    """Everything about a network policy."""
+    import torch
+
+    from benchmarks.speed import predicting
+
+    torch.set_num_threads(threads)
+    place = torch.device(device)
+    yield from predicting.shipped_network("gato-mini", device=place, seconds=seconds)
+    yield from predicting.large_network("79m", device=place, seconds=seconds)
+    limits = {"79m": "at most 2.5"} if place.type == "cpu" else {"1.18b": "at most 1.6"}
+    for name, limit in limits.items():
+        for precision in ("bfloat16", "int8"):
+            asked = limit if precision == "bfloat16" else ""
+            yield predicting.reading(
+                name, device=place, precision=precision, limit=asked, seconds=seconds
+            )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    args = parse_arguments(arguments)
+    found: list[Comparison] = []
+    console = Console()
+    with one_thread():
+        sources = []
+        if args.what != "predict":
+            sources.append(token_space(args.seconds))
+        if args.what != "tokenise":
+            sources.append(policy(args.seconds, device=args.device, threads=args.threads))
+        for source in sources:
+            for comparison in source:
+                found.append(comparison)
+                console.print(f"{comparison.ratio:8.3f}  {comparison.name}", highlight=False)
+    console.print(table(found))
+    if args.output is not None:
+        write_json(args.output, {"comparisons": [asdict(each) for each in found]})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
