@@ -223,7 +223,8 @@ class Arrivals:
         for rows, tokens, count, bias in self._groups:
             q = q_NHK[tokens].unflatten(0, (-1, count)).transpose(1, 2)
             scores = (q @ keys[rows]).add_(bias)
-            y = scores.softmax(dim=-1) @ values[rows].transpose(2, 3)
+            shares = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
+            y = shares @ values[rows].transpose(2, 3)
             found.append(y.transpose(1, 2).flatten(0, 1))
         return found[0] if len(found) == 1 else torch.cat(found)
 

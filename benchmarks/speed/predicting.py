@@ -86,13 +86,16 @@ class Player:
         self.step(np.ones(self.rows, np.bool_))
 
 
-def shipped_network(name: str, *, device: torch.device, seconds: float) -> Iterator[Comparison]:
+def shipped_network(
+    name: str, *, device: torch.device, seconds: float, late: int = 10_000
+) -> Iterator[Comparison]:
     """Every comparison for a network of some million weights, in float32 on a CPU.
 
     Args:
         name: As in :func:`make_policy`.
         device: Where it acts.
         seconds: As in :func:`benchmarks.speed.comparison.compare`.
+        late: As in :func:`late_steps`.
     """
     policy = make_policy(name, device=device, precision=_exact(device))
     for rows in (1, 32):
@@ -111,7 +114,7 @@ def shipped_network(name: str, *, device: torch.device, seconds: float) -> Itera
         seconds=seconds,
         limit="at least 8",
     )
-    yield late_steps(name, device=device, precision=_exact(device))
+    yield late_steps(name, device=device, precision=_exact(device), late=late)
 
 
 def large_network(name: str, *, device: torch.device, seconds: float) -> Iterator[Comparison]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 
-from benchmarks.speed.comparison import compare
+from benchmarks.speed import predicting
+from benchmarks.speed.comparison import compare, compare_percentile
 from benchmarks.speed.tokenising import copying, stepping, tokenising
+from policies.configuration import NetworkConfig
 
 
 class Clock:
@@ -58,3 +61,57 @@ def test_wrapped_and_bare_environments_step_side_by_side() -> None:
 
 def test_encoding_is_compared_with_a_copy_of_the_same_numbers() -> None:
     assert [each.slow for each in copying(seconds=0.01, rows=4, numbers=8)] == ["numpy.copyto"] * 2
+
+
+def test_a_percentile_is_of_single_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, turns = Clock(monkeypatch), 0
+
+    def again() -> None:
+        nonlocal turns
+        turns += 1
+
+    durations = iter([0.5, 0.5, 0.5, 4.5] * 4)
+    slow = ("late", lambda: clock.lasting(next(durations))())
+    found = compare_percentile(
+        "step", slow, ("early", clock.lasting(0.5)), percentile=100, before=again,
+        calls=4, turns=2, rounds=2, limit="at most 1.10",
+    )  # fmt: skip
+    assert (found.ratio, found.limit, turns) == (9.0, "at most 1.10", 4)
+
+
+CPU = torch.device("cpu")
+
+
+def test_forwards_are_made_again_without_the_rest() -> None:
+    player = predicting.Player(predicting.make_policy("mini", device=CPU), 2)
+    calls = []
+    original = player.policy.network.backbone.step
+    player.policy.network.backbone.step = lambda *a: (calls.append(len(a[1])), original(*a))[1]  # type: ignore[method-assign]
+    again = predicting._recorded(player.policy.network, player.step)
+    assert "step" not in vars(player.policy.network)
+    recorded, calls[:] = list(calls), []
+    again()
+    assert calls == recorded == [4, 2, 2, 2, 2, 2]
+
+
+def test_every_speed_of_a_policy_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = NetworkConfig(width=32, layers=1, heads=2, head_size=16, feed_forward=32, text_rank=8)
+    monkeypatch.setattr(predicting, "preset", lambda name: small)
+    monkeypatch.setattr(predicting, "CONTEXT", 64)
+    found = list(predicting.shipped_network("mini", device=CPU, seconds=0.001, late=120))
+    assert [each.limit for each in found] == [
+        "at least 10", "at least 50", "at most 1.25", "at most 1.10", "at most 1.5", "at most 1.5",
+        "at least 8", "at most 1.10",
+    ]  # fmt: skip
+    assert all(each.slow_rate > 0 and each.fast_rate > 0 for each in found)
+    (together,) = (each for each in found if each.fast == "together")
+    assert together.ratio > 1.5
+
+
+def test_a_forward_is_compared_with_reading_its_weights() -> None:
+    exact, short = (
+        predicting.reading("mini", device=CPU, precision=precision, limit="", seconds=0.001)
+        for precision in ("float32", "int8")
+    )
+    assert "11 MB of weights" in exact.name  # 4 x 10 x 256^2 + 256^2, 4 bytes each
+    assert "3 MB of weights" in short.name

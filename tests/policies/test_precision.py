@@ -13,7 +13,7 @@ from small import SMALL, STATE, WORDS, state_plan, talking_plan
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gato_gym import PlanOptions, compile_plan
+from gato_gym import Episode, PlanOptions, compile_plan
 from policies import GatoPolicy
 from policies.network import GatoNetwork, count_parameters, inference
 from policies.precision import Int8Linear, choose_precision, with_precision
@@ -130,3 +130,45 @@ def test_nothing_inside_an_action_waits_for_the_device(memory: str, deterministi
             starts = np.arange(3) == step % 3
             with NoWaiting():
                 _, state = policy.predict(observation, state, starts, deterministic=deterministic)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("prompted", [False, True])
+def test_everything_is_where_the_weights_are(
+    precision: str, prompted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the device without memory everything fails that needs the host, or mixes it with it."""
+    image = spaces.Dict(
+        state=STATE, words=spaces.Text(30), view=spaces.Box(0, 255, (16, 20, 3), np.uint8),
+        grid=spaces.Box(0, 10, (7, 7, 3), np.uint8),
+    )  # fmt: skip
+    action_space = spaces.Dict(a=spaces.Box(-1, 1, (2,)), b=spaces.Discrete(3))
+    options = PlanOptions(grids=("grid",), vector_size=16)
+    plan = compile_plan(image, action_space, options)
+    image.seed(0)
+    seen = [image.sample() for _ in range(3)]
+    observation: Any = {
+        key: [s[key] for s in seen] if key == "words" else np.stack([s[key] for s in seen])
+        for key in image.spaces
+    }
+    policy = GatoPolicy(network(precision), plan)
+    if prompted:
+        action_space.seed(0)
+        chosen = [action_space.sample() for _ in range(2)]
+        actions = {key: np.stack([np.asarray(a[key]) for a in chosen]) for key in "ab"}
+        nothing = np.zeros(2, np.float32)
+        episode = Episode("test", observation, actions, nothing, nothing > 0, nothing > 0)
+        policy = policy.with_prompt(episode, cut="end")
+    policy = policy.to("meta")
+    assert policy.device.type == "meta"
+    forwards = []
+    original = policy.network.backbone.step
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        forwards.append(original(*arguments))
+        return forwards[-1]
+
+    monkeypatch.setattr(policy.network.backbone, "step", counted)
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        policy.predict(observation)
+    assert len(forwards) == plan.num_actions
