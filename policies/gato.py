@@ -24,7 +24,7 @@ from policies.base import Policy, episode_generators
 from policies.configuration import NetworkConfig, preset
 from policies.matching import TaskRecord, find_task, spaces_of
 from policies.network import GatoNetwork, count_parameters, inference
-from policies.precision import choose_precision, with_precision
+from policies.precision import choose_device, choose_precision, with_precision
 from policies.prompts import Prompt, demonstration, encode_prompt, prompt_from_episode
 from policies.sampling import Sampler
 from policies.streaming import Acting, GatoState, Streamer, run
@@ -156,7 +156,7 @@ class GatoPolicy(Policy):
         from policies.checkpoint import load_checkpoint
 
         checkpoint = load_checkpoint(name)
-        place = _device(device)
+        place = choose_device(device)
         network = inference(checkpoint.network)
         network = with_precision(network, choose_precision(precision, place)).to(place)
         first = _View(network, checkpoint.tasks, sampler or checkpoint.sampler, seed)
@@ -264,7 +264,7 @@ class GatoPolicy(Policy):
 
         States belong to the device of the policy that made them.
         """
-        place = _device(str(device))
+        place = choose_device(str(device))
         if place == self.device:
             return self
         moved = copy.deepcopy(self)
@@ -390,18 +390,3 @@ class _View:
             seed=self.seed,
         )
         return policy if shipped or prompt is None else policy.with_prompt(prompt, cut=cut)
-
-
-def _device(name: str) -> torch.device:
-    """The device of a name; refuses one that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:
-        raise ValueError(
-            f"device {name!r} cannot be used ({str(error).splitlines()[0]}): "
-            "expected 'auto', 'cpu', or the name of a GPU that is there, such as 'cuda'"
-        ) from error
-    return device

@@ -1,10 +1,12 @@
-"""Fewer bits for the weights that a step reads: those of the backbone and of the output.
+"""Where a network computes, and with how many bits.
 
-* :data:`PRECISIONS` -- what can be asked for.
+* :func:`choose_device` -- a device by name.
+* :data:`PRECISIONS`, :func:`choose_precision` -- what can be asked for.
 * :func:`with_precision` -- a network in one of them.
 * :class:`Int8Linear` -- a linear map with weights of eight bits.
 
-A step of one row reads every weight once, so it takes as long as reading them does: half the bytes
+Fewer bits are for the weights that a step reads, those of the backbone and of the output. A step of
+one row reads every weight once, so it takes as long as reading them does: half the bytes
 are up to twice the speed. Embeddings, of which a step reads a few rows, stay in float32.
 """
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from policies.network import GatoNetwork
 
-__all__ = ["PRECISIONS", "Int8Linear", "choose_precision", "with_precision"]
+__all__ = ["PRECISIONS", "Int8Linear", "choose_device", "choose_precision", "with_precision"]
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
@@ -86,3 +88,22 @@ def with_precision(network: GatoNetwork, precision: str) -> GatoNetwork:
     network.precision = precision
     network.freeze()
     return network
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is a GPU where there is one.
+
+    Raises:
+        ValueError: It is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]}): "
+            "expected 'auto', 'cpu', or the name of a GPU that is there, such as 'cuda'"
+        ) from error
+    return device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -50,9 +51,10 @@ def policy(seconds: float, *, device: str, threads: int) -> Iterator[Comparison]
     import torch
 
     from benchmarks.speed import predicting
+    from policies.precision import choose_device
 
+    place = choose_device(device)
     torch.set_num_threads(threads)
-    place = torch.device(device)
     yield from predicting.shipped_network("gato-mini", device=place, seconds=seconds)
     yield from predicting.large_network("79m", device=place, seconds=seconds)
     limits = {"79m": "at most 2.5"} if place.type == "cpu" else {"1.18b": "at most 1.6"}
@@ -68,21 +70,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     args = parse_arguments(arguments)
     found: list[Comparison] = []
-    console = Console()
+    status, console = 0, Console()
+    if args.threads < 1:
+        print(f"--threads is {args.threads}: expected 1 or more", file=sys.stderr)
+        return 2
     with one_thread():
         sources = []
         if args.what != "predict":
             sources.append(token_space(args.seconds))
         if args.what != "tokenise":
             sources.append(policy(args.seconds, device=args.device, threads=args.threads))
-        for source in sources:
-            for comparison in source:
+        try:
+            for comparison in itertools.chain.from_iterable(sources):
                 found.append(comparison)
                 console.print(f"{comparison.ratio:8.3f}  {comparison.name}", highlight=False)
+        except ValueError as error:  # no such device
+            print(error, file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            console.print("stopped; this was measured:")
+            status = 130
     console.print(table(found))
     if args.output is not None:
         write_json(args.output, {"comparisons": [asdict(each) for each in found]})
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.speed import predicting
-from benchmarks.speed.comparison import compare, compare_percentile
+from benchmarks.speed.__main__ import main
+from benchmarks.speed.comparison import Comparison, compare, compare_percentile
 from benchmarks.speed.tokenising import copying, stepping, tokenising
 from policies.configuration import NetworkConfig
 
@@ -115,3 +119,24 @@ def test_a_forward_is_compared_with_reading_its_weights() -> None:
     )
     assert "11 MB of weights" in exact.name  # 4 x 10 x 256^2 + 256^2, 4 bytes each
     assert "3 MB of weights" in short.name
+
+
+def test_what_cannot_be_measured_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["predict", "--device", "quantum"]) == 2
+    assert "device 'quantum' cannot be used" in capsys.readouterr().err
+    assert main(["--threads", "0"]) == 2
+    assert "--threads is 0: expected 1 or more" in capsys.readouterr().err
+    done = Comparison.of("work", "long", "short", [(1.0, 3.0)], "at least 2")
+
+    def stopped(seconds: float) -> Iterator[Comparison]:
+        yield done
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.speed.__main__.token_space", stopped)
+    assert main(["tokenise", "--output", str(tmp_path / "speed.json")]) == 130
+    printed = capsys.readouterr().out
+    assert "at least 2" in printed
+    assert "3.000" in printed
+    assert json.loads((tmp_path / "speed.json").read_text())["comparisons"] == [asdict(done)]
