@@ -37,7 +37,9 @@ _SEED_STRIDE = 618_033
 
 _SIMULATORS = {
     "babyai": ("gymnasium", "minigrid"),
+    "dm_control": ("gymnasium", "dm_control", "mujoco", "shimmy"),
     "metaworld": ("gymnasium", "metaworld", "mujoco"),
+    "mujoco": ("gymnasium", "mujoco"),
 }
 SUCCESS = "info['success'] is true at any timestep"
 """When an episode counts as solved; one whose environment reports no success has none."""

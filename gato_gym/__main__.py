@@ -1,8 +1,9 @@
-"""The command ``gato-gym``: ``gato-gym inspect ENV_ID``, also ``python -m gato_gym``."""
+"""The command ``gato-gym``, also ``python -m gato_gym``: ``inspect``, ``tasks`` and ``expert``."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -34,12 +35,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--window", type=int, default=1024, help="tokens of a window (default: 1024)")
     add("--seed", type=int, default=0, help="of the episode (default: 0)")
     add("--image", type=Path, metavar="FILE", help="draw one timestep: a .png, .svg or .pdf file")
+    commands.add_parser("expert", help="train, score and convert experts", add_help=False)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    args = parse_arguments(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["expert"]:  # another package's, imported only when it is asked for
+        return int(importlib.import_module("policies.experts.commands").main(given[1:]))
+    args = parse_arguments(given)
     warnings.showwarning = _say
     try:
         found = inspect_environment(

@@ -84,13 +84,13 @@ def need(package: str, extra: str) -> Any:
 
 @cache
 def _tasks() -> dict[str, Task]:
-    from gato_gym.tasks import babyai, metaworld
+    from gato_gym.tasks import babyai, dm_control, metaworld, mujoco
 
-    found = [*babyai.tasks(), *metaworld.tasks()]
+    found = [*babyai.tasks(), *dm_control.tasks(), *metaworld.tasks(), *mujoco.tasks()]
     return {task.id: task for task in sorted(found, key=lambda task: task.id)}
 
 
-SUITES = ("babyai", "metaworld")
+SUITES = ("babyai", "dm_control", "metaworld", "mujoco")
 
 
 def get_task(task_id: str) -> Task:
