@@ -230,6 +230,8 @@ def _settings(arguments: Sequence[str]) -> RunSettings:
             "--resume without --output, expected the folder to resume: pass --output"
         )
     name = Path(options.policy).name or "policy"
+    if options.deterministic is None:
+        options.deterministic = name == "expert"
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return RunSettings(
         suite=options.suite,
@@ -256,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Score a policy on a suite of tasks, beside random actions and the expert.",
     )
     add = parser.add_argument
-    add("--suite", required=True, help="babyai or metaworld")
+    add("--suite", required=True, help="babyai, dm_control, metaworld or mujoco")
     add("--tasks", metavar="PATTERN", help="task ids or patterns, separated by commas: 'go-*,open'")
     add(
         "--policy",
@@ -269,9 +271,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, metavar="S", help="chooses the episodes (default: 0)")
     add("--prompt", choices=("shipped", "none"), default="shipped", help="default: %(default)s")
     acting = parser.add_mutually_exclusive_group()
-    acting.add_argument("--deterministic", action="store_true", help="the most likely action")
     acting.add_argument(
-        "--sample", dest="deterministic", action="store_false", help="sampled actions (default)"
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="the most likely action (default of the expert)",
+    )
+    acting.add_argument(
+        "--sample",
+        dest="deterministic",
+        action="store_false",
+        help="sampled actions (default of the others)",
     )
     add(
         "--workers",

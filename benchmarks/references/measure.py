@@ -25,15 +25,18 @@ from benchmarks.references import MEASURED_FILE
 from benchmarks.report import Summary
 from benchmarks.run import RunSettings, available_cores, run_benchmark
 from benchmarks.workers import PolicyChoice, WorkerError
+from gato_gym.listing import task_rows
 
-EPISODES = {"babyai": 100, "metaworld": 20}
+EPISODES = {"babyai": 100, "dm_control": 100, "metaworld": 20, "mujoco": 100}
 """Episodes of each task, by suite."""
 
 
 def measure(
     suite: str, *, episodes: int, seed: int, workers: int, work: Path, console: Console
 ) -> dict[str, Any]:
-    """Play random actions and the expert on a whole suite.
+    """Play random actions on a whole suite, and the expert on each task that has one.
+
+    The expert plays its most likely actions.
 
     Args:
         suite: Suite name.
@@ -49,13 +52,18 @@ def measure(
         solved and the mean length.
     """
     summaries: dict[str, Summary] = {}
-    for player in ("random", "expert"):
+    ids = [row.id for row in task_rows(suite) if row.expert is not None]
+    for player, played in (("random", None), ("expert", ",".join(ids))):
+        if played == "":
+            console.print(f"{suite}: no experts, so none is measured", highlight=False)
+            continue
         console.print(f"{suite}: {player}", highlight=False)
         summaries[player] = run_benchmark(
             RunSettings(
                 suite,
                 work / f"{suite}-{player}",
-                policy=PolicyChoice(player, seed=seed),
+                tasks=played,
+                policy=PolicyChoice(player, seed=seed, deterministic=player == "expert"),
                 episodes=episodes,
                 seed=seed,
                 workers=workers,
@@ -63,7 +71,7 @@ def measure(
             ),
             console=console,
         )
-    header = summaries["expert"].header
+    header = summaries["random"].header
     tasks: dict[str, dict[str, Any]] = {task: {} for task in header.protocol.tasks}
     for player, summary in summaries.items():
         for task in summary.tasks:
@@ -90,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--suite", required=True, choices=sorted(EPISODES))
-    add("--episodes", type=int, help="of each task (default: 100 on babyai, 20 on metaworld)")
+    add("--episodes", type=int, help="of each task (default: 100, 20 on metaworld)")
     add("--seed", type=int, default=0, help="chooses the episodes (default: 0)")
     add("--workers", type=int, default=available_cores(), help="processes (default: %(default)s)")
     add("--work", type=Path, default=Path("results/references"), help="default: %(default)s")

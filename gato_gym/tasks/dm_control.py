@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
@@ -16,19 +17,40 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.options import PlanOptions
-from gato_gym.tasks.registry import Task, need
+from gato_gym.tasks.registry import Task, need, vector_of
 
-BENCHMARKING = (
-    ("acrobot", "swingup"), ("acrobot", "swingup_sparse"), ("ball_in_cup", "catch"),
-    ("cartpole", "balance"), ("cartpole", "balance_sparse"), ("cartpole", "swingup"),
-    ("cartpole", "swingup_sparse"), ("cheetah", "run"), ("finger", "spin"),
-    ("finger", "turn_easy"), ("finger", "turn_hard"), ("fish", "swim"), ("fish", "upright"),
-    ("hopper", "hop"), ("hopper", "stand"), ("humanoid", "run"), ("humanoid", "stand"),
-    ("humanoid", "walk"), ("manipulator", "bring_ball"), ("pendulum", "swingup"),
-    ("point_mass", "easy"), ("reacher", "easy"), ("reacher", "hard"), ("swimmer", "swimmer15"),
-    ("swimmer", "swimmer6"), ("walker", "run"), ("walker", "stand"), ("walker", "walk"),
-)  # fmt: skip
-"""Domain and task of ``dm_control.suite.BENCHMARKING``, sorted."""
+BENCHMARKING = {
+    ("acrobot", "swingup"): (6, 1),
+    ("acrobot", "swingup_sparse"): (6, 1),
+    ("ball_in_cup", "catch"): (8, 2),
+    ("cartpole", "balance"): (5, 1),
+    ("cartpole", "balance_sparse"): (5, 1),
+    ("cartpole", "swingup"): (5, 1),
+    ("cartpole", "swingup_sparse"): (5, 1),
+    ("cheetah", "run"): (17, 6),
+    ("finger", "spin"): (9, 2),
+    ("finger", "turn_easy"): (12, 2),
+    ("finger", "turn_hard"): (12, 2),
+    ("fish", "swim"): (24, 5),
+    ("fish", "upright"): (21, 5),
+    ("hopper", "hop"): (15, 4),
+    ("hopper", "stand"): (15, 4),
+    ("humanoid", "run"): (67, 21),
+    ("humanoid", "stand"): (67, 21),
+    ("humanoid", "walk"): (67, 21),
+    ("manipulator", "bring_ball"): (44, 5),
+    ("pendulum", "swingup"): (3, 1),
+    ("point_mass", "easy"): (4, 2),
+    ("reacher", "easy"): (6, 2),
+    ("reacher", "hard"): (6, 2),
+    ("swimmer", "swimmer15"): (61, 14),
+    ("swimmer", "swimmer6"): (25, 5),
+    ("walker", "run"): (24, 6),
+    ("walker", "stand"): (24, 6),
+    ("walker", "walk"): (24, 6),
+}
+"""Domain and task of ``dm_control.suite.BENCHMARKING``, sorted: numbers of an observation and of an
+action."""
 
 STEPS = 1000
 OPTIONS = PlanOptions(memory="none")
@@ -51,7 +73,7 @@ class DMControlEnv(gym.Wrapper[Any, Any, Any, Any]):
         assert isinstance(parts, spaces.Dict)
         assert isinstance(box, spaces.Box)
         self._names = sorted(parts.spaces)
-        size = sum(int(np.prod(parts[name].shape)) for name in self._names)
+        size = sum(math.prod(parts[name].shape or ()) for name in self._names)
         self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float64)
         self.action_space = spaces.Box(
             box.low.astype(np.float32), box.high.astype(np.float32), box.shape, np.float32
@@ -114,6 +136,8 @@ def tasks() -> list[Task]:
             extra="dm_control",
             description=f"dm_control {domain} {name}: a vector of joint states, {STEPS} steps",
             factory=_Factory(domain, name),
+            observation=vector_of(numbers),
+            action=vector_of(actions),
         )
-        for domain, name in BENCHMARKING
+        for (domain, name), (numbers, actions) in BENCHMARKING.items()
     ]

@@ -11,22 +11,23 @@ from typing import Any
 import gymnasium as gym
 
 from gato_gym.options import PlanOptions
-from gato_gym.tasks.registry import Task, need
+from gato_gym.tasks.registry import Task, need, vector_of
 
 ENVIRONMENTS = {
-    "ant": ("Ant-v5", 1000),
-    "doublependulum": ("InvertedDoublePendulum-v5", 1000),
-    "halfcheetah": ("HalfCheetah-v5", 1000),
-    "hopper": ("Hopper-v5", 1000),
-    "humanoid": ("Humanoid-v5", 1000),
-    "pendulum": ("InvertedPendulum-v5", 1000),
-    "pusher": ("Pusher-v5", 100),
-    "reacher": ("Reacher-v5", 50),
-    "standup": ("HumanoidStandup-v5", 1000),
-    "swimmer": ("Swimmer-v5", 1000),
-    "walker": ("Walker2d-v5", 1000),
+    "ant": ("Ant-v5", 1000, 105, 8),
+    "doublependulum": ("InvertedDoublePendulum-v5", 1000, 9, 1),
+    "halfcheetah": ("HalfCheetah-v5", 1000, 17, 6),
+    "hopper": ("Hopper-v5", 1000, 11, 3),
+    "humanoid": ("Humanoid-v5", 1000, 348, 17),
+    "pendulum": ("InvertedPendulum-v5", 1000, 4, 1),
+    "pusher": ("Pusher-v5", 100, 23, 7),
+    "reacher": ("Reacher-v5", 50, 10, 2),
+    "standup": ("HumanoidStandup-v5", 1000, 348, 17),
+    "swimmer": ("Swimmer-v5", 1000, 8, 2),
+    "walker": ("Walker2d-v5", 1000, 17, 6),
 }
-"""By the names of the published scores: Gymnasium's id, and the steps of an episode."""
+"""By the names of the published scores: Gymnasium's id, steps of an episode, numbers of an
+observation and of an action."""
 
 OPTIONS = PlanOptions(memory="none")
 
@@ -57,6 +58,8 @@ def tasks() -> list[Task]:
             extra="mujoco",
             description=f"MuJoCo {env_id}: a vector of joint states, at most {steps} steps",
             factory=_Factory(env_id),
+            observation=vector_of(numbers),
+            action=vector_of(actions),
         )
-        for name, (env_id, steps) in ENVIRONMENTS.items()
+        for name, (env_id, steps, numbers, actions) in ENVIRONMENTS.items()
     ]

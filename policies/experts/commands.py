@@ -1,6 +1,6 @@
-"""The command ``gato-gym expert``: train experts, score them, convert them, list them.
+"""The command ``gato-gym expert``: train experts, score, convert and ship them.
 
-* :func:`main` -- ``train``, ``score``, ``convert`` and ``table``.
+* :func:`main` -- ``train``, ``score``, ``convert`` and ``ship``.
 """
 
 from __future__ import annotations
@@ -75,12 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--output", type=Path, required=True, help="folder of the expert")
     convert.add_argument("--trust-zip", action="store_true", help="I trust the archive's author")
 
-    table = commands.add_parser(
-        "table",
-        help="a table of the shipped experts",
-        description="Print a Markdown table of the shipped experts and their scores.",
+    ship = commands.add_parser(
+        "ship",
+        help="put finished experts into the package",
+        description="Copy finished experts and their curves to policies/experts/trained, where "
+        "they score more than what is there.",
     )
-    table.set_defaults(run=_table)
+    ship.set_defaults(run=_ship)
+    ship.add_argument("tasks", nargs="?", help="ids or patterns (default: all that are finished)")
     return parser
 
 
@@ -137,10 +139,13 @@ def _convert(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _table(args: argparse.Namespace, console: Console) -> int:
-    from policies.experts.training.table import table
+def _ship(args: argparse.Namespace, console: Console) -> int:
+    from policies.experts.training.queue import chosen, ship
 
-    print(table())
+    for task in chosen(None, args.tasks):
+        said = ship(ROOT / task, task)
+        if said is not None:
+            console.print(f"{task}: {said}", highlight=False)
     return 0
 
 

@@ -17,7 +17,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,15 @@ SHIPPED = Path(__file__).parent / "trained"
 LARGEST_FILE = 16 * 2**20
 """Bytes of the largest file of an expert that is read."""
 
-_ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0.0)}
 _LIMITS_OF_LOG_STD = (-20.0, 2.0)
 Array = NDArray[np.float32]
+
+
+def _relu(x: Array) -> Array:
+    return np.maximum(x, np.float32(0.0))
+
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": np.tanh, "relu": _relu}
 
 
 class ExpertError(ValueError):
@@ -191,6 +197,7 @@ class TrainedExpert(Policy):
         self, observation: NDArray[Any], generator: np.random.Generator | None = None
     ) -> NDArray[Any]:
         """The action for one observation ``[N]``: the mean, or a sample with a generator."""
+        action: NDArray[Any]
         action, log_std = self.network.forward(observation)
         box = self._box
         if generator is not None:

@@ -1,12 +1,15 @@
 """Trainings one after another.
 
 * :func:`chosen` -- the tasks of a suite or a pattern that have recipes, the cheapest first.
+* :func:`ship` -- puts a finished expert into the package.
 * :class:`TrainQueue` -- trains those that lack a finished expert.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,7 @@ from rich.console import Console
 
 from policies.experts.networks import read_config, shipped_folder
 from policies.experts.training.recipes import RECIPES, recipe_for
-from policies.experts.training.trainer import EXPERT_FOLDER, TrainSettings, train
+from policies.experts.training.trainer import CURVE_FILE, EXPERT_FOLDER, TrainSettings, train
 
 
 def chosen(suite: str | None, pattern: str | None) -> list[str]:
@@ -85,6 +88,32 @@ class TrainQueue:
         if failed:
             console.print(f"failed: {', '.join(failed)}", style="red")
         return 1 if failed else 0
+
+
+def ship(training: Path, task: str) -> str | None:
+    """Copy a finished expert and its curve to where :func:`shipped_folder` says.
+
+    Returns:
+        What was done, in words; None where the training has no finished expert.
+    """
+    expert, target = training / EXPERT_FOLDER, shipped_folder(task)
+    if not (expert / "config.json").is_file():
+        return None
+    new = read_config(expert)["score"]
+    if new is None:
+        return None
+    old = read_config(target)["score"] if target.is_dir() else None
+    if old is not None and old["mean"] >= new["mean"]:
+        return f"kept, {old['mean']:.1f} is not below {new['mean']:.1f}"
+    temporary = target.with_name(f".{task}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.mkdir()
+    for path in (expert / "config.json", expert / "model.safetensors", training / CURVE_FILE):
+        shutil.copyfile(path, temporary / path.name)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(temporary, target)
+    return f"shipped, {new['mean']:.1f}" + ("" if old is None else f" after {old['mean']:.1f}")
 
 
 def _ships(task: str) -> bool:

@@ -43,7 +43,7 @@ class Recipe:
         gradient_steps: SAC: after each step of all environments.
         buffer_size: SAC: transitions remembered.
         learning_starts: SAC: steps of random actions before learning.
-        evaluations: Times the policy is evaluated over the whole training.
+        evaluations: Times the policy is evaluated over the whole training, at most.
         evaluation_episodes: Episodes of each evaluation.
     """
 
@@ -99,7 +99,7 @@ RECIPES: dict[str, Recipe] = {
     "mujoco-doublependulum": _ppo(1.5e6, 9339, 9345, gamma=0.98, gae_lambda=0.9, width=64),
     "mujoco-reacher": _ppo(2e6, -5.7, -4.2, _zoo("Reacher-v4"), gamma=0.9, log_std_init=-1.0),
     "mujoco-swimmer": _ppo(
-        1.5e6, 92.2, 330, _zoo("Swimmer-v4"), gamma=0.9999, gae_lambda=0.98, width=64, n_steps=250
+        1.5e6, 92.2, 330, _zoo("Swimmer-v4"), gamma=0.9999, gae_lambda=0.98, width=64, n_steps=256
     ),
     "mujoco-hopper": _ppo(2e6, 1859, 3000),
     "mujoco-halfcheetah": _ppo(3e6, 7438, 8500, _zoo("HalfCheetah-v4"), gamma=0.98),

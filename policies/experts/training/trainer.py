@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib.util
 import io
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -44,8 +45,11 @@ if TYPE_CHECKING:
 
 STATE_FILE, CURVE_FILE, EXPERT_FOLDER = "state.safetensors", "curve.csv", "expert"
 SCORE_SEEDS_START = EVALUATION_SEEDS_START + 1_000_000
-FLAT_EVALUATIONS = 6
-"""Evaluations without a better one after which a training that has enough is flat."""
+LEARNING_TO_EVALUATION = 5
+"""Steps of learning for each step of evaluation, at least."""
+
+FLAT_EVALUATIONS, FLAT = 4, 0.02
+"""A training that has enough is flat when so many evaluations better it by less than this part."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,11 @@ class _Training:
         self.output = settings.output
         self.state, self.tensors = TrainingState(), dict[str, torch.Tensor]()
         self.best: ExpertNetwork | None = None
+        limit = (self.env.spec and self.env.spec.max_episode_steps) or 1000
+        self.steps_between_evaluations = max(
+            recipe.steps // recipe.evaluations,
+            LEARNING_TO_EVALUATION * recipe.evaluation_episodes * limit,
+        )
         self.setting = {"task": task_id, "seed": settings.seed, "recipe": recipe.to_json()}
         if (self.output / STATE_FILE).exists():
             self._take_up()
@@ -119,7 +128,7 @@ class _Training:
         self.state, self.tensors, setting = load_state(path)
         setting["recipe"] = {**setting["recipe"], "steps": self.recipe.steps}
         if setting != self.setting:
-            was, now = ({**s, **s["recipe"], "recipe": None} for s in (setting, self.setting))
+            was, now = _flat(setting), _flat(self.setting)
             changed = [
                 f"{name} {was.get(name)} -> {now[name]}"
                 for name in now
@@ -195,7 +204,7 @@ class _Training:
             """Evaluates between rollouts, at even distances."""
 
             def _on_rollout_end(self) -> None:
-                every = training.recipe.steps / training.recipe.evaluations
+                every = training.steps_between_evaluations
                 if self.num_timesteps // every > training.state.steps // every:
                     training.evaluate(algorithm, time.monotonic() - started)
 
@@ -234,13 +243,13 @@ class _Training:
                 first_seed=EVALUATION_SEEDS_START,
             )
         )
-        state.steps, state.updates = algorithm.num_timesteps, int(algorithm._n_updates)  # type: ignore[attr-defined]
+        state.steps, state.updates = algorithm.num_timesteps, int(algorithm._n_updates)
         state.seconds = seconds
         state.curve.append((state.steps, found.mean, found.std, round(seconds, 1)))
         better = state.best is None or found.mean > state.best
         if better:
             state.best, state.best_steps, self.best = found.mean, state.steps, network
-        if state.finished is None and self._flat():
+        if state.finished is None and self._is_flat():
             state.finished = "enough, and flat"
         assert self.best is not None
         assert state.best is not None
@@ -260,10 +269,12 @@ class _Training:
             soft_wrap=True,
         )
 
-    def _flat(self) -> bool:
-        best = self.state.best
-        since = sum(steps > self.state.best_steps for steps, *_ in self.state.curve)
-        return best is not None and best >= self.recipe.enough and since >= FLAT_EVALUATIONS
+    def _is_flat(self) -> bool:
+        means = [mean for _, mean, _, _ in self.state.curve]
+        before, latest = means[:-FLAT_EVALUATIONS], means[-FLAT_EVALUATIONS:]
+        if not before or max(before) < self.recipe.enough:
+            return False
+        return max(latest) - max(before) < FLAT * abs(max(before))
 
     def _save_expert(self, score: Evaluation | None) -> None:
         assert self.best is not None
@@ -286,14 +297,16 @@ class _Training:
     def _tensorboard(self) -> Path | None:
         if not self.settings.tensorboard:
             return None
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError:
+        if importlib.util.find_spec("tensorboard") is None:
             self.console.print(
-                'TensorBoard is not installed and is left out: run pip install "gato-gym[train]"'
+                'TensorBoard is not installed: run pip install "gato-gym[tensorboard]"'
             )
             return None
         return self.output / "tensorboard"
+
+
+def _flat(setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {**setting, **setting["recipe"], "recipe": None}
 
 
 def _write_curve(path: Path, state: TrainingState) -> None:
