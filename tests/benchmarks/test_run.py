@@ -196,3 +196,27 @@ def test_weights_are_part_of_what_a_run_is(tmp_path: Path) -> None:
     assert first == run.describe_policy(PolicyChoice(str(folder)))
     (folder / "model.safetensors").write_bytes(b"two")
     assert first["weights"] != run.describe_policy(PolicyChoice(str(folder)))["weights"]
+
+
+def test_trained_experts_are_part_of_what_a_run_is() -> None:
+    scripted, trained, another = (
+        run.describe_policy(PolicyChoice("expert"), [task])["weights"]
+        for task in ("metaworld-reach", "mujoco-reacher", "mujoco-pendulum")
+    )
+    assert scripted is None
+    assert len({trained, another, None}) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "deterministic"),
+    [
+        (["--policy", "expert"], True),
+        (["--policy", "expert", "--sample"], False),
+        (["--policy", "random"], False),
+        (["--policy", "random", "--deterministic"], True),
+    ],
+)
+def test_the_expert_plays_its_most_likely_actions(
+    arguments: list[str], deterministic: bool
+) -> None:
+    assert run._settings(["--suite", "mujoco", *arguments]).policy.deterministic is deterministic

@@ -31,7 +31,9 @@ MAKERS: dict[str, Callable[[Any], Policy]] = {
     "gato": gato,
 }
 CASES = [
-    (name, task) for name in MAKERS for task in ("babyai-unlock-pickup", "metaworld-drawer-close")
+    (name, task)
+    for name in MAKERS
+    for task in ("babyai-unlock-pickup", "metaworld-drawer-close", "mujoco-reacher")
 ]
 
 
