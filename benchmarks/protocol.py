@@ -36,6 +36,7 @@ _SEED_STRIDE = 618_033
 """Coprime to 1,000,000: a task's first million episodes have seeds of their own."""
 
 _SIMULATORS = {
+    "atari": ("ale-py", "gymnasium"),
     "babyai": ("gymnasium", "minigrid"),
     "dm_control": ("gymnasium", "dm_control", "mujoco", "shimmy"),
     "metaworld": ("gymnasium", "metaworld", "mujoco"),

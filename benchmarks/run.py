@@ -269,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Score a policy on a suite of tasks, beside random actions and the expert.",
     )
     add = parser.add_argument
-    add("--suite", required=True, help="babyai, dm_control, metaworld or mujoco")
+    add("--suite", required=True, help="atari, babyai, dm_control, metaworld or mujoco")
     add("--tasks", metavar="PATTERN", help="task ids or patterns, separated by commas: 'go-*,open'")
     add(
         "--policy",

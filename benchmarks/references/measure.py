@@ -27,7 +27,7 @@ from benchmarks.run import RunSettings, available_cores, run_benchmark
 from benchmarks.workers import PolicyChoice, WorkerError
 from gato_gym.listing import task_rows
 
-EPISODES = {"babyai": 100, "dm_control": 100, "metaworld": 20, "mujoco": 100}
+EPISODES = {"atari": 100, "babyai": 100, "dm_control": 100, "metaworld": 20, "mujoco": 100}
 """Episodes of each task, by suite."""
 
 

@@ -93,13 +93,14 @@ def need(package: str, extra: str) -> Any:
 
 @cache
 def _tasks() -> dict[str, Task]:
-    from gato_gym.tasks import babyai, dm_control, metaworld, mujoco
+    from gato_gym.tasks import atari, babyai, dm_control, metaworld, mujoco
 
-    found = [*babyai.tasks(), *dm_control.tasks(), *metaworld.tasks(), *mujoco.tasks()]
+    suites = (atari, babyai, dm_control, metaworld, mujoco)
+    found = [task for suite in suites for task in suite.tasks()]
     return {task.id: task for task in sorted(found, key=lambda task: task.id)}
 
 
-SUITES = ("babyai", "dm_control", "metaworld", "mujoco")
+SUITES = ("atari", "babyai", "dm_control", "metaworld", "mujoco")
 
 
 def get_task(task_id: str) -> Task:

@@ -79,7 +79,8 @@ def load_trained(
 
     Raises:
         ExpertError: There is none, or it is damaged, or another task's.
-        ValueError: The spaces are not those it was trained for.
+        ValueError: There is none and no recipe that trains one, or the spaces are not those
+            it was trained for.
     """
     from policies.experts.networks import (
         ExpertError,
@@ -88,12 +89,14 @@ def load_trained(
         read_config,
         shipped_folder,
     )
+    from policies.experts.training.recipes import recipe_for
 
     place = shipped_folder(task_id) if folder is None else folder
     if folder is None and not place.is_dir():
+        recipe_for(task_id)  # a task without a recipe says so instead
         raise ExpertError(
             f"no trained expert of {task_id!r} comes with this gato-gym: train one with "
-            f"gato-gym expert train {task_id}, and copy runs/experts/{task_id}/expert to {place}"
+            f"gato-gym expert train {task_id}, then gato-gym expert ship {task_id}"
         )
     trained_for = read_config(place).get("task")
     if trained_for != task_id:

@@ -144,7 +144,7 @@ def test_ctrl_c_says_how_to_resume(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--suite", "babyia"], "expected one of babyai, dm_control"),
+        (["--suite", "babyia"], "expected one of atari, babyai"),
         (["--suite", "babyai", "--tasks", "go-to-locl"], "did you mean go-to-local"),
         (["--suite", "babyai", "--tasks", "open,babyai-opn-door"], "babyai-open-door"),
         (["--suite", "babyai", "--policy", "exprt"], "did you mean expert?"),

@@ -161,7 +161,7 @@ def recipe_for(task_id: str) -> Recipe:
     if task_id not in RECIPES:
         suites = ", ".join(sorted({name.partition("-")[0] for name in RECIPES}))
         raise ValueError(
-            f"task {task_id!r} has no recipe: experts are trained for the tasks of {suites}; "
-            "those of other suites need no training"
+            f"task {task_id!r} has no trained expert and no recipe for one: expected a task of "
+            f"{suites}"
         )
     return RECIPES[task_id]
