@@ -101,25 +101,25 @@ RECIPES: dict[str, Recipe] = {
     "mujoco-swimmer": _ppo(
         1.5e6, 92.2, 330, _zoo("Swimmer-v4"), gamma=0.9999, gae_lambda=0.98, width=64, n_steps=256
     ),
-    "mujoco-hopper": _ppo(2e6, 1859, 3000),
-    "mujoco-halfcheetah": _ppo(3e6, 7438, 8500, _zoo("HalfCheetah-v4"), gamma=0.98),
-    "mujoco-pusher": _ppo(2e6, -25.2, -23.5, gamma=0.95, log_std_init=-0.5),
     "dm_control-cartpole-balance": _ppo(4e5, 800, 985, **QUICK),
     "dm_control-cartpole-balance_sparse": _ppo(
         4e5, 800, 985, **QUICK, start="dm_control-cartpole-balance"
     ),
+    "dm_control-ball_in_cup-catch": _ppo(1e6, 800, 960, **QUICK),
     "dm_control-cartpole-swingup": _ppo(1e6, 800, 860, **QUICK),
     "dm_control-cartpole-swingup_sparse": _ppo(
         6e5, 800, 800, **QUICK, start="dm_control-cartpole-swingup"
     ),
-    "dm_control-ball_in_cup-catch": _ppo(1e6, 800, 960, **QUICK),
-    "dm_control-reacher-easy": _ppo(2e6, 800, 950),
-    "dm_control-reacher-hard": _ppo(2e6, 800, 940, start="dm_control-reacher-easy"),
-    "dm_control-walker-stand": _ppo(1e6, 800, 960),
-    "dm_control-walker-walk": _ppo(3e6, 800, 940, start="dm_control-walker-stand"),
-    "dm_control-finger-spin": _ppo(2e6, 800, 950),
-    "dm_control-point_mass-easy": _ppo(8e5, 800, 880, **QUICK),
     "dm_control-pendulum-swingup": _ppo(1e6, 800, 860, **QUICK),
+    "dm_control-reacher-easy": _ppo(2e6, 800, 950),
+    "dm_control-point_mass-easy": _ppo(8e5, 800, 880, **QUICK),
+    "dm_control-walker-stand": _ppo(1e6, 800, 960),
+    "dm_control-finger-spin": _ppo(2e6, 800, 950),
+    "mujoco-hopper": _ppo(2e6, 1859, 3000),
+    "mujoco-halfcheetah": _ppo(3e6, 7438, 8500, _zoo("HalfCheetah-v4"), gamma=0.98),
+    "mujoco-pusher": _ppo(2e6, -25.2, -23.5, gamma=0.95, log_std_init=-0.5),
+    "dm_control-reacher-hard": _ppo(2e6, 800, 940, start="dm_control-reacher-easy"),
+    "dm_control-walker-walk": _ppo(3e6, 800, 940, start="dm_control-walker-stand"),
     "mujoco-walker": _ppo(5e6, 4631, 5400),
     "mujoco-standup": _ppo(
         3e6, 273574, 330000, _zoo("HumanoidStandup-v4"), gae_lambda=0.9, log_std_init=-1.0

@@ -215,7 +215,10 @@ class _Training:
         algorithm.learn(left, callback=Watch(), log_interval=1, reset_num_timesteps=False)
         if self.state.finished is None:
             self.state.finished = "all steps done"
-            self.evaluate(algorithm, time.monotonic() - started)
+            if self.state.steps < algorithm.num_timesteps:
+                self.evaluate(algorithm, time.monotonic() - started)
+            else:
+                self._save(algorithm)
         algorithm.get_env().close()  # type: ignore[union-attr]
 
     def _start_from(self, algorithm: BaseAlgorithm, task: str) -> None:
@@ -251,16 +254,10 @@ class _Training:
             state.best, state.best_steps, self.best = found.mean, state.steps, network
         if state.finished is None and self._is_flat():
             state.finished = "enough, and flat"
-        assert self.best is not None
-        assert state.best is not None
-        tensors = tensors_of(algorithm)
-        tensors |= {f"best/{k}": torch.from_numpy(v) for k, v in self.best.tensors().items()}
-        self.output.mkdir(parents=True, exist_ok=True)
-        save_state(self.output / STATE_FILE, state, tensors, self.setting)
-        _write_curve(self.output / CURVE_FILE, state)
+        self._save(algorithm)
         if better:
             self._save_expert(None)
-        left = (recipe.steps - state.steps) / max(speed, 1e-9)
+        left = max(recipe.steps - state.steps, 0) / max(speed, 1e-9)
         self.console.print(
             f"{self.task_id}: {state.steps:,} of {recipe.steps:,} steps, "
             f"return {found.mean:.1f} ± {found.std:.1f}, best {state.best:.1f} "
@@ -268,6 +265,14 @@ class _Training:
             highlight=False,
             soft_wrap=True,
         )
+
+    def _save(self, algorithm: BaseAlgorithm) -> None:
+        assert self.best is not None
+        tensors = tensors_of(algorithm)
+        tensors |= {f"best/{k}": torch.from_numpy(v) for k, v in self.best.tensors().items()}
+        self.output.mkdir(parents=True, exist_ok=True)
+        save_state(self.output / STATE_FILE, self.state, tensors, self.setting)
+        _write_curve(self.output / CURVE_FILE, self.state)
 
     def _is_flat(self) -> bool:
         means = [mean for _, mean, _, _ in self.state.curve]
