@@ -48,7 +48,7 @@ SCORE_SEEDS_START = EVALUATION_SEEDS_START + 1_000_000
 LEARNING_TO_EVALUATION = 5
 """Steps of learning for each step of evaluation, at least."""
 
-FLAT_EVALUATIONS, FLAT = 4, 0.02
+FLAT_EVALUATIONS, FLAT = 3, 0.02
 """A training that has enough is flat when so many evaluations better it by less than this part."""
 
 
