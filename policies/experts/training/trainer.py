@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 STATE_FILE, CURVE_FILE, EXPERT_FOLDER = "state.safetensors", "curve.csv", "expert"
 SCORE_SEEDS_START = EVALUATION_SEEDS_START + 1_000_000
+NOT_LEARNING = ("steps", "bar", "enough", "source")
+"""What may change in a recipe before a training goes on: it decides when to stop alone."""
+
 LEARNING_TO_EVALUATION = 5
 """Steps of learning for each step of evaluation, at least."""
 
@@ -119,14 +122,19 @@ class _Training:
             recipe.steps // recipe.evaluations,
             LEARNING_TO_EVALUATION * recipe.evaluation_episodes * limit,
         )
-        self.setting = {"task": task_id, "seed": settings.seed, "recipe": recipe.to_json()}
+        self.setting: dict[str, Any] = {
+            "task": task_id,
+            "seed": settings.seed,
+            "recipe": recipe.to_json(),
+        }
         if (self.output / STATE_FILE).exists():
             self._take_up()
 
     def _take_up(self) -> None:
         path = self.output / STATE_FILE
         self.state, self.tensors, setting = load_state(path)
-        setting["recipe"] = {**setting["recipe"], "steps": self.recipe.steps}
+        asked = self.setting["recipe"]
+        setting["recipe"] |= {name: asked[name] for name in NOT_LEARNING}
         if setting != self.setting:
             was, now = _flat(setting), _flat(self.setting)
             changed = [
