@@ -36,8 +36,11 @@ _SEED_STRIDE = 618_033
 """Coprime to 1,000,000: a task's first million episodes have seeds of their own."""
 
 _SIMULATORS = {
+    "atari": ("ale-py", "gymnasium"),
     "babyai": ("gymnasium", "minigrid"),
+    "dm_control": ("gymnasium", "dm_control", "mujoco", "shimmy"),
     "metaworld": ("gymnasium", "metaworld", "mujoco"),
+    "mujoco": ("gymnasium", "mujoco"),
 }
 SUCCESS = "info['success'] is true at any timestep"
 """When an episode counts as solved; one whose environment reports no success has none."""

@@ -15,7 +15,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -95,7 +95,7 @@ def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
     protocol = Protocol.of_tasks(tasks, episodes=settings.episodes, seed=settings.seed)
     record = Record(
         settings.output,
-        RunHeader(protocol, describe_policy(settings.policy)),
+        RunHeader(protocol, describe_policy(settings.policy, protocol.tasks)),
         resume=settings.resume,
     )
     pending = record.pending()
@@ -142,13 +142,20 @@ def select_tasks(suite: str, pattern: str | None) -> list[Task]:
         raise BenchmarkError(str(error)) from error
 
 
-def describe_policy(choice: PolicyChoice) -> dict[str, Any]:
+def describe_policy(choice: PolicyChoice, tasks: Iterable[str] = ()) -> dict[str, Any]:
     """What identifies a policy in a record; the weights by a hash of their files.
+
+    Args:
+        choice: The policy.
+        tasks: Task ids that it plays; the trained experts among theirs have weights.
 
     Raises:
         BenchmarkError: There is no policy of that name.
     """
     weights = None
+    if choice.name == "expert":
+        trained = Path(str(resources.files("policies"))) / "experts" / "trained"
+        weights = _folder_hash(*(trained / task for task in sorted(tasks)))
     if choice.name not in ("random", "expert"):
         shipped = Path(str(resources.files("policies"))) / "checkpoints"
         names = sorted(path.parent.name for path in shipped.glob("*/config.json"))
@@ -174,15 +181,19 @@ def describe_policy(choice: PolicyChoice) -> dict[str, Any]:
     }
 
 
-def _folder_hash(folder: Path) -> str:
-    """A hash of everything in a checkpoint that decides an action: all but its card."""
+def _folder_hash(*folders: Path) -> str | None:
+    """A hash of everything in checkpoints that decides an action; None where there is nothing."""
     digest = hashlib.sha256()
-    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
-    for path in sorted(files):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256")
-        digest.update(f"{path.relative_to(folder).as_posix()}\n".encode() + content.digest())
-    return digest.hexdigest()[:16]
+    found = False
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.suffix not in (".csv", ".md"):
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256")
+                name = path.relative_to(folder).as_posix()
+                digest.update(f"{name}\n".encode() + content.digest())
+                found = True
+    return digest.hexdigest()[:16] if found else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -253,6 +264,8 @@ def _settings(arguments: Sequence[str]) -> RunSettings:
             "--resume without --output, expected the folder to resume: pass --output"
         )
     name = Path(options.policy).name or "policy"
+    if options.deterministic is None:
+        options.deterministic = name == "expert"
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return RunSettings(
         suite=options.suite,
@@ -280,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Score a policy on a suite of tasks, beside random actions and the expert.",
     )
     add = parser.add_argument
-    add("--suite", required=True, help="babyai or metaworld")
+    add("--suite", required=True, help="atari, babyai, dm_control, metaworld or mujoco")
     add("--tasks", metavar="PATTERN", help="task ids or patterns, separated by commas: 'go-*,open'")
     add(
         "--policy",
@@ -293,9 +306,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, metavar="S", help="chooses the episodes (default: 0)")
     add("--prompt", choices=("shipped", "none"), default="shipped", help="default: %(default)s")
     acting = parser.add_mutually_exclusive_group()
-    acting.add_argument("--deterministic", action="store_true", help="the most likely action")
     acting.add_argument(
-        "--sample", dest="deterministic", action="store_false", help="sampled actions (default)"
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="the most likely action (default of the expert)",
+    )
+    acting.add_argument(
+        "--sample",
+        dest="deterministic",
+        action="store_false",
+        help="sampled actions (default of the others)",
     )
     add(
         "--workers",

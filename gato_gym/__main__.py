@@ -1,8 +1,9 @@
-"""The command ``gato-gym``: ``gato-gym inspect ENV_ID``, also ``python -m gato_gym``."""
+"""The command ``gato-gym``, also ``python -m gato_gym``: ``inspect``, ``tasks`` and ``expert``."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import gymnasium as gym
 from rich.console import Console
 
 from gato_gym.inspection import inspect_environment
+from gato_gym.listing import print_tasks
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -34,14 +36,29 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--window", type=int, default=1024, help="tokens of a window (default: 1024)")
     add("--seed", type=int, default=0, help="of the episode (default: 0)")
     add("--image", type=Path, metavar="FILE", help="draw one timestep: a .png, .svg or .pdf file")
+    tasks = commands.add_parser(
+        "tasks",
+        help="the tasks: observation, action, steps, expert",
+        description="List the tasks: what they show and take, their steps, who their expert is, "
+        "and whether a shipped network knows them.",
+    )
+    tasks.add_argument("pattern", nargs="?", help="ids or patterns, such as 'mujoco-*,*-reach'")
+    tasks.add_argument("--suite", help="of one suite alone")
+    commands.add_parser("expert", help="train, score and convert experts", add_help=False)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    args = parse_arguments(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["expert"]:  # another package's, imported only when it is asked for
+        return int(importlib.import_module("policies.experts.commands").main(given[1:]))
+    args = parse_arguments(given)
     warnings.showwarning = _say
     try:
+        if args.command == "tasks":
+            print_tasks(args.suite, args.pattern)
+            return 0
         found = inspect_environment(
             args.environment, layout=args.layout, seed=args.seed, render=args.image is not None
         )

@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,24 +24,27 @@ from benchmarks.protocol import BenchmarkError
 from benchmarks.record import write_json
 from benchmarks.references import MEASURED_FILE
 from benchmarks.report import Summary
-from benchmarks.run import RunSettings, available_cores, run_benchmark
+from benchmarks.run import RunSettings, available_cores, describe_policy, run_benchmark
 from benchmarks.workers import PolicyChoice, WorkerError
+from gato_gym.listing import PROGRAMS, task_rows
 
-EPISODES = {"babyai": 100, "metaworld": 20}
+EPISODES = {"atari": 100, "babyai": 100, "dm_control": 100, "metaworld": 20, "mujoco": 100}
 """Episodes of each task, by suite."""
 
 
 def measure(
     suite: str, *, episodes: int, seed: int, workers: int, work: Path, console: Console
 ) -> dict[str, Any]:
-    """Play random actions and the expert on a whole suite.
+    """Play random actions on a whole suite, and the expert on each task that has one.
+
+    The expert plays its most likely actions.
 
     Args:
         suite: Suite name.
         episodes: Episodes of each task and player.
         seed: What the episodes' seeds are derived from.
         workers: Processes.
-        work: Folder for the two runs' records, resumed where they exist.
+        work: Folder for the runs' records, resumed where they exist.
         console: Where progress is shown.
 
     Returns:
@@ -48,24 +52,23 @@ def measure(
         (``random``, ``expert``) the mean return, its std, the number of episodes, the share
         solved and the mean length.
     """
-    summaries: dict[str, Summary] = {}
-    for player in ("random", "expert"):
-        console.print(f"{suite}: {player}", highlight=False)
-        summaries[player] = run_benchmark(
-            RunSettings(
-                suite,
-                work / f"{suite}-{player}",
-                policy=PolicyChoice(player, seed=seed),
-                episodes=episodes,
-                seed=seed,
-                workers=workers,
-                resume=True,
-            ),
-            console=console,
+    played: list[tuple[str, Summary]] = []
+    for run in _runs(suite, seed):
+        console.print(f"{suite}: {run.folder}", highlight=False)
+        settings = RunSettings(
+            suite,
+            work / run.folder,
+            tasks=run.tasks,
+            policy=run.policy,
+            episodes=episodes,
+            seed=seed,
+            workers=workers,
+            resume=True,
         )
-    header = summaries["expert"].header
+        played.append((run.policy.name, run_benchmark(settings, console=console)))
+    header = played[0][1].header
     tasks: dict[str, dict[str, Any]] = {task: {} for task in header.protocol.tasks}
-    for player, summary in summaries.items():
+    for player, summary in played:
         for task in summary.tasks:
             tasks[task.task][player] = {
                 "mean": round(task.mean, 6),
@@ -82,6 +85,28 @@ def measure(
     }
 
 
+@dataclass(frozen=True)
+class _Run:
+    """Tasks that one player plays, and the name of their record's folder."""
+
+    folder: str
+    policy: PolicyChoice
+    tasks: str | None = None
+
+
+def _runs(suite: str, seed: int) -> list[_Run]:
+    """Random actions first; trained experts one by one, so that a new one adds a run of its own."""
+    expert = PolicyChoice("expert", seed=seed, deterministic=True)
+    runs = [_Run(f"{suite}-random", PolicyChoice("random", seed=seed))]
+    rows = [row for row in task_rows(suite) if row.expert is not None]
+    if suite in PROGRAMS:
+        return [*runs, _Run(f"{suite}-expert", expert)]
+    for row in rows:
+        weights = describe_policy(expert, [row.id])["weights"]
+        runs.append(_Run(f"{row.id}-expert-{weights}", expert, row.id))
+    return runs
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
@@ -90,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--suite", required=True, choices=sorted(EPISODES))
-    add("--episodes", type=int, help="of each task (default: 100 on babyai, 20 on metaworld)")
+    add("--episodes", type=int, help="of each task (default: 100, 20 on metaworld)")
     add("--seed", type=int, default=0, help="chooses the episodes (default: 0)")
     add("--workers", type=int, default=available_cores(), help="processes (default: %(default)s)")
     add("--work", type=Path, default=Path("results/references"), help="default: %(default)s")

@@ -173,6 +173,8 @@ def tasks() -> list[Task]:
             extra="babyai",
             description=f"BabyAI level {level}: follow an instruction in a grid world",
             factory=_LevelFactory(level),
+            observation="7×7 grid, text",
+            action="1 of 7",
             augment=augment,
         )
         for level in LEVELS

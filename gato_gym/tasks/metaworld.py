@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from gato_gym.options import PlanOptions
-from gato_gym.tasks.registry import Task, need
+from gato_gym.tasks.registry import Task, need, vector_of
 
 NAMES = (
     "assembly", "basketball", "bin-picking", "box-close", "button-press", "button-press-topdown",
@@ -114,6 +114,8 @@ def tasks() -> list[Task]:
             extra="metaworld",
             description=f"Meta-World {name}-v3: a robot arm, goal visible, {STEPS} steps",
             factory=_Factory(name),
+            observation=vector_of(39),
+            action=vector_of(4),
         )
         for name in NAMES
     ]

@@ -45,6 +45,8 @@ class Task:
         extra: The pip extra that installs its simulator.
         description: One line.
         factory: Makes the environment; called with ``render_mode``.
+        observation: What an observation is, in words.
+        action: What an action is, in words.
         augment: Draws an episode equal to a given one under a symmetry of the task, or None.
     """
 
@@ -56,6 +58,8 @@ class Task:
     extra: str
     description: str
     factory: Callable[..., gym.Env[Any, Any]] = field(repr=False, compare=False)
+    observation: str = ""
+    action: str = ""
     augment: Symmetry | None = field(default=None, repr=False, compare=False)
 
     def make(self, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
@@ -65,6 +69,11 @@ class Task:
             MissingPackageError: Its simulator is not installed; names the command that does.
         """
         return gym.make(f"{NAMESPACE}/{self.id}", render_mode=render_mode)
+
+
+def vector_of(numbers: int) -> str:
+    """A Box of one axis, in words."""
+    return "1 number" if numbers == 1 else f"{numbers} numbers"
 
 
 def need(package: str, extra: str) -> Any:
@@ -84,13 +93,14 @@ def need(package: str, extra: str) -> Any:
 
 @cache
 def _tasks() -> dict[str, Task]:
-    from gato_gym.tasks import babyai, metaworld
+    from gato_gym.tasks import atari, babyai, dm_control, metaworld, mujoco
 
-    found = [*babyai.tasks(), *metaworld.tasks()]
+    suites = (atari, babyai, dm_control, metaworld, mujoco)
+    found = [task for suite in suites for task in suite.tasks()]
     return {task.id: task for task in sorted(found, key=lambda task: task.id)}
 
 
-SUITES = ("babyai", "metaworld")
+SUITES = ("atari", "babyai", "dm_control", "metaworld", "mujoco")
 
 
 def get_task(task_id: str) -> Task:

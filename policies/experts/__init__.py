@@ -1,12 +1,14 @@
 """Policies that need no training: the experts of the suites, and chance.
 
 * :func:`make_expert` -- the expert of a task, for an environment or a vector environment of it.
+* :func:`load_trained` -- a trained expert: the one that is shipped, or one from a folder.
 * :class:`RandomPolicy` -- actions drawn from the action space.
 * :func:`execute`, :func:`failure_of` -- for those who execute other actions than the expert's.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -15,7 +17,10 @@ from policies.base import Policy, State
 from policies.experts.babyai import BotRow
 from policies.experts.random import RandomPolicy
 
-__all__ = ["RandomPolicy", "execute", "failure_of", "make_expert"]
+__all__ = ["RandomPolicy", "execute", "failure_of", "load_trained", "make_expert"]
+
+SCRIPTED_SUITES = ("babyai", "metaworld")
+"""Suites whose experts are programs; the experts of the others are trained."""
 
 
 def make_expert(task_id: str, env: Any) -> Policy:
@@ -30,6 +35,7 @@ def make_expert(task_id: str, env: Any) -> Policy:
     Raises:
         UnknownTaskError: There is no such task.
         MissingPackageError: The suite's simulator is not installed.
+        ExpertError: The task's expert is a trained one, and none is shipped.
         ValueError: The environments are out of the expert's reach, or have other spaces.
 
     Example:
@@ -49,9 +55,53 @@ def make_expert(task_id: str, env: Any) -> Policy:
         from policies.experts.babyai import BabyAIBotPolicy
 
         return BabyAIBotPolicy(env, observation_space, action_space)
-    from policies.experts.metaworld import MetaWorldExpert
+    if task.suite == "metaworld":
+        from policies.experts.metaworld import MetaWorldExpert
 
-    return MetaWorldExpert(task.env_id, observation_space, action_space)
+        return MetaWorldExpert(task.env_id, observation_space, action_space)
+    return load_trained(task.id, observation_space, action_space)
+
+
+def load_trained(
+    task_id: str,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    *,
+    folder: Path | None = None,
+) -> Policy:
+    """A trained expert.
+
+    Args:
+        task_id: The task it plays.
+        observation_space: Of one environment.
+        action_space: Of one environment.
+        folder: Where ``gato-gym expert train`` wrote it; None takes the one that is shipped.
+
+    Raises:
+        ExpertError: There is none, or it is damaged, or another task's.
+        ValueError: There is none and no recipe that trains one, or the spaces are not those
+            it was trained for.
+    """
+    from policies.experts.networks import (
+        ExpertError,
+        TrainedExpert,
+        load_expert,
+        read_config,
+        shipped_folder,
+    )
+    from policies.experts.training.recipes import recipe_for
+
+    place = shipped_folder(task_id) if folder is None else folder
+    if folder is None and not place.is_dir():
+        recipe_for(task_id)  # a task without a recipe says so instead
+        raise ExpertError(
+            f"no trained expert of {task_id!r} comes with this gato-gym: train one with "
+            f"gato-gym expert train {task_id}, then gato-gym expert ship {task_id}"
+        )
+    trained_for = read_config(place).get("task")
+    if trained_for != task_id:
+        raise ExpertError(f"{place} holds the expert of {trained_for!r}, expected {task_id!r}")
+    return TrainedExpert(load_expert(place), observation_space, action_space)
 
 
 def execute(state: State, row: int, action: Any) -> None:

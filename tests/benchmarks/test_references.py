@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 from benchmarks.references import published, published_normalised
+from benchmarks.references.measure import measure
+from gato_gym.listing import task_rows
+from gato_gym.tasks import list_tasks
 
 
 def test_every_suite_is_complete() -> None:
@@ -54,3 +62,26 @@ def test_tasks_whose_expert_loses_to_random_have_no_score() -> None:
     assert published_normalised("atari-bowling") is None
     assert published_normalised("atari-venture") is None
     assert published_normalised("no-such-task") is None
+
+
+def test_measuring_a_suite_of_trained_experts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random plays every task, an expert those that have one; a second call plays nothing."""
+    tasks = list_tasks("mujoco", "reacher,pusher")
+    rows = task_rows("mujoco", "reacher")
+    monkeypatch.setattr("benchmarks.references.measure.task_rows", lambda suite: rows)
+    select = "benchmarks.run.select_tasks"
+    monkeypatch.setattr(select, lambda suite, pattern: tasks if pattern is None else tasks[1:])
+
+    def again() -> dict[str, Any]:
+        quiet = Console(file=io.StringIO())
+        return measure("mujoco", episodes=2, seed=0, workers=1, work=tmp_path, console=quiet)
+
+    entry = again()
+    assert list(entry["tasks"]) == ["mujoco-pusher", "mujoco-reacher"]
+    assert list(entry["tasks"]["mujoco-pusher"]) == ["random"]
+    reacher = entry["tasks"]["mujoco-reacher"]
+    assert reacher["expert"]["mean"] > -8 > reacher["random"]["mean"]
+    monkeypatch.setattr("benchmarks.workers.play", None)
+    assert again() == entry

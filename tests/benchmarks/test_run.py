@@ -144,7 +144,7 @@ def test_ctrl_c_says_how_to_resume(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--suite", "babyia"], "expected one of babyai, metaworld"),
+        (["--suite", "babyia"], "expected one of atari, babyai"),
         (["--suite", "babyai", "--tasks", "go-to-locl"], "did you mean go-to-local"),
         (["--suite", "babyai", "--tasks", "open,babyai-opn-door"], "babyai-open-door"),
         (["--suite", "babyai", "--policy", "exprt"], "did you mean expert?"),
@@ -201,7 +201,9 @@ def test_weights_are_part_of_what_a_run_is(tmp_path: Path) -> None:
 def test_fewer_bits_are_played_beside_float32(
     stubbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run, "describe_policy", lambda choice: {"precision": choice.precision})
+    monkeypatch.setattr(
+        run, "describe_policy", lambda choice, tasks: {"precision": choice.precision}
+    )
     monkeypatch.setattr(run, "render", lambda summary: "")
     arguments = ["--suite", "babyai", "--policy", "gato-mini", "--episodes", "3", "--workers", "1"]
     output = ["--output", str(tmp_path / "run")]
@@ -213,3 +215,27 @@ def test_fewer_bits_are_played_beside_float32(
     assert main([*arguments, *output, "--precision", "int8", "--resume"]) == 0
     assert main([*arguments, "--output", str(tmp_path / "exact")]) == 0
     assert not (tmp_path / "exact" / "float32").exists()
+
+
+def test_trained_experts_are_part_of_what_a_run_is() -> None:
+    scripted, trained, another = (
+        run.describe_policy(PolicyChoice("expert"), [task])["weights"]
+        for task in ("metaworld-reach", "mujoco-reacher", "mujoco-pendulum")
+    )
+    assert scripted is None
+    assert len({trained, another, None}) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "deterministic"),
+    [
+        (["--policy", "expert"], True),
+        (["--policy", "expert", "--sample"], False),
+        (["--policy", "random"], False),
+        (["--policy", "random", "--deterministic"], True),
+    ],
+)
+def test_the_expert_plays_its_most_likely_actions(
+    arguments: list[str], deterministic: bool
+) -> None:
+    assert run._settings(["--suite", "mujoco", *arguments]).policy.deterministic is deterministic

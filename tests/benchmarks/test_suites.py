@@ -32,7 +32,8 @@ def play(output: Path, suite: str, tasks: str, policy: str, **how: Any) -> list[
 
 @pytest.mark.parametrize("policy", ["expert", "random"])
 @pytest.mark.parametrize(
-    ("suite", "tasks"), [("babyai", "go-to-obj,unlock-local"), ("metaworld", "reach")]
+    ("suite", "tasks"),
+    [("babyai", "go-to-obj,unlock-local"), ("metaworld", "reach"), ("mujoco", "reacher")],
 )
 def test_number_of_envs_changes_nothing(
     tmp_path: Path, suite: str, tasks: str, policy: str
@@ -40,7 +41,7 @@ def test_number_of_envs_changes_nothing(
     alone = play(tmp_path / "1", suite, tasks, policy, episodes=3, num_envs=1, workers=1)
     together = play(tmp_path / "2", suite, tasks, policy, episodes=3, num_envs=2, workers=1)
     assert alone == together
-    if policy == "expert":
+    if policy == "expert" and suite != "mujoco":  # which says nothing of success
         assert all(line["success"] for line in alone)
 
 

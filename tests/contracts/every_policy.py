@@ -10,7 +10,7 @@ import torch
 from policies import GatoPolicy, Policy, make_policy
 from policies.configuration import NetworkConfig
 
-TASKS = ("babyai-unlock-pickup", "metaworld-drawer-close")
+TASKS = ("babyai-unlock-pickup", "metaworld-drawer-close", "mujoco-reacher")
 
 SMALL = NetworkConfig(
     width=32, layers=1, heads=2, head_size=16, feed_forward=32, window=32, prompt_tokens=8,

@@ -32,7 +32,9 @@ def test_every_task_has_a_name_of_its_own() -> None:
     tasks = list_tasks()
     ids = [task.id for task in tasks]
     assert ids == sorted(set(ids))
-    assert len({(task.suite, task.env_id) for task in tasks}) == len(tasks) == 39 + 50
+    assert (
+        len({(task.suite, task.env_id) for task in tasks}) == len(tasks) == 57 + 39 + 28 + 50 + 11
+    )
     for task in tasks:
         assert task.id.startswith(f"{task.suite}-")
         assert task.suite in SUITES
@@ -42,7 +44,8 @@ def test_every_task_has_a_name_of_its_own() -> None:
 def test_levels_are_those_of_the_published_scores() -> None:
     """A published score is of the same MiniGrid level as the task it is printed beside."""
     text = PUBLISHED.read_text()
-    assert {task.id for task in list_tasks("babyai")} <= set(_keys(json.loads(text)))
+    for suite in ("atari", "babyai", "mujoco"):
+        assert {task.id for task in list_tasks(suite)} <= set(_keys(json.loads(text)))
 
 
 def _keys(part: Any) -> list[str]:
@@ -97,10 +100,10 @@ def test_a_wrong_id_suggests_the_nearest(wrong: str, right: str) -> None:
 
 
 def test_wrong_suites_and_patterns() -> None:
-    with pytest.raises(UnknownTaskError, match="suites are babyai, metaworld"):
+    with pytest.raises(UnknownTaskError, match="suites are atari, babyai, dm_control"):
         get_task("qqq")
-    with pytest.raises(UnknownTaskError, match="expected one of babyai, metaworld"):
-        list_tasks("atari")
+    with pytest.raises(UnknownTaskError, match="expected one of atari, babyai"):
+        list_tasks("atary")
     with pytest.raises(UnknownTaskError, match=r"did you mean .*go-to-local"):
         list_tasks("babyai", "goto-local")
     with pytest.raises(UnknownTaskError, match=r"no task matches 'rech': did you mean reach"):
@@ -125,7 +128,8 @@ def test_a_missing_package_names_the_command(
 def test_looking_tasks_up_imports_no_simulator() -> None:
     code = (
         "import sys, gato_gym; gato_gym.list_tasks(); gato_gym.get_task('metaworld-reach'); "
-        "print([name for name in ('minigrid', 'metaworld', 'mujoco', 'torch', 'minari') "
+        "print([name for name in ('minigrid', 'metaworld', 'ale_py', 'mujoco', "
+        "'dm_control', 'torch', 'minari') "
         "if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

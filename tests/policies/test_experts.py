@@ -21,6 +21,7 @@ from policies.experts import babyai as bots
 
 LOCAL = "babyai-go-to-local"
 REACH = "metaworld-reach"
+TRAINED = "mujoco-reacher"
 
 
 def play(env: gym.Env[Any, Any], policy: Policy, seed: int, steps: int = 10_000) -> Any:
@@ -54,7 +55,7 @@ def make_policy(kind: str, task: str, env: Any) -> Policy:
 # ---------------------------------------------------------------- the contract, in any batch
 
 
-@pytest.mark.parametrize("task", [LOCAL, REACH])
+@pytest.mark.parametrize("task", [LOCAL, REACH, TRAINED])
 @pytest.mark.parametrize("kind", ["expert", "random"])
 def test_rows_of_a_batch_play_as_they_would_alone(kind: str, task: str) -> None:
     seeds, steps = [11, 12, 13], 8
@@ -73,7 +74,7 @@ def test_rows_of_a_batch_play_as_they_would_alone(kind: str, task: str) -> None:
         starts = np.zeros(3, np.bool_)
 
 
-@pytest.mark.parametrize("task", [LOCAL, REACH])
+@pytest.mark.parametrize("task", [LOCAL, REACH, TRAINED])
 @pytest.mark.parametrize("kind", ["expert", "random"])
 def test_stable_baselines_vector_environments(kind: str, task: str) -> None:
     envs = DummyVecEnv([get_task(task).make] * 2)

@@ -1,0 +1,208 @@
+"""Atari: the 57 games of the usual benchmark, four grey frames of 84 x 84 (arXiv 1207.4708).
+
+* :func:`tasks` -- the 57 games.
+* :class:`AtariEnv` -- one game as an environment.
+* :class:`AtariVectorEnv` -- many of a game at once, played by ALE's own threads.
+
+Preprocessing is ALE's vector environment in both, so that they cannot differ: an action lasts four
+frames, the last two are pooled by their maximum, shrunk and made grey, and four of these are
+stacked, the newest last. A game begins after up to 30 idle frames. It ends when it is over, not
+when a life is lost, or is truncated after 108,000 frames. Rewards are the game's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from gato_gym.options import PlanOptions
+from gato_gym.tasks.registry import Task, need
+
+GAMES = {
+    "Alien": 18, "Amidar": 10, "Assault": 7, "Asterix": 9, "Asteroids": 14, "Atlantis": 4,
+    "BankHeist": 18, "BattleZone": 18, "BeamRider": 9, "Berzerk": 18, "Bowling": 6, "Boxing": 18,
+    "Breakout": 4, "Centipede": 18, "ChopperCommand": 18, "CrazyClimber": 9, "Defender": 18,
+    "DemonAttack": 6, "DoubleDunk": 18, "Enduro": 9, "FishingDerby": 18, "Freeway": 3,
+    "Frostbite": 18, "Gopher": 8, "Gravitar": 18, "Hero": 18, "IceHockey": 18, "Jamesbond": 18,
+    "Kangaroo": 18, "Krull": 18, "KungFuMaster": 14, "MontezumaRevenge": 18, "MsPacman": 9,
+    "NameThisGame": 6, "Phoenix": 8, "Pitfall": 18, "Pong": 6, "PrivateEye": 18, "Qbert": 6,
+    "Riverraid": 18, "RoadRunner": 18, "Robotank": 18, "Seaquest": 18, "Skiing": 3, "Solaris": 18,
+    "SpaceInvaders": 6, "StarGunner": 18, "Surround": 5, "Tennis": 18, "TimePilot": 10,
+    "Tutankham": 8, "UpNDown": 6, "Venture": 18, "VideoPinball": 9, "WizardOfWor": 10,
+    "YarsRevenge": 18, "Zaxxon": 18,
+}  # fmt: skip
+"""ALE's names of the games, and how many actions each has."""
+
+FRAMES = 108_000
+"""Frames after which a game is truncated: half an hour."""
+
+IDLE_FRAMES = 30
+OPTIONS = PlanOptions(stacks=("",), memory="observations")
+
+
+def _ale(game: str, num_envs: int, *, threads: int, sticky: float) -> Any:
+    vector = need("ale_py.vector_env", "atari").AtariVectorEnv
+    return vector(
+        re.sub(r"(?<!^)(?=[A-Z])", "_", game).lower(),
+        num_envs,
+        num_threads=threads,
+        max_num_frames_per_episode=FRAMES,
+        repeat_action_probability=sticky,
+        noop_max=IDLE_FRAMES,
+        use_fire_reset=False,
+        reward_clipping=False,
+        episodic_life=False,
+    )
+
+
+def _ale_seed(seed: int) -> int:
+    """ALE takes seeds below 2**31 alone."""
+    return int(np.random.SeedSequence(seed).generate_state(1)[0]) >> 1
+
+
+class AtariEnv(gym.Env[NDArray[np.uint8], np.int64]):
+    """A game as an environment: uint8 ``(4, 84, 84)``, the newest frame last.
+
+    Args:
+        game: ALE's name, such as ``BankHeist``.
+        render_mode: None, or "rgb_array": the newest frame, grey as it is.
+        sticky: Probability that a frame repeats the action before it; 0 plays what it is told.
+
+    Raises:
+        MissingPackageError: ale-py is not installed.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012
+
+    def __init__(self, game: str, *, render_mode: str | None = None, sticky: float = 0.0) -> None:
+        self._ale = _ale(game, 1, threads=1, sticky=sticky)
+        self.observation_space = self._ale.single_observation_space
+        self.action_space = self._ale.single_action_space
+        self.render_mode = render_mode
+        self._newest: NDArray[np.uint8] = np.zeros((84, 84), np.uint8)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """Start a game; without a seed, the last one decides."""
+        super().reset(seed=seed)
+        seeds = None if seed is None else np.array([_ale_seed(seed)])
+        observation, info = self._ale.reset(seed=seeds)
+        return self._shown(observation), {"lives": int(info["lives"][0])}
+
+    def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        """Four frames of a game."""
+        found = self._ale.step(np.array([action], np.int32))
+        observation, reward, terminated, truncated, info = found
+        lives = {"lives": int(info["lives"][0])}
+        return (
+            self._shown(observation),
+            float(reward[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            lives,
+        )
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The newest frame, uint8 ``(84, 84, 3)``."""
+        return None if self.render_mode is None else np.repeat(self._newest[..., None], 3, axis=2)
+
+    def _shown(self, observation: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        shown = observation[0].copy()  # ALE's own buffer is written again
+        self._newest = shown[-1]
+        return shown
+
+
+class AtariVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+    """Many environments of a game, as :class:`AtariEnv` plays each, in ALE's own threads.
+
+    An environment whose game has ended begins another one in the next step, whose action is not
+    played (Gymnasium's ``AutoresetMode.NEXT_STEP``).
+
+    Args:
+        game: ALE's name, such as ``BankHeist``.
+        num_envs: How many.
+        threads: ALE's threads; 0 takes as many as there are cores.
+        sticky: As for :class:`AtariEnv`.
+
+    Raises:
+        MissingPackageError: ale-py is not installed.
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(self, game: str, num_envs: int, *, threads: int = 0, sticky: float = 0.0) -> None:
+        self._ale = _ale(game, num_envs, threads=threads, sticky=sticky)
+        self.num_envs = num_envs
+        self.single_observation_space = self._ale.single_observation_space
+        self.single_action_space = self._ale.single_action_space
+        self.observation_space = self._ale.observation_space
+        self.action_space = self._ale.action_space
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """Start every game; an int seeds them by it and the numbers after it.
+
+        Raises:
+            ValueError: Seeds are not one for each environment.
+        """
+        if isinstance(seed, int):
+            seed = [seed + row for row in range(self.num_envs)]
+        if seed is not None and (len(seed) != self.num_envs or None in seed):
+            raise ValueError(f"got seeds {seed}: expected {self.num_envs} numbers, or None")
+        seeds = None if seed is None else np.array([_ale_seed(int(one or 0)) for one in seed])
+        observations, info = self._ale.reset(seed=seeds)
+        return observations.copy(), {"lives": info["lives"].copy()}
+
+    def step(
+        self, actions: Any
+    ) -> tuple[
+        NDArray[np.uint8], NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
+    ]:
+        """Four frames of every game."""
+        found = self._ale.step(np.asarray(actions, np.int32))
+        observations, rewards, terminated, truncated, info = found
+        return (
+            observations.copy(),
+            rewards.astype(np.float64),
+            terminated.copy(),
+            truncated.copy(),
+            {"lives": info["lives"].copy()},
+        )
+
+
+@dataclass(frozen=True)
+class _Factory:
+    game: str
+
+    def __call__(self, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
+        return AtariEnv(self.game, render_mode=render_mode)
+
+
+def tasks() -> list[Task]:
+    """The 57 games."""
+    return [
+        Task(
+            id=f"atari-{game.lower()}",
+            suite="atari",
+            env_id=f"ALE/{game}-v5",
+            max_episode_steps=None,
+            options=OPTIONS,
+            extra="atari",
+            description=f"Atari {game}: four grey frames of 84 x 84, {actions} actions",
+            factory=_Factory(game),
+            observation="4×84×84 grey frames",
+            action=f"1 of {actions}",
+        )
+        for game, actions in GAMES.items()
+    ]

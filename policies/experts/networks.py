@@ -1,0 +1,327 @@
+"""Trained experts: small networks in NumPy behind ``predict``, stored as safetensors and JSON.
+
+* :class:`ExpertNetwork` -- the weights of one expert and what they compute.
+* :class:`TrainedExpert` -- the policy.
+* :func:`save_expert`, :func:`load_expert` -- a folder with ``config.json`` and
+  ``model.safetensors``; nothing in it can run code.
+* :func:`shipped_folder` -- where the experts that come with the package are.
+* :class:`ExpertError` -- a folder that holds no usable expert, with why and what to do.
+
+Shapes: N numbers of an observation, A of an action, H hidden units.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from policies.base import Policy, batch_rows, episode_generators
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "trained"
+LARGEST_FILE = 16 * 2**20
+"""Bytes of the largest file of an expert that is read."""
+
+_LIMITS_OF_LOG_STD = (-20.0, 2.0)
+Array = NDArray[np.float32]
+
+
+def _relu(x: Array) -> Array:
+    return np.maximum(x, np.float32(0.0))
+
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": np.tanh, "relu": _relu}
+
+
+class ExpertError(ValueError):
+    """A trained expert that cannot be used."""
+
+
+@dataclass(frozen=True)
+class ExpertNetwork:
+    """A multilayer perceptron with normalised observations and a Gaussian over actions.
+
+    ``h = clip((x - mean) * scale, -clip, clip)``, then each layer ``h = f(W h + b)``, then the
+    mean action ``W h + b``. Rows of a batch are computed one by one and without BLAS, so that an
+    expert plays the same episode in any batch, with any number of threads.
+
+    Attributes:
+        mean: Of the observations, float32 ``[N]``.
+        scale: One over their standard deviation, float32 ``[N]``.
+        hidden: Weight float32 ``[H, N or H]`` and bias float32 ``[H]`` of each hidden layer.
+        action: Weight float32 ``[A, H]`` and bias float32 ``[A]`` of the mean action.
+        log_std: Weight ``[A, H]`` and bias ``[A]`` of the logarithm of the standard deviation;
+            weight zero where it does not depend on the observation.
+        activation: "tanh" or "relu".
+        squash: True: an action is ``tanh`` of the Gaussian's, scaled to the Box; False: it is
+            clipped to the Box.
+        clip: Largest magnitude of a normalised number.
+    """
+
+    mean: Array
+    scale: Array
+    hidden: tuple[tuple[Array, Array], ...]
+    action: tuple[Array, Array]
+    log_std: tuple[Array, Array]
+    activation: str
+    squash: bool
+    clip: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.activation not in _ACTIVATIONS:
+            raise ExpertError(
+                f"activation is {self.activation!r}: expected one of {', '.join(_ACTIVATIONS)}"
+            )
+        if not (math.isfinite(self.clip) and self.clip > 0):
+            raise ExpertError(f"clip is {self.clip}: expected a number above zero")
+        width = self.mean.shape
+        if len(width) != 1 or self.scale.shape != width:
+            raise ExpertError(
+                f"mean has shape {width} and scale {self.scale.shape}: expected one vector each"
+            )
+        for name, (weight, bias) in self._layers():
+            outputs = bias.shape[0] if bias.ndim == 1 else -1
+            if weight.shape != (outputs, *width):
+                raise ExpertError(
+                    f"{name} has weight {weight.shape} and bias {bias.shape}: expected a weight of "
+                    f"(outputs, {width[0]}) and a bias of (outputs,)"
+                )
+            width = width if name in ("action", "log_std") else bias.shape
+        if self.action[1].shape != self.log_std[1].shape:
+            raise ExpertError("action and log_std are of different lengths: expected one each")
+        if not all(np.isfinite(part).all() for part in self.tensors().values()):
+            raise ExpertError(
+                "weights are not finite: the training diverged or the file is damaged"
+            )
+
+    def _layers(self) -> list[tuple[str, tuple[Array, Array]]]:
+        hidden = [(f"hidden.{index}", layer) for index, layer in enumerate(self.hidden)]
+        return [*hidden, ("action", self.action), ("log_std", self.log_std)]
+
+    def forward(self, observation: NDArray[Any]) -> tuple[Array, Array]:
+        """Mean and log standard deviation, each float32 ``[A]``, for one observation ``[N]``."""
+        hidden = np.asarray((observation - self.mean) * self.scale, np.float32)
+        hidden = np.clip(hidden, -self.clip, self.clip)
+        activation = _ACTIVATIONS[self.activation]
+        for weight, bias in self.hidden:
+            hidden = activation(np.einsum("ij,j->i", weight, hidden) + bias)
+        mean, log_std = (
+            np.einsum("ij,j->i", weight, hidden) + bias
+            for weight, bias in (self.action, self.log_std)
+        )
+        return mean, np.clip(log_std, *_LIMITS_OF_LOG_STD)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The tensors of ``model.safetensors``: weights in float16, all else in float32.
+
+        float16 rather than bfloat16: as small, closer to float32, and NumPy reads it.
+        """
+        found: dict[str, NDArray[Any]] = {"mean": self.mean, "scale": self.scale}
+        for name, (weight, bias) in self._layers():
+            found[f"{name}.weight"] = weight.astype(np.float16)
+            found[f"{name}.bias"] = bias
+        return {name: np.ascontiguousarray(part) for name, part in found.items()}
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, NDArray[Any]], *, activation: str, squash: bool, clip: float
+    ) -> ExpertNetwork:
+        """The inverse of :meth:`tensors`.
+
+        Raises:
+            KeyError: A tensor is missing.
+            ExpertError: Shapes do not fit, or numbers are not finite.
+        """
+        full = {name: np.asarray(part, np.float32) for name, part in tensors.items()}
+        depth = sum(re.fullmatch(r"hidden\.\d+\.weight", name) is not None for name in full)
+
+        def layer(name: str) -> tuple[Array, Array]:
+            return full[f"{name}.weight"], full[f"{name}.bias"]
+
+        return cls(
+            full["mean"], full["scale"], tuple(layer(f"hidden.{n}") for n in range(depth)),
+            layer("action"), layer("log_std"), activation, squash, clip,
+        )  # fmt: skip
+
+
+class TrainedExpert(Policy):
+    """A trained network.
+
+    Deterministic, it plays its mean action; otherwise it samples, and the state holds a generator
+    for each row, seeded by the episode's first observation.
+
+    Args:
+        network: The weights.
+        observation_space: Box ``(N,)``.
+        action_space: Box ``(A,)``.
+        seed: Of what is sampled.
+
+    Raises:
+        ValueError: The spaces are not those that the network was trained for.
+    """
+
+    def __init__(
+        self,
+        network: ExpertNetwork,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        sizes = network.mean.shape, network.action[1].shape
+        shapes = observation_space.shape, action_space.shape
+        if not isinstance(action_space, spaces.Box) or sizes != shapes:
+            raise ValueError(
+                f"spaces are {observation_space} and {action_space}, expected Boxes of shapes "
+                f"{sizes[0]} and {sizes[1]}: make the expert for the environment of the task "
+                "itself, without GatoTokenize"
+            )
+        self.network, self.seed, self._box = network, seed, action_space
+
+    def act(
+        self, observation: NDArray[Any], generator: np.random.Generator | None = None
+    ) -> NDArray[Any]:
+        """The action for one observation ``[N]``: the mean, or a sample with a generator."""
+        action: NDArray[Any]
+        action, log_std = self.network.forward(observation)
+        box = self._box
+        if generator is not None:
+            noise = generator.standard_normal(action.shape, np.float32)
+            action = action + np.exp(log_std) * noise
+        if self.network.squash:
+            action = box.low + 0.5 * (np.tanh(action) + 1.0) * (box.high - box.low)
+        return np.clip(action, box.low, box.high).astype(box.dtype)
+
+    def _predict_batch(
+        self,
+        observation: Any,
+        state: list[np.random.Generator] | None,
+        starts: NDArray[np.bool_],
+        deterministic: bool,
+    ) -> tuple[NDArray[Any], list[np.random.Generator] | None]:
+        if deterministic:
+            return np.stack([self.act(row) for row in observation]), state
+        rows = batch_rows(self.observation_space, observation)
+        if state is not None and len(state) != rows:
+            raise ValueError(
+                f"state has {len(state)} rows for {rows} observations: pass None to start afresh"
+            )
+        started = episode_generators(
+            self.observation_space,
+            observation,
+            starts if state is not None else np.ones(rows, np.bool_),
+            seed=self.seed,
+        )
+        generators = [started[row] if row in started else state[row] for row in range(rows)]  # type: ignore[index]
+        actions = [self.act(row, dice) for row, dice in zip(observation, generators, strict=True)]
+        return np.stack(actions), generators
+
+
+def shipped_folder(task_id: str) -> Path:
+    """Where the expert of a task is, if one comes with the package."""
+    return SHIPPED / task_id
+
+
+def save_expert(folder: Path, network: ExpertNetwork, record: Mapping[str, Any]) -> None:
+    """Write an expert under a temporary name and rename it into place.
+
+    Args:
+        folder: Where; an expert that is there is replaced.
+        network: The weights.
+        record: What else ``config.json`` tells: how it was trained and what it scores.
+
+    Raises:
+        FileExistsError: ``folder`` exists and is no expert.
+    """
+    if folder.exists() and not (folder / "config.json").exists() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} exists and is not an expert: choose another folder or remove it"
+        )
+    temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "previous"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(network.tensors(), temporary / "model.safetensors")
+    config = {
+        "format": FORMAT,
+        "activation": network.activation,
+        "squash": network.squash,
+        "clip": network.clip,
+        **record,
+    }
+    (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(temporary, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of an expert.
+
+    Raises:
+        ExpertError: There is none, it is damaged, or a newer version wrote it.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ExpertError(
+            f"{folder} holds no config.json: expected an expert's folder "
+            "(config.json, model.safetensors)"
+        )
+    if path.stat().st_size > LARGEST_FILE:
+        raise ExpertError(f"{path} has {path.stat().st_size} bytes: expected a few kilobytes")
+    try:
+        config = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ExpertError(
+            f"{path} is not JSON ({error}): the file is damaged, take a fresh copy"
+        ) from error
+    version = config.get("format") if isinstance(config, dict) else None
+    if not isinstance(version, int):
+        raise ExpertError(f"{path} names no format version: it is not a trained expert")
+    if version > FORMAT:
+        raise ExpertError(
+            f"{folder} has expert format {version} and this gato-gym reads up to {FORMAT}: "
+            "upgrade gato-gym"
+        )
+    return config
+
+
+def load_expert(folder: Path) -> ExpertNetwork:
+    """Read an expert's network.
+
+    Raises:
+        ExpertError: The folder holds none, or a damaged one.
+    """
+    config = read_config(folder)
+    path = folder / "model.safetensors"
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ExpertError(f"{path} has {path.stat().st_size} bytes: expected below a megabyte")
+        return ExpertNetwork.from_tensors(
+            load_file(path),
+            activation=str(config["activation"]),
+            squash=bool(config["squash"]),
+            clip=float(config["clip"]),
+        )
+    except ExpertError:
+        raise
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise ExpertError(
+            f"{path} does not hold an expert ({error!r}): take a fresh copy or train it again"
+        ) from error

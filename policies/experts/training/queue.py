@@ -1,0 +1,125 @@
+"""Trainings one after another.
+
+* :func:`chosen` -- the tasks of a suite or a pattern that have recipes, the cheapest first.
+* :func:`ship` -- puts a finished expert into the package.
+* :class:`TrainQueue` -- trains those that lack a finished expert.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from policies.experts.networks import read_config, shipped_folder
+from policies.experts.training.recipes import RECIPES, recipe_for
+from policies.experts.training.trainer import CURVE_FILE, EXPERT_FOLDER, TrainSettings, train
+
+
+def chosen(suite: str | None, pattern: str | None) -> list[str]:
+    """Task ids in the order of the table of recipes.
+
+    Raises:
+        UnknownTaskError: No such suite, or the pattern matches no task.
+        ValueError: None of the tasks has a recipe.
+    """
+    from gato_gym.tasks import list_tasks
+
+    found = {task.id for task in list_tasks(suite, pattern)}
+    ordered = [name for name in RECIPES if name in found]
+    if not ordered:
+        recipe_for(min(found))
+    return ordered
+
+
+@dataclass(frozen=True)
+class TrainQueue:
+    """Trainings one after another, each as :func:`policies.experts.training.trainer.train` does.
+
+    Attributes:
+        tasks: Task ids, the first ones first.
+        root: Trainings are in ``root / task``.
+        output: The folder instead, of a single task.
+        steps: Environment steps; None takes the recipe's.
+        seed: Of every training.
+        tensorboard: Whether to write its events.
+    """
+
+    tasks: Sequence[str]
+    root: Path
+    output: Path | None = None
+    steps: int | None = None
+    seed: int = 0
+    tensorboard: bool = False
+
+    def run(self, console: Console) -> int:
+        """Train what is not done; a training that fails is told and the next one begins.
+
+        Returns:
+            0, or 1 when a training failed.
+        """
+        failed = []
+        for task in self.tasks:
+            if len(self.tasks) > 1 and _ships(task):
+                console.print(f"{task}: its expert comes with the package", highlight=False)
+                continue
+            recipe = recipe_for(task)
+            if self.steps is not None:
+                recipe = dataclasses.replace(recipe, steps=self.steps)
+            folder = self.output or self.root / task
+            settings = TrainSettings(
+                task, folder, recipe, seed=self.seed, tensorboard=self.tensorboard
+            )
+            try:
+                train(settings, console=console)
+            except Exception as error:
+                if len(self.tasks) == 1:
+                    raise
+                failed.append(task)
+                console.print(f"{task}: failed, {error!r}", style="red", markup=False)
+                continue
+            if len(self.tasks) == 1:
+                console.print(f"the expert is in {folder / EXPERT_FOLDER}", highlight=False)
+        if failed:
+            console.print(f"failed: {', '.join(failed)}", style="red")
+        return 1 if failed else 0
+
+
+def ship(training: Path, task: str) -> str | None:
+    """Copy a finished expert and its curve to where :func:`shipped_folder` says.
+
+    Returns:
+        What was done, in words; None where the training has no finished expert.
+    """
+    expert, target = training / EXPERT_FOLDER, shipped_folder(task)
+    if not (expert / "config.json").is_file():
+        return None
+    new = read_config(expert)["score"]
+    if new is None:
+        return None
+    old = read_config(target)["score"] if target.is_dir() else None
+    if old is not None and old["mean"] >= new["mean"]:
+        return f"kept, {old['mean']:.1f} is not below {new['mean']:.1f}"
+    temporary = target.with_name(f".{task}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.mkdir()
+    for path in (expert / "config.json", expert / "model.safetensors", training / CURVE_FILE):
+        shutil.copyfile(path, temporary / path.name)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(temporary, target)
+    return f"shipped, {new['mean']:.1f}" + ("" if old is None else f" after {old['mean']:.1f}")
+
+
+def _ships(task: str) -> bool:
+    """Whether the package has an expert of the task at or above its bar."""
+    folder = shipped_folder(task)
+    if not folder.is_dir():
+        return False
+    score = read_config(folder).get("score")
+    return score is not None and score["mean"] >= recipe_for(task).bar

@@ -1,0 +1,332 @@
+"""One training, from nothing or from where it stopped, to an expert's folder.
+
+* :class:`TrainSettings` -- the arguments.
+* :func:`train` -- trains; every evaluation writes the state, the curve and the best expert.
+
+The output folder holds ``state.safetensors`` (see :mod:`policies.experts.training.state`),
+``curve.csv`` and ``expert/``, the expert whose evaluation was best.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.util
+import io
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import torch
+from rich.console import Console
+
+from policies.experts.networks import ExpertNetwork, TrainedExpert, read_config, save_expert
+from policies.experts.training.algorithms import make_algorithm
+from policies.experts.training.convert import network_of
+from policies.experts.training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
+from policies.experts.training.recipes import Recipe, recipe_for
+from policies.experts.training.state import (
+    TrainingState,
+    TrainingStateError,
+    load_state,
+    restore,
+    save_state,
+    tensors_of,
+)
+from policies.threads import one_thread
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+STATE_FILE, CURVE_FILE, EXPERT_FOLDER = "state.safetensors", "curve.csv", "expert"
+SCORE_SEEDS_START = EVALUATION_SEEDS_START + 1_000_000
+NOT_LEARNING = ("steps", "bar", "enough", "source")
+"""What may change in a recipe before a training goes on: it decides when to stop alone."""
+
+LEARNING_TO_EVALUATION = 5
+"""Steps of learning for each step of evaluation, at least."""
+
+FLAT_EVALUATIONS, FLAT = 3, 0.02
+"""A training that has enough is flat when so many evaluations better it by less than this part."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The arguments of a training.
+
+    Attributes:
+        task: Task id.
+        output: Folder; a training that is there goes on.
+        recipe: Hyperparameters; None takes the table's.
+        seed: Of weights, actions and episodes.
+        score_episodes: Held-out episodes that score the finished expert.
+        tensorboard: Whether to write TensorBoard's events as well.
+    """
+
+    task: str
+    output: Path
+    recipe: Recipe | None = None
+    seed: int = 0
+    score_episodes: int = 30
+    tensorboard: bool = False
+
+
+def train(settings: TrainSettings, *, console: Console) -> TrainingState:
+    """Train an expert, or go on with a training that was stopped.
+
+    Args:
+        settings: What to do.
+        console: Where a line for each evaluation is shown.
+
+    Returns:
+        The state at the end; the expert is in ``output / "expert"``.
+
+    Raises:
+        ValueError: No recipe, or the folder holds a training with other hyperparameters.
+        MissingPackageError: Stable-Baselines3 or the simulator is not installed.
+        KeyboardInterrupt: What was evaluated last is saved.
+    """
+    from gato_gym.tasks import get_task
+    from gato_gym.tasks.registry import need
+
+    task = get_task(settings.task)
+    recipe = settings.recipe or recipe_for(task.id)
+    with one_thread():
+        need("stable_baselines3", "sb3")
+        return _Training(task.make, task.id, recipe, settings, console).run()
+
+
+class _Training:
+    """A training under way."""
+
+    def __init__(
+        self,
+        make_env: Callable[[], gym.Env[Any, Any]],
+        task_id: str,
+        recipe: Recipe,
+        settings: TrainSettings,
+        console: Console,
+    ) -> None:
+        self.task_id, self.recipe, self.settings, self.console = task_id, recipe, settings, console
+        self.make_env, self.env = make_env, make_env()
+        self.output = settings.output
+        self.state, self.tensors = TrainingState(), dict[str, torch.Tensor]()
+        self.best: ExpertNetwork | None = None
+        limit = (self.env.spec and self.env.spec.max_episode_steps) or 1000
+        self.steps_between_evaluations = max(
+            recipe.steps // recipe.evaluations,
+            LEARNING_TO_EVALUATION * recipe.evaluation_episodes * limit,
+        )
+        self.setting: dict[str, Any] = {
+            "task": task_id,
+            "seed": settings.seed,
+            "recipe": recipe.to_json(),
+        }
+        if (self.output / STATE_FILE).exists():
+            self._take_up()
+
+    def _take_up(self) -> None:
+        path = self.output / STATE_FILE
+        self.state, self.tensors, setting = load_state(path)
+        asked = self.setting["recipe"]
+        setting["recipe"] |= {name: asked[name] for name in NOT_LEARNING}
+        if setting != self.setting:
+            was, now = _flat(setting), _flat(self.setting)
+            changed = [
+                f"{name} {was.get(name)} -> {now[name]}"
+                for name in now
+                if was.get(name) != now[name]
+            ]
+            raise TrainingStateError(
+                f"{path} was trained with other settings ({'; '.join(changed)}): pass another "
+                "--output, or remove the folder to start afresh"
+            )
+        if self.state.steps < self.recipe.steps and self.state.finished == "all steps done":
+            self.state.finished = None
+        best = {
+            k.removeprefix("best/"): t.numpy()
+            for k, t in self.tensors.items()
+            if k.startswith("best/")
+        }
+        if best:
+            squash = self.recipe.algorithm == "sac"
+            self.best = ExpertNetwork.from_tensors(
+                best, activation=self.recipe.activation, squash=squash, clip=10.0
+            )
+
+    def run(self) -> TrainingState:
+        if self.state.finished is None:
+            self._learn()
+        if self.best is None or self._scored():
+            return self.state
+        returns = evaluate(
+            TrainedExpert(self.best, self.env.observation_space, self.env.action_space),
+            self.env,
+            self.settings.score_episodes,
+            first_seed=SCORE_SEEDS_START,
+        )
+        score = Evaluation.of(returns)
+        self._save_expert(score)
+        self.console.print(
+            f"{self.task_id}: {self.state.finished}; {score.mean:.1f} ± {score.std:.1f} over "
+            f"{score.episodes} held-out episodes (bar {self.recipe.bar:g}), "
+            f"{self.state.seconds / 60:.1f} min",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return self.state
+
+    def _scored(self) -> bool:
+        """Whether the folder holds the best network already, with its score."""
+        folder = self.output / EXPERT_FOLDER
+        if not (folder / "config.json").exists():
+            return False
+        config = read_config(folder)
+        return config["score"] is not None and config["best_steps"] == self.state.best_steps
+
+    def _learn(self) -> None:
+        from stable_baselines3.common.callbacks import BaseCallback
+
+        recipe = self.recipe
+        training, started = self, time.monotonic() - self.state.seconds
+        algorithm = make_algorithm(
+            self.recipe,
+            self.make_env,
+            seed=self.settings.seed,
+            offset=self.state.steps,
+            tensorboard=self._tensorboard(),
+        )
+        if self.tensors:
+            restore(algorithm, self.tensors)
+            algorithm.num_timesteps = self.state.steps
+            algorithm._n_updates = self.state.updates
+        elif recipe.start is not None:
+            self._start_from(algorithm, recipe.start)
+
+        class Watch(BaseCallback):
+            """Evaluates between rollouts, at even distances."""
+
+            def _on_rollout_end(self) -> None:
+                every = training.steps_between_evaluations
+                if self.num_timesteps // every > training.state.steps // every:
+                    training.evaluate(algorithm, time.monotonic() - started)
+
+            def _on_step(self) -> bool:
+                return training.state.finished is None
+
+        left = self.recipe.steps - self.state.steps
+        algorithm.learn(left, callback=Watch(), log_interval=1, reset_num_timesteps=False)
+        if self.state.finished is None:
+            self.state.finished = "all steps done"
+            if self.state.steps < algorithm.num_timesteps:
+                self.evaluate(algorithm, time.monotonic() - started)
+            else:
+                self._save(algorithm)
+        algorithm.get_env().close()  # type: ignore[union-attr]
+
+    def _start_from(self, algorithm: BaseAlgorithm, task: str) -> None:
+        """Take the weights and the normalisation of another task's training, if it is there."""
+        path = self.output.parent / task / STATE_FILE
+        if not path.exists():
+            self.console.print(
+                f"{self.task_id}: {path} is not there, so this starts from nothing; "
+                f"gato-gym expert train {task} first would be quicker"
+            )
+            return
+        _, tensors, _ = load_state(path)
+        restore(algorithm, tensors, optimisers=False)
+
+    def evaluate(self, algorithm: BaseAlgorithm, seconds: float) -> None:
+        """Play held-out episodes, keep the network if it is the best, and save everything."""
+        state, recipe = self.state, self.recipe
+        network = network_of(algorithm)
+        speed = (algorithm.num_timesteps - state.steps) / max(seconds - state.seconds, 1e-9)
+        found = Evaluation.of(
+            evaluate(
+                TrainedExpert(network, self.env.observation_space, self.env.action_space),
+                self.env,
+                recipe.evaluation_episodes,
+                first_seed=EVALUATION_SEEDS_START,
+            )
+        )
+        state.steps, state.updates = algorithm.num_timesteps, int(algorithm._n_updates)
+        state.seconds = seconds
+        state.curve.append((state.steps, found.mean, found.std, round(seconds, 1)))
+        better = state.best is None or found.mean > state.best
+        if better:
+            state.best, state.best_steps, self.best = found.mean, state.steps, network
+        if state.finished is None and self._is_flat():
+            state.finished = "enough, and flat"
+        self._save(algorithm)
+        if better:
+            self._save_expert(None)
+        left = max(recipe.steps - state.steps, 0) / max(speed, 1e-9)
+        self.console.print(
+            f"{self.task_id}: {state.steps:,} of {recipe.steps:,} steps, "
+            f"return {found.mean:.1f} ± {found.std:.1f}, best {state.best:.1f} "
+            f"(bar {recipe.bar:g}), {speed:,.0f} steps/s, {left / 60:.1f} min left",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _save(self, algorithm: BaseAlgorithm) -> None:
+        assert self.best is not None
+        tensors = tensors_of(algorithm)
+        tensors |= {f"best/{k}": torch.from_numpy(v) for k, v in self.best.tensors().items()}
+        self.output.mkdir(parents=True, exist_ok=True)
+        save_state(self.output / STATE_FILE, self.state, tensors, self.setting)
+        _write_curve(self.output / CURVE_FILE, self.state)
+
+    def _is_flat(self) -> bool:
+        means = [mean for _, mean, _, _ in self.state.curve]
+        before, latest = means[:-FLAT_EVALUATIONS], means[-FLAT_EVALUATIONS:]
+        if not before or max(before) < self.recipe.enough:
+            return False
+        return max(latest) - max(before) < FLAT * abs(max(before))
+
+    def _save_expert(self, score: Evaluation | None) -> None:
+        assert self.best is not None
+        record = {
+            "task": self.task_id,
+            "algorithm": self.recipe.algorithm,
+            "steps": self.state.steps,
+            "best_steps": self.state.best_steps,
+            "minutes": round(self.state.seconds / 60, 1),
+            "seed": self.settings.seed,
+            "score": None if score is None else dataclasses.asdict(score),
+            "recipe": self.recipe.to_json(),
+            "versions": {
+                name: metadata.version(name)
+                for name in ("gymnasium", "mujoco", "stable-baselines3", "torch")
+            },
+        }
+        save_expert(self.output / EXPERT_FOLDER, self.best, record)
+
+    def _tensorboard(self) -> Path | None:
+        if not self.settings.tensorboard:
+            return None
+        if importlib.util.find_spec("tensorboard") is None:
+            self.console.print(
+                'TensorBoard is not installed: run pip install "gato-gym[tensorboard]"'
+            )
+            return None
+        return self.output / "tensorboard"
+
+
+def _flat(setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {**setting, **setting["recipe"], "recipe": None}
+
+
+def _write_curve(path: Path, state: TrainingState) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["steps", "return", "std", "seconds"])
+    writer.writerows((s, f"{mean:.2f}", f"{std:.2f}", secs) for s, mean, std, secs in state.curve)
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text.getvalue())
+    os.replace(temporary, path)
