@@ -168,7 +168,7 @@ def _seconds(call: Callable[[], object], calls: int) -> float:
 def table(comparisons: Sequence[Comparison]) -> Table:
     """A table of them: both rates, the ratio and its spread over rounds, and what is asked."""
     found = Table()
-    found.add_column("work", min_width=40)
+    found.add_column("work")
     for column in ("a second", "ratio", "rounds", "asked"):
         found.add_column(column, justify="right", no_wrap=True)
     for each in comparisons:
