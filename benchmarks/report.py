@@ -18,7 +18,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import references, statistics
+from benchmarks import bootstrap, references, statistics
 from benchmarks.protocol import EpisodeResult, differences, listed
 from benchmarks.record import RunHeader
 from benchmarks.references import TaskReferences
@@ -196,7 +196,7 @@ def _aggregates(
     found = []
     for name, average, values in wanted:
         if values:
-            interval = statistics.stratified_bootstrap(values, average)
+            interval = bootstrap.stratified_bootstrap(values, average)
             found.append(
                 Aggregate(name, float(average(values)), interval.low, interval.high, len(values))
             )
