@@ -3,7 +3,8 @@
 * :class:`Protocol` -- everything that decides what a score means; its :attr:`~Protocol.hash`
   goes into every report.
 * :class:`TaskRules` -- the part of it that belongs to one task.
-* :class:`EpisodeKey` -- one episode to play; :class:`EpisodeResult` -- how it went.
+* :class:`EpisodeKey` -- one episode to play; :class:`EpisodeResult` -- how it went;
+  :class:`EpisodeFailure` -- why it could not be played to its end.
 * :func:`episode_seed` -- the seed of an episode, below :data:`TRAINING_SEEDS_START`.
 * :func:`differences` -- where two protocols (or any two JSON objects) part; :func:`listed` puts
   them in one line.
@@ -111,6 +112,57 @@ class EpisodeResult:
             terminated=bool(line["terminated"]),
             seconds=float(line["seconds"]),
         )
+
+
+@dataclass(frozen=True)
+class EpisodeFailure:
+    """An episode that its environment made impossible to finish. It has no score.
+
+    Attributes:
+        key: Which episode.
+        error: The traceback.
+        length: Timesteps played until then.
+        seconds: Wall-clock time from reset until then.
+    """
+
+    key: EpisodeKey
+    error: str
+    length: int = 0
+    seconds: float = 0.0
+
+    @property
+    def reason(self) -> str:
+        """The traceback's last line: the error's type and message."""
+        return self.error.rstrip().rsplit("\n", 1)[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of ``results.jsonl``: ``error``, and no ``return``."""
+        return {
+            "task": self.key.task,
+            "episode": self.key.index,
+            "seed": self.key.seed,
+            "length": self.length,
+            "seconds": round(self.seconds, 3),
+            "error": self.error,
+        }
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> EpisodeFailure:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            KeyError: A field is missing.
+        """
+        return cls(
+            EpisodeKey(str(line["task"]), int(line["episode"]), int(line["seed"])),
+            error=str(line["error"]),
+            length=int(line["length"]),
+            seconds=float(line["seconds"]),
+        )
+
+
+Outcome = EpisodeResult | EpisodeFailure
+"""What becomes of an episode."""
 
 
 @dataclass(frozen=True)
