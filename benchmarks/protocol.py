@@ -295,8 +295,20 @@ def installed_versions(packages: Sequence[str]) -> dict[str, str]:
     return versions
 
 
-def differences(recorded: Any, asked: Any, *, path: str = "") -> list[str]:
+def differences(
+    recorded: Any,
+    asked: Any,
+    *,
+    path: str = "",
+    sides: tuple[str, str] = ("recorded", "asked for"),
+) -> list[str]:
     """Every place where two JSON values part, as ``path: recorded -> asked``.
+
+    Args:
+        recorded: One value.
+        asked: The other.
+        path: What both are a part of.
+        sides: What the two are called, where one has a part that the other has not.
 
     Example:
         >>> differences({"seed": 0, "episodes": 5}, {"seed": 0, "episodes": 20})
@@ -307,11 +319,11 @@ def differences(recorded: Any, asked: Any, *, path: str = "") -> list[str]:
         for key in sorted({*recorded, *asked}):
             where = f"{path}.{key}" if path else str(key)
             if key not in asked:
-                found.append(f"{where}: recorded only")
+                found.append(f"{where}: {sides[0]} only")
             elif key not in recorded:
-                found.append(f"{where}: asked for only")
+                found.append(f"{where}: {sides[1]} only")
             else:
-                found.extend(differences(recorded[key], asked[key], path=where))
+                found.extend(differences(recorded[key], asked[key], path=where, sides=sides))
         return found
     return [] if recorded == asked else [f"{path}: {recorded} -> {asked}"]
 
