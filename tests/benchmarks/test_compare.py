@@ -143,7 +143,10 @@ def test_runs_without_a_task_in_common_and_folders_without_a_run_are_refused(
     assert "expected the folder of a run" in capsys.readouterr().err
 
 
-def test_the_table_names_who_is_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_names_who_is_worse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     a, b = run_of(tmp_path / "a", {}), run_of(tmp_path / "b", GAIN)
     assert main([str(a), str(b)]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
