@@ -52,7 +52,7 @@ class Bar:
         width: How wide it is.
         low: Where its interval begins.
         high: Where it ends.
-        beyond: Whether the score is off the scale.
+        beyond: The side on which the score is off the scale, ``left`` or ``right``, or nothing.
         jat: JAT's published score; None without one.
         human: A human's published score; None without one.
     """
@@ -63,7 +63,7 @@ class Bar:
     width: float
     low: float
     high: float
-    beyond: bool
+    beyond: str
     jat: float | None
     human: float | None
 
@@ -98,7 +98,7 @@ class Drawing:
     expert: float
 
 
-FRAME = {"left": 44.0, "right": 392.0, "top": 12.0, "bottom": 218.0}
+FRAME = {"left": 44.0, "right": 378.0, "top": 12.0, "bottom": 218.0}
 """Where in a drawing of 400 by 262 the axes are."""
 
 
@@ -180,7 +180,7 @@ def _bars(suite: str, tasks: Sequence[TaskSummary]) -> Bars:
             width=round(end - begin, 2),
             low=place(task.low) or 0.0,
             high=place(task.high) or 0.0,
-            beyond=not low <= score <= high,
+            beyond="left" if score < low else "right" if score > high else "",
             jat=place(references.published_normalised(task.task)),
             human=place(references.published_normalised(task.task, "human")),
         )
@@ -191,7 +191,7 @@ def _bars(suite: str, tasks: Sequence[TaskSummary]) -> Bars:
         tuple(map(bar, tasks)),
         random=place(0.0) or 0.0,
         expert=place(1.0) or 0.0,
-        ticks=tuple((place(step) or 0.0, f"{step:g}") for step in steps),
+        ticks=tuple((place(step) or 0.0, f"{step:g}".replace("-", "−")) for step in steps),
     )
 
 

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from benchmarks.faults import check_time_limit
+from benchmarks.page import NAME as REPORT
+from benchmarks.page import write_page
 from benchmarks.progress import progress
 from benchmarks.protocol import BenchmarkError, Protocol
 from benchmarks.record import Record, RecordError, RunHeader, write_json
@@ -50,7 +52,7 @@ class RunSettings:
 
     Attributes:
         suite: Suite name.
-        output: Folder for ``run.json``, ``results.jsonl`` and ``summary.json``.
+        output: Folder for ``run.json``, ``results.jsonl``, ``summary.json`` and ``report.html``.
         tasks: Task ids or patterns with ``*``, separated by commas, with or without the suite's
             prefix; None means the whole suite.
         policy: Who plays, and how.
@@ -128,6 +130,7 @@ def _play_pending(
         )
         if record.results or record.failures:
             write_json(settings.output / "summary.json", summary.to_json())
+            write_page(settings.output / REPORT, summary)
         return summary
 
     try:
@@ -235,7 +238,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if exact is not None:
         console.print(render_cost(summary, exact))
     console.print(
-        f"{time.monotonic() - started:.0f} s; episodes and figures are in {settings.output}",
+        f"{time.monotonic() - started:.0f} s; episodes and figures are in {settings.output}, "
+        f"a page of them is {settings.output / REPORT}",
         markup=False,
         highlight=False,
         soft_wrap=True,
