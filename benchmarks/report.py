@@ -95,6 +95,14 @@ class Summary:
     published: Mapping[str, float]
     warnings: tuple[str, ...]
 
+    @property
+    def unplayed(self) -> Mapping[str, int]:
+        """Failed episodes of tasks of which none was played to its end, by task id."""
+        played = {task.task for task in self.tasks}
+        return Counter(
+            failure.key.task for failure in self.failures if failure.key.task not in played
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The content of ``summary.json``; its schema is in ``docs/benchmark.md``."""
         tasks = {}
@@ -258,10 +266,12 @@ def render(summary: Summary) -> RenderableType:
             task.task.removeprefix(f"{protocol.suite}-"),
             _number(task.random),
             _number(task.expert),
-            _number(task.mean),
+            _number(task.mean) + (f" ({task.failed} failed)" if task.failed else ""),
             "flagged" if task.flag == EXPERT_NOT_ABOVE_RANDOM else _number(task.normalised),
             "-" if task.success is None else f"{task.success:.2f}",
         )
+    for name, count in summary.unplayed.items():
+        table.add_row(name.removeprefix(f"{protocol.suite}-"), "", "", f"{count} failed", "", "")
     averages = Table(title="averages over tasks", title_justify="left")
     for column in ("average", "value", "95 % interval", "tasks"):
         averages.add_column(column, justify="left" if column == "average" else "right")

@@ -111,90 +111,119 @@ def play(
         BenchmarkError: An environment cannot be used as it is asked for.
         EnvironmentFault: An environment that failed cannot be made again.
     """
-    pending = deque(episodes)
-    space, rows = envs.single_observation_space, envs.num_envs
-    observations: list[Any] = [None] * rows
-    starts = np.ones(rows, dtype=np.bool_)
-    running: list[_Running | None] = [None] * rows
+    batch = _Batch(envs, deque(episodes), episode_timeout)
+    for row in range(envs.num_envs):
+        yield from batch.take_up(row, fresh=True)
     state: Any = None
-
-    def take_up(row: int, *, fresh: bool = False) -> Generator[EpisodeFailure]:
-        """Begin the next pending episode that can be begun; fresh environments have no last
-        observation, and need one to show the policy even when there is none.
-        """
-        running[row] = None
-        while pending and running[row] is None:
-            episode = _Running(pending.popleft(), episode_timeout)
-            try:
-                observations[row] = episode.reset(envs.envs[row])
-                running[row], starts[row] = episode, True
-            except BenchmarkError:
-                raise
-            except Exception as error:
-                yield episode.failure(error)
-                _renew(envs.envs[row])
-                fresh = True
-        if running[row] is None and fresh and any(running):
-            try:
-                observations[row], _ = envs.envs[row].reset(seed=0)
-            except Exception:
-                other = next(row for row, episode in enumerate(running) if episode)
-                observations[row] = observations[other]
-            starts[row] = True
-
-    for row in range(rows):
-        yield from take_up(row, fresh=True)
-    while any(running) and not stopped():
+    while any(batch.running) and not stopped():
         try:
             with time_limit(
                 episode_timeout, f"one action took the policy {_longer(episode_timeout)}"
             ):
                 actions, state = policy.predict(
-                    _batch(space, observations),
+                    batch.shown(),
                     state=state,
-                    episode_start=starts.copy(),
+                    episode_start=batch.starts.copy(),
                     deterministic=deterministic,
                 )
         except EpisodeTimeout as error:
             # Whose episode it was cannot be told, nor what is left of the state.
-            state, starts[:] = None, True
-            for row, episode in enumerate(running):
-                if episode is not None:
-                    yield episode.failure(error)
-                    yield from take_up(row)
+            state = None
+            yield from batch.give_up(error)
             continue
-        starts[:] = False
+        batch.starts[:] = False
         for row, action in enumerate(iterate(envs.action_space, actions)):
-            episode = running[row]
-            if episode is None:
-                continue
+            yield from batch.step(row, action)
+
+
+class _Batch:
+    """The rows of environments, and the episodes under way in them.
+
+    Attributes:
+        running: The episode of each row; None where none is.
+        starts: Where an episode begins with what is shown next: bool ``[rows]``.
+    """
+
+    def __init__(
+        self, envs: SyncVectorEnv, pending: deque[EpisodeKey], episode_timeout: float | None
+    ) -> None:
+        self.envs, self.pending, self.episode_timeout = envs, pending, episode_timeout
+        self.running: list[_Running | None] = [None] * envs.num_envs
+        self.starts = np.ones(envs.num_envs, dtype=np.bool_)
+        self._observations: list[Any] = [None] * envs.num_envs
+
+    def shown(self) -> Any:
+        """The newest observation of every row, as a batch."""
+        space = self.envs.single_observation_space
+        empty = create_empty_array(space, n=len(self._observations))
+        assert empty is not None
+        return concatenate(space, self._observations, empty)
+
+    def take_up(self, row: int, *, fresh: bool = False) -> Generator[EpisodeFailure]:
+        """Begin the next pending episode that can be begun, if any.
+
+        Args:
+            row: Where.
+            fresh: The environment has shown nothing yet, which is needed even without an episode.
+        """
+        self.running[row] = None
+        while self.pending and self.running[row] is None:
+            episode = _Running(self.pending.popleft(), self.episode_timeout)
             try:
-                observations[row], ended = episode.step(envs.envs[row], action)
+                self._observations[row] = episode.reset(self.envs.envs[row])
+                self.running[row], self.starts[row] = episode, True
             except BenchmarkError:
                 raise
             except Exception as error:
+                yield self._failed(row, episode, error)
+                fresh = True
+        if self.running[row] is None and fresh and any(self.running):
+            self._idle(row)
+
+    def step(self, row: int, action: Any) -> Generator[Outcome]:
+        """Take one timestep of a row; what became of its episode, if it ends, and the next one."""
+        episode = self.running[row]
+        if episode is None:
+            return
+        try:
+            self._observations[row], ended = episode.step(self.envs.envs[row], action)
+        except BenchmarkError:
+            raise
+        except Exception as error:
+            yield self._failed(row, episode, error)
+            yield from self.take_up(row, fresh=True)
+            return
+        if ended:
+            yield episode.result()
+            yield from self.take_up(row)
+
+    def give_up(self, error: Exception) -> Generator[EpisodeFailure]:
+        """Fail every episode under way, and begin others."""
+        self.starts[:] = True
+        for row, episode in enumerate(self.running):
+            if episode is not None:
                 yield episode.failure(error)
-                _renew(envs.envs[row])
-                yield from take_up(row, fresh=True)
-                continue
-            if ended:
-                yield episode.result()
-                yield from take_up(row)
+                yield from self.take_up(row)
+
+    def _failed(self, row: int, episode: _Running, error: Exception) -> EpisodeFailure:
+        """A failure; the environment that it happened in is not used again."""
+        env = self.envs.envs[row]
+        if isinstance(env, Row):
+            env.renew()
+        return episode.failure(error)
+
+    def _idle(self, row: int) -> None:
+        """Have something to show of an environment in which nothing is played."""
+        try:
+            self._observations[row], _ = self.envs.envs[row].reset(seed=0)
+        except Exception:
+            other = next(row for row, episode in enumerate(self.running) if episode)
+            self._observations[row] = self._observations[other]
+        self.starts[row] = True
 
 
 def _longer(seconds: float | None) -> str:
     return f"longer than the {seconds or 0.0:g} s of --episode-timeout"
-
-
-def _renew(env: gym.Env[Any, Any]) -> None:
-    if isinstance(env, Row):
-        env.renew()
-
-
-def _batch(space: gym.Space[Any], observations: Sequence[Any]) -> Any:
-    empty = create_empty_array(space, n=len(observations))
-    assert empty is not None
-    return concatenate(space, observations, empty)
 
 
 @dataclass

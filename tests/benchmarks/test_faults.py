@@ -16,6 +16,7 @@ from rich.console import Console
 from benchmarks import run, workers
 from benchmarks.faults import EpisodeTimeout, check_time_limit, time_limit
 from benchmarks.protocol import BenchmarkError, EpisodeFailure, EpisodeKey, EpisodeResult
+from benchmarks.report import render
 from benchmarks.rollout import make_rows, play
 from benchmarks.run import RunSettings, main, run_benchmark
 from benchmarks.workers import PolicyChoice
@@ -181,6 +182,10 @@ class TestTheCommand:
         assert len(summary.failures) == 3
         assert "gears jammed" in summary.failures[0].reason
         assert summary.tasks == ()
+        assert summary.unplayed == {"babyai-stub": 3}
+        with (console := Console(width=100)).capture() as captured:
+            console.print(render(summary))
+        assert "3 failed" in captured.get()
 
     def test_a_full_disk_ends_the_run_with_one_line(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -147,6 +147,7 @@ def test_a_run_in_which_nothing_could_be_played_has_a_page() -> None:
     text = checked(render_page(summarise(HEADER, [], failures))).text
     assert "0 of 16 episodes" in text
     assert "OSError: no" in text
+    assert "none played to its end" in text
 
 
 def test_several_suites_are_told_apart_and_humans_shown_for_atari() -> None:
