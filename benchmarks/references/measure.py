@@ -47,6 +47,10 @@ def measure(
         ``protocol_hash``, ``protocol``, ``versions`` and ``tasks``: by task id and player
         (``random``, ``expert``) the mean return, its std, the number of episodes, the share
         solved and the mean length.
+
+    Raises:
+        BenchmarkError: What was asked for cannot be done.
+        WorkerError: Episodes failed; the same command tries them again.
     """
     summaries: dict[str, Summary] = {}
     for player in ("random", "expert"):
@@ -63,6 +67,13 @@ def measure(
             ),
             console=console,
         )
+    for player, summary in summaries.items():
+        if summary.failures:
+            first = summary.failures[0]
+            raise WorkerError(
+                f"{suite}: {len(summary.failures)} episodes of {player} failed, expected none in a "
+                f"reference; the first: {first.key.task}, seed {first.key.seed}: {first.reason}"
+            )
     header = summaries["expert"].header
     tasks: dict[str, dict[str, Any]] = {task: {} for task in header.protocol.tasks}
     for player, summary in summaries.items():
