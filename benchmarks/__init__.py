@@ -1,6 +1,8 @@
 """How good a policy is, and how fast.
 
 * ``python -m benchmarks.run`` -- score a policy on a suite of tasks (:mod:`benchmarks.run`).
+* ``python -m benchmarks.compare`` -- what changed from one run to another.
+* ``python -m benchmarks.page`` -- a recorded run as a web page.
 * ``python -m benchmarks.references.measure`` -- measure random and expert play.
 * ``python -m benchmarks.speed`` -- ratios of speeds, measured side by side.
 """

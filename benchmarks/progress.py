@@ -20,9 +20,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from benchmarks.protocol import EpisodeResult
+from benchmarks.protocol import EpisodeFailure, EpisodeResult, Outcome
 
-Reporter = Callable[[EpisodeResult], None]
+Reporter = Callable[[Outcome], None]
 
 _QUIET_SECONDS = 30.0
 """Longest silence in a log while episodes end but no task does."""
@@ -53,8 +53,9 @@ def progress(
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("episodes", total=total, completed=done)
 
-        def advance(result: EpisodeResult) -> None:
-            description = f"{result.key.task} {result.total_return:.2f}"
+        def advance(result: Outcome) -> None:
+            how = f"{result.total_return:.2f}" if isinstance(result, EpisodeResult) else "failed"
+            description = f"{result.key.task} {how}"
             bar.update(task, advance=1, description=description)
 
         yield advance
@@ -67,12 +68,21 @@ def _log_lines(console: Console, *, total: int, done: int, pending: Mapping[str,
     returns: dict[str, list[float]] = {}
     console.print(f"{done} of {total} episodes recorded, {total - done} to play")
 
-    def line(result: EpisodeResult) -> None:
+    def line(result: Outcome) -> None:
         nonlocal done, last
         done += 1
         name = result.key.task
         left[name] -= 1
-        returns.setdefault(name, []).append(result.total_return)
+        played = returns.setdefault(name, [])
+        if isinstance(result, EpisodeFailure):
+            console.print(
+                f"{name}, seed {result.key.seed} failed: {result.reason}",
+                soft_wrap=True,
+                highlight=False,
+                markup=False,
+            )
+        else:
+            played.append(result.total_return)
         now = time.monotonic()
         if left[name] and now - last < _QUIET_SECONDS:
             return
@@ -80,7 +90,7 @@ def _log_lines(console: Console, *, total: int, done: int, pending: Mapping[str,
         state = f"{left[name]} left" if left[name] else "done"
         console.print(
             f"{done}/{total} episodes, {now - started:.0f} s: {name} {state}, "
-            f"mean return {np.mean(returns[name]):.2f}",
+            + (f"mean return {np.mean(played):.2f}" if played else "none played to its end"),
             soft_wrap=True,
             highlight=False,
         )

@@ -3,7 +3,8 @@
 * :class:`Protocol` -- everything that decides what a score means; its :attr:`~Protocol.hash`
   goes into every report.
 * :class:`TaskRules` -- the part of it that belongs to one task.
-* :class:`EpisodeKey` -- one episode to play; :class:`EpisodeResult` -- how it went.
+* :class:`EpisodeKey` -- one episode to play; :class:`EpisodeResult` -- how it went;
+  :class:`EpisodeFailure` -- why it could not be played to its end.
 * :func:`episode_seed` -- the seed of an episode, below :data:`TRAINING_SEEDS_START`.
 * :func:`differences` -- where two protocols (or any two JSON objects) part; :func:`listed` puts
   them in one line.
@@ -114,6 +115,57 @@ class EpisodeResult:
             terminated=bool(line["terminated"]),
             seconds=float(line["seconds"]),
         )
+
+
+@dataclass(frozen=True)
+class EpisodeFailure:
+    """An episode that its environment made impossible to finish. It has no score.
+
+    Attributes:
+        key: Which episode.
+        error: The traceback.
+        length: Timesteps played until then.
+        seconds: Wall-clock time from reset until then.
+    """
+
+    key: EpisodeKey
+    error: str
+    length: int = 0
+    seconds: float = 0.0
+
+    @property
+    def reason(self) -> str:
+        """The traceback's last line: the error's type and message."""
+        return self.error.rstrip().rsplit("\n", 1)[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of ``results.jsonl``: ``error``, and no ``return``."""
+        return {
+            "task": self.key.task,
+            "episode": self.key.index,
+            "seed": self.key.seed,
+            "length": self.length,
+            "seconds": round(self.seconds, 3),
+            "error": self.error,
+        }
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> EpisodeFailure:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            KeyError: A field is missing.
+        """
+        return cls(
+            EpisodeKey(str(line["task"]), int(line["episode"]), int(line["seed"])),
+            error=str(line["error"]),
+            length=int(line["length"]),
+            seconds=float(line["seconds"]),
+        )
+
+
+Outcome = EpisodeResult | EpisodeFailure
+"""What becomes of an episode."""
 
 
 @dataclass(frozen=True)
@@ -246,8 +298,20 @@ def installed_versions(packages: Sequence[str]) -> dict[str, str]:
     return versions
 
 
-def differences(recorded: Any, asked: Any, *, path: str = "") -> list[str]:
+def differences(
+    recorded: Any,
+    asked: Any,
+    *,
+    path: str = "",
+    sides: tuple[str, str] = ("recorded", "asked for"),
+) -> list[str]:
     """Every place where two JSON values part, as ``path: recorded -> asked``.
+
+    Args:
+        recorded: One value.
+        asked: The other.
+        path: What both are a part of.
+        sides: What the two are called, where one has a part that the other has not.
 
     Example:
         >>> differences({"seed": 0, "episodes": 5}, {"seed": 0, "episodes": 20})
@@ -258,11 +322,11 @@ def differences(recorded: Any, asked: Any, *, path: str = "") -> list[str]:
         for key in sorted({*recorded, *asked}):
             where = f"{path}.{key}" if path else str(key)
             if key not in asked:
-                found.append(f"{where}: recorded only")
+                found.append(f"{where}: {sides[0]} only")
             elif key not in recorded:
-                found.append(f"{where}: asked for only")
+                found.append(f"{where}: {sides[1]} only")
             else:
-                found.extend(differences(recorded[key], asked[key], path=where))
+                found.extend(differences(recorded[key], asked[key], path=where, sides=sides))
         return found
     return [] if recorded == asked else [f"{path}: {recorded} -> {asked}"]
 

@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,19 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import references, statistics
-from benchmarks.protocol import EpisodeResult, differences, listed
+from benchmarks import aggregates, bootstrap, references, statistics
+from benchmarks.aggregates import Aggregate, Profile, TaskScores
+from benchmarks.protocol import EpisodeFailure, EpisodeResult, differences, listed
 from benchmarks.record import RunHeader
 from benchmarks.references import TaskReferences
 
+FORMAT = 2
+"""Version of ``summary.json``; its schema is in ``docs/benchmark.md``."""
+
 EXPERT_NOT_ABOVE_RANDOM = "expert not above random"
 NO_REFERENCE = "no measured reference"
+
+_FAILURES_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,10 @@ class TaskSummary:
         random: Mean return of random actions; None when not measured.
         expert: Mean return of the expert; None when not measured.
         normalised: ``(mean - random) / (expert - random)``; None for a flagged task.
+        low: Lower end of the 95 % bootstrap interval of ``normalised``; None with it.
+        high: Upper end.
         flag: Why the task is left out of the normalised averages, or None.
+        failed: Episodes that failed; no figure contains them.
     """
 
     task: str
@@ -53,18 +63,10 @@ class TaskSummary:
     random: float | None
     expert: float | None
     normalised: float | None
+    low: float | None
+    high: float | None
     flag: str | None
-
-
-@dataclass(frozen=True)
-class Aggregate:
-    """An average over tasks with its 95 % stratified bootstrap interval."""
-
-    name: str
-    value: float
-    low: float
-    high: float
-    tasks: int
+    failed: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ class Summary:
         complete: Whether every episode of the protocol has been played.
         tasks: Tasks with at least one episode, sorted by id.
         aggregates: Averages over tasks; those of normalised scores leave flagged tasks out.
+        suites: The same within each suite, by its name.
+        profile: How many episodes and tasks are above each score; None when all are flagged.
+        failures: Episodes that failed, sorted by task and index.
         published: Published figures for orientation, by name; other protocols.
         warnings: What a reader must know before quoting a figure.
     """
@@ -84,29 +89,37 @@ class Summary:
     complete: bool
     tasks: tuple[TaskSummary, ...]
     aggregates: tuple[Aggregate, ...]
+    suites: Mapping[str, tuple[Aggregate, ...]]
+    profile: Profile | None
+    failures: tuple[EpisodeFailure, ...]
     published: Mapping[str, float]
     warnings: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """The content of ``summary.json``.
+    @property
+    def unplayed(self) -> Mapping[str, int]:
+        """Failed episodes of tasks of which none was played to its end, by task id."""
+        played = {task.task for task in self.tasks}
+        return Counter(
+            failure.key.task for failure in self.failures if failure.key.task not in played
+        )
 
-        ``format`` (int), ``complete`` (bool); ``protocol_hash``, ``protocol``, ``policy`` and
-        ``versions`` as in ``run.json``; ``tasks`` by id with the fields of
-        :class:`TaskSummary`; ``flagged``, task ids left out of normalised averages;
-        ``aggregates`` by name with value, low, high and tasks; ``published``; ``warnings``.
-        """
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``summary.json``; its schema is in ``docs/benchmark.md``."""
         tasks = {}
         for task in self.tasks:
             entry = asdict(task)
             tasks[entry.pop("task")] = entry
-        aggregates = {}
-        for aggregate in self.aggregates:
-            entry = asdict(aggregate)
-            aggregates[entry.pop("name")] = entry
         return {
             **self.header.to_json(),
+            "format": FORMAT,
             "complete": self.complete,
-            "aggregates": aggregates,
+            "aggregates": {each.name: each.to_json() for each in self.aggregates},
+            "suites": {
+                suite: {each.name: each.to_json() for each in found}
+                for suite, found in self.suites.items()
+            },
+            "profile": self.profile.to_json() if self.profile else None,
+            "failures": [failure.to_json() for failure in self.failures],
             "flagged": [task.task for task in self.tasks if task.flag],
             "warnings": list(self.warnings),
             "published": dict(self.published),
@@ -117,6 +130,7 @@ class Summary:
 def summarise(
     header: RunHeader,
     results: Sequence[EpisodeResult],
+    failures: Sequence[EpisodeFailure] = (),
     *,
     measured: Mapping[str, TaskReferences] | None = None,
 ) -> Summary:
@@ -125,6 +139,7 @@ def summarise(
     Args:
         header: Of the run they belong to.
         results: Episodes played so far.
+        failures: Episodes that failed and were not played since.
         measured: Random and expert returns by task id; None takes the packaged ones.
     """
     suite = header.protocol.suite
@@ -132,17 +147,25 @@ def summarise(
     by_task: dict[str, list[EpisodeResult]] = {}
     for result in sorted(results, key=lambda result: (result.key.task, result.key.index)):
         by_task.setdefault(result.key.task, []).append(result)
+    failed = Counter(failure.key.task for failure in failures)
     tasks = tuple(
-        _task_summary(task, episodes, measured.get(task, TaskReferences()))
+        replace(
+            _task_summary(task, episodes, measured.get(task, TaskReferences())),
+            failed=failed[task],
+        )
         for task, episodes in by_task.items()
     )
+    scores, successes = _scores(tasks, by_task)
     return Summary(
         header,
         complete=len(results) == len(header.protocol.tasks) * header.protocol.episodes,
         tasks=tasks,
-        aggregates=_aggregates(tasks, by_task),
+        aggregates=aggregates.averages(scores, successes),
+        suites=aggregates.averages_of_suites(scores, successes),
+        profile=aggregates.profile(scores),
+        failures=tuple(sorted(failures, key=lambda each: (each.key.task, each.key.index))),
         published=_published(suite, tasks),
-        warnings=_warnings(header, tasks),
+        warnings=_warnings(header, tasks, failures),
     )
 
 
@@ -153,7 +176,7 @@ def _task_summary(
     solved = [episode.success for episode in episodes if episode.success is not None]
     random = reference.random.mean if reference.random else None
     expert = reference.expert.mean if reference.expert else None
-    flag, normalised = None, None
+    flag, normalised, interval = None, None, None
     if random is None or expert is None:
         flag = NO_REFERENCE
     elif not statistics.beats_random(random=random, expert=expert):
@@ -161,6 +184,7 @@ def _task_summary(
     else:
         score = statistics.normalised_score(returns, random=random, expert=expert)
         normalised = float(score.mean())
+        interval = bootstrap.stratified_bootstrap([score], statistics.mean_of_tasks)
     return TaskSummary(
         task,
         episodes=len(episodes),
@@ -171,36 +195,28 @@ def _task_summary(
         random=random,
         expert=expert,
         normalised=normalised,
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
         flag=flag,
     )
 
 
-def _aggregates(
+def _scores(
     tasks: Sequence[TaskSummary], by_task: Mapping[str, Sequence[EpisodeResult]]
-) -> tuple[Aggregate, ...]:
-    scores, successes = [], []
+) -> tuple[TaskScores, TaskScores]:
+    """Normalised scores of tasks that are not flagged, and successes where they are defined."""
+    scores, successes = {}, {}
     for task in tasks:
         episodes = by_task[task.task]
         if task.random is not None and task.expert is not None and task.flag is None:
             returns = [episode.total_return for episode in episodes]
-            scores.append(
-                statistics.normalised_score(returns, random=task.random, expert=task.expert)
+            scores[task.task] = statistics.normalised_score(
+                returns, random=task.random, expert=task.expert
             )
         if task.success is not None:
-            successes.append(np.array([float(episode.success or False) for episode in episodes]))
-    wanted = (
-        ("normalised mean", statistics.mean_of_tasks, scores),
-        ("normalised IQM", statistics.interquartile_mean, scores),
-        ("success", statistics.mean_of_tasks, successes),
-    )
-    found = []
-    for name, average, values in wanted:
-        if values:
-            interval = statistics.stratified_bootstrap(values, average)
-            found.append(
-                Aggregate(name, float(average(values)), interval.low, interval.high, len(values))
-            )
-    return tuple(found)
+            solved = [float(episode.success or False) for episode in episodes]
+            successes[task.task] = np.array(solved)
+    return scores, successes
 
 
 def _published(suite: str, tasks: Sequence[TaskSummary]) -> dict[str, float]:
@@ -210,8 +226,16 @@ def _published(suite: str, tasks: Sequence[TaskSummary]) -> dict[str, float]:
     return {**found, **references.published_aggregates(suite)}
 
 
-def _warnings(header: RunHeader, tasks: Sequence[TaskSummary]) -> tuple[str, ...]:
+def _warnings(
+    header: RunHeader, tasks: Sequence[TaskSummary], failures: Sequence[EpisodeFailure]
+) -> tuple[str, ...]:
     protocol, found = header.protocol, []
+    if failures:
+        where = ", ".join(sorted({failure.key.task for failure in failures}))
+        found.append(
+            f"{len(failures)} episodes failed and are in no figure, which may be better or worse "
+            f"for it: {where}"
+        )
     for flag in (EXPERT_NOT_ABOVE_RANDOM, NO_REFERENCE):
         flagged = [task.task for task in tasks if task.flag == flag]
         if flagged:
@@ -242,10 +266,12 @@ def render(summary: Summary) -> RenderableType:
             task.task.removeprefix(f"{protocol.suite}-"),
             _number(task.random),
             _number(task.expert),
-            _number(task.mean),
+            _number(task.mean) + (f" ({task.failed} failed)" if task.failed else ""),
             "flagged" if task.flag == EXPERT_NOT_ABOVE_RANDOM else _number(task.normalised),
             "-" if task.success is None else f"{task.success:.2f}",
         )
+    for name, count in summary.unplayed.items():
+        table.add_row(name.removeprefix(f"{protocol.suite}-"), "", "", f"{count} failed", "", "")
     averages = Table(title="averages over tasks", title_justify="left")
     for column in ("average", "value", "95 % interval", "tasks"):
         averages.add_column(column, justify="left" if column == "average" else "right")
@@ -259,10 +285,26 @@ def render(summary: Summary) -> RenderableType:
     lines += [f"warning: {warning}" for warning in summary.warnings]
     if not summary.complete:
         lines.append("incomplete: some episodes are still to be played")
+    failures = [_failed(summary)] if summary.failures else []
     lines.append(
         f"{protocol.episodes} episodes a task, seed {protocol.seed}, protocol {protocol.hash}"
     )
-    return Group(table, averages, *map(Text, lines))
+    return Group(table, averages, *failures, *map(Text, lines))
+
+
+def _failed(summary: Summary) -> RenderableType:
+    """A table of the episodes that failed; whole tracebacks are in ``results.jsonl``."""
+    table = Table(title=f"{len(summary.failures)} episodes failed", title_justify="left")
+    table.add_column("task", no_wrap=True)
+    table.add_column("seed", justify="right")
+    table.add_column("timestep", justify="right")
+    table.add_column("why")
+    for failure in summary.failures[:_FAILURES_SHOWN]:
+        key = failure.key
+        table.add_row(key.task, str(key.seed), str(failure.length), Text(failure.reason))
+    if len(summary.failures) > _FAILURES_SHOWN:
+        table.add_row("…", "", "", f"and {len(summary.failures) - _FAILURES_SHOWN} more")
+    return table
 
 
 def render_cost(short: Summary, exact: Summary) -> RenderableType:

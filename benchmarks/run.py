@@ -3,7 +3,7 @@
 * :class:`RunSettings` -- the arguments.
 * :func:`run_benchmark` -- plays, records and summarises; what the command calls.
 * :func:`main` -- the command. Exit status 0 when every episode was played, 2 when what was
-  asked for cannot be done, 130 after Ctrl-C, 1 when an environment or a worker failed.
+  asked for cannot be done, 130 after Ctrl-C, 1 when an environment, a worker or the disk failed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -24,9 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from benchmarks.faults import check_time_limit
+from benchmarks.page import NAME as REPORT
+from benchmarks.page import write_page
 from benchmarks.progress import progress
 from benchmarks.protocol import BenchmarkError, Protocol
-from benchmarks.record import Record, RunHeader, write_json
+from benchmarks.record import Record, RecordError, RunHeader, write_json
 from benchmarks.report import Summary, render, render_cost, summarise
 from benchmarks.workers import PolicyChoice, WorkerError, play_units, split_units
 
@@ -49,7 +52,7 @@ class RunSettings:
 
     Attributes:
         suite: Suite name.
-        output: Folder for ``run.json``, ``results.jsonl`` and ``summary.json``.
+        output: Folder for ``run.json``, ``results.jsonl``, ``summary.json`` and ``report.html``.
         tasks: Task ids or patterns with ``*``, separated by commas, with or without the suite's
             prefix; None means the whole suite.
         policy: Who plays, and how.
@@ -58,6 +61,7 @@ class RunSettings:
         seed: What the episodes' seeds are derived from.
         workers: Processes.
         resume: Take up what ``output`` holds.
+        command: What was typed, for the record.
     """
 
     suite: str
@@ -69,6 +73,7 @@ class RunSettings:
     seed: int = 0
     workers: int = field(default_factory=available_cores)
     resume: bool = False
+    command: str | None = None
 
 
 def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
@@ -84,6 +89,7 @@ def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
     Raises:
         BenchmarkError: What was asked for cannot be done.
         WorkerError: A worker failed; what was played is recorded.
+        RecordError: An episode could not be recorded; those before it are.
         KeyboardInterrupt: Likewise recorded.
     """
     for name in ("workers", "num_envs"):
@@ -91,13 +97,26 @@ def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
         if value is not None and value < 1:
             option = name.replace("_", "-")
             raise BenchmarkError(f"--{option} is {value}, expected 1 or more: pass --{option} 1")
+    check_time_limit(settings.policy.episode_timeout)
     tasks = select_tasks(settings.suite, settings.tasks)
     protocol = Protocol.of_tasks(tasks, episodes=settings.episodes, seed=settings.seed)
     record = Record(
         settings.output,
-        RunHeader(protocol, describe_policy(settings.policy, protocol.tasks)),
+        RunHeader(
+            protocol,
+            describe_policy(settings.policy, protocol.tasks),
+            command=settings.command,
+        ),
         resume=settings.resume,
     )
+    with record:
+        return _play_pending(settings, record, tasks, console)
+
+
+def _play_pending(
+    settings: RunSettings, record: Record, tasks: Sequence[Task], console: Console
+) -> Summary:
+    protocol = record.header.protocol
     pending = record.pending()
     longest_first = sorted(tasks, key=lambda task: -(task.max_episode_steps or 0))
     units = split_units(
@@ -108,6 +127,16 @@ def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
     counts = {task: len(keys) for task, keys in pending.items() if keys}
     total = len(protocol.tasks) * protocol.episodes
     episodes = play_units(units, settings.policy, workers=settings.workers)
+
+    def finish() -> Summary:
+        summary = summarise(
+            record.header, tuple(record.results.values()), tuple(record.failures.values())
+        )
+        if record.results or record.failures:
+            write_json(settings.output / "summary.json", summary.to_json())
+            write_page(settings.output / REPORT, summary)
+        return summary
+
     try:
         with (
             closing(episodes),
@@ -116,12 +145,17 @@ def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
             for result in episodes:
                 record.append(result)
                 advance(result)
-    finally:
-        record.close()
-        summary = summarise(record.header, tuple(record.results.values()))
-        if record.results:
-            write_json(settings.output / "summary.json", summary.to_json())
-    return summary
+    except BaseException:
+        with suppress(OSError):  # a full disk is told about once
+            finish()
+        raise
+    try:
+        return finish()
+    except OSError as error:
+        raise RecordError(
+            f"the summary could not be written to {settings.output} ({error}): make room, then "
+            "resume"
+        ) from error
 
 
 def select_tasks(suite: str, pattern: str | None) -> list[Task]:
@@ -208,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BenchmarkError as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
-    except WorkerError as error:
+    except (WorkerError, RecordError) as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         errors.print(_how_to_resume(arguments, settings), markup=False, soft_wrap=True)
         return 1
@@ -219,11 +253,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if exact is not None:
         console.print(render_cost(summary, exact))
     console.print(
-        f"{time.monotonic() - started:.0f} s; episodes and figures are in {settings.output}",
+        f"{time.monotonic() - started:.0f} s; episodes and figures are in {settings.output}, "
+        f"a page of them is {settings.output / REPORT}",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
+    if summary.failures or (exact is not None and exact.failures):
+        errors.print(_how_to_resume(arguments, settings, "some episodes failed"), soft_wrap=True)
+        return 1
     return 0
 
 
@@ -246,7 +284,9 @@ def _in_float32(settings: RunSettings, *, console: Console) -> Summary | None:
     return run_benchmark(exact, console=console)
 
 
-def _how_to_resume(arguments: Sequence[str], settings: RunSettings) -> str:
+def _how_to_resume(
+    arguments: Sequence[str], settings: RunSettings, happened: str = "stopped"
+) -> str:
     if not settings.output.exists():
         return "stopped before the first episode ended: nothing is recorded"
     command = ["python", "-m", "benchmarks.run", *arguments]
@@ -254,7 +294,7 @@ def _how_to_resume(arguments: Sequence[str], settings: RunSettings) -> str:
         command += ["--output", str(settings.output)]
     if "--resume" not in arguments:
         command.append("--resume")
-    return f"stopped; finished episodes are kept. Continue with: {shlex.join(command)}"
+    return f"{happened}; finished episodes are kept. Continue with: {shlex.join(command)}"
 
 
 def _settings(arguments: Sequence[str]) -> RunSettings:
@@ -278,12 +318,14 @@ def _settings(arguments: Sequence[str]) -> RunSettings:
             seed=options.seed,
             device=options.device,
             precision=options.precision,
+            episode_timeout=options.episode_timeout,
         ),
         episodes=options.episodes,
         num_envs=options.num_envs,
         seed=options.seed,
         workers=options.workers,
         resume=options.resume,
+        command=shlex.join(["python", "-m", "benchmarks.run", *arguments]),
     )
 
 
@@ -332,6 +374,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=("auto", "float32", "bfloat16", "int8"),
         help="of the weights; with bfloat16 and int8 the episodes are played in float32 too, and "
         "the difference is told (default: float32 on a CPU, bfloat16 on a GPU)",
+    )
+    add(
+        "--episode-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="an episode whose environment takes longer has failed (default: none does)",
     )
     add("--output", type=Path, metavar="DIR", help="default: results/SUITE-POLICY-TIME")
     add("--resume", action="store_true", help="take up the run that --output holds")

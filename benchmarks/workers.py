@@ -12,6 +12,7 @@ number of workers.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import queue
@@ -25,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 from gymnasium.vector import SyncVectorEnv
 
-from benchmarks.protocol import BenchmarkError, EpisodeKey, EpisodeResult
+from benchmarks.faults import EnvironmentFault, describe
+from benchmarks.protocol import BenchmarkError, EpisodeFailure, EpisodeKey, Outcome
 from benchmarks.rollout import make_rows, play
 from policies.threads import one_thread
 
@@ -48,6 +50,7 @@ class PolicyChoice:
         seed: Seed of the policy's own random numbers.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: Of a network's weights, see :mod:`policies.precision`.
+        episode_timeout: Seconds an environment may spend on an episode; None for ever.
     """
 
     name: str
@@ -56,6 +59,7 @@ class PolicyChoice:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
+    episode_timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,7 @@ def split_units(
     return units
 
 
-def play_units(
-    units: Sequence[Unit], choice: PolicyChoice, *, workers: int
-) -> Generator[EpisodeResult]:
+def play_units(units: Sequence[Unit], choice: PolicyChoice, *, workers: int) -> Generator[Outcome]:
     """Play all units, in this process or in several.
 
     Closing the iterator, or an exception in its consumer, stops the processes.
@@ -117,7 +119,7 @@ def play_units(
         workers: Number of processes; 1 plays in this one.
 
     Yields:
-        Results as episodes end; their order depends on ``workers``.
+        Results and failures as episodes end; their order depends on ``workers``.
 
     Raises:
         BenchmarkError: A task or the policy cannot be made.
@@ -161,7 +163,18 @@ class _Player:
         self.choice = choice
         self.policy: Any = None
 
-    def play(self, unit: Unit, stopped: Callable[[], bool]) -> Generator[EpisodeResult]:
+    def play(self, unit: Unit, stopped: Callable[[], bool]) -> Generator[Outcome]:
+        ended = set()
+        try:
+            for outcome in self._play(unit, stopped):
+                ended.add(outcome.key)
+                yield outcome
+        except EnvironmentFault as error:
+            for key in unit.episodes:
+                if key not in ended:
+                    yield EpisodeFailure(key, describe(error))
+
+    def _play(self, unit: Unit, stopped: Callable[[], bool]) -> Generator[Outcome]:
         envs, policy = self._prepare(unit)
         try:
             yield from play(
@@ -170,9 +183,11 @@ class _Player:
                 unit.episodes,
                 deterministic=self.choice.deterministic,
                 stopped=stopped,
+                episode_timeout=self.choice.episode_timeout,
             )
         finally:
-            envs.close()
+            with contextlib.suppress(Exception):  # what was played is not worth less for it
+                envs.close()
 
     def _prepare(self, unit: Unit) -> tuple[Any, Any]:
         from gato_gym.tasks import get_task
@@ -202,12 +217,18 @@ def make_player(
         loaded: The policy of an earlier call with the same choice, whose weights are used again.
 
     Raises:
-        BenchmarkError: The environments or the policy cannot be made.
+        BenchmarkError: The policy cannot be made, or what the environments need is missing.
+        EnvironmentFault: The environments cannot be made for a reason of their own.
     """
     from policies import make_policy
 
     try:
         envs = make_envs(task)
+    except (BenchmarkError, ImportError, gym.error.Error) as error:
+        raise BenchmarkError(f"{task.id}: {error}") from error
+    except Exception as error:
+        raise EnvironmentFault(f"{task.id} cannot be made: {error}") from error
+    try:
         if hasattr(loaded, "with_env"):
             policy = loaded.with_env(envs, prompt=choice.prompt)
         else:
@@ -257,7 +278,7 @@ def _work(choice: PolicyChoice, pending: Any, done: Any, stop: Any, parent: int)
     done.put(None)
 
 
-def _collect(processes: Sequence[Any], done: Any) -> Generator[EpisodeResult]:
+def _collect(processes: Sequence[Any], done: Any) -> Generator[Outcome]:
     working = len(processes)
     while working:
         try:

@@ -5,7 +5,7 @@
 * :func:`measured_protocol` -- the protocol they were measured under.
 * :func:`published` -- random, expert, human and JAT returns as published with JAT, and the
   source of each (``published.json``): shown beside scores, never mixed with them.
-* :func:`published_normalised` -- JAT's normalised score of a task by its own references.
+* :func:`published_normalised` -- JAT's or a human's score of a task, by JAT's own references.
 * :func:`published_aggregates` -- published averages over a whole suite.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.protocol import Protocol
 from benchmarks.statistics import beats_random, normalised_score
@@ -80,18 +80,19 @@ def published() -> Mapping[str, TaskReferences]:
     }
 
 
-def published_normalised(task: str) -> float | None:
-    """JAT's published score, normalised by its published random and expert.
+def published_normalised(task: str, player: Literal["jat", "human"] = "jat") -> float | None:
+    """A published score, normalised by the random and the expert published with JAT.
 
     Returns:
-        The score; None for a task that JAT does not have or whose expert does not beat random.
+        The score; None for a task where the player has none or whose expert does not beat random.
     """
     entry = published().get(task, TaskReferences())
-    if entry.jat is None or entry.random is None or entry.expert is None:
+    played: Reference | None = getattr(entry, player)
+    if played is None or entry.random is None or entry.expert is None:
         return None
     if not beats_random(random=entry.random.mean, expert=entry.expert.mean):
         return None
-    score = normalised_score(entry.jat.mean, random=entry.random.mean, expert=entry.expert.mean)
+    score = normalised_score(played.mean, random=entry.random.mean, expert=entry.expert.mean)
     return float(score)
 
 

@@ -51,6 +51,10 @@ def measure(
         ``protocol_hash``, ``protocol``, ``versions`` and ``tasks``: by task id and player
         (``random``, ``expert``) the mean return, its std, the number of episodes, the share
         solved and the mean length.
+
+    Raises:
+        BenchmarkError: What was asked for cannot be done.
+        WorkerError: Episodes failed; the same command tries them again.
     """
     played: list[tuple[str, Summary]] = []
     for run in _runs(suite, seed):
@@ -66,6 +70,13 @@ def measure(
             resume=True,
         )
         played.append((run.policy.name, run_benchmark(settings, console=console)))
+    for player, summary in played:
+        if summary.failures:
+            first = summary.failures[0]
+            raise WorkerError(
+                f"{suite}: {len(summary.failures)} episodes of {player} failed, expected none in a "
+                f"reference; the first: {first.key.task}, seed {first.key.seed}: {first.reason}"
+            )
     header = played[0][1].header
     tasks: dict[str, dict[str, Any]] = {task: {} for task in header.protocol.tasks}
     for player, summary in played:

@@ -22,7 +22,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
-from benchmarks.protocol import BenchmarkError, EpisodeKey, EpisodeResult, Protocol
+from benchmarks.protocol import (
+    BenchmarkError,
+    EpisodeFailure,
+    EpisodeKey,
+    EpisodeResult,
+    Protocol,
+)
 from benchmarks.rollout import play
 from benchmarks.run import DEFAULT_POLICY, describe_policy
 from benchmarks.watch.drawing import draw
@@ -131,6 +137,11 @@ def _perform(
             stopped=lambda: screen.closed,
         )
         for result in played:
+            if isinstance(result, EpisodeFailure):
+                raise BenchmarkError(
+                    f"{result.key.task}, seed {result.key.seed} failed at timestep "
+                    f"{result.length}, expected an episode: {result.reason}"
+                )
             show.closing(result)
             results.append(result)
             on_result(result)

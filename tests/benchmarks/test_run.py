@@ -55,6 +55,7 @@ def test_run_records_every_episode_and_the_summary(stubbed, right_return, tmp_pa
         assert line["return"] == right_return(line["seed"])
     assert summary.complete
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary.to_json()
+    assert "</html>" in (tmp_path / "run" / "report.html").read_text()
     mean = sum(line["return"] for line in recorded.values()) / 9
     assert summary.tasks[0].mean == pytest.approx(mean)
 

@@ -1,0 +1,83 @@
+"""Environments that raise, hang or return nonsense.
+
+* :class:`EnvironmentFault` -- an environment cannot be made.
+* :func:`time_limit` -- ends what takes too long, by :class:`EpisodeTimeout`.
+* :func:`check_time_limit` -- whether it works here.
+* :func:`describe` -- an exception as a record keeps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from types import FrameType
+
+from benchmarks.protocol import BenchmarkError
+
+
+class EnvironmentFault(RuntimeError):
+    """An environment cannot be made, for no reason that lies in what was asked for."""
+
+
+class EpisodeTimeout(RuntimeError):
+    """An environment took longer over an episode than it may."""
+
+
+def check_time_limit(seconds: float | None) -> None:
+    """Refuse a time limit that makes no sense, or that nothing here can keep.
+
+    Raises:
+        BenchmarkError: It is not positive, or the system has no interval timers (Windows).
+    """
+    if seconds is None:
+        return
+    if not seconds > 0.0:
+        raise BenchmarkError(
+            f"--episode-timeout is {seconds:g}, expected seconds above 0: pass --episode-timeout 60"
+        )
+    if not hasattr(signal, "setitimer"):
+        raise BenchmarkError(
+            "--episode-timeout needs interval timers, which this system does not have: leave it out"
+        )
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float | None, message: str) -> Iterator[None]:
+    """Raise in the middle of the context when it lasts too long.
+
+    A signal interrupts Python code, sleeping and waiting. Compiled code that never returns to
+    Python is not interrupted by it.
+
+    Args:
+        seconds: How long it may last; None for ever.
+        message: What the error says.
+
+    Raises:
+        EpisodeTimeout: It lasted longer.
+        RuntimeError: Not in the main thread, where signals arrive.
+    """
+    if seconds is None:
+        yield
+        return
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("a time limit was set outside the main thread, expected inside it")
+
+    def expire(number: int, frame: FrameType | None) -> None:
+        raise EpisodeTimeout(message)
+
+    before = signal.signal(signal.SIGALRM, expire)
+    # Once more and again, in case that what hangs swallows exceptions.
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6), 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def describe(error: BaseException) -> str:
+    """The traceback, its last line the error's type and message."""
+    return "".join(traceback.format_exception(error)).rstrip()
