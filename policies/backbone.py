@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from policies.blocks import in_blocks, padded
 from policies.configuration import NetworkConfig
@@ -286,11 +287,15 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """A stack of blocks and a final norm."""
+    """A stack of blocks and a final norm.
+
+    Attributes:
+        recompute: Whether the backward pass computes a block's activations again.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.recompute = config, False
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(config.width)
 
@@ -298,7 +303,10 @@ class Backbone(nn.Module):
         """Whole sequences: embeddings ``[B, T, D]`` and :func:`training_mask` to ``[B, T, D]``."""
         rotary = rotary_table(positions_BT, self.config.head_size)
         for block in self.blocks:
-            x_BTD = block(x_BTD, rotary, mask)
+            if self.recompute and self.training:
+                x_BTD = checkpoint(block, x_BTD, rotary, mask, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, rotary, mask)
         return self.norm(x_BTD)
 
     def step(

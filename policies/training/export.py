@@ -16,6 +16,7 @@ from torch import Tensor
 from gato_gym import Episode, get_task, read_minari
 from policies.checkpoint import save_checkpoint
 from policies.configuration import NetworkConfig
+from policies.folders import surviving
 from policies.matching import TaskRecord
 from policies.network import GatoNetwork
 from policies.prompts import prompt_from_episode
@@ -43,7 +44,7 @@ def averaged_weights(run: Path, *, step: int | None = None) -> dict[str, Tensor]
     if step is not None:
         kept = load_file(run / "kept" / f"step-{step:06d}.safetensors")
         return {name: tensor.float() for name, tensor in kept.items()}
-    state = load_file(run / "last" / "optimiser.safetensors")
+    state = load_file(surviving(run / "last") / "optimiser.safetensors")
     prefix = "average."
     return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
 

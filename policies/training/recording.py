@@ -25,6 +25,7 @@ from gato_gym.episodes import Episode
 from gato_gym.tasks import Task
 from policies.base import Policy
 from policies.experts import execute, failure_of, make_expert
+from policies.training.filtering import least_return
 
 FIRST_SEED = 1_000_000
 """Seeds below are for evaluation; episodes are recorded with seeds from here on."""
@@ -215,7 +216,7 @@ class Recorder:
         """
         if self.settings.steps_after_success is not None and not episode.terminations[-1]:
             return None if episode.info["success"] else "without success"
-        least = expert_return - (1 - self.settings.keep) * abs(expert_return)
+        least = least_return(expert_return, self.settings.keep)
         return None if episode.total_return >= least else "below the expert"
 
     def _noise(self, generator: np.random.Generator) -> Noise:

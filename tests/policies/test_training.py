@@ -11,23 +11,12 @@ import pytest
 import torch
 from small import SMALL, random_shard, state_plan, talking_plan
 
-from policies.training import loop
-from policies.training.loop import NonFiniteLossError, TrainConfig, Trainer
+from policies.training.config import TrainConfig
+from policies.training.loop import NonFiniteLossError, Trainer
 from policies.training.loss import spread_labels
 from policies.training.optimiser import OptimiserConfig, orthogonalise, schedule
 from policies.training.packing import Mixture
 from policies.training.shards import TaskShard
-
-
-@pytest.fixture(autouse=True)
-def suites(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shards of these tests are no registered tasks: their suite is their name."""
-
-    class Named:
-        def __init__(self, name: str) -> None:
-            self.suite = name
-
-    monkeypatch.setattr(loop, "get_task", Named)
 
 
 def shards() -> dict[str, TaskShard]:
