@@ -1,8 +1,9 @@
-"""The command ``gato-gym``: ``gato-gym inspect ENV_ID``, also ``python -m gato_gym``."""
+"""The command ``gato-gym``, also ``python -m gato_gym``: inspect, record, train and score."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,13 @@ import gymnasium as gym
 from rich.console import Console
 
 from gato_gym.inspection import inspect_environment
+
+ELSEWHERE = {
+    "record": "record a policy's episodes as a Minari dataset",
+    "train": "train a network on your own episodes",
+    "score": "a policy's return beside chance's and the expert's",
+}
+"""Commands of :mod:`policies.training.commands`, which is imported only when one is asked for."""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -34,12 +42,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--window", type=int, default=1024, help="tokens of a window (default: 1024)")
     add("--seed", type=int, default=0, help="of the episode (default: 0)")
     add("--image", type=Path, metavar="FILE", help="draw one timestep: a .png, .svg or .pdf file")
+    for name, what in ELSEWHERE.items():
+        commands.add_parser(name, help=what, add_help=False)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    args = parse_arguments(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] and given[0] in ELSEWHERE:
+        return int(importlib.import_module("policies.training.commands").main(given))
+    args = parse_arguments(given)
     warnings.showwarning = _say
     try:
         found = inspect_environment(

@@ -140,13 +140,13 @@ def find_task(
         only = task or next(iter(tasks))
         return only, tasks[only]
     found = signature(*spaces_of(env))
-    named = task or task_id_of(env)
+    named = task or task_id_of(env) or _environment_id(env)
     if named is not None and named in tasks:
         record = tasks[named]
         if record.signature != found:
             raise SpaceMismatchError(
                 f"task {named!r} was trained with spaces {record.signature} and this environment "
-                f"has {found}: pass the environment that gym.make('Gato/{named}') gives"
+                f"has {found}: pass an environment as it was in training, or task="
             )
         return named, record
     fitting = [name for name, record in tasks.items() if record.signature == found]
@@ -162,6 +162,12 @@ def find_task(
         f"{len(fitting)} tasks of the checkpoint have this environment's spaces: pass task=, one "
         f"of {_listed(fitting)}"
     )
+
+
+def _environment_id(env: Any) -> str | None:
+    """Gymnasium's id of an environment, or of the first of a vector environment."""
+    first = env.envs[0] if getattr(env, "envs", None) else env
+    return getattr(getattr(first, "spec", None), "id", None)
 
 
 def _listed(names: Any, most: int = 8) -> str:

@@ -1,7 +1,7 @@
 """Everything that a run's result depends on, and whether two runs depend on the same.
 
 * :class:`TrainConfig` -- the settings of a run; JSON out.
-* :func:`check_same_config` -- refuses to go on under other settings.
+* :func:`check_same_config`, :func:`check_same` -- refuses to go on under other settings.
 """
 
 from __future__ import annotations
@@ -89,9 +89,18 @@ def check_same_config(found: dict[str, Any], wanted: dict[str, Any], output: Pat
     Raises:
         ValueError: Any value differs.
     """
-    defaults = TrainConfig(NetworkConfig(), Mixture({})).to_json()
-    there, here = {**_flatten(defaults), **_flatten(found)}, _flatten(wanted)
-    there = {key: value for key, value in there.items() if key in here or key in _flatten(found)}
+    defaults = _flatten(TrainConfig(NetworkConfig(), Mixture({})).to_json())
+    known = {key: value for key, value in defaults.items() if key in _flatten(wanted)}
+    check_same({**known, **_flatten(found)}, wanted, output)
+
+
+def check_same(found: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
+    """Refuse to go on where nested values differ, naming each difference.
+
+    Raises:
+        ValueError: Any value differs.
+    """
+    there, here = _flatten(found), _flatten(wanted)
     differences = [
         f"{key}: {there.get(key)!r} there, {here.get(key)!r} now"
         for key in sorted(there.keys() | here.keys())

@@ -29,7 +29,7 @@ from policies.training.ranks import Ranks
 from policies.training.shards import TaskShard, meta_group
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(ArithmeticError):
     """The loss or its gradient stopped being a number; no update was made with it."""
 
 
@@ -70,7 +70,7 @@ class Trainer:
         shards: On what, by task id.
         output: The run's folder: ``config.json``, ``curve.csv``, ``last/``.
         every: Steps between two checkpoints.
-        kept_every: Steps between two sets of averaged weights that are kept.
+        kept_every: Steps between two sets of averaged weights that are kept; None keeps none.
         compiled: Whether to fuse the network with ``torch.compile``.
         stretch: Steps that a line of the curve is the average of.
         device: "cpu", "cuda", or "auto": a GPU where there is one.
@@ -84,7 +84,7 @@ class Trainer:
         output: Path,
         *,
         every: int = 100,
-        kept_every: int = 400,
+        kept_every: int | None = 400,
         compiled: bool = False,
         stretch: int = 50,
         device: str = "auto",
@@ -110,7 +110,7 @@ class Trainer:
         )
         if compiled:
             self.network.backbone.compile(dynamic=False)
-        self.step, self.minutes = 0, 0.0
+        self.step, self.minutes, self.saved = 0, 0.0, -1
 
     def resume(self) -> None:
         """Take up the run in the output folder, if there is one.
@@ -138,6 +138,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write ``last/``, which a process killed meanwhile leaves as it was."""
+        self.saved = self.step
         if self.ranks.rank:
             return
         with appearing(self.output / "last") as folder:
@@ -243,12 +244,13 @@ class Trainer:
                 stop = self._any(interrupts.asked)
                 if stop or self.step % self.every == 0:
                     self.save()
-                if self.step % self.kept_every == 0:
+                if self.kept_every and self.step % self.kept_every == 0:
                     self.keep()
                 if stop and self.step < self.config.steps:
                     progress.console.print(f"stopped at step {self.step}: run again to go on")
                     raise KeyboardInterrupt
-        self.save()
+        if self.saved != self.step:
+            self.save()
 
     def _any(self, asked: bool) -> bool:
         """Whether any process was asked to stop: they stop at the same step."""

@@ -11,6 +11,7 @@ not tell. Each task is a group of the mixture by itself.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,11 +90,13 @@ class Source:
 
     def identity(self) -> dict[str, Any]:
         """What its content is known by, as JSON values."""
-        files = sorted(Path(self.dataset.storage.data_path).glob("*"))
+        storage = self.dataset.storage
         return {
             "dataset": self.dataset.spec.dataset_id,
-            "files": [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files],
-            "share": self.share,
+            "episodes": int(storage.total_episodes),
+            "steps": int(storage.total_steps),
+            "returns": hashlib.blake2b(self.returns.tobytes(), digest_size=8).hexdigest(),
+            "keep": self.share,
         }
 
 
@@ -129,6 +132,13 @@ class DatasetTask:
             sum(int(source.kept.sum()) for source in self.sources),
             sum(len(source.kept) for source in self.sources),
         )
+
+    def identity(self) -> dict[str, Any]:
+        """What its tokens depend on, as JSON values."""
+        return {
+            "sources": [source.identity() for source in self.sources],
+            "options": self.options.to_json(),
+        }
 
     def demonstration(self) -> Episode:
         """An episode to ship: the first clean success, or else the one of the highest return."""
@@ -240,14 +250,7 @@ def shard_tasks(tasks: Sequence[DatasetTask], folder: Path) -> dict[str, TaskSha
     shards = {}
     for task in tasks:
         place = folder / quote(task.id, safe="")
-        sources = [source.identity() for source in task.sources]
-        meta = {
-            "format": FORMAT,
-            "task": task.id,
-            "group": task.id,
-            "sources": sources,
-            "wanted": task.options.to_json(),
-        }
+        meta = {"format": FORMAT, "task": task.id, "group": task.id, "made_of": task.identity()}
         if kept_shard(place, meta) is None:
             options = _measured(task)
             written = [serialize_space(s) for s in (task.observation_space, task.action_space)]
