@@ -18,6 +18,7 @@ from gato_gym.inspection import inspect_environment
 ELSEWHERE = {
     "record": "record a policy's episodes as a Minari dataset",
     "train": "train a network on your own episodes",
+    "import": "episodes in the JAT dataset's schema as a Minari dataset",
     "score": "a policy's return beside chance's and the expert's",
 }
 """Commands of :mod:`policies.training.commands`, which is imported only when one is asked for."""

@@ -1,4 +1,4 @@
-"""The commands ``gato-gym train``, ``record`` and ``score``: a network of your own.
+"""The commands ``gato-gym train``, ``record``, ``score`` and ``import``: a network of your own.
 
 * :func:`main` -- runs one of them.
 """
@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-
-NAMES = ("train", "record", "score")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +38,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_record(commands)
     _add_score(commands)
+    rows = commands.add_parser(
+        "import",
+        help="episodes in the JAT dataset's schema as a Minari dataset",
+        description="Turn rows of the JAT dataset's schema, one an episode, into a Minari dataset.",
+    )
+    rows.set_defaults(run=_import)
+    rows.add_argument("source", help="a .parquet or .jsonl file, a folder, or jat:TASK of the hub")
+    rows.add_argument("--dataset", required=True, metavar="ID", help="such as jat/halfcheetah-v0")
+    rows.add_argument("--env", metavar="ENV_ID", help="gives spaces and id (default: inferred)")
     return parser
 
 
@@ -137,6 +144,19 @@ def _train(args: argparse.Namespace, console: Console) -> int:
         f'  GatoPolicy.load("{args.output}", env=gym.make("{first}"))',
         highlight=False,
         markup=False,
+    )
+    return 0
+
+
+def _import(args: argparse.Namespace, console: Console) -> int:
+    import gato_gym
+    from gato_gym.jat import import_rows, read_rows
+
+    env = None if args.env is None else gato_gym.make(args.env)
+    returns = import_rows(read_rows(args.source), args.dataset, env=env)
+    console.print(
+        f"{args.dataset}: {len(returns)} episodes, mean return {sum(returns) / len(returns):.2f}",
+        highlight=False,
     )
     return 0
 
