@@ -261,8 +261,9 @@ class Block(nn.Module):
         batch, length, _ = x_BTD.shape
         qkv = self.qkv(self.norm_attention(x_BTD))
         q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q = rotate(self.norm_query(q), *rotary)
-        k = rotate(self.norm_key(k), *rotary)
+        dtype = self.norm_query.weight.dtype  # autocast gives fewer bits than the norms have
+        q = rotate(self.norm_query(q.to(dtype)), *rotary)
+        k = rotate(self.norm_key(k.to(dtype)), *rotary)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x_BTD = x_BTD + self.attention_out(y.transpose(1, 2).reshape(batch, length, -1))
         return x_BTD + self.feed(x_BTD)

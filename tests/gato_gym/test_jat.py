@@ -97,11 +97,6 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return package
 
 
-of_pickles = pytest.mark.filterwarnings("ignore:Cannot (locate|pickle)")
-"""The package tells versions of its own functions apart by pickles of them."""
-
-
-@of_pickles
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "folder"])
 def test_files_of_the_schema(tmp_path: Path, datasets: Any, kind: str) -> None:
     features = datasets.Features(
@@ -123,7 +118,6 @@ def test_files_of_the_schema(tmp_path: Path, datasets: Any, kind: str) -> None:
     assert found.action_space == spaces.Box(-1, 1, (2,), np.float32)
 
 
-@of_pickles
 def test_images_of_the_schema(tmp_path: Path, datasets: Any) -> None:
     image = pytest.importorskip("PIL.Image")
     frames = np.random.default_rng(0).integers(0, 256, (2, 84, 84, 4), dtype=np.uint8)
