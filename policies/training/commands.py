@@ -100,6 +100,7 @@ def _add_record(commands: Any) -> None:
     add("--episodes", type=int, default=100, help="default: 100")
     add("--dataset", required=True, metavar="ID", help="such as my/cartpole-v0")
     add("--stochastic", action="store_true", help="sample the policy's actions")
+    add("--noise", type=float, default=0.0, help="executed, not recorded: 0 (default) to 1")
     add("--overwrite", action="store_true", help="replace a dataset of this id")
     add("--seed", type=int, default=0)
 
@@ -179,6 +180,7 @@ def _record(args: argparse.Namespace, console: Console) -> int:
             args.dataset,
             seed=args.seed,
             deterministic=not args.stochastic,
+            noise=args.noise,
             replace=args.overwrite,
             on_episode=lambda _: progress.advance(bar),
         )

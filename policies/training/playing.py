@@ -22,7 +22,7 @@ import numpy as np
 
 from gato_gym import hdf5
 from gato_gym.episodes import Episode, new_minari
-from policies.training.recording import FIRST_SEED, make_episode
+from policies.training.recording import FIRST_SEED, HeldNoise, make_episode
 
 ALGORITHMS = ("ppo", "a2c", "dqn", "sac", "td3", "ddpg")
 
@@ -49,12 +49,13 @@ def record_episodes(
     root: Path | None = None,
     seed: int = 0,
     deterministic: bool = True,
+    noise: float = 0.0,
     replace: bool = False,
     on_episode: Callable[[Episode], None] | None = None,
 ) -> list[float]:
     """Play a policy and keep its episodes as a Minari dataset, which appears when it is complete.
 
-    The dataset's metadata holds the mean return as ``expert_return``.
+    The dataset's metadata holds the mean return of episodes without noise as ``expert_return``.
 
     Args:
         env: The environment, with a time limit if its episodes would not end by themselves.
@@ -64,6 +65,10 @@ def record_episodes(
         root: Folder of datasets; None is Minari's own.
         seed: Episode i starts from ``reset(seed=1_000_000 + seed + i)``.
         deterministic: Passed to ``predict``.
+        noise: What is executed differs from the policy's choice, which is recorded all the same: a
+            network learns the way back from states that the policy alone never meets. In [0, 1]:
+            of a Box, the largest deviation in units of half its range; otherwise the probability
+            of a random action. Every fifth episode is without.
         replace: Whether a dataset of this id gives way.
         on_episode: Called after each.
 
@@ -75,25 +80,65 @@ def record_episodes(
     """
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}: expected 1 or more")
+    if not 0 <= noise <= 1:
+        raise ValueError(f"noise is {noise}: expected 0 (none) to 1")
     returns: list[float] = []
+    clean: list[float] = []
     metadata: dict[str, Any] = {
         "algorithm_name": type(policy).__name__,
         "description": f"Episodes of {type(policy).__name__} in {name_of(env)}",
     }
     with new_minari(dataset_id, env=env, root=root, metadata=metadata, replace=replace) as file:
         for index, episode in enumerate(
-            play(env, policy, episodes, seed=FIRST_SEED + seed, deterministic=deterministic)
+            play(
+                env,
+                policy,
+                episodes,
+                seed=FIRST_SEED + seed,
+                deterministic=deterministic,
+                noise=noise,
+            )
         ):
             hdf5.append_episode(file, index, episode)
             returns.append(episode.total_return)
+            if not episode.info.get("noise"):
+                clean.append(episode.total_return)
             if on_episode is not None:
                 on_episode(episode)
-        metadata["expert_return"] = float(np.mean(returns))
+        metadata["expert_return"] = float(np.mean(clean))
     return returns
 
 
+class RandomActions:
+    """With probability p, a member of the action space instead of what was chosen."""
+
+    def __init__(
+        self, strength: float, space: gym.Space[Any], generator: np.random.Generator
+    ) -> None:
+        self.level = strength
+        self._space, self._generator = copy.deepcopy(space), generator
+        self._space.seed(int(generator.integers(2**31)))
+
+    def execute(self, label: Any) -> Any:
+        """What to execute where the policy chose ``label``."""
+        return self._space.sample() if self._generator.random() < self.level else label
+
+
+def _noise(strength: float, space: gym.Space[Any], seed: int) -> HeldNoise | RandomActions:
+    generator = np.random.default_rng([seed, 1])
+    if isinstance(space, gym.spaces.Box) and space.is_bounded():
+        return HeldNoise(strength, space, generator)
+    return RandomActions(strength, space, generator)
+
+
 def play(
-    env: gym.Env[Any, Any], policy: Player, episodes: int, *, seed: int, deterministic: bool
+    env: gym.Env[Any, Any],
+    policy: Player,
+    episodes: int,
+    *,
+    seed: int,
+    deterministic: bool,
+    noise: float = 0.0,
 ) -> Iterator[Episode]:
     """Episodes of a policy, one after another; episode i starts from ``reset(seed=seed + i)``.
 
@@ -101,33 +146,47 @@ def play(
         ValueError: The policy gave what is no action of the environment.
     """
     for index in range(episodes):
-        observation, _ = env.reset(seed=seed + index)
-        seen, actions, rewards = [copy.deepcopy(observation)], [], []
-        state, start, success = None, True, None
-        terminated = truncated = False
-        while not (terminated or truncated):
-            given, state = policy.predict(
-                observation, state, np.array([start]), deterministic=deterministic
-            )
-            action = _as_member(env.action_space, given)
-            observation, reward, terminated, truncated, info = env.step(action)
-            seen.append(copy.deepcopy(observation))
-            actions.append(action)
-            rewards.append(float(reward))
-            start = False
-            if "success" in info or "is_success" in info:
-                found = bool(info.get("success", info.get("is_success")))
-                success = found or bool(success)
-        yield make_episode(
-            name_of(env),
-            seen,
-            actions,
-            None,
-            rewards,
-            terminated=bool(terminated),
-            seed=seed + index,
-            info={} if success is None else {"success": success},
+        strength = noise if index % 5 else 0.0
+        disturbed = _noise(strength, env.action_space, seed + index)
+        yield _play_one(env, policy, seed + index, deterministic, disturbed)
+
+
+def _play_one(
+    env: gym.Env[Any, Any],
+    policy: Player,
+    seed: int,
+    deterministic: bool,
+    noise: HeldNoise | RandomActions,
+) -> Episode:
+    observation, _ = env.reset(seed=seed)
+    seen, labels, executed, rewards = [copy.deepcopy(observation)], [], [], []
+    state, start, success = None, True, None
+    terminated = truncated = False
+    while not (terminated or truncated):
+        given, state = policy.predict(
+            observation, state, np.array([start]), deterministic=deterministic
         )
+        label = _as_member(env.action_space, given)
+        action = noise.execute(label) if noise.level else label
+        observation, reward, terminated, truncated, info = env.step(action)
+        seen.append(copy.deepcopy(observation))
+        labels.append(label)
+        executed.append(copy.deepcopy(action))
+        rewards.append(float(reward))
+        start = False
+        if "success" in info or "is_success" in info:
+            success = bool(success) or bool(info.get("success", info.get("is_success")))
+    told: dict[str, Any] = {} if success is None else {"success": success}
+    return make_episode(
+        name_of(env),
+        seen,
+        labels,
+        executed if noise.level else None,
+        rewards,
+        terminated=bool(terminated),
+        seed=seed,
+        info={**told, **({"noise": noise.level} if noise.level else {})},
+    )
 
 
 def play_returns(

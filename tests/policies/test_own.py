@@ -61,6 +61,19 @@ def test_recorded_episodes_are_what_was_played(root: Path) -> None:
     assert len(seen) == 2
 
 
+def test_noise_is_executed_and_the_choice_recorded(root: Path) -> None:
+    with gym.make("CartPole-v1") as env:
+        record_episodes(env, Balance(), 6, DATASET, noise=0.3)
+    found = list(read_minari(DATASET))
+    assert [bool(episode.info.get("noise")) for episode in found] == [False, *[True] * 4, False]
+    assert found[0].executed is None
+    for step in range(found[1].length):
+        choice, _ = Balance().predict(found[1].observations[step])
+        assert choice == found[1].actions[step]
+    assert 0.05 < np.mean(found[1].executed != found[1].actions) < 0.3, "half of 0.3 is another"
+    assert find_minari(DATASET).storage.metadata["expert_return"] == 500.0, "of the clean ones"
+
+
 def test_an_action_that_is_none_is_refused(root: Path) -> None:
     class Wild:
         def predict(self, *_: Any, **__: Any) -> tuple[Any, Any]:
