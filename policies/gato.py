@@ -22,7 +22,7 @@ from gato_gym.tasks import get_task, task_id_of
 from policies.backbone import RingCache
 from policies.base import Policy, episode_generators
 from policies.configuration import NetworkConfig, preset
-from policies.matching import TaskRecord, find_task, spaces_of
+from policies.matching import TaskRecord, check_sizes, find_task, spaces_of
 from policies.network import GatoNetwork, count_parameters, inference
 from policies.precision import choose_precision, with_precision
 from policies.prompts import Prompt, demonstration, encode_prompt, prompt_from_episode
@@ -343,26 +343,6 @@ class GatoPolicy(Policy):
                 assert own is not None, "every row starts with an episode"
                 uniforms[row] = own.random(self.plan.num_actions, np.float32)
         return self._streamer.act(state, encoded, uniforms, deterministic=deterministic)
-
-
-def check_sizes(config: NetworkConfig, plan: Plan) -> None:
-    """Refuse a plan whose parts are larger than a network takes.
-
-    Raises:
-        ValueError: One is; names it.
-    """
-    for name, got, limit in (
-        ("vector_size", plan.options.vector_size, config.vector_size),
-        ("grid height", plan.grid_size[0], config.grid_size),
-        ("grid width", plan.grid_size[1], config.grid_size),
-        ("grid planes", plan.grid_size[2], config.grid_planes),
-        ("image channels", plan.image_shape[2], 4),
-    ):
-        if got > limit:
-            raise ValueError(
-                f"{name} is {got} and the network takes at most {limit}: "
-                "change the plan's options or use a network made for it"
-            )
 
 
 class _View:

@@ -23,8 +23,7 @@ from rich.console import Console
 
 from policies.checkpoint import RUN_CHECKPOINT, RUN_STATE
 from policies.configuration import PAPER_SIZES, preset
-from policies.gato import check_sizes
-from policies.matching import signature
+from policies.matching import check_sizes, signature
 from policies.training.config import TrainConfig, check_same
 from policies.training.export import write_checkpoint
 from policies.training.loop import Trainer
