@@ -1,4 +1,4 @@
-"""The command ``gato-gym``, also ``python -m gato_gym``: ``inspect``, ``tasks`` and ``expert``."""
+"""The command ``gato-gym``, also ``python -m gato_gym``; its subcommands."""
 
 from __future__ import annotations
 
@@ -16,10 +16,23 @@ from rich.console import Console
 from gato_gym.inspection import inspect_environment
 from gato_gym.listing import print_tasks
 
+TRAINING = "policies.training.commands"
+ELSEWHERE = {
+    "expert": ("policies.experts.commands", "train, score and convert experts"),
+    "record": (TRAINING, "record a policy's episodes as a Minari dataset"),
+    "train": (TRAINING, "train a network on your own episodes"),
+    "import": (TRAINING, "episodes in the JAT dataset's schema as a Minari dataset"),
+    "score": (TRAINING, "a policy's return beside chance's and the expert's"),
+}
+"""Commands of other packages, by name: the module, imported only when it is asked for, and what it
+does."""
+
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="gato-gym", description="Environments as tokens.")
+    parser = argparse.ArgumentParser(
+        prog="gato-gym", description="Environments as tokens, and networks that act in them."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     inspect = commands.add_parser(
         "inspect",
@@ -44,15 +57,18 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     tasks.add_argument("pattern", nargs="?", help="ids or patterns, such as 'mujoco-*,*-reach'")
     tasks.add_argument("--suite", help="of one suite alone")
-    commands.add_parser("expert", help="train, score and convert experts", add_help=False)
+    for name, (_, what) in ELSEWHERE.items():
+        commands.add_parser(name, help=what, add_help=False)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    if given[:1] == ["expert"]:  # another package's, imported only when it is asked for
-        return int(importlib.import_module("policies.experts.commands").main(given[1:]))
+    if given[:1] and given[0] in ELSEWHERE:
+        module, _ = ELSEWHERE[given[0]]
+        rest = given[1:] if given[0] == "expert" else given
+        return int(importlib.import_module(module).main(rest))
     args = parse_arguments(given)
     warnings.showwarning = _say
     try:

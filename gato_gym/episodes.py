@@ -4,6 +4,7 @@
 * :func:`write_minari`, :func:`read_minari` -- to a Minari dataset and back.
 * :func:`find_minari`, :func:`episodes_of` -- a dataset from its id, folder or file; its episodes.
 * :func:`new_minari` -- a dataset to be filled episode by episode.
+* :func:`returns_of` -- the returns of a dataset's episodes.
 * :func:`minari_metadata`, :func:`expert_return_of` -- what is kept beside the episodes.
 """
 
@@ -238,6 +239,20 @@ def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
             info=json.loads(options.get("info", "{}")),
             executed=infos.get(EXECUTED),
         )
+
+
+def returns_of(dataset: Any) -> NDArray[np.float64]:
+    """The return of every episode of a loaded Minari dataset, in order: float64 ``[E]``."""
+    from gato_gym import hdf5
+
+    storage = dataset.storage
+    if storage.FORMAT == "hdf5":
+        (path,) = Path(storage.data_path).glob("*.hdf5")
+        with hdf5.open_file(path, "r") as file:
+            rewards = [hdf5.read_rewards(file, i) for i in range(storage.total_episodes)]
+    else:
+        rewards = [e["rewards"] for e in storage.get_episodes(range(storage.total_episodes))]
+    return np.array([np.sum(part, dtype=np.float64) for part in rewards])
 
 
 def find_minari(source: str | Path | Any) -> Any:

@@ -2,7 +2,7 @@
 
 * :func:`append_episode`, :func:`read_episode` -- one episode, to and from an open file.
 * :func:`copy_episode` -- from one open file to another, without decoding.
-* :func:`count_steps` -- the length of an episode in a file.
+* :func:`count_steps`, :func:`read_rewards` -- the length of an episode in a file, its rewards.
 
 Minari reads these files as its own. It writes them with a resizable, chunked array for every
 field; episodes of some tens of steps then take four times the space and three times the time.
@@ -106,6 +106,12 @@ def copy_episode(source: h5py.File, index: int, file: h5py.File, new_index: int)
 def count_steps(file: h5py.File, index: int) -> int:
     """T of episode ``index``."""
     return int(_read_attribute(h5g.open(file.id, group_name(index)), b"total_steps"))
+
+
+def read_rewards(file: h5py.File, index: int) -> NDArray[Any]:
+    """Rewards ``[T]`` of episode ``index``, without the rest of it."""
+    rewards: NDArray[Any] = _read(h5g.open(file.id, group_name(index)), b"rewards")
+    return rewards
 
 
 def _write(parent: Any, name: bytes, part: Any) -> None:

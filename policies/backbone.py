@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from policies.blocks import in_blocks, padded
 from policies.configuration import NetworkConfig
@@ -261,8 +262,9 @@ class Block(nn.Module):
         batch, length, _ = x_BTD.shape
         qkv = self.qkv(self.norm_attention(x_BTD))
         q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q = rotate(self.norm_query(q), *rotary)
-        k = rotate(self.norm_key(k), *rotary)
+        dtype = self.norm_query.weight.dtype  # autocast gives fewer bits than the norms have
+        q = rotate(self.norm_query(q.to(dtype)), *rotary)
+        k = rotate(self.norm_key(k.to(dtype)), *rotary)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x_BTD = x_BTD + self.attention_out(y.transpose(1, 2).reshape(batch, length, -1))
         return x_BTD + self.feed(x_BTD)
@@ -287,11 +289,15 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """A stack of blocks and a final norm."""
+    """A stack of blocks and a final norm.
+
+    Attributes:
+        recompute: Whether the backward pass computes a block's activations again.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.recompute = config, False
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(config.width)
 
@@ -299,7 +305,10 @@ class Backbone(nn.Module):
         """Whole sequences: embeddings ``[B, T, D]`` and :func:`training_mask` to ``[B, T, D]``."""
         rotary = rotary_table(positions_BT, self.config.head_size)
         for block in self.blocks:
-            x_BTD = block(x_BTD, rotary, mask)
+            if self.recompute and self.training:
+                x_BTD = checkpoint(block, x_BTD, rotary, mask, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, rotary, mask)
         return self.norm(x_BTD)
 
     def step(

@@ -17,9 +17,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +34,7 @@ from torch import Tensor
 from gato_gym.options import PlanOptions
 from gato_gym.text import default_tokenizer
 from policies.configuration import NetworkConfig
+from policies.folders import appearing, surviving
 from policies.matching import TaskRecord
 from policies.network import GatoNetwork
 from policies.prompts import Prompt
@@ -43,6 +42,8 @@ from policies.sampling import Sampler
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "checkpoints"
+RUN_CHECKPOINT, RUN_STATE = "checkpoint", "training"
+"""What a run's folder holds: the checkpoint that it has written, and what it goes on from."""
 LARGEST_CONFIG = 4 * 2**20
 """Bytes of the largest ``config.json`` that is read."""
 
@@ -97,19 +98,32 @@ def save_checkpoint(
         raise FileExistsError(
             f"{folder} exists and is not a checkpoint: choose another folder or remove it"
         )
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    with appearing(folder) as temporary:
+        _write(temporary, network, tasks, sampler, dtype, card or _card(folder))
+
+
+def _card(folder: Path) -> str:
+    return f"# {folder.name}\n\nA Gato checkpoint.\n"
+
+
+def _write(
+    folder: Path,
+    network: GatoNetwork,
+    tasks: Mapping[str, TaskRecord],
+    sampler: Sampler,
+    dtype: torch.dtype,
+    card: str,
+) -> None:
     weights = {
         name: t.detach().to("cpu", dtype).contiguous() for name, t in network.state_dict().items()
     }
-    save_file(weights, temporary / "model.safetensors")
+    save_file(weights, folder / "model.safetensors")
     prompts: dict[str, np.ndarray[Any, Any]] = {}
     for name, record in tasks.items():
         if record.prompt is not None:
             prompts |= {k: np.ascontiguousarray(v) for k, v in record.prompt.tensors(name).items()}
-    save_arrays(prompts, temporary / "prompts.safetensors")
-    (temporary / "text.model").write_bytes(default_tokenizer().model)
+    save_arrays(prompts, folder / "prompts.safetensors")
+    (folder / "text.model").write_bytes(default_tokenizer().model)
     config = {
         "format": FORMAT,
         "network": network.config.to_json(),
@@ -125,21 +139,16 @@ def save_checkpoint(
             for name, record in sorted(tasks.items())
         },
     }
-    (temporary / "config.json").write_text(json.dumps(config, indent=1))
-    (temporary / "card.md").write_text(card or f"# {folder.name}\n\nA Gato checkpoint.\n")
-    old = folder.with_name(f".{folder.name}.previous")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(temporary, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    (folder / "card.md").write_text(card)
 
 
 def load_checkpoint(name: str | Path) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
-        name: A folder, the name of a shipped checkpoint, or a hub id ``owner/name``.
+        name: A folder (a checkpoint's, or that of a run which has written one), the name of a
+            shipped checkpoint, or a hub id ``owner/name``.
 
     Raises:
         CheckpointError: There is none, it is damaged, or a newer version wrote it.
@@ -186,9 +195,9 @@ def _spaces(entry: Any) -> tuple[str, str] | None:
 
 def _locate(name: str | Path) -> Path:
     """The folder of a checkpoint; fetches hub ids."""
-    folder = Path(name)
+    folder = surviving(Path(name))
     if folder.is_dir():
-        return folder
+        return _of_run(folder)
     text = str(name)
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*", text):
         if (SHIPPED / text / "config.json").exists():
@@ -200,6 +209,19 @@ def _locate(name: str | Path) -> Path:
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) and not folder.parent.is_dir():
         return _from_hub(text)
     raise CheckpointError(f"no checkpoint at {text!r}: expected a folder with config.json")
+
+
+def _of_run(folder: Path) -> Path:
+    """The checkpoint in a run's folder; any other folder is taken for a checkpoint itself."""
+    if not (folder / RUN_STATE).is_dir() or (folder / "config.json").exists():
+        return folder
+    checkpoint = surviving(folder / RUN_CHECKPOINT)
+    if not checkpoint.is_dir():
+        raise CheckpointError(
+            f"{folder} holds a run that has written no checkpoint yet: wait for its first, or go "
+            "on with the command that began it"
+        )
+    return checkpoint
 
 
 def _from_hub(name: str) -> Path:

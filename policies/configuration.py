@@ -90,6 +90,14 @@ class NetworkConfig:
 
 
 PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {
+        "layers": 3,
+        "width": 128,
+        "heads": 2,
+        "feed_forward": 256,
+        "vector_hidden": 256,
+        "text_rank": 16,
+    },
     "mini": {},
     "small": {"layers": 6, "width": 384, "heads": 6, "feed_forward": 768},
     "79m": {"layers": 8, "width": 768, "heads": 24, "head_size": 32, "feed_forward": 1536},
@@ -98,8 +106,11 @@ PRESETS: dict[str, dict[str, int]] = {
 }
 
 
+PAPER_SIZES = ("79m", "364m", "1.18b")
+
+
 def preset(name: str) -> NetworkConfig:
-    """A configuration by name: ``mini``, ``small``, and the paper's ``79m``, ``364m``, ``1.18b``.
+    """A configuration by name: tiny, mini, small, and the paper's 79m, 364m and 1.18b.
 
     The paper's sizes have its layers, heads, width and feed-forward size (halved by the gate),
     a window of 1024 tokens and a full-rank text table (arXiv 2205.06175, table 5).
@@ -110,7 +121,7 @@ def preset(name: str) -> NetworkConfig:
     if name not in PRESETS:
         raise ValueError(f"preset {name!r} is unknown: choose one of {', '.join(PRESETS)}")
     config = dataclasses.replace(NetworkConfig(), **PRESETS[name])  # type: ignore[arg-type]
-    if name in ("mini", "small"):
+    if name not in PAPER_SIZES:
         return config
     return dataclasses.replace(
         config,

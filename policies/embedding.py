@@ -265,7 +265,9 @@ class Embedding(nn.Module):
             float ``[B, T, D]``.
         """
         batch, length = tokens.ids.shape
-        dtype, device = conditions.dtype, tokens.ids.device
+        device = tokens.ids.device
+        mixed = torch.is_autocast_enabled(device.type)
+        dtype = torch.float32 if mixed else conditions.dtype
         table = torch.cat([conditions, conditions.new_zeros(1, conditions.shape[1])])
         flat = torch.zeros(batch * length, self.config.width, dtype=dtype, device=device)
         ids, places = tokens.ids.flatten(), tokens.places.flatten()
@@ -275,13 +277,13 @@ class Embedding(nn.Module):
         ):
             if len(slots):
                 rows = rows_of(ids[slots]) + self.place(places[slots])
-                flat = flat.index_add(0, slots, rows)
+                flat = flat.index_add(0, slots, rows.to(dtype))
         owner = tokens.conditions.flatten()
 
         def add(part: Contributions, values: Tensor) -> None:
             nonlocal flat
             values = values + self.place(part.places + TEXT_PLACES)
-            flat = flat.index_add(0, part.slots, values)
+            flat = flat.index_add(0, part.slots, values.to(dtype))
 
         def condition_of(part: Contributions) -> Tensor:
             return F.embedding(owner[part.slots] % table.shape[0], table)

@@ -22,7 +22,7 @@ from gato_gym.tasks import get_task, task_id_of
 from policies.backbone import RingCache
 from policies.base import Policy, episode_generators
 from policies.configuration import NetworkConfig, preset
-from policies.matching import TaskRecord, find_task, spaces_of
+from policies.matching import TaskRecord, check_sizes, find_task, spaces_of
 from policies.network import GatoNetwork, count_parameters, inference
 from policies.precision import choose_device, choose_precision, with_precision
 from policies.prompts import Prompt, demonstration, encode_prompt, prompt_from_episode
@@ -61,27 +61,12 @@ class GatoPolicy(Policy):
         self.network, self.plan = inference(network), plan
         self.tasks, self.task, self.prompt = dict(tasks or {}), task, prompt
         self.sampler, self.seed = sampler or Sampler(), seed
-        self._check_sizes()
+        check_sizes(network.config, plan)
         self._streamer = Streamer(network, plan, self.sampler, self._pinned(network))
 
     def _pinned(self, network: GatoNetwork) -> RingCache | None:
         """The encoded prompt, as the network sees it."""
         return None if self.prompt is None else encode_prompt(network, self.plan, self.prompt)
-
-    def _check_sizes(self) -> None:
-        config, options = self.network.config, self.plan.options
-        for name, got, limit in (
-            ("vector_size", options.vector_size, config.vector_size),
-            ("grid height", self.plan.grid_size[0], config.grid_size),
-            ("grid width", self.plan.grid_size[1], config.grid_size),
-            ("grid planes", self.plan.grid_size[2], config.grid_planes),
-            ("image channels", self.plan.image_shape[2], 4),
-        ):
-            if got > limit:
-                raise ValueError(
-                    f"{name} is {got} and the network takes at most {limit}: "
-                    "change the plan's options or use a network made for it"
-                )
 
     @property
     def device(self) -> torch.device:

@@ -3,6 +3,7 @@
 * :class:`TaskRecord` -- what a checkpoint knows of a task.
 * :func:`find_task` -- the task of an environment.
 * :func:`signature` -- what of a pair of spaces must agree.
+* :func:`check_sizes` -- whether a network takes a plan's parts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan
 from gato_gym.tasks import task_id_of
 from policies.base import is_text_space
+from policies.configuration import NetworkConfig
 from policies.prompts import Prompt
 
 
@@ -140,13 +142,13 @@ def find_task(
         only = task or next(iter(tasks))
         return only, tasks[only]
     found = signature(*spaces_of(env))
-    named = task or task_id_of(env)
+    named = task or task_id_of(env) or _environment_id(env)
     if named is not None and named in tasks:
         record = tasks[named]
         if record.signature != found:
             raise SpaceMismatchError(
                 f"task {named!r} was trained with spaces {record.signature} and this environment "
-                f"has {found}: pass the environment that gym.make('Gato/{named}') gives"
+                f"has {found}: pass an environment as it was in training, or task="
             )
         return named, record
     fitting = [name for name, record in tasks.items() if record.signature == found]
@@ -162,6 +164,32 @@ def find_task(
         f"{len(fitting)} tasks of the checkpoint have this environment's spaces: pass task=, one "
         f"of {_listed(fitting)}"
     )
+
+
+def check_sizes(config: NetworkConfig, plan: Plan) -> None:
+    """Refuse a plan whose parts are larger than a network takes.
+
+    Raises:
+        ValueError: One is; names it.
+    """
+    for name, got, limit in (
+        ("vector_size", plan.options.vector_size, config.vector_size),
+        ("grid height", plan.grid_size[0], config.grid_size),
+        ("grid width", plan.grid_size[1], config.grid_size),
+        ("grid planes", plan.grid_size[2], config.grid_planes),
+        ("image channels", plan.image_shape[2], 4),
+    ):
+        if got > limit:
+            raise ValueError(
+                f"{name} is {got} and the network takes at most {limit}: "
+                "change the plan's options or use a network made for it"
+            )
+
+
+def _environment_id(env: Any) -> str | None:
+    """Gymnasium's id of an environment, or of the first of a vector environment."""
+    first = env.envs[0] if getattr(env, "envs", None) else env
+    return getattr(getattr(first, "spec", None), "id", None)
 
 
 def _listed(names: Any, most: int = 8) -> str:

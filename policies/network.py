@@ -8,9 +8,10 @@ Shapes: B rows, T tokens, D width, N targets.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -47,12 +48,30 @@ class PackedBatch:
         texts: int64 ``[n, L]``, the texts that ``tokens.conditions`` names, padded with -1.
         roles: What decides visibility.
         targets: What is predicted.
+        task_tokens: How many of its tokens are of each task, by id.
     """
 
     tokens: TokenInputs
     texts: Tensor
     roles: TokenRoles
     targets: Targets
+    task_tokens: dict[str, int] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same on a device."""
+        if self.texts.device == device:
+            return self
+        roles, targets = (
+            {f.name: getattr(part, f.name).to(device) for f in fields(part)}
+            for part in (self.roles, self.targets)
+        )
+        return PackedBatch(
+            self.tokens.to(device),
+            self.texts.to(device),
+            TokenRoles(**roles),
+            Targets(**targets),
+            self.task_tokens,
+        )
 
 
 class GatoNetwork(nn.Module):

@@ -2,11 +2,13 @@
 
 * :func:`averaged_weights` -- the averaged weights of a run, at its end or at a step that was kept.
 * :func:`export` -- those weights, each task's token options and a demonstration of each task.
+* :func:`write_checkpoint` -- the same for tasks that are not registered.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,11 +18,13 @@ from torch import Tensor
 from gato_gym import Episode, get_task, read_minari
 from policies.checkpoint import save_checkpoint
 from policies.configuration import NetworkConfig
+from policies.folders import surviving
 from policies.matching import TaskRecord
 from policies.network import GatoNetwork
 from policies.prompts import prompt_from_episode
 from policies.sampling import Sampler
 from policies.training.loop import open_shards
+from policies.training.shards import TaskShard
 
 SAMPLER = Sampler(temperature=1.0, continuous_temperature=0.0, continuous="peak")
 """Discrete actions are sampled, which leaves loops; a robot's are the expected ones of a peak."""
@@ -43,7 +47,7 @@ def averaged_weights(run: Path, *, step: int | None = None) -> dict[str, Tensor]
     if step is not None:
         kept = load_file(run / "kept" / f"step-{step:06d}.safetensors")
         return {name: tensor.float() for name, tensor in kept.items()}
-    state = load_file(run / "last" / "optimiser.safetensors")
+    state = load_file(surviving(run / "last") / "optimiser.safetensors")
     prefix = "average."
     return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
 
@@ -84,14 +88,40 @@ def export(
         sampler: How the checkpoint chooses actions.
         card: Text of its card.
     """
+    shown = {}
+    suites = set(json.loads((run / "config.json").read_text())["mixture"]["weights"])
+    found = open_shards(shards, suites)
+    for task in found:
+        shown[task] = (demonstration(task, root), get_task(task).suite in PROMPTED_SUITES)
+    write_checkpoint(run, found, shown, output, step=step, sampler=sampler, card=card)
+
+
+def write_checkpoint(
+    run: Path,
+    shards: Mapping[str, TaskShard],
+    shown: Mapping[str, tuple[Episode, bool]],
+    output: Path,
+    *,
+    step: int | None = None,
+    sampler: Sampler | None = None,
+    card: str = "",
+) -> None:
+    """Write a run's averaged weights as a checkpoint of some tasks.
+
+    Args:
+        run: The run's folder.
+        shards: Of the tasks, by id.
+        shown: Each task's demonstration, and whether the policy acts after it unless told
+            otherwise.
+        output, step, sampler, card: As in :func:`export`.
+    """
     settings = json.loads((run / "config.json").read_text())
     config = NetworkConfig.from_json(settings["network"])
     network = GatoNetwork(config)
     network.load_state_dict({**network.state_dict(), **averaged_weights(run, step=step)})
     records = {}
-    for task, shard in open_shards(shards, sorted(settings["mixture"]["weights"])).items():
-        episode = demonstration(task, root)
+    for task, shard in shards.items():
+        episode, prompted = shown[task]
         prompt = prompt_from_episode(shard.plan, episode, capacity=config.prompt_tokens, cut="end")
-        prompted = get_task(task).suite in PROMPTED_SUITES
         records[task] = TaskRecord.of(shard.plan, prompt, prompted=prompted)
     save_checkpoint(output, network, records, sampler or SAMPLER, dtype=torch.bfloat16, card=card)

@@ -2,6 +2,7 @@
 
 * :func:`action_loss` -- cross-entropy over each position's legal ids; continuous labels are spread
   over neighbouring bins.
+* :func:`loss_scale` -- what it is divided by, known before the forward pass.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from policies.configuration import NetworkConfig
 from policies.network import GatoNetwork, Targets
 
 
@@ -95,5 +97,12 @@ def action_loss(
         with torch.no_grad():
             parts = [weight.sum(), (losses * weight).sum(), (score * weight).sum()]
             sums[offset : offset + 3] = torch.stack(parts)
-    scale = (targets.weights * torch.where(is_value, balance, 1.0)).sum()
+    scale = loss_scale(network.config, targets, balance=balance)
     return LossReport(total, scale, sums)
+
+
+def loss_scale(config: NetworkConfig, targets: Targets, *, balance: float = 1.0) -> Tensor:
+    """Scalar: the sum of a batch's weights, by which its loss is divided."""
+    values = config.vocabulary.continuous
+    is_value = (targets.ids >= values.start) & (targets.ids < values.stop)
+    return (targets.weights * torch.where(is_value, balance, 1.0)).sum()

@@ -1,11 +1,12 @@
 """Optimiser, schedule and averaged weights.
 
-* :class:`OptimiserConfig` -- their settings.
+* :class:`OptimiserConfig`, :func:`published` -- their settings, and those that Gato had.
 * :class:`Optimiser` -- Muon for the backbone's matrices, AdamW for everything else.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +26,14 @@ class OptimiserConfig:
         matrix_rate: Peak learning rate of Muon.
         betas: AdamW's.
         decay: Weight decay of matrices.
-        warmup: Steps from 0 to the peak.
-        cooldown: Share of all steps, at the end, in which the rate falls linearly to 0.
+        warmup: Steps to the peak.
+        cooldown: linear: share of all steps, at the end, in which the rate falls to 0.
         clip: Largest norm of the gradient.
         average: Decay of the exponential moving average of the weights.
+        shape: "linear": constant, then a linear fall to 0; or "cosine": a half wave from the
+            peak to ``last``.
+        first: Share of the peak at which the warm-up starts.
+        last: cosine: share of the peak at the last step.
     """
 
     name: str = "muon"
@@ -40,13 +45,38 @@ class OptimiserConfig:
     cooldown: float = 0.4
     clip: float = 1.0
     average: float = 0.995
+    shape: str = "linear"
+    first: float = 0.0
+    last: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in ("muon", "adamw"):
+            raise ValueError(f"optimiser {self.name!r} is unknown: choose muon or adamw")
+        if self.shape not in ("linear", "cosine"):
+            raise ValueError(f"schedule {self.shape!r} is unknown: choose linear or cosine")
+
+
+def published() -> OptimiserConfig:
+    """AdamW as Gato was trained with it (arXiv 2205.06175, appendix D).
+
+    1e-7 to 1e-4 in 15,000 steps, then a cosine to a tenth at the run's end (1M steps there), betas
+    0.9 and 0.95, weight decay 0.1.
+    """
+    return OptimiserConfig(
+        name="adamw", rate=1e-4, decay=0.1, warmup=15_000, shape="cosine", first=1e-3, last=0.1
+    )
 
 
 def schedule(step: int, total: int, config: OptimiserConfig) -> float:
-    """Share of the peak rate at ``step``: linear warm-up, constant, linear cool-down."""
-    up = min(1.0, (step + 1) / max(1, config.warmup))
-    left = (total - step) / max(1.0, config.cooldown * total)
-    return min(up, left, 1.0)
+    """Share of the peak rate at ``step``: linear warm-up, then the shape that is configured."""
+    rise = (step + 1) / max(1, config.warmup)
+    up = min(1.0, config.first + (1 - config.first) * rise)
+    if config.shape == "linear":
+        left = (total - step) / max(1.0, config.cooldown * total)
+        return min(up, left, 1.0)
+    done = (step + 1 - config.warmup) / max(1, total - config.warmup)
+    wave = (1 + math.cos(math.pi * min(1.0, max(0.0, done)))) / 2
+    return min(up, config.last + (1 - config.last) * wave)
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
@@ -119,8 +149,6 @@ class Optimiser:
     """
 
     def __init__(self, network: GatoNetwork, config: OptimiserConfig, *, total: int) -> None:
-        if config.name not in ("muon", "adamw"):
-            raise ValueError(f"optimiser {config.name!r} is unknown: choose muon or adamw")
         self.network, self.config, self.total = network, config, total
         named = dict(network.named_parameters())
         matrices = {
@@ -162,13 +190,12 @@ class Optimiser:
             self.parts.append((muon, config.matrix_rate))
         self.average = {n: p.detach().clone() for n, p in named.items()}
 
-    def step(self, step: int) -> float:
-        """Clip, update, average.
+    def clip(self) -> float:
+        """Shorten the gradient to the largest norm; returns its norm before."""
+        return float(nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip))
 
-        Returns:
-            The gradient's norm before clipping.
-        """
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+    def step(self, step: int) -> None:
+        """Update the weights by their gradients, and their average."""
         share = schedule(step, self.total, self.config)
         for optimiser, rate in self.parts:
             for group in optimiser.param_groups:
@@ -179,7 +206,6 @@ class Optimiser:
         with torch.no_grad():
             for name, parameter in self.network.named_parameters():
                 self.average[name].lerp_(parameter, 1 - decay)
-        return float(norm)
 
     def tensors(self) -> dict[str, Tensor]:
         """State as flat named tensors, for safetensors."""
@@ -204,4 +230,5 @@ class Optimiser:
                     for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
                         value = tensors.get(f"state.{key}.{suffix}")
                         if value is not None:
-                            optimiser.state[parameter][key] = value.clone()
+                            place = "cpu" if key == "step" else parameter.device
+                            optimiser.state[parameter][key] = value.clone().to(place)

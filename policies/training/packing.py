@@ -285,10 +285,12 @@ class _BatchBuilder:
         }
         self.targets: list[tuple[NDArray[np.generic], ...]] = []
         self.texts: dict[tuple[str, int], int] = {}
+        self.task_tokens: dict[str, int] = {}
 
     def add(self, doc: Document, row: int, offset: int, document: int) -> None:
         """Place a document at token ``offset`` of a row."""
-        plan = doc.shard.plan
+        plan, task = doc.shard.plan, doc.shard.task
+        self.task_tokens[task] = self.task_tokens.get(task, 0) + doc.size
         base = row * self.packer.length + offset
         for index, (layout, arrays, steps) in enumerate(doc.parts):
             live = index == len(doc.parts) - 1
@@ -342,4 +344,5 @@ class _BatchBuilder:
             texts=torch.from_numpy(padded),
             roles=TokenRoles(**{k: torch.from_numpy(v) for k, v in self.roles.items()}),
             targets=Targets(*(torch.from_numpy(c) for c in columns)),
+            task_tokens=self.task_tokens,
         )

@@ -20,10 +20,12 @@ class Ranks:
     Attributes:
         rank: Number of this process.
         world: Number of processes; 1 without ``torchrun``.
+        local: Number of this process on its machine.
     """
 
     rank: int = 0
     world: int = 1
+    local: int = 0
 
     @classmethod
     def join(cls) -> Ranks:
@@ -32,7 +34,8 @@ class Ranks:
             return cls()
         if not dist.is_initialized():
             dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        return cls(dist.get_rank(), dist.get_world_size())
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        return cls(dist.get_rank(), dist.get_world_size(), local)
 
     def wait(self) -> None:
         """Return when every process has come here."""

@@ -22,8 +22,9 @@ import torch
 from gato_gym import list_tasks
 from policies.configuration import NetworkConfig
 from policies.threads import ONE_THREAD
+from policies.training.config import TrainConfig
 from policies.training.export import export
-from policies.training.loop import TrainConfig, train
+from policies.training.loop import train
 from policies.training.optimiser import OptimiserConfig
 from policies.training.packing import Mixture
 

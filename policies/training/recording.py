@@ -3,6 +3,7 @@
 * :class:`RecordSettings` -- what decides an episode beside its task and number.
 * :func:`episode_seed` -- the seed of a task's episode.
 * :class:`Recorder` -- plays a task's episodes.
+* :func:`make_episode` -- an episode from what was seen and done.
 * :class:`NavigationNoise`, :class:`HeldNoise` -- what is executed instead of the expert's choice.
 
 The label is always the expert's own action in the state at hand; noise only decides which states
@@ -25,6 +26,7 @@ from gato_gym.episodes import Episode
 from gato_gym.tasks import Task
 from policies.base import Policy
 from policies.experts import execute, failure_of, make_expert
+from policies.training.filtering import least_return
 
 FIRST_SEED = 1_000_000
 """Seeds below are for evaluation; episodes are recorded with seeds from here on."""
@@ -195,7 +197,7 @@ class Recorder:
             success = success or bool(info.get("success"))
             if success and spare is not None and not terminated:
                 done, spare = done or spare == 0, spare - 1
-        episode = _episode(
+        episode = make_episode(
             self.task.id,
             observations,
             labels,
@@ -215,7 +217,7 @@ class Recorder:
         """
         if self.settings.steps_after_success is not None and not episode.terminations[-1]:
             return None if episode.info["success"] else "without success"
-        least = expert_return - (1 - self.settings.keep) * abs(expert_return)
+        least = least_return(expert_return, self.settings.keep)
         return None if episode.total_return >= least else "below the expert"
 
     def _noise(self, generator: np.random.Generator) -> Noise:
@@ -233,7 +235,7 @@ class Recorder:
             yield float(reward)
 
 
-def _episode(
+def make_episode(
     task_id: str,
     observations: list[Any],
     labels: list[Any],
@@ -244,23 +246,37 @@ def _episode(
     seed: int,
     info: dict[str, Any],
 ) -> Episode:
+    """An episode of T steps from what was seen and done.
+
+    Args:
+        task_id: Of the task, or of the environment.
+        observations: T + 1 of them.
+        labels: T actions to learn.
+        executed: T actions that were executed, or None where they are the labels.
+        rewards: T of them.
+        terminated: Whether it ended, rather than being cut off.
+        seed: What the environment was reset with.
+        info: JSON values.
+    """
     last: NDArray[np.bool_] = np.zeros(len(rewards), np.bool_)
     last[-1] = True
     never = np.zeros(len(rewards), np.bool_)
     return Episode(
         task=task_id,
         observations=_stack(observations),
-        actions=np.asarray(labels),
+        actions=_stack(labels),
         rewards=np.asarray(rewards, np.float32),
         terminations=last if terminated else never,
         truncations=never if terminated else last,
         seed=seed,
         info=info,
-        executed=None if executed is None else np.asarray(executed),
+        executed=None if executed is None else _stack(executed),
     )
 
 
 def _stack(parts: list[Any]) -> Any:
     if isinstance(parts[0], dict):
         return {key: _stack([part[key] for part in parts]) for key in parts[0]}
+    if isinstance(parts[0], tuple):
+        return tuple(_stack(list(column)) for column in zip(*parts, strict=True))
     return parts if isinstance(parts[0], str) else np.stack(parts)

@@ -1,7 +1,8 @@
 """Token shards: a task's episodes, encoded once and memory-mapped for training.
 
 * :class:`TaskShard` -- one task's timesteps as arrays, with the plan that made them.
-* :func:`build_shards` -- from Minari datasets to a folder of shards, in parallel.
+* :func:`write_shard` -- from episodes to a shard.
+* :func:`build_shards` -- from registered tasks' Minari datasets to shards, in parallel.
 
     python -m policies.training.shards --suite babyai metaworld
 
@@ -20,6 +21,9 @@ text_index         [N]         which text each timestep shows, int32
 text_ids           [L]         all texts, one after another, int32
 text_ends          [X]         one past the last token of each text, int64
 =================  ==========  ==========================================================
+
+``meta.json`` has the task's id and its token options. Of a task that is not registered it also has
+the spaces, as Minari writes them, and the group of the mixture that the task belongs to.
 """
 
 from __future__ import annotations
@@ -30,13 +34,14 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from minari.serialization import deserialize_space
 from numpy.typing import NDArray
 
 from gato_gym import get_task, list_tasks
@@ -58,11 +63,13 @@ class TaskShard:
         task: The task's id.
         plan: The plan that encoded them.
         arrays: Memory-mapped arrays by the names of the module's table.
+        group: What the mixture knows the task by: the suite of a registered task.
     """
 
     task: str
     plan: Plan
     arrays: dict[str, NDArray[Any]]
+    group: str
 
     @classmethod
     def open(cls, folder: Path) -> TaskShard:
@@ -76,14 +83,15 @@ class TaskShard:
                 f"{folder} holds no shard: make it with python -m policies.training.shards"
             )
         meta = json.loads((folder / "meta.json").read_text())
-        task = get_task(meta["task"])
-        env = task.make()
         options = PlanOptions.from_json(meta["options"])
-        plan = compile_plan(env.observation_space, env.action_space, options)
-        env.close()
+        if "spaces" in meta:
+            observation, action = (deserialize_space(text) for text in meta["spaces"])
+            plan = compile_plan(observation, action, options)
+        else:
+            plan = _task_plan(meta["task"], options)
         names = (*ARRAYS, "ends", "text_ids", "text_ends")
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
-        return cls(task.id, plan, arrays)
+        return cls(meta["task"], plan, arrays, meta_group(meta))
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -130,6 +138,11 @@ class TaskShard:
         )
 
 
+def meta_group(meta: dict[str, Any]) -> str:
+    """The mixture's group of the task that a shard's ``meta.json`` describes."""
+    return str(meta["group"]) if "group" in meta else get_task(meta["task"]).suite
+
+
 class _ShardWriter:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -168,6 +181,57 @@ class _ShardWriter:
         os.replace(temporary, folder)
 
 
+def kept_shard(folder: Path, meta: dict[str, Any]) -> tuple[int, int] | None:
+    """Episodes and timesteps of the shard in ``folder`` if it was made from this, else None."""
+    if not (folder / "meta.json").exists():
+        return None
+    found = json.loads((folder / "meta.json").read_text())
+    if {key: found.get(key) for key in meta} != json.loads(json.dumps(meta)):
+        return None
+    return found["episodes"], found["timesteps"]
+
+
+def write_shard(
+    folder: Path, plan: Plan, episodes: Iterable[Episode], meta: dict[str, Any]
+) -> tuple[int, int]:
+    """Encode episodes as a shard, which appears when it is complete.
+
+    Args:
+        folder: Where; a shard that is there is replaced.
+        plan: Encodes them.
+        episodes: At least one.
+        meta: JSON values that ``meta.json`` holds beside the counts.
+
+    Returns:
+        How many episodes and timesteps it holds.
+    """
+    writer = _ShardWriter(plan)
+    for episode in episodes:
+        writer.add(episode)
+    counts = len(writer.lengths), sum(writer.lengths)
+    writer.save(folder, {**meta, "episodes": counts[0], "timesteps": counts[1]})
+    return counts
+
+
+def moments(plan: Plan, episodes: Iterable[Episode]) -> tuple[int, Any, Any]:
+    """Count, sum and sum of squares of the raw vectors of some episodes."""
+    count, total, squares = 0, np.zeros(plan.vector_length), np.zeros(plan.vector_length)
+    for episode in episodes:
+        x = plan.raw_vectors(first_steps(episode.observations, episode.length))
+        count, total, squares = count + len(x), total + x.sum(0), squares + (x**2).sum(0)
+    return count, total, squares
+
+
+def with_statistics(options: PlanOptions, parts: Sequence[tuple[int, Any, Any]]) -> PlanOptions:
+    """The options with the mean and standard deviation that :func:`moments` found."""
+    count = sum(part[0] for part in parts)
+    mean = sum(part[1] for part in parts) / count
+    variance = sum(part[2] for part in parts) / count - mean**2
+    std = np.where(variance > 1e-8, np.sqrt(np.maximum(variance, 1e-8)), 1.0)
+    rounded = [tuple(float(f"{v:.6g}") for v in values) for values in (mean, std)]
+    return dataclasses.replace(options, vector_mean=rounded[0], vector_std=rounded[1])
+
+
 def _task_plan(task_id: str, options: PlanOptions) -> Plan:
     env = get_task(task_id).make()
     plan = compile_plan(env.observation_space, env.action_space, options)
@@ -179,12 +243,9 @@ def _vector_moments(job: tuple[str, Path, int]) -> tuple[int, Any, Any]:
     """Count, sum and sum of squares of one task's raw vector."""
     task_id, root, episodes = job
     plan = _task_plan(task_id, get_task(task_id).options)
-    size = plan.vector_length
-    count, total, squares = 0, np.zeros(size), np.zeros(size)
-    for episode in read_task_episodes(task_id, root, limit=episodes) if size else ():
-        x = plan.raw_vectors(first_steps(episode.observations, episode.length))
-        count, total, squares = count + len(x), total + x.sum(0), squares + (x**2).sum(0)
-    return count, total, squares
+    if not plan.vector_length:
+        return moments(plan, ())
+    return moments(plan, read_task_episodes(task_id, root, limit=episodes))
 
 
 def read_task_episodes(task_id: str, root: Path, *, limit: int | None = None) -> Iterator[Episode]:
@@ -199,23 +260,14 @@ def normalised_options(
     tasks: list[str], root: Path, pool: Any, *, episodes: int = 20
 ) -> dict[str, PlanOptions]:
     """Options of each task with its suite's mean and standard deviation of every vector number."""
-    moments = pool.map(_vector_moments, [(task, root, episodes) for task in tasks])
+    found = pool.map(_vector_moments, [(task, root, episodes) for task in tasks])
     options = {}
     by_suite: dict[tuple[str, int], list[tuple[int, Any, Any]]] = {}
-    for task, moment in zip(tasks, moments, strict=True):
+    for task, moment in zip(tasks, found, strict=True):
         by_suite.setdefault((get_task(task).suite, len(moment[1])), []).append(moment)
-    for task, moment in zip(tasks, moments, strict=True):
-        own = get_task(task).options
-        if not len(moment[1]):
-            options[task] = own
-            continue
-        group = by_suite[get_task(task).suite, len(moment[1])]
-        count = sum(m[0] for m in group)
-        mean = sum(m[1] for m in group) / count
-        variance = sum(m[2] for m in group) / count - mean**2
-        std = np.where(variance > 1e-8, np.sqrt(np.maximum(variance, 1e-8)), 1.0)
-        rounded = [tuple(float(f"{v:.6g}") for v in values) for values in (mean, std)]
-        options[task] = dataclasses.replace(own, vector_mean=rounded[0], vector_std=rounded[1])
+    for task, moment in zip(tasks, found, strict=True):
+        own, group = get_task(task).options, by_suite[get_task(task).suite, len(moment[1])]
+        options[task] = with_statistics(own, group) if len(moment[1]) else own
     return options
 
 
@@ -229,17 +281,11 @@ def _build(job: tuple[str, PlanOptions, Path, Path, int, int]) -> tuple[str, int
         "augment": augment,
         "seed": seed,
     }
-    if (folder / "meta.json").exists():
-        found = json.loads((folder / "meta.json").read_text())
-        if {k: found.get(k) for k in meta} == json.loads(json.dumps(meta)):
-            return task_id, found["episodes"], found["timesteps"]
-    writer = _ShardWriter(_task_plan(task_id, options))
+    if (there := kept_shard(folder, meta)) is not None:
+        return (task_id, *there)
     generator = np.random.default_rng([seed, *task_id.encode()])
-    for episode in _augmented(read_task_episodes(task_id, root), task_id, augment, generator):
-        writer.add(episode)
-    episodes, timesteps = len(writer.lengths), sum(writer.lengths)
-    writer.save(folder, {**meta, "episodes": episodes, "timesteps": timesteps})
-    return task_id, episodes, timesteps
+    found = _augmented(read_task_episodes(task_id, root), task_id, augment, generator)
+    return (task_id, *write_shard(folder, _task_plan(task_id, options), found, meta))
 
 
 def _augmented(

@@ -35,4 +35,4 @@ def make_shard(
         "text_ids": np.concatenate(ids),
         "text_ends": np.cumsum([len(text) for text in ids]),
     }
-    return TaskShard(task, plan, arrays)
+    return TaskShard(task, plan, arrays, group=task)
