@@ -86,10 +86,10 @@ def assert_equal(left: list[Episode], right: list[Episode]) -> None:
 
 def test_stopped_and_resumed_by_other_workers_is_the_same_dataset(tmp_path: Path) -> None:
     """Interrupted with two workers, finished with one: as if made in one go in one process."""
-    whole = settings(tmp_path / "whole", episodes=800)
+    whole = settings(tmp_path / "whole", episodes=400)
     collect_here(whole)
-    parts = settings(tmp_path / "parts", episodes=800)
-    arguments = (*ARGUMENTS, "--episodes", "800", "--root", str(parts.root))
+    parts = settings(tmp_path / "parts", episodes=400)
+    arguments = (*ARGUMENTS, "--episodes", "400", "--root", str(parts.root))
     process = subprocess.Popen(
         [sys.executable, "-m", "policies.training.collect", *arguments, "--workers", "2"],
         cwd=Path(__file__).parents[2],
