@@ -6,6 +6,10 @@
 
 Minari reads these files as its own. It writes them with a resizable, chunked array for every
 field; episodes of some tens of steps then take four times the space and three times the time.
+
+Observations that are overlapping stacks of images are not stored four times: the episode's group
+holds ``frames``, compressed without loss, and its ``observations`` is a virtual array that HDF5
+itself puts together from them, so that Minari and h5py read the stacks as they were.
 """
 
 from __future__ import annotations
@@ -19,11 +23,19 @@ import numpy as np
 from h5py import h5a, h5d, h5g, h5o, h5p, h5s, h5t
 from numpy.typing import NDArray
 
+from gato_gym.frames import frames_of, stacks_of
+
 if TYPE_CHECKING:
     from gato_gym.episodes import Episode
 
 EXECUTED = b"executed_actions"
 INFO = b"options/info"
+FRAMES = b"frames"
+OBSERVATIONS = b"observations"
+FRAMES_IN_CHUNK = 16
+DEFLATE = 4
+"""Compression of frames: a tenth of a millisecond each, and Pong in a hundred bytes."""
+
 TUPLE_INDEX = "_index_"
 COMPACT_BYTES = 48_000
 """Arrays up to this size are kept in the object's header, whose limit is 64 KiB."""
@@ -58,7 +70,12 @@ def append_episode(file: h5py.File, index: int, episode: Episode) -> None:
     if episode.seed is not None:
         _write_attribute(group, b"seed", np.int64(episode.seed))
     _write_attribute(group, INFO, np.bytes_(json.dumps(episode.info).encode()))
-    _write(group, b"observations", episode.observations)
+    frames = _frames(episode.observations)
+    if frames is None:
+        _write(group, OBSERVATIONS, episode.observations)
+    else:
+        _write_frames(group, frames)
+        _link_stacks(file, index, episode.observations.shape)
     _write(group, b"actions", episode.actions)
     _write(group, b"rewards", episode.rewards)
     _write(group, b"terminations", episode.terminations)
@@ -78,6 +95,11 @@ def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
     from gato_gym.episodes import Episode
 
     group = h5g.open(file.id, group_name(index))
+    if FRAMES in group:
+        depth = h5d.open(group, OBSERVATIONS).shape[1]
+        observations: Any = stacks_of(_read(group, FRAMES), depth)
+    else:
+        observations = _read(group, OBSERVATIONS)
     executed = None
     if b"infos" in group:
         infos = h5g.open(group, b"infos")
@@ -85,7 +107,7 @@ def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
     info = bytes(_read_attribute(group, INFO)) if h5a.exists(group, INFO) else b"{}"
     return Episode(
         task=task,
-        observations=_read(group, b"observations"),
+        observations=observations,
         actions=_read(group, b"actions"),
         rewards=_read(group, b"rewards").astype(np.float32, copy=False),
         terminations=_read(group, b"terminations").astype(np.bool_, copy=False),
@@ -100,6 +122,10 @@ def copy_episode(source: h5py.File, index: int, file: h5py.File, new_index: int)
     """Copy episode ``index`` of ``source`` to ``file`` as number ``new_index``."""
     h5o.copy(source.id, group_name(index), file.id, group_name(new_index))
     group = h5g.open(file.id, group_name(new_index))
+    if FRAMES in group:  # stacks name their frames by the episode's number
+        shape = h5d.open(group, OBSERVATIONS).shape
+        group.unlink(OBSERVATIONS)
+        _link_stacks(file, new_index, shape)
     h5a.open(group, b"id").write(np.asarray(np.int64(new_index)))
 
 
@@ -132,6 +158,41 @@ def _write(parent: Any, name: bytes, part: Any) -> None:
     dataset = h5d.create(parent, name, _h5_type(array.dtype), space, layout)
     if array.size:
         dataset.write(h5s.ALL, h5s.ALL, array)
+
+
+def _frames(observations: Any) -> NDArray[np.uint8] | None:
+    """Frames of observations that are overlapping stacks of images, else None."""
+    if not isinstance(observations, np.ndarray) or observations.dtype != np.uint8:
+        return None
+    return frames_of(observations) if observations.ndim in (4, 5) else None
+
+
+def _write_frames(group: Any, frames: NDArray[np.uint8]) -> None:
+    properties = h5p.create(h5p.DATASET_CREATE)
+    properties.set_chunk((min(FRAMES_IN_CHUNK, len(frames)), *frames.shape[1:]))
+    properties.set_deflate(DEFLATE)
+    properties.set_obj_track_times(False)
+    space = h5s.create_simple(frames.shape)
+    dataset = h5d.create(group, FRAMES, _h5_type(frames.dtype), space, properties)
+    dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(frames))
+
+
+def _link_stacks(file: h5py.File, index: int, shape: tuple[int, ...]) -> None:
+    """Make ``observations [T + 1, S, ...]`` of an episode from its ``frames [T + S, ...]``.
+
+    Each stack is mapped by itself. Mapping the frames of all stacks by their place in it takes four
+    mappings instead of T + 1, but reading then takes 50 ms a step instead of a sixth of one.
+    """
+    (length, depth), frame = shape[:2], shape[2:]
+    stacks, frames = h5s.create_simple(shape), h5s.create_simple((length + depth - 1, *frame))
+    properties = h5p.create(h5p.DATASET_CREATE)
+    source, rest = b"/" + group_name(index) + b"/" + FRAMES, (0,) * len(frame)
+    for step in range(length):
+        stacks.select_hyperslab((step, 0, *rest), (1, depth, *frame))
+        frames.select_hyperslab((step, *rest), (depth, *frame))
+        properties.set_virtual(stacks, b".", source, frames)
+    group = h5g.open(file.id, group_name(index))
+    h5d.create(group, OBSERVATIONS, _h5_type(np.dtype(np.uint8)), stacks, properties)
 
 
 def _read(parent: Any, name: bytes) -> Any:

@@ -1,6 +1,7 @@
 """Policies that need no training: the experts of the suites, and chance.
 
 * :func:`make_expert` -- the expert of a task, for an environment or a vector environment of it.
+* :func:`has_expert` -- whether a task has one.
 * :func:`load_trained` -- a trained expert: the one that is shipped, or one from a folder.
 * :class:`RandomPolicy` -- actions drawn from the action space.
 * :func:`execute`, :func:`failure_of` -- for those who execute other actions than the expert's.
@@ -17,7 +18,7 @@ from policies.base import Policy, State
 from policies.experts.babyai import BotRow
 from policies.experts.random import RandomPolicy
 
-__all__ = ["RandomPolicy", "execute", "failure_of", "load_trained", "make_expert"]
+__all__ = ["RandomPolicy", "execute", "failure_of", "has_expert", "load_trained", "make_expert"]
 
 SCRIPTED_SUITES = ("babyai", "metaworld")
 """Suites whose experts are programs; the experts of the others are trained."""
@@ -60,6 +61,23 @@ def make_expert(task_id: str, env: Any) -> Policy:
 
         return MetaWorldExpert(task.env_id, observation_space, action_space)
     return load_trained(task.id, observation_space, action_space)
+
+
+def has_expert(task_id: str) -> bool:
+    """Whether :func:`make_expert` has an expert of this task: a program's, or a shipped network.
+
+    Raises:
+        UnknownTaskError: There is no such task.
+
+    Example:
+        >>> has_expert("babyai-go-to-local"), has_expert("mujoco-pendulum")
+        (True, True)
+    """
+    from gato_gym.tasks import get_task
+    from policies.experts.networks import shipped_folder
+
+    task = get_task(task_id)
+    return task.suite in SCRIPTED_SUITES or (shipped_folder(task.id) / "config.json").is_file()
 
 
 def load_trained(

@@ -4,9 +4,12 @@
     python -m policies.training.collect --suite babyai --steps 24000 --noise 0.2
     python -m policies.training.collect --suite metaworld --episodes 80 --noise 0.8 \\
         --steps-after-success 40
+    python -m policies.training.collect --suite mujoco --episodes 100 --noise 0.3
+    python -m policies.training.collect --tasks atari-pong --steps 100000 --policy random
 
 Stopped at any moment (Ctrl-C, kill, power), the same command goes on where it was. Episodes below
-80 % of the expert's mean return, and those in which the expert lost its way, are not kept.
+80 % of the expert's mean return, and those in which the expert lost its way, are not kept. A task
+whose environment raises, hangs or returns NaN is told of at the end; the others go on.
 
 * :func:`collect` -- the function behind the command.
 * :class:`Progress` -- one task's units so far.
@@ -28,19 +31,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from gato_gym.tasks import SUITES, Task, list_tasks
-from policies.training.recording import RecordSettings
+from policies.experts import has_expert
+from policies.experts.training.recipes import RECIPES
+from policies.training.faults import Failure
+from policies.training.recording import POLICIES, RecordSettings
 from policies.training.units import (
+    MOST_FAULTS,
     UNIT_EPISODES,
     CollectSettings,
     Job,
     UnitReport,
-    WorkerError,
-    Workers,
     is_complete,
     read_expert_return,
     read_report,
     unit_path,
 )
+from policies.training.workers import WorkerError, Workers
 
 HOPELESS_ATTEMPTS = 256
 """Attempts after which a task gives up if fewer than one in twenty was kept."""
@@ -58,7 +64,8 @@ class Progress:
         running: Units, or other jobs, that workers have in hand.
         seconds: Time that workers spent on it in this run.
         recorded: Episodes, and steps, recorded in this run.
-        stage: "expert", "unit", "dataset" or "done".
+        stage: "expert", "unit", "dataset", "done" or "failed".
+        faults: What went wrong in this run; a failed task's last one is why it was given up.
     """
 
     task: Task
@@ -69,11 +76,17 @@ class Progress:
     seconds: float = 0.0
     recorded: tuple[int, int] = (0, 0)
     stage: str = "expert"
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to do in this run."""
+        return self.stage in ("done", "failed")
 
     def load(self) -> None:
         """Take up what an earlier run left."""
         self.expert_return = read_expert_return(self.settings, self.task)
-        if self.expert_return is not None:
+        if self.expert_return is not None or self.settings.record.policy != "expert":
             self.stage = "unit"
         unit = 0
         while (path := unit_path(self.settings, self.task, unit)).exists():
@@ -81,8 +94,12 @@ class Progress:
             unit += 1
 
     def next_job(self, workers: int) -> Job | None:
-        """The next piece of this task's work; None while there is none to start."""
-        if self.stage == "done" or (self.stage != "unit" and self.running):
+        """The next piece of this task's work; None while there is none to start.
+
+        Raises:
+            WorkerError: The expert's episodes are hardly ever kept.
+        """
+        if self.is_over or (self.stage != "unit" and self.running):
             return None
         if self.stage == "unit" and self.units_needed() is not None:
             self.stage = "dataset"
@@ -105,17 +122,29 @@ class Progress:
         return Job("unit", self.task.id, unit, self.expert_return)
 
     def finish(self, job: Job, result: Any) -> None:
-        """Take a job's result."""
+        """Take a job's result, or why it has none, which ends the task for this run."""
         self.running.discard(job.unit if job.kind == "unit" else 0)
-        if job.kind == "expert":
+        if isinstance(result, Failure):
+            self.fail(result.message)
+        elif self.stage == "failed":
+            pass
+        elif job.kind == "expert":
             self.expert_return, self.stage = result, "unit"
         elif job.kind == "unit":
             self.reports[job.unit] = result
             self.seconds += result.seconds
             episodes, steps = self.recorded
             self.recorded = (episodes + len(result.lengths), steps + sum(result.lengths))
+            self.faults += result.faults
+            if len(self.faults) >= MOST_FAULTS:
+                self.fail(f"{self.task.id}: given up after {len(self.faults)} faults")
         else:
             self.stage = "done"
+
+    def fail(self, message: str) -> None:
+        """Give the task up for this run; its finished units are kept."""
+        self.faults.append(message)
+        self.stage = "failed"
 
     def share(self) -> float:
         """How much of the goal the finished units hold, 0 to 1."""
@@ -173,7 +202,8 @@ def collect(
 
     Raises:
         ValueError: A dataset that other settings made is there.
-        WorkerError: A worker failed. All finished units are kept.
+        WorkerError: Some environments were at fault, or some tasks could not be collected; the
+            others were. All finished units are kept.
     """
     console = console or Console()
     todo = [
@@ -196,17 +226,53 @@ def collect(
         pool.stop()
     episodes, steps = _recorded(todo)
     seconds = time.monotonic() - began
+    finished = sum(progress.stage == "done" for progress in todo)
     console.print(
-        f"{len(todo)} datasets in {settings.root}: recorded {episodes:,} episodes and {steps:,} "
+        f"{finished} datasets in {settings.root}: recorded {episodes:,} episodes and {steps:,} "
         f"steps in {seconds:,.0f} s with {count} workers: {_rates(episodes, steps, seconds)}"
     )
+    if any(progress.faults for progress in todo):
+        raise WorkerError(_summary(todo))
+
+
+def _summary(todo: list[Progress]) -> str:
+    failed = sum(progress.stage == "failed" for progress in todo)
+    lines = [fault for progress in todo for fault in progress.faults]
+    return "\n".join(
+        [
+            f"faults in {sum(bool(p.faults) for p in todo)} of {len(todo)} tasks, "
+            f"{failed} of them not collected:",
+            *lines,
+            "run the same command again to try what is missing; finished units are kept",
+        ]
+    )
+
+
+def with_experts(tasks: Sequence[Task], console: Console) -> list[Task]:
+    """The tasks that have an expert; one line tells of the others.
+
+    Raises:
+        ValueError: None has one.
+    """
+    chosen = [task for task in tasks if has_expert(task.id)]
+    missing = [task.id for task in tasks if not has_expert(task.id)]
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
+        count = "1 task has" if len(missing) == 1 else f"{len(missing)} tasks have"
+        line = f"{count} no expert yet: {shown}"
+        if trainable := [task for task in missing if task in RECIPES]:
+            line += f"; train one with gato-gym expert train {trainable[0]}, then expert ship"
+        if not chosen:
+            raise ValueError(f"{line}; --policy random plays without one")
+        console.print(f"skipped: {line}", markup=False, highlight=False)
+    return chosen
 
 
 def _run(
     todo: list[Progress], pool: Workers, count: int, bars: Bars, bar: Any, began: float
 ) -> None:
     by_id = {progress.task.id: progress for progress in todo}
-    while any(progress.stage != "done" for progress in todo):
+    while not all(progress.is_over for progress in todo):
         while pool.has_idle and (job := _next_job(todo, count)) is not None:
             pool.start(job)
         for job, result in pool.finished(timeout=1.0):
@@ -214,11 +280,13 @@ def _run(
             progress.finish(job, result)
             if progress.stage == "done":
                 bars.console.print(_line(progress, result))
+            elif isinstance(result, Failure):
+                bars.console.print(result.message, style="red", markup=False, highlight=False)
         episodes, steps = _recorded(todo)
-        under_way = next((p for p in todo if p.stage != "done"), todo[-1])
+        under_way = next((p for p in todo if not p.is_over), todo[-1])
         bars.update(
             bar,
-            completed=sum(1.0 if p.stage == "done" else 0.99 * p.share() for p in todo),
+            completed=sum(1.0 if p.is_over else 0.99 * p.share() for p in todo),
             description=under_way.task.id,
             rate=_rates(episodes, steps, time.monotonic() - began),
         )
@@ -226,7 +294,11 @@ def _run(
 
 def _next_job(todo: list[Progress], workers: int) -> Job | None:
     for progress in todo:
-        job = progress.next_job(workers)
+        try:
+            job = progress.next_job(workers)
+        except WorkerError as error:
+            progress.fail(str(error))
+            continue
         if job is not None:
             return job
     return None
@@ -253,9 +325,11 @@ def _rates(episodes: int, steps: int, seconds: float) -> str:
 def _line(progress: Progress, counts: tuple[int, int]) -> str:
     dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(progress.dropped().items()))
     rates = _rates(*progress.recorded, progress.seconds) + " a worker"
+    bar = progress.expert_return
+    player = progress.settings.record.policy if bar is None else f"expert {bar:.3f}"
     return (
         f"{progress.task.id}: {counts[0]:,} episodes, {counts[1]:,} steps"
-        f" (expert {progress.expert_return:.3f}; dropped: {dropped or 'none'})"
+        f" ({player}; dropped: {dropped or 'none'})"
         + (f"; {rates}" if progress.recorded[0] else "")
     )
 
@@ -283,10 +357,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--episodes", type=int, default=None, help="a task (default 200)")
     amount.add_argument("--steps", type=int, default=None, help="recorded steps a task, at least")
+    add("--policy", choices=POLICIES, default="expert", help="who plays (default: expert)")
     add("--noise", type=float, default=0.0, help="execute noise, record the expert's own actions")
     add("--steps-after-success", type=int, default=None, help="default: record to the end")
     add("--expert-episodes", type=int, default=20, help="that measure the expert's return")
     add("--workers", type=int, default=None, help="processes (default: one a core)")
+    add("--time-limit", type=float, default=300.0, help="seconds a step may take (default: 300)")
     add("--seed", type=int, default=0)
     add("--root", type=Path, default=Path("data"), help="folder of the datasets (default: data)")
     add("--overwrite", action="store_true", help="replace datasets that other settings made")
@@ -301,13 +377,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = CollectSettings(
             root=args.root,
             record=RecordSettings(
-                seed=args.seed, noise=args.noise, steps_after_success=args.steps_after_success
+                seed=args.seed,
+                noise=args.noise,
+                steps_after_success=args.steps_after_success,
+                policy=args.policy,
             ),
             episodes=args.episodes if args.steps or args.episodes else 200,
             steps=args.steps,
             expert_episodes=args.expert_episodes,
+            time_limit=args.time_limit,
         )
         tasks = list_tasks(args.suite, args.tasks)
+        if args.policy == "expert":
+            tasks = with_experts(tasks, console)
         collect(tasks, settings, workers=args.workers, overwrite=args.overwrite, console=console)
     except KeyboardInterrupt:
         console.print("stopped: run the same command again to go on")

@@ -22,6 +22,7 @@ import numpy as np
 
 from gato_gym import hdf5
 from gato_gym.episodes import Episode, new_minari
+from gato_gym.frames import ObservationList
 from policies.training.recording import FIRST_SEED, HeldNoise, make_episode
 
 ALGORITHMS = ("ppo", "a2c", "dqn", "sac", "td3", "ddpg")
@@ -159,7 +160,9 @@ def _play_one(
     noise: HeldNoise | RandomActions,
 ) -> Episode:
     observation, _ = env.reset(seed=seed)
-    seen, labels, executed, rewards = [copy.deepcopy(observation)], [], [], []
+    labels, executed, rewards = [], [], []
+    seen = ObservationList()
+    seen.append(copy.deepcopy(observation))
     state, start, success = None, True, None
     terminated = truncated = False
     while not (terminated or truncated):

@@ -4,7 +4,8 @@
 * :func:`episode_seed` -- the seed of a task's episode.
 * :class:`Recorder` -- plays a task's episodes.
 * :func:`make_episode` -- an episode from what was seen and done.
-* :class:`NavigationNoise`, :class:`HeldNoise` -- what is executed instead of the expert's choice.
+* :class:`NavigationNoise`, :class:`HeldNoise`, :class:`UniformNoise` -- what is executed instead of
+  the expert's choice.
 
 The label is always the expert's own action in the state at hand; noise only decides which states
 those are, so that a network learns the way back to the expert's path.
@@ -12,6 +13,7 @@ those are, so that a network learns the way back to the expert's path.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,15 +25,18 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.episodes import Episode
+from gato_gym.frames import ObservationList
 from gato_gym.tasks import Task
 from policies.base import Policy
-from policies.experts import execute, failure_of, make_expert
+from policies.experts import RandomPolicy, execute, failure_of, make_expert
+from policies.training.faults import Beat, GuardedEnv
 from policies.training.filtering import least_return
 
 FIRST_SEED = 1_000_000
 """Seeds below are for evaluation; episodes are recorded with seeds from here on."""
 
 SEED_RANGE = 2**30
+POLICIES = ("expert", "random")
 DONE = 6
 """BabyAI's action that does nothing: its bot chooses it only where it has lost its way."""
 
@@ -43,19 +48,26 @@ class RecordSettings:
     Attributes:
         seed: Of the collection: another seed, other episodes.
         noise: Strength p of the noise, at least 0. Half of BabyAI's episodes execute a random
-            action with probability p a step. Meta-World's draw their standard deviation from
-            {0, p/4, p/2, 3p/4, p}, in units of half the action's range.
+            action with probability p a step, and so do half of Atari's. Where actions are a Box, an
+            episode draws its standard deviation from {0, p/4, p/2, 3p/4, p}, in units of half the
+            action's range.
         steps_after_success: Stop recording so many steps after an episode's first success; None
             records to the end.
         keep: Share of the expert's mean return that an episode must reach.
+        policy: Who plays: "expert", or "random", whose episodes are all kept.
     """
 
     seed: int = 0
     noise: float = 0.0
     steps_after_success: int | None = None
     keep: float = 0.8
+    policy: str = "expert"
 
     def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise ValueError(f"policy is {self.policy!r}: expected {' or '.join(POLICIES)}")
+        if self.policy == "random" and self.noise:
+            raise ValueError(f"noise is {self.noise} with the random policy: expected 0")
         if not 0 <= self.noise < float("inf"):
             raise ValueError(f"noise is {self.noise}: expected 0 (none) or more")
         if self.steps_after_success is not None and self.steps_after_success < 0:
@@ -136,7 +148,29 @@ class HeldNoise:
         return np.clip(executed, self._box.low, self._box.high).astype(self._box.dtype)
 
 
-Noise = NavigationNoise | HeldNoise
+class UniformNoise:
+    """Other choices: with probability p in half of the episodes, any action.
+
+    Args:
+        strength: p of the collection.
+        choices: The action space.
+        generator: Draws whether this episode is noisy, and its actions.
+    """
+
+    def __init__(
+        self, strength: float, choices: spaces.Discrete, generator: np.random.Generator
+    ) -> None:
+        self.level = strength if generator.random() < 0.5 else 0.0
+        self._choices, self._generator = choices, generator
+
+    def execute(self, label: Any) -> Any:
+        """What to execute where the expert chose ``label``."""
+        if self.level == 0.0 or self._generator.random() >= self.level:
+            return label
+        return self._choices.start + np.int64(self._generator.integers(self._choices.n))
+
+
+Noise = NavigationNoise | HeldNoise | UniformNoise
 
 
 class Recorder:
@@ -145,12 +179,29 @@ class Recorder:
     Args:
         task: The task.
         settings: What decides an episode.
+        beat: Told the seed and the number of each step before it is played.
     """
 
-    def __init__(self, task: Task, settings: RecordSettings) -> None:
-        self.task, self.settings = task, settings
-        self.env: gym.Env[Any, Any] = task.make()
-        self.expert: Policy = make_expert(task.id, self.env)
+    def __init__(
+        self, task: Task, settings: RecordSettings, *, beat: Beat = lambda seed, step: None
+    ) -> None:
+        self.task, self.settings, self._beat = task, settings, beat
+        self._open()
+
+    def _open(self) -> None:
+        self.env: gym.Env[Any, Any] = self.task.make()
+        self._guarded = GuardedEnv(self.task.id, self.env, self._beat)
+        self.expert: Policy
+        if self.settings.policy == "random":
+            self.expert = RandomPolicy(self.env.observation_space, self.env.action_space)
+        else:
+            self.expert = make_expert(self.task.id, self.env)
+
+    def reopen(self) -> None:
+        """Make the environment anew, after a fault; one that cannot even be closed is left."""
+        with contextlib.suppress(Exception):
+            self.env.close()
+        self._open()
 
     def close(self) -> None:
         """Close the environment."""
@@ -160,6 +211,9 @@ class Recorder:
         """Returns of clean, whole episodes of the expert, of seeds of their own.
 
         Where the expert fails, the episode counts as it ended.
+
+        Raises:
+            EnvironmentFault: The environment raised, or returned NaN.
         """
         returns = []
         for index in range(episodes):
@@ -169,17 +223,24 @@ class Recorder:
             returns.append(sum(float(reward) for reward in self._play_to_the_end(seed)))
         return returns
 
-    def record(self, index: int, expert_return: float) -> Episode | str:
+    def record(self, index: int, expert_return: float | None) -> Episode | str:
         """Episode number ``index``, or why it is not kept.
 
         Args:
             index: Its number, which with the settings decides it.
-            expert_return: The expert's mean return.
+            expert_return: The expert's mean return; None keeps every episode.
+
+        Raises:
+            EnvironmentFault: The environment raised, or returned NaN; :meth:`reopen` follows.
         """
         seed = episode_seed(self.task.id, index, seed=self.settings.seed)
         noise = self._noise(np.random.default_rng([seed, 1]))
-        observation, _ = self.env.reset(seed=seed)
-        observations, labels, executed, rewards = [observation], [], [], []
+        if isinstance(self.expert, RandomPolicy):
+            self.expert.seed = seed  # games that begin alike are played differently
+        observation = self._guarded.reset(seed)
+        observations = ObservationList()
+        observations.append(observation)
+        labels, executed, rewards = [], [], []
         state, start, success, terminated, done = None, True, False, False, False
         spare = self.settings.steps_after_success
         while not done:
@@ -188,11 +249,11 @@ class Recorder:
                 return "expert failed"
             action = noise.execute(label)
             execute(state, 0, action)
-            observation, reward, terminated, truncated, info = self.env.step(action)
+            observation, reward, terminated, truncated, info = self._guarded.step(action)
             observations.append(observation)
             labels.append(label)
             executed.append(action)
-            rewards.append(float(reward))
+            rewards.append(reward)
             start, done = False, terminated or truncated
             success = success or bool(info.get("success"))
             if success and spare is not None and not terminated:
@@ -209,35 +270,41 @@ class Recorder:
         )
         return self._shortcoming(episode, expert_return) or episode
 
-    def _shortcoming(self, episode: Episode, expert_return: float) -> str | None:
+    def _shortcoming(self, episode: Episode, expert_return: float | None) -> str | None:
         """Why an episode is not good enough; None where it is.
 
         An episode whose recording stops after success has a shorter, smaller return than the
         expert's whole episodes: there, success is what is asked for.
         """
+        if expert_return is None:
+            return None
         if self.settings.steps_after_success is not None and not episode.terminations[-1]:
             return None if episode.info["success"] else "without success"
         least = least_return(expert_return, self.settings.keep)
         return None if episode.total_return >= least else "below the expert"
 
     def _noise(self, generator: np.random.Generator) -> Noise:
-        if isinstance(self.env.action_space, spaces.Box):
-            return HeldNoise(self.settings.noise, self.env.action_space, generator)
-        return NavigationNoise(self.settings.noise, generator)
+        strength, actions = self.settings.noise, self.env.action_space
+        if isinstance(actions, spaces.Box):
+            return HeldNoise(strength, actions, generator)
+        if self.task.suite == "babyai":
+            return NavigationNoise(strength, generator)
+        assert isinstance(actions, spaces.Discrete), "registered tasks have Boxes or choices"
+        return UniformNoise(strength, actions, generator)
 
     def _play_to_the_end(self, seed: int) -> Iterator[float]:
-        observation, _ = self.env.reset(seed=seed)
+        observation = self._guarded.reset(seed)
         state, start, done = None, True, False
         while not done:
             action, state = self.expert.predict(observation, state, np.array([start]), True)
-            observation, reward, terminated, truncated, _ = self.env.step(action)
+            observation, reward, terminated, truncated, _ = self._guarded.step(action)
             start, done = False, terminated or truncated
-            yield float(reward)
+            yield reward
 
 
 def make_episode(
     task_id: str,
-    observations: list[Any],
+    observations: ObservationList,
     labels: list[Any],
     executed: list[Any] | None,
     rewards: list[float],
@@ -263,7 +330,9 @@ def make_episode(
     never = np.zeros(len(rewards), np.bool_)
     return Episode(
         task=task_id,
-        observations=_stack(observations),
+        observations=(
+            observations.stacked() if observations.overlap else _stack(observations.parts())
+        ),
         actions=_stack(labels),
         rewards=np.asarray(rewards, np.float32),
         terminations=last if terminated else never,

@@ -1,8 +1,7 @@
-"""The pieces of work of a collection, and the processes that do them.
+"""The pieces of work of a collection.
 
 * :class:`CollectSettings` -- what a collection is.
-* :func:`run_job` -- does one piece: the expert's return, a unit of episodes, or the dataset.
-* :class:`Workers` -- processes that do pieces, each with its own environments.
+* :class:`JobRunner` -- does pieces: the expert's return, a unit of episodes, or the dataset.
 
 A task's episodes are numbered; unit u holds the attempts ``[u * n, (u + 1) * n)`` and is a file of
 its own that appears when it is complete. What a unit holds depends on the settings alone, so any
@@ -14,16 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-import sys
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +25,24 @@ import numpy as np
 
 from gato_gym.episodes import Episode, minari_metadata, new_minari
 from gato_gym.tasks import Task, get_task
-from policies.threads import one_thread
+from policies.experts import SCRIPTED_SUITES
+from policies.experts.networks import shipped_folder
+from policies.training.faults import Beat, EnvironmentFault
 from policies.training.recording import Recorder, RecordSettings
 
 FORMAT = 1
-UNIT_EPISODES = {"babyai": 64, "metaworld": 8}
+UNIT_EPISODES = {"atari": 1, "babyai": 64, "dm_control": 4, "metaworld": 8, "mujoco": 4}
 """Attempts in a unit: a few seconds of work."""
 
-SIMULATORS = {"babyai": ("minigrid",), "metaworld": ("metaworld", "mujoco")}
+SIMULATORS = {
+    "atari": ("ale-py",),
+    "babyai": ("minigrid",),
+    "dm_control": ("dm_control", "mujoco", "shimmy"),
+    "metaworld": ("metaworld", "mujoco"),
+    "mujoco": ("gymnasium", "mujoco"),
+}
+MOST_FAULTS = 3
+"""Environments' faults at which a task is given up."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class CollectSettings:
         episodes: Episodes a task, or None.
         steps: Recorded steps a task, at least, or None. One of the two is given.
         expert_episodes: Clean episodes that measure the expert's return.
+        time_limit: Seconds that a step, or a reset, may take.
     """
 
     root: Path
@@ -58,19 +63,27 @@ class CollectSettings:
     episodes: int | None = None
     steps: int | None = None
     expert_episodes: int = 20
+    time_limit: float = 300.0
 
     def __post_init__(self) -> None:
         if (self.episodes is None) == (self.steps is None):
             raise ValueError("give either episodes or steps: how much to collect of each task")
         if (self.episodes or self.steps or 0) < 1 or self.expert_episodes < 1:
             raise ValueError("episodes, steps and expert_episodes are counts of 1 or more")
+        if not self.time_limit > 0:
+            raise ValueError(f"time_limit is {self.time_limit}: expected seconds above 0")
 
     def identity(self, task: Task) -> dict[str, Any]:
         """What a unit of a task depends on, as JSON values."""
+        record: dict[str, Any] = asdict(self.record)
+        if record["policy"] == "expert":
+            del record["policy"]
+            weights = weights_of(task)
+            record |= {"weights": weights} if weights else {}
         return {
             "format": FORMAT,
             "task": task.id,
-            **asdict(self.record),
+            **record,
             "expert_episodes": self.expert_episodes,
             "unit_episodes": UNIT_EPISODES[task.suite],
             "packages": {name: _version(name) for name in SIMULATORS[task.suite]},
@@ -112,11 +125,13 @@ class UnitReport:
         lengths: Steps of each episode kept, in order.
         dropped: Attempts not kept, by reason.
         seconds: Time it took.
+        faults: What the environment did wrong, and where.
     """
 
     lengths: list[int]
     dropped: dict[str, int]
     seconds: float
+    faults: list[str] = field(default_factory=list)
 
 
 def unit_path(settings: CollectSettings, task: Task, unit: int) -> Path:
@@ -144,7 +159,7 @@ def is_complete(settings: CollectSettings, task: Task) -> bool:
     Raises:
         ValueError: A dataset is there that other settings made.
     """
-    name = dataset_id(task)
+    name = dataset_id(task, settings.record.policy)
     try:
         found = minari_metadata(name, root=settings.root).get("collect")
     except FileNotFoundError:
@@ -157,9 +172,17 @@ def is_complete(settings: CollectSettings, task: Task) -> bool:
     return bool(found["goal"] == settings.goal())
 
 
-def dataset_id(task: Task) -> str:
-    """The Minari id of a task's dataset."""
-    return f"gato/{task.id}-v0"
+def dataset_id(task: Task, policy: str = "expert") -> str:
+    """The Minari id of a task's dataset: the expert's is the one that is trained on."""
+    return f"{'gato' if policy == 'expert' else f'gato-{policy}'}/{task.id}-v0"
+
+
+def weights_of(task: Task) -> str | None:
+    """A hash of the trained expert that plays a task; None where a program does."""
+    path = shipped_folder(task.id) / "model.safetensors"
+    if task.suite in SCRIPTED_SUITES or not path.is_file():
+        return None
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 class JobRunner:
@@ -167,14 +190,20 @@ class JobRunner:
 
     Args:
         settings: The collection.
+        beat: Told the seed and the number of each step before it is played.
     """
 
-    def __init__(self, settings: CollectSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: CollectSettings, *, beat: Beat = lambda seed, step: None) -> None:
+        self.settings, self._beat = settings, beat
         self._recorder: Recorder | None = None
 
     def run(self, job: Job) -> Any:
-        """Do a job; returns the expert's mean return, a `UnitReport`, or the dataset's counts."""
+        """Do a job; returns the expert's mean return, a `UnitReport`, or the dataset's counts.
+
+        Raises:
+            EnvironmentFault: The environment is at fault once while the expert's return is
+                measured, or :data:`MOST_FAULTS` times in a unit.
+        """
         task = get_task(job.task)
         self.settings.folder(task).mkdir(parents=True, exist_ok=True)
         recorder = self._recorder_of(task)
@@ -188,7 +217,8 @@ class JobRunner:
         if self._recorder is None or self._recorder.task.id != task.id:
             if self._recorder is not None:
                 self._recorder.close()
-            self._recorder = Recorder(task, self.settings.record)
+                self._recorder = None
+            self._recorder = Recorder(task, self.settings.record, beat=self._beat)
         return self._recorder
 
 
@@ -205,21 +235,27 @@ def _record_unit(settings: CollectSettings, recorder: Recorder, job: Job) -> Uni
     from gato_gym import hdf5
 
     began = time.monotonic()
-    expert_return = job.expert_return
-    assert expert_return is not None, "the expert is measured before units are recorded"
     size = UNIT_EPISODES[recorder.task.suite]
     lengths: list[int] = []
     dropped: dict[str, int] = {}
+    faults: list[str] = []
     path = unit_path(settings, recorder.task, job.unit)
     with _appearing(path) as partial, hdf5.open_file(partial, "w") as file:
         for index in range(job.unit * size, (job.unit + 1) * size):
-            episode = recorder.record(index, expert_return)
+            try:
+                episode = recorder.record(index, job.expert_return)
+            except EnvironmentFault as fault:
+                faults.append(str(fault))
+                if len(faults) >= MOST_FAULTS:
+                    raise EnvironmentFault("\n".join(faults)) from fault
+                recorder.reopen()
+                episode = "faults"
             if isinstance(episode, Episode):
                 hdf5.append_episode(file, len(lengths), episode)
                 lengths.append(episode.length)
             else:
                 dropped[episode] = dropped.get(episode, 0) + 1
-        report = UnitReport(lengths, dropped, time.monotonic() - began)
+        report = UnitReport(lengths, dropped, time.monotonic() - began, faults)
         file.attrs["report"] = json.dumps(asdict(report))
     return report
 
@@ -228,15 +264,21 @@ def _write_dataset(settings: CollectSettings, recorder: Recorder, job: Job) -> t
     """Copy the kept episodes of the first units until the goal is reached."""
     from gato_gym import hdf5
 
-    task, steps, episodes = recorder.task, 0, 0
+    task, policy, steps, episodes = recorder.task, settings.record.policy, 0, 0
+    choices = "the expert's own choices" if policy == "expert" else "random"
+    known = {} if job.expert_return is None else {"expert_return": job.expert_return}
     metadata = {
-        "algorithm_name": "expert",
-        "description": f"{task.description}. Actions are the expert's own choices.",
-        "expert_return": job.expert_return,
+        "algorithm_name": policy,
+        "description": f"{task.description}. Actions are {choices}.",
+        **known,
         "collect": {"settings": settings.identity(task), "goal": settings.goal()},
     }
     with new_minari(
-        dataset_id(task), env=recorder.env, root=settings.root, metadata=metadata, replace=True
+        dataset_id(task, policy),
+        env=recorder.env,
+        root=settings.root,
+        metadata=metadata,
+        replace=True,
     ) as file:
         for unit in range(job.unit):
             with hdf5.open_file(unit_path(settings, task, unit), "r") as source:
@@ -264,93 +306,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-class WorkerError(RuntimeError):
-    """A worker failed or died."""
-
-
-class Workers:
-    """Processes that do jobs of a collection; each has one thread of linear algebra.
-
-    Args:
-        settings: The collection.
-        count: Number of processes.
-    """
-
-    def __init__(self, settings: CollectSettings, count: int) -> None:
-        context = get_context("spawn")
-        self._idle: list[Connection] = []
-        self._busy: dict[Connection, Job] = {}
-        self._processes = []
-        with one_thread():
-            for _ in range(count):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(theirs, settings), daemon=True)
-                process.start()
-                theirs.close()
-                self._processes.append(process)
-                self._idle.append(ours)
-
-    @property
-    def has_idle(self) -> bool:
-        """Whether a worker has nothing to do."""
-        return bool(self._idle)
-
-    @property
-    def is_working(self) -> bool:
-        """Whether a worker has something to do."""
-        return bool(self._busy)
-
-    def start(self, job: Job) -> None:
-        """Give a job to an idle worker."""
-        connection = self._idle.pop()
-        self._busy[connection] = job
-        connection.send(job)
-
-    def finished(self, timeout: float | None = None) -> list[tuple[Job, Any]]:
-        """Wait until a job is done, or the timeout is over; returns jobs with their results.
-
-        Raises:
-            WorkerError: A job failed, or its worker died.
-        """
-        done = []
-        for ready in wait(list(self._busy), timeout):
-            assert isinstance(ready, Connection)
-            job = self._busy.pop(ready)
-            try:
-                error, result = ready.recv()
-            except (EOFError, ConnectionError) as cause:
-                raise WorkerError(
-                    f"the worker of {job.task} died; its unit is lost, all others are kept: run "
-                    "the command again (with fewer --workers if memory ran out)"
-                ) from cause
-            if error is not None:
-                raise WorkerError(f"{job.kind} of {job.task} failed:\n{error}")
-            self._idle.append(ready)
-            done.append((job, result))
-        return done
-
-    def stop(self) -> None:
-        """End the processes; the units in hand are lost."""
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join(timeout=10)
-            process.kill()
-            process.join()
-
-
-def _work(connection: Connection, settings: CollectSettings) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and terminates
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # cleanly: no half-written files stay
-    runner = JobRunner(settings)
-    while True:
-        try:
-            job = connection.recv()
-        except EOFError:  # the parent is gone
-            return
-        try:
-            connection.send((None, runner.run(job)))
-        except Exception:  # reported by the parent, whatever it is
-            connection.send((traceback.format_exc(), None))

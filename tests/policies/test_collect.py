@@ -32,11 +32,11 @@ from policies.training.units import (
     Job,
     JobRunner,
     UnitReport,
-    WorkerError,
     dataset_id,
     is_complete,
     unit_path,
 )
+from policies.training.workers import WorkerError
 
 pytest.importorskip("minigrid")
 
