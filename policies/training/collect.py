@@ -237,15 +237,10 @@ def collect(
 
 def _summary(todo: list[Progress]) -> str:
     failed = sum(progress.stage == "failed" for progress in todo)
+    head = f"faults in {sum(bool(p.faults) for p in todo)} of {len(todo)} tasks, {failed} of them"
     lines = [fault for progress in todo for fault in progress.faults]
-    return "\n".join(
-        [
-            f"faults in {sum(bool(p.faults) for p in todo)} of {len(todo)} tasks, "
-            f"{failed} of them not collected:",
-            *lines,
-            "run the same command again to try what is missing; finished units are kept",
-        ]
-    )
+    hint = "run the same command again to try what is missing; finished units are kept"
+    return "\n".join([f"{head} not collected:", *lines, hint])
 
 
 def with_experts(tasks: Sequence[Task], console: Console) -> list[Task]:

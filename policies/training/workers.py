@@ -164,4 +164,7 @@ def _work(connection: Connection, settings: CollectSettings, shared: Any) -> Non
             result = Failure(str(fault))
         except Exception:  # reported by the parent, whatever it is
             result = Failure(f"{job.task}: {job.kind} failed:\n{traceback.format_exc()}")
-        connection.send(result)
+        try:
+            connection.send(result)
+        except ConnectionError:  # the parent is gone
+            return
