@@ -16,7 +16,13 @@ from policies.training import collect as command
 from policies.training.collect import Progress
 from policies.training.recording import RecordSettings, UniformNoise
 from policies.training.shards import TaskShard, build_shards
-from policies.training.units import CollectSettings, JobRunner, dataset_id, is_complete
+from policies.training.units import (
+    UNIT_EPISODES,
+    CollectSettings,
+    JobRunner,
+    dataset_id,
+    is_complete,
+)
 
 
 def collect_here(task: str, settings: CollectSettings) -> list[Episode]:
@@ -33,13 +39,19 @@ def collect_here(task: str, settings: CollectSettings) -> list[Episode]:
 
 @pytest.mark.parametrize(
     ("task", "package", "noise", "count"),
-    [("mujoco-reacher", "mujoco", 0.05, 12), ("dm_control-cartpole-balance", "shimmy", 0.2, 3)],
+    [("mujoco-reacher", "mujoco", 0.05, 12), ("dm_control-cartpole-balance", "shimmy", 0.2, 2)],
 )
 def test_trained_experts_under_noise(
-    task: str, package: str, noise: float, count: int, tmp_path: Path
+    task: str,
+    package: str,
+    noise: float,
+    count: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Replayed in the task itself: labels are the expert's in the states that noise led to."""
     pytest.importorskip(package)
+    monkeypatch.setitem(UNIT_EPISODES, get_task(task).suite, 2)
     record = RecordSettings(noise=noise)
     settings = CollectSettings(tmp_path, record, episodes=count, expert_episodes=1)
     episodes = collect_here(task, settings)
