@@ -71,7 +71,6 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("zip", type=Path, help="the archive")
     convert.add_argument("--task", required=True, help="task id it plays")
     convert.add_argument("--algorithm", required=True, choices=("a2c", "ppo", "sac"))
-    convert.add_argument("--normalization", type=Path, help="the VecNormalize file beside it")
     convert.add_argument("--output", type=Path, required=True, help="folder of the expert")
     convert.add_argument("--trust-zip", action="store_true", help="I trust the archive's author")
 
@@ -129,9 +128,7 @@ def _convert(args: argparse.Namespace, console: Console) -> int:
     from policies.experts.training.convert import load_zip
 
     task = get_task(args.task)
-    network = load_zip(
-        args.zip, args.algorithm, normalization=args.normalization, trusted=args.trust_zip
-    )
+    network = load_zip(args.zip, args.algorithm, trusted=args.trust_zip)
     env = task.make()
     TrainedExpert(network, env.observation_space, env.action_space)  # fits, or says why not
     save_expert(args.output, network, {"task": task.id, "algorithm": args.algorithm})

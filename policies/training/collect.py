@@ -206,39 +206,40 @@ def collect(
             others were. All finished units are kept.
     """
     console = console or Console()
-    todo = [
+    incomplete = [
         Progress(task, settings) for task in tasks if not _done_before(task, settings, overwrite)
     ]
-    if len(todo) < len(tasks):
-        console.print(f"{len(tasks) - len(todo)} of {len(tasks)} datasets are complete")
-    if not todo:
+    if len(incomplete) < len(tasks):
+        console.print(f"{len(tasks) - len(incomplete)} of {len(tasks)} datasets are complete")
+    if not incomplete:
         return
-    for progress in todo:
+    for progress in incomplete:
         progress.load()
     count = workers or os.cpu_count() or 1
     began = time.monotonic()
     pool = Workers(settings, count)
     try:
         with _bars(console) as bars:
-            bar = bars.add_task("", total=len(todo), rate="")
-            _run(todo, pool, count, bars, bar, began)
+            bar = bars.add_task("", total=len(incomplete), rate="")
+            _run(incomplete, pool, count, bars, bar, began)
     finally:
         pool.stop()
-    episodes, steps = _recorded(todo)
+    episodes, steps = _recorded(incomplete)
     seconds = time.monotonic() - began
-    finished = sum(progress.stage == "done" for progress in todo)
+    finished = sum(progress.stage == "done" for progress in incomplete)
     console.print(
         f"{finished} datasets in {settings.root}: recorded {episodes:,} episodes and {steps:,} "
         f"steps in {seconds:,.0f} s with {count} workers: {_rates(episodes, steps, seconds)}"
     )
-    if any(progress.faults for progress in todo):
-        raise WorkerError(_summary(todo))
+    if any(progress.faults for progress in incomplete):
+        raise WorkerError(_summary(incomplete))
 
 
-def _summary(todo: list[Progress]) -> str:
-    failed = sum(progress.stage == "failed" for progress in todo)
-    head = f"faults in {sum(bool(p.faults) for p in todo)} of {len(todo)} tasks, {failed} of them"
-    lines = [fault for progress in todo for fault in progress.faults]
+def _summary(incomplete: list[Progress]) -> str:
+    failed = sum(progress.stage == "failed" for progress in incomplete)
+    faulty = sum(bool(progress.faults) for progress in incomplete)
+    head = f"faults in {faulty} of {len(incomplete)} tasks, {failed} of them"
+    lines = [fault for progress in incomplete for fault in progress.faults]
     hint = "run the same command again to try what is missing; finished units are kept"
     return "\n".join([f"{head} not collected:", *lines, hint])
 
@@ -264,11 +265,11 @@ def with_experts(tasks: Sequence[Task], console: Console) -> list[Task]:
 
 
 def _run(
-    todo: list[Progress], pool: Workers, count: int, bars: Bars, bar: Any, began: float
+    incomplete: list[Progress], pool: Workers, count: int, bars: Bars, bar: Any, began: float
 ) -> None:
-    by_id = {progress.task.id: progress for progress in todo}
-    while not all(progress.is_over for progress in todo):
-        while pool.has_idle and (job := _next_job(todo, count)) is not None:
+    by_id = {progress.task.id: progress for progress in incomplete}
+    while not all(progress.is_over for progress in incomplete):
+        while pool.has_idle and (job := _next_job(incomplete, count)) is not None:
             pool.start(job)
         for job, result in pool.finished(timeout=1.0):
             progress = by_id[job.task]
@@ -277,18 +278,18 @@ def _run(
                 bars.console.print(_line(progress, result))
             elif isinstance(result, Failure):
                 bars.console.print(result.message, style="red", markup=False, highlight=False)
-        episodes, steps = _recorded(todo)
-        under_way = next((p for p in todo if not p.is_over), todo[-1])
+        episodes, steps = _recorded(incomplete)
+        under_way = next((p for p in incomplete if not p.is_over), incomplete[-1])
         bars.update(
             bar,
-            completed=sum(1.0 if p.is_over else 0.99 * p.share() for p in todo),
+            completed=sum(1.0 if p.is_over else 0.99 * p.share() for p in incomplete),
             description=under_way.task.id,
             rate=_rates(episodes, steps, time.monotonic() - began),
         )
 
 
-def _next_job(todo: list[Progress], workers: int) -> Job | None:
-    for progress in todo:
+def _next_job(incomplete: list[Progress], workers: int) -> Job | None:
+    for progress in incomplete:
         try:
             job = progress.next_job(workers)
         except WorkerError as error:
@@ -308,8 +309,8 @@ def _done_before(task: Task, settings: CollectSettings, overwrite: bool) -> bool
         raise
 
 
-def _recorded(todo: list[Progress]) -> tuple[int, int]:
-    return sum(p.recorded[0] for p in todo), sum(p.recorded[1] for p in todo)
+def _recorded(incomplete: list[Progress]) -> tuple[int, int]:
+    return sum(p.recorded[0] for p in incomplete), sum(p.recorded[1] for p in incomplete)
 
 
 def _rates(episodes: int, steps: int, seconds: float) -> str:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +76,16 @@ def _normalization(wrapper: Any, size: int) -> tuple[Array, Array, float]:
     return wrapper.obs_rms.mean.astype(np.float32), scale.astype(np.float32), wrapper.clip_obs
 
 
-def load_zip(
-    path: Path, algorithm: str, *, normalization: Path | None = None, trusted: bool = False
-) -> ExpertNetwork:
-    """The network of a Stable-Baselines3 ``.zip``.
+def load_zip(path: Path, algorithm: str, *, trusted: bool = False) -> ExpertNetwork:
+    """The network of a Stable-Baselines3 ``.zip``, as it is without normalised observations.
+
+    An archive does not hold its ``VecNormalize``: where there is one, load both with
+    Stable-Baselines3 and pass them to :func:`network_of`.
 
     Args:
         path: The archive.
         algorithm: "a2c", "ppo" or "sac".
-        normalization: The ``VecNormalize`` file beside it, if there is one.
-        trusted: These files run code when they are read: True says that their author is trusted.
+        trusted: The file runs code when it is read: True says that its author is trusted.
 
     Raises:
         PermissionError: ``trusted`` is False.
@@ -103,8 +102,4 @@ def load_zip(
     if algorithm not in kinds:
         raise ValueError(f"algorithm is {algorithm!r}: expected one of {', '.join(kinds)}")
     loaded = getattr(stable_baselines3, kinds[algorithm]).load(path, device="cpu")
-    wrapper = None
-    if normalization is not None:
-        with normalization.open("rb") as file:
-            wrapper = pickle.load(file)
-    return network_of(loaded, wrapper)
+    return network_of(loaded)
