@@ -257,8 +257,14 @@ class Block(nn.Module):
         for layer in (self.attention_out, self.feed_out):
             nn.init.normal_(layer.weight, std=0.02 / (2 * config.layers) ** 0.5)
 
-    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        """Whole sequences."""
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor,
+        kept_B2: Tensor | None = None,
+    ) -> Tensor:
+        """Whole sequences; ``kept_B2`` multiplies what attention and feed-forward add."""
         batch, length, _ = x_BTD.shape
         qkv = self.qkv(self.norm_attention(x_BTD))
         q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -266,8 +272,12 @@ class Block(nn.Module):
         q = rotate(self.norm_query(q.to(dtype)), *rotary)
         k = rotate(self.norm_key(k.to(dtype)), *rotary)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x_BTD = x_BTD + self.attention_out(y.transpose(1, 2).reshape(batch, length, -1))
-        return x_BTD + self.feed(x_BTD)
+        y = self.attention_out(y.transpose(1, 2).reshape(batch, length, -1))
+        if kept_B2 is None:
+            x_BTD = x_BTD + y
+            return x_BTD + self.feed(x_BTD)
+        x_BTD = x_BTD + kept_B2[:, 0, None, None] * y
+        return x_BTD + kept_B2[:, 1, None, None] * self.feed(x_BTD)
 
     def feed(self, x: Tensor) -> Tensor:
         """The gated feed-forward of ``[..., D]``, with its norm."""
@@ -301,14 +311,32 @@ class Backbone(nn.Module):
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, x_BTD: Tensor, positions_BT: Tensor, mask: Tensor) -> Tensor:
-        """Whole sequences: embeddings ``[B, T, D]`` and :func:`training_mask` to ``[B, T, D]``."""
+    def forward(
+        self,
+        x_BTD: Tensor,
+        positions_BT: Tensor,
+        mask: Tensor,
+        kept_BL2: Tensor | None = None,
+    ) -> Tensor:
+        """Whole sequences.
+
+        Args:
+            x_BTD: Embeddings.
+            positions_BT: int64, of each token.
+            mask: From :func:`training_mask`.
+            kept_BL2: float32, what each block's attention and feed-forward are multiplied by in
+                training: 0 where stochastic depth skips them (arXiv 1603.09382). None keeps all.
+
+        Returns:
+            float ``[B, T, D]``.
+        """
         rotary = rotary_table(positions_BT, self.config.head_size)
-        for block in self.blocks:
+        for layer, block in enumerate(self.blocks):
+            kept = None if kept_BL2 is None or not self.training else kept_BL2[:, layer]
             if self.recompute and self.training:
-                x_BTD = checkpoint(block, x_BTD, rotary, mask, use_reentrant=False)
+                x_BTD = checkpoint(block, x_BTD, rotary, mask, kept, use_reentrant=False)
             else:
-                x_BTD = block(x_BTD, rotary, mask)
+                x_BTD = block(x_BTD, rotary, mask, kept)
         return self.norm(x_BTD)
 
     def step(

@@ -22,7 +22,7 @@ from policies.network import GatoNetwork, PackedBatch, count_parameters
 from policies.training.config import TrainConfig, check_same_config
 from policies.training.curve import Curve, bars, cut_curve
 from policies.training.interrupts import Interrupts
-from policies.training.loss import LossReport, action_loss, loss_scale
+from policies.training.loss import LossReport, batch_loss, loss_scale
 from policies.training.optimiser import Optimiser
 from policies.training.packing import Packer
 from policies.training.ranks import Ranks
@@ -107,6 +107,7 @@ class Trainer:
             rows=config.rows,
             length=config.length,
             seed=config.seed,
+            depth_drop=config.depth_drop,
         )
         if compiled:
             self.network.backbone.compile(dynamic=False)
@@ -196,14 +197,7 @@ class Trainer:
     def _loss(self, batch: PackedBatch) -> LossReport:
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            hidden = self.network(batch)
-            return action_loss(
-                self.network,
-                hidden,
-                batch.targets,
-                sigma=self.config.sigma,
-                balance=self.config.balance,
-            )
+            return batch_loss(self.network, self.network(batch), batch, self.config)
 
     def _refuse(self, what: str, batches: list[PackedBatch]) -> NoReturn:
         self.network.zero_grad(set_to_none=True)
