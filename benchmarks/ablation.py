@@ -28,7 +28,7 @@ from benchmarks.protocol import EpisodeKey, EpisodeResult, episode_seed
 from benchmarks.rollout import make_rows, play
 from gato_gym import compile_plan, get_task
 from policies import GatoPolicy
-from policies.configuration import preset
+from policies.configuration import NetworkConfig
 from policies.training.config import TrainConfig
 from policies.training.export import PROMPTED_SUITES, demonstration, write_checkpoint
 from policies.training.loop import Trainer, open_shards
@@ -44,10 +44,13 @@ from policies.training.shards import (
 )
 
 TASKS = (
-    "babyai-go-to-local", "babyai-pickup-loc", "babyai-put-next-local",
-    "metaworld-button-press-topdown", "metaworld-door-open", "metaworld-pick-place",
-    "metaworld-reach",
+    "babyai-go-to-local", "babyai-pickup-loc",
+    "metaworld-button-press-topdown", "metaworld-door-open", "metaworld-reach",
 )  # fmt: skip
+NETWORK = {
+    "width": 64, "layers": 2, "heads": 2, "head_size": 32, "feed_forward": 128,
+    "vector_hidden": 128, "text_rank": 16, "grid_channels": 16,
+}  # fmt: skip
 EPISODES = {"babyai": (2000, 200), "metaworld": (64, 16)}
 """Episodes of a task's dataset to train on, and the following ones to hold out."""
 PROMPT_SHARE = {"babyai": 0.06, "metaworld": 0.75}
@@ -83,11 +86,10 @@ class Variant:
 
 
 HEADS = {"observation_heads": True}
-PAPER = {"rows": 8, "length": 512}
+PAPER = {"rows": 4, "length": 512}
 PAPER_NETWORK = {"prompt_tokens": 160, "window": 512}
 VARIANTS = (
     Variant("lean", "the defaults"),
-    Variant("seed-1", "the defaults, another seed", training={"seed": 1}),
     Variant("sigma-0", "labels not spread", training={"sigma": 0.0}),
     Variant("no-features", "no numeric features", network={"numeric_features": False}),
     Variant("memory-all", "past actions kept", memory="all"),
@@ -106,6 +108,7 @@ VARIANTS = (
         "paper", "layout `paper`, all remembered", layout="paper", memory="all",
         network=PAPER_NETWORK, training=PAPER,
     ),
+    Variant("seed-1", "the defaults, another seed", training={"seed": 1}),
     Variant(
         "kappa-0.1", "next observation, weight 0.1", network=HEADS,
         training={"observation_weight": 0.1},
@@ -171,7 +174,7 @@ def encode(task_id: str, layout: str, root: Path, work: Path) -> None:
 def configure(variant: Variant, steps: int) -> TrainConfig:
     """The configuration of a variant."""
     base = TrainConfig(
-        network=dataclasses.replace(preset("tiny"), **variant.network),
+        network=NetworkConfig(**{**NETWORK, **variant.network}),
         mixture=Mixture(
             weights={"babyai": 0.5, "metaworld": 0.5},
             prompt_share=PROMPT_SHARE,
@@ -179,7 +182,7 @@ def configure(variant: Variant, steps: int) -> TrainConfig:
         ),
         optimiser=OptimiserConfig(warmup=max(1, min(100, steps // 10)), average=0.99),
         steps=steps,
-        rows=16,
+        rows=8,
         length=256,
     )
     return dataclasses.replace(base, **variant.training)

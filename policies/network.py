@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from policies.backbone import Backbone, RingCache, TokenRoles, training_mask
+from policies.backbone import Backbone, RingCache
 from policies.configuration import NetworkConfig
 from policies.embedding import Embedding, TokenInputs
+from policies.masks import TokenRoles
 from policies.prediction import NextParts, ObservationHeads
 
 
@@ -109,7 +110,7 @@ class GatoNetwork(nn.Module):
         """Hidden vectors of packed sequences: float ``[B, T, D]``."""
         conditions = self.embedding.encode_texts(batch.texts)
         x = self.embedding(batch.tokens, conditions)
-        mask = training_mask(batch.roles, self.config.window)
+        mask = self.backbone.visibility(batch.roles)
         return self.backbone(x, batch.roles.positions, mask, batch.kept)
 
     def step(

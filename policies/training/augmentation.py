@@ -47,7 +47,7 @@ def noisy(
         pixels = np.clip(np.asarray(arrays.images, np.float64) + noise, 0.0, top)
         pixels = np.rint(pixels) if arrays.images.dtype == np.uint8 else pixels
         changes["images"] = pixels.astype(arrays.images.dtype)
-    return dataclasses.replace(arrays, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(arrays, **changes)
 
 
 def hidden_actions(steps: int, share: float, generator: np.random.Generator) -> NDArray[np.bool_]:

@@ -1,6 +1,7 @@
 """Everything that a run's result depends on, and whether two runs depend on the same.
 
 * :class:`TrainConfig` -- the settings of a run; JSON out.
+* :func:`as_begun` -- settings that a run goes on with whatever this version would choose.
 * :func:`check_same_config`, :func:`check_same` -- refuses to go on under other settings.
 """
 
@@ -96,6 +97,21 @@ class TrainConfig:
             "optimiser": dataclasses.asdict(self.optimiser),
         }
         return dict(json.loads(json.dumps(values)))
+
+
+def as_begun(config: TrainConfig, output: Path) -> TrainConfig:
+    """The configuration with the packing that the run in ``output`` was begun with, if one was.
+
+    How full rows become has been another in older versions, and is not asked of anyone.
+    """
+    path = output / "config.json"
+    if not path.exists():
+        return config
+    found = json.loads(path.read_text()).get("mixture", {})
+    smallest = int(found.get("smallest", config.mixture.smallest))
+    return dataclasses.replace(
+        config, mixture=dataclasses.replace(config.mixture, smallest=smallest)
+    )
 
 
 def check_same_config(found: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:

@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from policies.folders import appearing, surviving
+from policies.masks import check_trainable
 from policies.network import GatoNetwork, PackedBatch, count_parameters
-from policies.training.config import TrainConfig, check_same_config
+from policies.training.config import TrainConfig, as_begun, check_same_config
 from policies.training.curve import Curve, bars, cut_curve
 from policies.training.interrupts import Interrupts
 from policies.training.loss import LossReport, batch_loss, loss_scale
@@ -74,6 +75,7 @@ class Trainer:
         compiled: Whether to fuse the network with ``torch.compile``.
         stretch: Steps that a line of the curve is the average of.
         device: "cpu", "cuda", or "auto": a GPU where there is one.
+        attention: How attention is computed, see :data:`policies.masks.ATTENTIONS`.
         on_save: Called after each checkpoint, in the first process.
     """
 
@@ -88,6 +90,7 @@ class Trainer:
         compiled: bool = False,
         stretch: int = 50,
         device: str = "auto",
+        attention: str = "auto",
         on_save: Callable[[Trainer], None] | None = None,
     ) -> None:
         self.config, self.output = config, output
@@ -95,9 +98,11 @@ class Trainer:
         self.on_save = on_save
         self.ranks = Ranks.join()
         self.device = _device(device, self.ranks)
+        check_trainable(attention, self.device)
         torch.manual_seed(config.seed)
         self.network = GatoNetwork(config.network).to(self.device)
         self.network.backbone.recompute = config.recompute
+        self.network.backbone.attention = attention
         self.optimiser = Optimiser(self.network, config.optimiser, total=config.steps)
         self.packer = Packer(
             shards,
@@ -270,6 +275,7 @@ def train(
         The network with its averaged weights.
     """
     shards = open_shards(shards_folder, sorted(config.mixture.weights))
+    config = as_begun(config, output)
     trainer = Trainer(config, shards, output, every=every, compiled=compiled)
     trainer.resume()
     if not trainer.ranks.rank:

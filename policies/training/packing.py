@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from policies.backbone import MEMORIES, TokenRoles
 from policies.configuration import NetworkConfig
+from policies.masks import MEMORIES, TokenRoles
 from policies.network import PackedBatch, Targets
 from policies.timesteps import (
     Layout,
@@ -67,6 +67,12 @@ class Mixture:
     smallest: int = 8
     action_drop: float = 0.0
     observation_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.action_drop <= 1:
+            raise ValueError(f"action_drop is {self.action_drop}: expected 0 to 1")
+        if not self.observation_noise >= 0:
+            raise ValueError(f"observation_noise is {self.observation_noise}: expected 0 or more")
 
 
 @dataclass
