@@ -19,7 +19,7 @@ from benchmarks.statistics import mean_of_tasks
 
 BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
 COLUMNS = (
-    "variant", "what", "steps", "seconds", "parameters", "accuracy", "error",
+    "variant", "what", "steps", "parameters", "accuracy", "error",
     "babyai", "babyai_low", "babyai_high", "metaworld", "metaworld_low", "metaworld_high",
 )  # fmt: skip
 
@@ -37,7 +37,7 @@ def successes(result: Result, suite: str) -> list[NDArray[np.float64]]:
 
 def line(result: Result) -> dict[str, Any]:
     """A variant's figures by column: success with its 95 % interval, episodes redrawn by task."""
-    values = {name: result[name] for name in COLUMNS[:7]}
+    values = {name: result[name] for name in COLUMNS[:6]}
     for suite in ("babyai", "metaworld"):
         scores = successes(result, suite)
         interval = stratified_bootstrap(scores, mean_of_tasks)
@@ -49,8 +49,8 @@ def line(result: Result) -> dict[str, Any]:
 def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
     """The lines as a table."""
     rows = [
-        "| variant | steps | CPU s | accuracy | error | BabyAI success | Meta-World success |",
-        "|---|---|---|---|---|---|---|",
+        "| variant | steps | accuracy | error | BabyAI success | Meta-World success |",
+        "|---|---|---|---|---|---|",
     ]
     for v in lines:
         shown = [
@@ -58,7 +58,7 @@ def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
             for s in ("babyai", "metaworld")
         ]
         rows.append(
-            f"| {v['what']} | {v['steps']} | {v['seconds']:.0f} | {v['accuracy']:.3f} | "
+            f"| {v['what']} | {v['steps']} | {v['accuracy']:.3f} | "
             f"{v['error']:.4f} | {shown[0]} | {shown[1]} |"
         )
     return "\n".join(rows)
