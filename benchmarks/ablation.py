@@ -174,7 +174,8 @@ def encode(task_id: str, layout: str, root: Path, work: Path) -> None:
 
 def configure(variant: Variant, steps: int) -> TrainConfig:
     """The configuration of a variant."""
-    base = TrainConfig(
+    shape = {"rows": 8, "length": 256}
+    return TrainConfig(
         network=NetworkConfig(**{**NETWORK, **variant.network}),
         mixture=Mixture(
             weights={"babyai": 0.5, "metaworld": 0.5},
@@ -183,10 +184,8 @@ def configure(variant: Variant, steps: int) -> TrainConfig:
         ),
         optimiser=OptimiserConfig(warmup=max(1, min(100, steps // 10)), average=0.99),
         steps=steps,
-        rows=8,
-        length=256,
+        **{**shape, **variant.training},
     )
-    return dataclasses.replace(base, **variant.training)
 
 
 def steps_in(variant: Variant, shards: dict[str, TaskShard], folder: Path, seconds: float) -> int:
