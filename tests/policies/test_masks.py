@@ -108,6 +108,22 @@ def test_attention_is_that_of_the_pairs(packed: PackedBatch, attention: str) -> 
     assert np.abs(one).max() > 0.01, "a plain causal mask would pass"
 
 
+def test_the_rule_compiles_once_for_all_batches(packed: PackedBatch) -> None:
+    """As one graph, which is what a GPU's kernel is made of."""
+    from torch._dynamo.testing import CompileCounter
+    from torch.nn.attention.flex_attention import flex_attention
+
+    counter = CompileCounter()
+    compiled = torch.compile(flex_attention, backend=counter, fullgraph=True, dynamic=False)
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 4, 2, 160, 16)
+    for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
+        roles = packed.roles.at(torch.tensor(order))
+        found = compiled(q, k, v, block_mask=block_mask(roles, WINDOW))
+        assert np.abs(found.numpy() - reference(q, k, v, visible(roles))).max() < 2e-6
+    assert counter.frame_count == 1
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_the_network_says_the_same_with_either(packed: PackedBatch) -> None:
     torch.manual_seed(0)
