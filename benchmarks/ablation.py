@@ -1,8 +1,9 @@
 """What each option of training is worth: ``python -m benchmarks.ablation``.
 
-Trains one small network for each variant on a slice of the shipped mixture, all for the same
-processor time, and plays the same episodes with each. A variant that is finished is kept, so that
-the command can be stopped and run again; the table is drawn from all that are there.
+Trains one small network for each variant on a slice of the shipped mixture, and plays the same
+episodes with each. Variants of one layout, whose steps cost the same, have equally many; those of
+another have as much processor time. A variant that is finished is kept, so that the command can be
+stopped and run again; the table is drawn from all that are there.
 
 * :data:`VARIANTS` -- what is compared.
 * :func:`run_variant` -- trains one and plays with it.
@@ -79,11 +80,6 @@ class Variant:
     network: Mapping[str, Any] = field(default_factory=dict)
     mixture: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def cost(self) -> tuple[str, str | None]:
-        """Variants that agree in this have equally costly steps, and are given equally many."""
-        return self.layout, self.memory
 
 
 HEADS = {"observation_heads": True}
@@ -314,15 +310,15 @@ def _measure(variant: Variant, folder: Path, args: argparse.Namespace) -> None:
     parts = make_slice(variant.layout, args.root, args.work).remembering(variant.memory)
     budget = args.work / "steps.json"
     known = json.loads(budget.read_text()) if budget.exists() else {}
-    key = "/".join(str(part) for part in variant.cost)
-    if key not in known:
-        known[key] = steps_in(variant, parts.training, folder / "measuring", args.seconds)
+    if variant.layout not in known:
+        measured = steps_in(variant, parts.training, folder / "measuring", args.seconds)
+        known[variant.layout] = measured
         shutil.rmtree(folder / "measuring", ignore_errors=True)
-        args.work.mkdir(parents=True, exist_ok=True)
         budget.write_text(json.dumps(known))
-    print(f"{variant.name}: {known[key]} steps", flush=True)
+    steps = known[variant.layout]
+    print(f"{variant.name}: {steps} steps", flush=True)
     result = run_variant(
-        variant, parts, folder, root=args.root, steps=known[key], episodes=args.episodes
+        variant, parts, folder, root=args.root, steps=steps, episodes=args.episodes
     )
     temporary = folder / "result.json.partial"
     temporary.write_text(json.dumps(result))

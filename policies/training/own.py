@@ -160,6 +160,12 @@ class OwnRun:
         names = [task.id for task in self.tasks]
         if unknown := sorted(set(asked.weights) - set(names)):
             raise ValueError(f"weights names {unknown}: expected some of {names}")
+        memories = {shard.plan.options.memory for shard in self.shards.values()}
+        if asked.action_drop and "all" not in memories:
+            raise ValueError(
+                f"action_drop is {asked.action_drop} and no task remembers its actions: "
+                "ask for memory 'all' (--memory all), or leave it out"
+            )
         config = TrainConfig(
             network=self._network(),
             mixture=Mixture(
