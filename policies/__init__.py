@@ -1,8 +1,8 @@
 """Policies: anything that acts, behind Stable-Baselines3's ``predict``.
 
 * :class:`GatoPolicy` -- one transformer for every environment.
-* :func:`make_policy` -- a policy by name: ``random``, ``expert``, a shipped checkpoint, a folder, a hub
-  id, a factory of one's own.
+* :func:`make_policy` -- a policy by name: ``random``, ``expert``, a shipped checkpoint, a folder,
+  a hub id, a factory of one's own.
 * :class:`Policy` -- the contract.
 """
 
