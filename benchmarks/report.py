@@ -279,7 +279,11 @@ def _changed_since_measured(suite: str, header: RunHeader) -> list[str]:
     measured, protocol = references.measured_protocol(suite), header.protocol
     if measured is None:
         return []
-    simulators = {name: protocol.simulators.get(name) for name in measured.simulators}
+    simulators = {
+        name: version
+        for name, version in protocol.simulators.items()
+        if name in measured.simulators  # of several suites, those of the others are there too
+    }
     changed = differences(measured.simulators, simulators, path="simulators")
     for task, rules in protocol.tasks.items():
         if task in measured.tasks:
