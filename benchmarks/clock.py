@@ -27,7 +27,7 @@ class TimeSpent:
         environments: Making, resetting and stepping them.
         tokenising: Encoding observations and decoding actions; 0 for policies without tokens.
         inference: The policy's ``predict``, less tokenising.
-        loading: Making the policy: reading weights, encoding prompts.
+        loading: Making the policy: importing, reading weights, encoding prompts.
         rest: Everything else between the first unit of work and the last episode.
     """
 
@@ -94,7 +94,7 @@ class Clock:
         """The seconds since the last lap, or since the clock was made."""
         now = time.perf_counter()
         measured = sum(self._spent.values())
-        lap = TimeSpent(**self._spent, rest=now - self._since - measured)
+        lap = TimeSpent(**self._spent, rest=max(0.0, now - self._since - measured))
         self._spent = dict.fromkeys(self._spent, 0.0)
         self._since = now
         return lap

@@ -254,7 +254,8 @@ def _warnings(
         flagged = [task.task for task in tasks if task.flag == flag]
         if flagged:
             found.append(f"left out of normalised averages ({flag}): {', '.join(flagged)}")
-    for suite in sorted({suite_of(task) for task in header.protocol.tasks}):
+    played = header.protocol.tasks.keys() - header.left_out.keys()
+    for suite in sorted({*map(suite_of, played)}):
         changed = _changed_since_measured(suite, header)
         if changed:
             found.append(
