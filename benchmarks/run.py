@@ -24,14 +24,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from benchmarks.clock import TimeSpent
 from benchmarks.faults import check_time_limit
 from benchmarks.page import NAME as REPORT
 from benchmarks.page import write_page
+from benchmarks.playing import PolicyChoice
 from benchmarks.progress import progress
 from benchmarks.protocol import BenchmarkError, Protocol
 from benchmarks.record import Record, RecordError, RunHeader, write_json
 from benchmarks.report import Summary, render, render_cost, summarise
-from benchmarks.workers import PolicyChoice, WorkerError, play_units, split_units
+from benchmarks.workers import WorkerError, play_episodes
 
 if TYPE_CHECKING:
     from gato_gym.tasks import Task
@@ -119,14 +121,12 @@ def _play_pending(
     protocol = record.header.protocol
     pending = record.pending()
     longest_first = sorted(tasks, key=lambda task: -(task.max_episode_steps or 0))
-    units = split_units(
-        {task.id: pending[task.id] for task in longest_first},
-        workers=settings.workers,
-        num_envs=settings.num_envs,
-    )
+    ordered = {task.id: pending[task.id] for task in longest_first}
     counts = {task: len(keys) for task, keys in pending.items() if keys}
     total = len(protocol.tasks) * protocol.episodes
-    episodes = play_units(units, settings.policy, workers=settings.workers)
+    reports = play_episodes(
+        ordered, settings.policy, workers=settings.workers, num_envs=settings.num_envs
+    )
 
     def finish() -> Summary:
         summary = summarise(
@@ -139,12 +139,13 @@ def _play_pending(
 
     try:
         with (
-            closing(episodes),
+            closing(reports),
             progress(console, total=total, done=len(record.results), pending=counts) as advance,
         ):
-            for result in episodes:
-                record.append(result)
-                advance(result)
+            for report in reports:
+                if not isinstance(report, TimeSpent):
+                    record.append(report)
+                    advance(report)
     except BaseException:
         with suppress(OSError):  # a full disk is told about once
             finish()

@@ -23,6 +23,7 @@ from typing import Any, cast
 
 from rich.console import Console
 
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError, EpisodeResult, Protocol, differences, listed
 from benchmarks.record import write_json
 from benchmarks.references import MEASURED_FILE
@@ -35,7 +36,7 @@ from benchmarks.run import (
     run_benchmark,
     select_tasks,
 )
-from benchmarks.workers import PolicyChoice, WorkerError
+from benchmarks.workers import WorkerError
 from gato_gym.listing import PROGRAMS, task_rows
 
 EPISODES = {"atari": 100, "babyai": 20, "dm_control": 100, "metaworld": 10, "mujoco": 100}

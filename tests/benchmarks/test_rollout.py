@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks.protocol import EpisodeKey, EpisodeResult
-from benchmarks.rollout import make_rows, play
+from benchmarks.rollout import play
+from benchmarks.tables import make_rows
 
 KEYS = [
     EpisodeKey("babyai-stub", index, seed) for index, seed in enumerate((6, 13, 7, 1, 20, 3, 5))
