@@ -45,8 +45,11 @@ class PolicyChoice:
     """Which policy plays, and how.
 
     Attributes:
-        name: ``random``, ``expert``, a shipped name or a checkpoint folder.
-        prompt: ``shipped`` or ``none``.
+        name: ``random``, ``expert``, a shipped name, a checkpoint folder, a hub id, or
+            ``module:factory`` (:mod:`policies.factories`).
+        prompt: ``shipped``, ``none``, or what :func:`policies.prompts.demonstration` takes.
+        prompt_cut: Which part of a demonstration that is too long is kept, ``end`` or ``start``;
+            None refuses one.
         deterministic: The most likely action instead of a sample.
         seed: Seed of the policy's own random numbers.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -56,6 +59,7 @@ class PolicyChoice:
 
     name: str
     prompt: str = "shipped"
+    prompt_cut: str | None = None
     deterministic: bool = False
     seed: int = 0
     device: str = "auto"
@@ -184,6 +188,7 @@ def make_player(
         EnvironmentFault: The environments cannot be made for a reason of their own.
     """
     from policies import make_policy
+    from policies.factories import is_factory
 
     try:
         envs = make_envs(task)
@@ -192,8 +197,9 @@ def make_player(
     except Exception as error:
         raise EnvironmentFault(f"{task.id} cannot be made: {error}") from error
     try:
-        if hasattr(loaded, "with_env"):
-            policy = loaded.with_env(envs, prompt=choice.prompt)
+        policy: Any
+        if hasattr(loaded, "with_env") and not is_factory(choice.name):
+            policy = loaded.with_env(envs, prompt=choice.prompt, cut=choice.prompt_cut)
         else:
             policy = make_policy(
                 choice.name,
@@ -202,6 +208,7 @@ def make_player(
                 device=choice.device,
                 precision=choice.precision,
                 prompt=choice.prompt,
+                cut=choice.prompt_cut,
             )
     except (ValueError, KeyError, OSError, ImportError, gym.error.Error) as error:
         message = str(error.args[0]) if isinstance(error, KeyError) else str(error)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.players import DEFAULT_POLICY
 from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError, EpisodeResult
-from benchmarks.run import DEFAULT_POLICY
 from benchmarks.watch.playing import WatchSettings, chosen_task, watch
 from benchmarks.watch.screens import Screen, Video, Window, has_display
 
