@@ -45,7 +45,6 @@ class Dispenser:
         """Episodes that nobody has."""
         return sum(map(len, self._pending.values()))
 
-    @property
     def losses(self) -> int:
         """How often the episode that was lost most often was lost with its worker."""
         return max(self._losses.values(), default=0)

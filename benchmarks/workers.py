@@ -1,6 +1,7 @@
 """The processes that play a run.
 
 * :func:`play_episodes` -- plays all and yields each episode as it ends.
+* :data:`Workers` -- how many there are, or "ray"; :func:`available_cores` -- how many make sense.
 * :class:`WorkerError` -- a worker failed, or was lost too often.
 
 Processes ask for episodes as they have rows free (:mod:`benchmarks.dispenser`). What a process had
@@ -10,12 +11,13 @@ under way when it was killed is played again by the one that takes its place.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.clock import TimeSpent
 from benchmarks.dispenser import Dispenser
@@ -27,6 +29,17 @@ MOST_LOSSES = 2
 """How often an episode may be under way in a worker that is lost, before the run is given up."""
 
 
+Workers = int | Literal["ray"]
+"""Number of processes, or the actors of a Ray cluster."""
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class WorkerError(RuntimeError):
     """A worker cannot go on; the message says why."""
 
@@ -35,17 +48,17 @@ def play_episodes(
     pending: Mapping[str, Sequence[EpisodeKey]],
     choice: PolicyChoice,
     *,
-    workers: int,
+    workers: Workers,
     num_envs: int | None = None,
 ) -> Generator[Report]:
-    """Play all episodes, in this process or in several.
+    """Play all episodes, in this process, in several, or on a Ray cluster.
 
     Closing the iterator, or an exception in its consumer, stops the processes.
 
     Args:
         pending: What to play, by task id, the first tasks first.
         choice: The policy; every process makes its own.
-        workers: Number of processes; 1 plays in this one.
+        workers: Number of processes; 1 plays in this one; "ray" see :mod:`benchmarks.cluster`.
         num_envs: Environments that a process plays at a time; None chooses.
 
     Yields:
@@ -56,9 +69,14 @@ def play_episodes(
         BenchmarkError: A task or the policy cannot be made.
         WorkerError: A worker process failed, or was killed again and again.
     """
-    workers = min(workers, sum(map(len, pending.values())))
-    dispenser = Dispenser(pending, workers=max(1, workers))
-    if workers <= 1:
+    if workers == "ray":
+        from benchmarks.cluster import play_on_cluster
+
+        yield from play_on_cluster(pending, choice, num_envs=num_envs)
+        return
+    count = min(workers, sum(map(len, pending.values())))
+    dispenser = Dispenser(pending, workers=max(1, count))
+    if count <= 1:
         with one_thread():
             player = Player(choice, num_envs)
             yield from player.play(
@@ -67,7 +85,7 @@ def play_episodes(
         return
     crew = _Crew(choice, num_envs)
     try:
-        for _ in range(workers):
+        for _ in range(count):
             crew.start()
         yield from _collect(crew, dispenser)
     finally:
@@ -167,7 +185,8 @@ def _collect(crew: _Crew, dispenser: Dispenser) -> Generator[Report]:
             elif message is None:
                 code = crew.leave(number)
                 if code != 0:
-                    check_loss(dispenser, number, f"exit code {code}, expected 0")
+                    had = dispenser.lost(number)
+                    check_loss(had, dispenser.losses(), f"exit code {code}, expected 0")
                     crew.start()
             elif isinstance(message, Trouble):
                 raise_trouble(message)
@@ -175,14 +194,18 @@ def _collect(crew: _Crew, dispenser: Dispenser) -> Generator[Report]:
                 yield message
 
 
-def check_loss(dispenser: Dispenser, number: int, how: str) -> None:
-    """Take back what a lost worker had to play.
+def check_loss(had: Sequence[EpisodeKey], times: int, how: str) -> None:
+    """Whether a run goes on that has lost a worker.
+
+    Args:
+        had: What the worker had to play.
+        times: How often the episode was lost that was lost most often.
+        how: What is known of its end.
 
     Raises:
-        WorkerError: It had nothing, or some of it was lost too often.
+        WorkerError: It had nothing, or some episode was lost too often.
     """
-    had = dispenser.lost(number)
-    if not had or dispenser.losses > MOST_LOSSES:
+    if not had or times > MOST_LOSSES:
         what = f"with {had[0].task}, seed {had[0].seed} under way" if had else "before it played"
         raise WorkerError(
             f"a worker ended {what}: {how}; it may have run out of memory; try fewer --workers or "

@@ -40,7 +40,7 @@ def test_every_episode_is_given_once_also_when_workers_are_lost(workers: int, ro
             played.append(key)
     assert sorted(key.index for key in played if key.task == "a") == [*range(7)]
     assert sorted(key.index for key in played if key.task == "b") == [*range(70)]
-    assert dispenser.losses > 0
+    assert dispenser.losses() > 0
 
 
 def test_a_worker_stays_with_its_task_and_then_takes_one_that_nobody_plays() -> None:
@@ -69,4 +69,4 @@ def test_what_is_lost_is_given_out_first() -> None:
     assert dispenser.lost(0) == taken[1:]
     assert not dispenser.ended(0, taken[1])
     assert [key.index for key in dispenser.take(1, 3)] == [1, 2, 3]
-    assert dispenser.losses == 1
+    assert dispenser.losses() == 1
