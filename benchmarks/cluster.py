@@ -24,6 +24,13 @@ from benchmarks.record import installed_environment
 from benchmarks.workers import available_cores, check_loss, raise_trouble
 from policies.threads import one_thread
 
+_OWN_CLUSTER = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listens on this machine alone, despite its name
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # as other workers; Ray's default gives way to everything
+}
+"""Environment variables of a cluster that is started here, which Ray reads when it is imported."""
+
 
 def play_on_cluster(
     pending: Mapping[str, Sequence[EpisodeKey]],
@@ -73,9 +80,9 @@ def play_on_cluster(
 def _connected() -> Iterator[Any]:
     """Ray, connected to a cluster."""
     outside = os.environ.get("RAY_ADDRESS")
-    if not outside:  # read when ray is imported: a cluster of its own listens on this machine alone
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not outside:
+        for name, value in _OWN_CLUSTER.items():
+            os.environ.setdefault(name, value)
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError as error:
