@@ -100,7 +100,7 @@ class Beside:
                 for side in self.sides
             ],
             "common": list(self.common),
-            "pairs": [{"a": a, "b": b, **found.to_json()} for a, b, found in self.pairs],
+            "pairs": [{**found.to_json(), "a": a, "b": b} for a, b, found in self.pairs],
             "notes": list(self.notes),
         }
 

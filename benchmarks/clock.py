@@ -28,7 +28,7 @@ class TimeSpent:
         tokenising: Encoding observations and decoding actions; 0 for policies without tokens.
         inference: The policy's ``predict``, less tokenising and idle rows.
         idle: The share of ``predict`` that went to rows in which nothing was played.
-        loading: Making the policy: reading weights, encoding prompts.
+        loading: Making the policy: importing, reading weights, encoding prompts.
         rest: Everything else between the first unit of work and the last episode.
     """
 
@@ -100,7 +100,7 @@ class Clock:
         """The seconds since the last lap, or since the clock was made."""
         now = time.perf_counter()
         measured = sum(self._spent.values())
-        lap = TimeSpent(**self._spent, rest=now - self._since - measured)
+        lap = TimeSpent(**self._spent, rest=max(0.0, now - self._since - measured))
         self._spent = dict.fromkeys(self._spent, 0.0)
         self._since = now
         return lap

@@ -211,7 +211,7 @@ def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
     try:
         known = read_tasks(_folder(choice))
     except CheckpointError as error:
-        raise BenchmarkError(f"policy {choice.name}: {error}") from error
+        raise BenchmarkError(str(error)) from error
     found = {}
     for task in tasks:
         if task.id in known:

@@ -254,7 +254,8 @@ def _warnings(
         flagged = [task.task for task in tasks if task.flag == flag]
         if flagged:
             found.append(f"left out of normalised averages ({flag}): {', '.join(flagged)}")
-    for suite in sorted({suite_of(task) for task in header.protocol.tasks}):
+    played = header.protocol.tasks.keys() - header.left_out.keys()
+    for suite in sorted({*map(suite_of, played)}):
         changed = _changed_since_measured(suite, header)
         if changed:
             found.append(
@@ -279,7 +280,11 @@ def _changed_since_measured(suite: str, header: RunHeader) -> list[str]:
     measured, protocol = references.measured_protocol(suite), header.protocol
     if measured is None:
         return []
-    simulators = {name: protocol.simulators.get(name) for name in measured.simulators}
+    simulators = {
+        name: version
+        for name, version in protocol.simulators.items()
+        if name in measured.simulators  # of several suites, those of the others are there too
+    }
     changed = differences(measured.simulators, simulators, path="simulators")
     for task, rules in protocol.tasks.items():
         if task in measured.tasks:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import textwrap
 from collections.abc import Mapping
 
 RULES: Mapping[str, tuple[str, ...]] = {
@@ -80,7 +81,7 @@ def rules_hash() -> str:
 def render_rules() -> str:
     """The page ``docs/protocol.md``."""
     sections = [
-        "\n".join([f"## {heading}", "", *(f"{n}. {rule}" for n, rule in enumerate(rules, 1))])
+        "\n".join([f"## {heading}", "", *map(_item, range(1, 1 + len(rules)), rules)])
         for heading, rules in RULES.items()
     ]
     head = (
@@ -92,6 +93,10 @@ def render_rules() -> str:
         "`python -m benchmarks.rules > docs/protocol.md` writes this page."
     )
     return "\n\n".join([head, *sections]) + "\n"
+
+
+def _item(number: int, rule: str) -> str:
+    return textwrap.fill(f"{number}. {rule}", 115, subsequent_indent="   ", break_on_hyphens=False)
 
 
 if __name__ == "__main__":

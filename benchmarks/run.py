@@ -27,6 +27,7 @@ from benchmarks.faults import check_time_limit
 from benchmarks.page import NAME as REPORT
 from benchmarks.page import write_page
 from benchmarks.players import describe_policy, is_network, left_out, resolved
+from benchmarks.playing import PolicyChoice
 from benchmarks.progress import progress
 from benchmarks.protocol import ALL, BenchmarkError, Protocol
 from benchmarks.record import Record, RecordError, RunHeader, write_json
@@ -66,11 +67,13 @@ def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
     check_filming(settings.record)
     tasks = select_tasks(settings.suite, settings.tasks)
     protocol = Protocol.of_tasks(tasks, episodes=settings.episodes, seed=settings.seed)
+    policy = resolved(settings.policy)  # once: what a hub id stands for may change
+    described = describe_policy(policy, protocol.tasks)
     header = RunHeader(
         protocol,
-        describe_policy(settings.policy, protocol.tasks),
+        {**described, "name": settings.policy.name},
         command=settings.command,
-        left_out=left_out(settings.policy, tasks),
+        left_out=left_out(policy, tasks),
     )
     if header.left_out:
         console.print(
@@ -81,15 +84,23 @@ def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
             markup=False,
         )
     with Record(settings.output, header, resume=settings.resume) as record:
-        return _Run(settings, record, console).play(tasks)
+        return _Run(settings, policy, record, console).play(tasks)
 
 
 class _Run:
-    """One sitting of a run."""
+    """One sitting of a run.
 
-    def __init__(self, settings: RunSettings, record: Record, console: Console) -> None:
-        self.settings, self.record, self.console = settings, record, console
-        self.policy = resolved(settings.policy)
+    Args:
+        settings: What to do.
+        policy: Who plays, by the folder of its checkpoint.
+        record: Where it is recorded.
+        console: Where progress is shown.
+    """
+
+    def __init__(
+        self, settings: RunSettings, policy: PolicyChoice, record: Record, console: Console
+    ) -> None:
+        self.settings, self.policy, self.record, self.console = settings, policy, record, console
         self.cost = Costs.of_run(settings.output) or Costs()
 
     def play(self, tasks: Sequence[Task]) -> Summary:

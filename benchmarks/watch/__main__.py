@@ -115,7 +115,8 @@ def _parser() -> argparse.ArgumentParser:
         "--policy",
         default=DEFAULT_POLICY,
         metavar="NAME|FOLDER",
-        help="a shipped checkpoint, a checkpoint folder, expert or random (default: %(default)s)",
+        help="a shipped checkpoint, a checkpoint folder, a hub id, expert, random or "
+        "module:factory (default: %(default)s)",
     )
     add("--episodes", type=int, default=1, metavar="N", help="default: %(default)s")
     add("--seed", type=int, default=0, metavar="S", help="as in benchmarks.run (default: 0)")
