@@ -155,7 +155,7 @@ class Costs:
     def to_json(self) -> dict[str, Any]:
         """The content of ``cost.json``: ``wall``, ``total``, and the parts of the total."""
         parts = {name: round(value, 3) for name, value in asdict(self.spent).items()}
-        return {"wall": round(self.wall, 3), "total": round(self.spent.total, 3), **parts}
+        return {"wall": round(self.wall, 3), "total": round(sum(parts.values()), 3), **parts}
 
     @classmethod
     def of_run(cls, folder: Path) -> Costs | None:

@@ -1,5 +1,6 @@
 """Which episodes are played where: given out while the run goes on, a few at a time.
 
+* :func:`longest_first` -- the order in which tasks are begun.
 * :class:`Dispenser` -- what is left to play, and who plays what.
 
 A worker asks for as many episodes as it has free rows. It stays with its task while there are
@@ -12,8 +13,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from benchmarks.protocol import EpisodeKey
+from benchmarks.protocol import ALL, EpisodeKey
+from benchmarks.references import measured
+
+if TYPE_CHECKING:
+    from gato_gym.tasks import Task
+
+
+def longest_first(tasks: Sequence[Task]) -> list[Task]:
+    """Tasks by how long an episode may take, so that no long one is begun when all others are done.
+
+    That is the length of a random player's episodes, which time limits mostly end, or the task's
+    own limit where no random player was measured.
+    """
+    references = measured(ALL)
+
+    def length(task: Task) -> float:
+        random = references[task.id].random if task.id in references else None
+        return (random.length if random else None) or task.max_episode_steps or 0
+
+    return sorted(tasks, key=length, reverse=True)
 
 
 class Dispenser:

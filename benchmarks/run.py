@@ -23,6 +23,7 @@ from benchmarks.arguments import RunSettings, read_settings
 from benchmarks.clips import Clip, check_filming, film, read_clips
 from benchmarks.clock import NAME as COST
 from benchmarks.clock import Costs, TimeSpent
+from benchmarks.dispenser import longest_first
 from benchmarks.faults import check_time_limit
 from benchmarks.page import NAME as REPORT
 from benchmarks.page import write_page
@@ -126,8 +127,7 @@ class _Run:
         counts = {task: len(keys) for task, keys in pending.items() if keys}
         if not counts:
             return
-        longest_first = sorted(tasks, key=lambda task: -(task.max_episode_steps or 0))
-        ordered = {task.id: pending[task.id] for task in longest_first if task.id in pending}
+        ordered = {task.id: pending[task.id] for task in longest_first(tasks) if task.id in pending}
         reports = play_episodes(
             ordered, self.policy, workers=settings.workers, num_envs=settings.num_envs
         )

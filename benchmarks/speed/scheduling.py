@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from benchmarks.clock import TimeSpent
+from benchmarks.dispenser import longest_first
 from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import EpisodeKey, Protocol
 from benchmarks.speed.comparison import Comparison
@@ -24,14 +25,14 @@ Pending = Mapping[str, Sequence[EpisodeKey]]
 
 
 def overhead(
-    policy: str, suite: str, tasks: str, *, episodes: int = 20, rounds: int = 3
+    policy: str, suite: str, tasks: str | None, *, episodes: int = 20, rounds: int = 3
 ) -> Comparison:
     """The wall time of a run in one process, over the work in it.
 
     Args:
         policy: Who plays.
         suite: Suite name.
-        tasks: Which of its tasks.
+        tasks: Which of its tasks; None for all.
         episodes: Of each task.
         rounds: How many ratios the median is of.
 
@@ -50,14 +51,14 @@ def overhead(
 
 
 def speedup(
-    policy: str, suite: str, tasks: str, *, episodes: int = 20, rounds: int = 3
+    policy: str, suite: str, tasks: str | None, *, episodes: int = 20, rounds: int = 3
 ) -> Comparison:
     """One process and two, in turns; starting them is part of it.
 
     Args:
         policy: Who plays.
         suite: Suite name.
-        tasks: Which of its tasks.
+        tasks: Which of its tasks; None for all.
         episodes: Of each task.
         rounds: How many ratios the median is of.
 
@@ -79,11 +80,11 @@ def _choice(policy: str) -> PolicyChoice:
     return PolicyChoice(policy, deterministic=policy == "expert", device="cpu")
 
 
-def _episodes(suite: str, tasks: str, count: int) -> Pending:
+def _episodes(suite: str, tasks: str | None, count: int) -> Pending:
     """A run's episodes, the tasks in the order of a run."""
     from gato_gym.tasks import list_tasks
 
-    found = sorted(list_tasks(suite, tasks), key=lambda task: -(task.max_episode_steps or 0))
+    found = longest_first(list_tasks(suite, tasks))
     protocol = Protocol.of_tasks(found, episodes=count, seed=0)
     return {task.id: protocol.episodes_of(task.id) for task in found}
 

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from benchmarks.dispenser import Dispenser
+from benchmarks.dispenser import Dispenser, longest_first
 from benchmarks.protocol import EpisodeKey
+from gato_gym.tasks import get_task
 
 
 def keys(task: str, count: int) -> list[EpisodeKey]:
@@ -70,3 +71,11 @@ def test_what_is_lost_is_given_out_first() -> None:
     assert not dispenser.ended(0, taken[1])
     assert [key.index for key in dispenser.take(1, 3)] == [1, 2, 3]
     assert dispenser.losses() == 1
+
+
+def test_tasks_of_long_episodes_are_begun_first() -> None:
+    names = ["go-to-local", "move-two-across-s8n9", "open"]
+    ordered = longest_first([get_task(f"babyai-{name}") for name in names])
+    assert [task.id for task in ordered] == [
+        f"babyai-{name}" for name in ("move-two-across-s8n9", "open", "go-to-local")
+    ]

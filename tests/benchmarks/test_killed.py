@@ -29,7 +29,7 @@ class Deadly(RandomPolicy):
 
     def predict(self, *arguments, **options):
         self.calls += 1
-        if self.calls == 70 and len(list(Path({folder!r}).glob("killed*"))) < {times}:
+        if self.calls == {call} and len(list(Path({folder!r}).glob("killed*"))) < {times}:
             Path({folder!r}, f"killed{{os.getpid()}}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().predict(*arguments, **options)
@@ -60,8 +60,10 @@ def local_cluster(modules: Path) -> Iterator[None]:
             yield
 
 
-def deadly(modules: Path, name: str, *, times: int) -> PolicyChoice:
-    (modules / f"{name}.py").write_text(DEADLY.format(folder=str(modules / name), times=times))
+def deadly(modules: Path, name: str, *, times: int, call: int = 70) -> PolicyChoice:
+    (modules / f"{name}.py").write_text(
+        DEADLY.format(folder=str(modules / name), times=times, call=call)
+    )
     (modules / name).mkdir()
     return PolicyChoice(f"{name}:make")
 
@@ -136,9 +138,9 @@ def test_a_policy_that_no_actor_can_make_is_told_in_one_line(
 
 
 def test_a_run_is_given_up_when_workers_die_again_and_again(modules: Path, tmp_path: Path) -> None:
-    always = deadly(modules, "always", times=99)
+    always = deadly(modules, "always", times=99, call=5)
     with pytest.raises(WorkerError, match=r"babyai-go-to-obj, seed \d+ under way: exit code -9"):
-        play(tmp_path / "run", always, workers=2)
+        play(tmp_path / "run", always, workers=2, num_envs=2)
 
 
 def test_a_worker_that_dies_before_it_plays_is_not_replaced() -> None:
