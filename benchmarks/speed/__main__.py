@@ -1,4 +1,4 @@
-"""The command ``python -m benchmarks.speed [tokenise|predict]``."""
+"""The command ``python -m benchmarks.speed [tokenise|predict|schedule]``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         description="Ratios of speeds; both sides of each are measured in one run, in turns.",
     )
     add = parser.add_argument
-    add("what", nargs="?", choices=("tokenise", "predict"), help="default: both")
+    add("what", nargs="?", choices=("tokenise", "predict", "schedule"), help="default: all")
     add("--seconds", type=float, default=0.5, help="a way and round (default: %(default)s)")
     add("--device", default="cpu", help="of predict: cpu, cuda (default: %(default)s)")
     add(
@@ -66,6 +66,17 @@ def policy(seconds: float, *, device: str, threads: int) -> Iterator[Comparison]
             )
 
 
+def whole_runs() -> Iterator[Comparison]:
+    """Everything about how a run's work is shared out."""
+    from benchmarks.speed.scheduling import overhead, speedup
+
+    levels = "go-to-local,open,pickup,unlock,synth,put-next-local,pickup-loc,go-to-obj"
+    yield overhead("gato-mini", "babyai", None, rounds=1)
+    yield overhead("expert", "babyai", levels)
+    yield overhead("expert", "metaworld", "reach,door-open,push", episodes=5)
+    yield speedup("gato-mini", "babyai", levels)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     args = parse_arguments(arguments)
@@ -76,10 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     with one_thread():
         sources = []
-        if args.what != "predict":
+        if args.what in (None, "tokenise"):
             sources.append(token_space(args.seconds))
-        if args.what != "tokenise":
+        if args.what in (None, "predict"):
             sources.append(policy(args.seconds, device=args.device, threads=args.threads))
+        if args.what in (None, "schedule"):
+            sources.append(whole_runs())
         try:
             for comparison in itertools.chain.from_iterable(sources):
                 found.append(comparison)

@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.speed import predicting
+from benchmarks.clock import TimeSpent
+from benchmarks.speed import predicting, scheduling
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.comparison import Comparison, compare, compare_percentile
 from benchmarks.speed.tokenising import copying, stepping, tokenising
@@ -119,6 +121,26 @@ def test_a_forward_is_compared_with_reading_its_weights() -> None:
     )
     assert "11 MB of weights" in exact.name  # 4 x 10 x 256^2 + 256^2, 4 bytes each
     assert "3 MB of weights" in short.name
+
+
+def test_a_run_is_compared_with_its_work() -> None:
+    found = scheduling.overhead("random", "babyai", "go-to-obj", episodes=3, rounds=1)
+    assert found.limit == "at most 1.25"
+    assert found.fast_rate > found.slow_rate > 0
+    assert "1 tasks of babyai with random, 3 episodes each" in found.name
+
+
+def test_one_process_and_two_take_turns_at_being_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = []
+
+    def played(pending: Any, choice: Any, *, workers: int) -> tuple[float, TimeSpent]:
+        order.append(workers)
+        return 6.0 / workers, TimeSpent()
+
+    monkeypatch.setattr(scheduling, "_played", played)
+    found = scheduling.speedup("random", "babyai", "go-to-obj,open", episodes=3, rounds=2)
+    assert order == [1, 2, 2, 1]
+    assert (found.slow_rate, found.fast_rate, found.ratio) == (1.0, 2.0, 2.0)
 
 
 def test_what_cannot_be_measured_is_said(
