@@ -24,7 +24,7 @@ from policies.network import GatoNetwork, PackedBatch, count_parameters
 from policies.training.config import TrainConfig, check_same_config
 from policies.training.interrupts import Interrupts
 from policies.training.loss import LossReport, action_loss, loss_scale
-from policies.training.metrics import Metrics, bars
+from policies.training.metrics import Metrics, bars, tensorboard_missing
 from policies.training.optimiser import Optimiser
 from policies.training.packing import Packer
 from policies.training.peak import flops_per_token, measured_peak
@@ -387,4 +387,6 @@ def train(
     if not trainer.ranks.rank:
         size = count_parameters(trainer.network)
         print(f"{size:,} parameters, {len(shards)} tasks, from step {trainer.step}", flush=True)
+        if tensorboard and (missing := tensorboard_missing()):
+            print(missing, flush=True)
     trainer.run()

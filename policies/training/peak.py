@@ -38,13 +38,12 @@ def measured_peak(device: torch.device) -> float:
 
     The threads are those that the process has; what runs beside it is in the number too.
     """
-    return _measured(device.type, device.index, torch.get_num_threads())
+    return _measured(device, torch.get_num_threads())
 
 
 @functools.cache
-def _measured(kind: str, index: int | None, threads: int) -> float:
-    device = torch.device(kind, index)
-    size = SIZES.get(kind, SIZES["cuda"])
+def _measured(device: torch.device, threads: int) -> float:
+    size = SIZES.get(device.type, SIZES["cuda"])
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         multiply = product(device, dtype, size)

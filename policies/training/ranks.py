@@ -168,4 +168,5 @@ class Part:
 
 def _local(tensor: Tensor) -> Tensor:
     assert isinstance(tensor, DTensor)
-    return tensor.detach().to_local()
+    with torch.no_grad():
+        return tensor.to_local()

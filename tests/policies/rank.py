@@ -1,4 +1,4 @@
-"""One of several processes that train the small network, for tests: ``rank.py WHAT MODE FOLDER``."""
+"""One of several processes that train the small network: ``rank.py WHAT MODE FOLDER``."""
 
 from __future__ import annotations
 
