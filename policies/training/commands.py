@@ -137,9 +137,8 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     torch.set_num_threads(threads)
     left = ("command", "run", "dry_run", "threads")
     given = {k: v for k, v in vars(args).items() if k not in left}
-    names = {"datasets": "dataset", "score_tasks": "score_tasks"}
-    lists = {field: tuple(given.pop(name)) for field, name in names.items()}
-    run = OwnRun(OwnSettings(**lists, **given), console)
+    given["score_tasks"] = tuple(given["score_tasks"])
+    run = OwnRun(OwnSettings(datasets=tuple(given.pop("dataset")), **given), console)
     run.describe()
     if args.dry_run:
         console.print("nothing was trained: leave out --dry-run to do so")
