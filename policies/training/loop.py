@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -298,7 +298,7 @@ class Trainer:
         for _ in self.steps():
             pass
 
-    def steps(self) -> Iterator[float]:
+    def steps(self) -> Generator[float, None, None]:
         """What :meth:`run` does, step by step: yields each loss, and raises as it does."""
         tokens = self.config.rows * self.config.length
         metrics = self._metrics() if not self.ranks.rank else None
