@@ -25,6 +25,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
+from benchmarks.clock import Clock
 from benchmarks.faults import EnvironmentFault, EpisodeTimeout, describe, time_limit
 from benchmarks.protocol import BenchmarkError, EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
 
@@ -88,6 +89,7 @@ def play(
     deterministic: bool,
     stopped: Callable[[], bool] = lambda: False,
     episode_timeout: float | None = None,
+    clock: Clock | None = None,
 ) -> Generator[Outcome]:
     """Play every episode of ``episodes`` once.
 
@@ -103,6 +105,7 @@ def play(
         stopped: Asked before each timestep; True abandons the episodes under way.
         episode_timeout: Seconds that an environment may spend on an episode, its reset and all
             its steps together, and that the policy may spend on one action; None for ever.
+        clock: Measures environments and inference.
 
     Yields:
         A result or a failure for each episode, in the order in which they end.
@@ -111,14 +114,18 @@ def play(
         BenchmarkError: An environment cannot be used as it is asked for.
         EnvironmentFault: An environment that failed cannot be made again.
     """
-    batch = _Batch(envs, deque(episodes), episode_timeout)
+    clock = clock or Clock()
+    batch = _Batch(envs, deque(episodes), episode_timeout, clock)
     for row in range(envs.num_envs):
         yield from batch.take_up(row, fresh=True)
     state: Any = None
     while any(batch.running) and not stopped():
         try:
-            with time_limit(
-                episode_timeout, f"one action took the policy {_longer(episode_timeout)}"
+            with (
+                clock.of("inference"),
+                time_limit(
+                    episode_timeout, f"one action took the policy {_longer(episode_timeout)}"
+                ),
             ):
                 actions, state = policy.predict(
                     batch.shown(),
@@ -145,8 +152,13 @@ class _Batch:
     """
 
     def __init__(
-        self, envs: SyncVectorEnv, pending: deque[EpisodeKey], episode_timeout: float | None
+        self,
+        envs: SyncVectorEnv,
+        pending: deque[EpisodeKey],
+        episode_timeout: float | None,
+        clock: Clock,
     ) -> None:
+        self.clock = clock
         self.envs, self.pending, self.episode_timeout = envs, pending, episode_timeout
         self.running: list[_Running | None] = [None] * envs.num_envs
         self.starts = np.ones(envs.num_envs, dtype=np.bool_)
@@ -168,7 +180,7 @@ class _Batch:
         """
         self.running[row] = None
         while self.pending and self.running[row] is None:
-            episode = _Running(self.pending.popleft(), self.episode_timeout)
+            episode = _Running(self.pending.popleft(), self.clock, self.episode_timeout)
             try:
                 self._observations[row] = episode.reset(self.envs.envs[row])
                 self.running[row], self.starts[row] = episode, True
@@ -209,13 +221,15 @@ class _Batch:
         """A failure; the environment that it happened in is not used again."""
         env = self.envs.envs[row]
         if isinstance(env, Row):
-            env.renew()
+            with self.clock.of("environments"):
+                env.renew()
         return episode.failure(error)
 
     def _idle(self, row: int) -> None:
         """Have something to show of an environment in which nothing is played."""
         try:
-            self._observations[row], _ = self.envs.envs[row].reset(seed=0)
+            with self.clock.of("environments"):
+                self._observations[row], _ = self.envs.envs[row].reset(seed=0)
         except Exception:
             other = next(row for row, episode in enumerate(self.running) if episode)
             self._observations[row] = self._observations[other]
@@ -231,6 +245,7 @@ class _Running:
     """An episode under way."""
 
     key: EpisodeKey
+    clock: Clock
     timeout: float | None = None
     started: float = field(default_factory=time.perf_counter)
     rewards: list[float] = field(default_factory=list)
@@ -268,15 +283,19 @@ class _Running:
     @contextlib.contextmanager
     def _limited(self) -> Generator[None]:
         """Counts the environment's time, and ends it when it is used up."""
-        if self.timeout is None:
-            yield
-            return
-        started = time.perf_counter()
-        where = f"{self.key.task}, seed {self.key.seed}, timestep {len(self.rewards)}"
-        message = f"{where}: the episode took its environment {_longer(self.timeout)}"
-        with time_limit(self.timeout - self.used, message):
-            yield
-        self.used += time.perf_counter() - started
+        began = self.clock.begin()
+        try:
+            if self.timeout is None:
+                yield
+                return
+            started = time.perf_counter()
+            where = f"{self.key.task}, seed {self.key.seed}, timestep {len(self.rewards)}"
+            message = f"{where}: the episode took its environment {_longer(self.timeout)}"
+            with time_limit(self.timeout - self.used, message):
+                yield
+            self.used += time.perf_counter() - started
+        finally:
+            self.clock.end("environments", began)
 
     def failure(self, error: Exception) -> EpisodeFailure:
         seconds = time.perf_counter() - self.started

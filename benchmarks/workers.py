@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 from gymnasium.vector import SyncVectorEnv
 
+from benchmarks.clock import Clock, TimeSpent, with_clock
 from benchmarks.faults import EnvironmentFault, describe
 from benchmarks.protocol import BenchmarkError, EpisodeFailure, EpisodeKey, Outcome
 from benchmarks.rollout import make_rows, play
@@ -44,8 +45,11 @@ class PolicyChoice:
     """Which policy plays, and how.
 
     Attributes:
-        name: ``random``, ``expert``, a shipped name or a checkpoint folder.
-        prompt: ``shipped`` or ``none``.
+        name: ``random``, ``expert``, a shipped name, a checkpoint folder, a hub id, or
+            ``module:factory`` (:mod:`policies.factories`).
+        prompt: ``shipped``, ``none``, or what :func:`policies.prompts.demonstration` takes.
+        prompt_cut: Which part of a demonstration that is too long is kept, ``end`` or ``start``;
+            None refuses one.
         deterministic: The most likely action instead of a sample.
         seed: Seed of the policy's own random numbers.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -55,6 +59,7 @@ class PolicyChoice:
 
     name: str
     prompt: str = "shipped"
+    prompt_cut: str | None = None
     deterministic: bool = False
     seed: int = 0
     device: str = "auto"
@@ -75,6 +80,10 @@ class Unit:
     task: str
     episodes: tuple[EpisodeKey, ...]
     num_envs: int
+
+
+Report = Outcome | TimeSpent
+"""What playing tells: an episode that has ended, and what was spent since the last report."""
 
 
 class WorkerError(RuntimeError):
@@ -108,7 +117,7 @@ def split_units(
     return units
 
 
-def play_units(units: Sequence[Unit], choice: PolicyChoice, *, workers: int) -> Generator[Outcome]:
+def play_units(units: Sequence[Unit], choice: PolicyChoice, *, workers: int) -> Generator[Report]:
     """Play all units, in this process or in several.
 
     Closing the iterator, or an exception in its consumer, stops the processes.
@@ -119,7 +128,8 @@ def play_units(units: Sequence[Unit], choice: PolicyChoice, *, workers: int) -> 
         workers: Number of processes; 1 plays in this one.
 
     Yields:
-        Results and failures as episodes end; their order depends on ``workers``.
+        Results and failures as episodes end, and the time spent; their order depends on
+        ``workers``.
 
     Raises:
         BenchmarkError: A task or the policy cannot be made.
@@ -162,17 +172,20 @@ class _Player:
     def __init__(self, choice: PolicyChoice) -> None:
         self.choice = choice
         self.policy: Any = None
+        self.clock = Clock()
 
-    def play(self, unit: Unit, stopped: Callable[[], bool]) -> Generator[Outcome]:
+    def play(self, unit: Unit, stopped: Callable[[], bool]) -> Generator[Report]:
         ended = set()
         try:
             for outcome in self._play(unit, stopped):
                 ended.add(outcome.key)
                 yield outcome
+                yield self.clock.lap()
         except EnvironmentFault as error:
             for key in unit.episodes:
                 if key not in ended:
                     yield EpisodeFailure(key, describe(error))
+        yield self.clock.lap()
 
     def _play(self, unit: Unit, stopped: Callable[[], bool]) -> Generator[Outcome]:
         envs, policy = self._prepare(unit)
@@ -184,21 +197,23 @@ class _Player:
                 deterministic=self.choice.deterministic,
                 stopped=stopped,
                 episode_timeout=self.choice.episode_timeout,
+                clock=self.clock,
             )
         finally:
-            with contextlib.suppress(Exception):  # what was played is not worth less for it
-                envs.close()
+            with contextlib.suppress(Exception), self.clock.of("environments"):
+                envs.close()  # what was played is not worth less where this fails
 
     def _prepare(self, unit: Unit) -> tuple[Any, Any]:
         from gato_gym.tasks import get_task
 
-        envs, self.policy = make_player(
-            self.choice,
-            get_task(unit.task),
-            lambda task: make_rows(task, unit.num_envs),
-            loaded=self.policy,
-        )
-        return envs, self.policy
+        def make(task: Task) -> SyncVectorEnv:
+            with self.clock.of("environments"):
+                return make_rows(task, unit.num_envs)
+
+        with self.clock.of("loading"):
+            task = get_task(unit.task)
+            envs, self.policy = make_player(self.choice, task, make, loaded=self.policy)
+            return envs, with_clock(self.policy, self.clock)
 
 
 def make_player(
@@ -221,6 +236,7 @@ def make_player(
         EnvironmentFault: The environments cannot be made for a reason of their own.
     """
     from policies import make_policy
+    from policies.factories import is_factory
 
     try:
         envs = make_envs(task)
@@ -229,8 +245,9 @@ def make_player(
     except Exception as error:
         raise EnvironmentFault(f"{task.id} cannot be made: {error}") from error
     try:
-        if hasattr(loaded, "with_env"):
-            policy = loaded.with_env(envs, prompt=choice.prompt)
+        policy: Any
+        if hasattr(loaded, "with_env") and not is_factory(choice.name):
+            policy = loaded.with_env(envs, prompt=choice.prompt, cut=choice.prompt_cut)
         else:
             policy = make_policy(
                 choice.name,
@@ -239,6 +256,7 @@ def make_player(
                 device=choice.device,
                 precision=choice.precision,
                 prompt=choice.prompt,
+                cut=choice.prompt_cut,
             )
     except (ValueError, KeyError, OSError, ImportError, gym.error.Error) as error:
         message = str(error.args[0]) if isinstance(error, KeyError) else str(error)
@@ -278,7 +296,7 @@ def _work(choice: PolicyChoice, pending: Any, done: Any, stop: Any, parent: int)
     done.put(None)
 
 
-def _collect(processes: Sequence[Any], done: Any) -> Generator[Outcome]:
+def _collect(processes: Sequence[Any], done: Any) -> Generator[Report]:
     working = len(processes)
     while working:
         try:

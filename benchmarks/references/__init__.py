@@ -18,7 +18,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from benchmarks.protocol import Protocol
+from benchmarks.protocol import ALL, Protocol
 from benchmarks.statistics import beats_random, normalised_score
 
 MEASURED_FILE = "measured.json"
@@ -54,10 +54,19 @@ class TaskReferences:
 
 
 def measured(suite: str) -> Mapping[str, TaskReferences]:
-    """Random and expert returns measured by this harness, by task id; empty when none are."""
-    tasks = _load(MEASURED_FILE)["suites"].get(suite, {}).get("tasks", {})
+    """Random and expert returns measured by this harness, by task id; empty when none are.
+
+    Args:
+        suite: Suite name; ``all`` for those of every suite.
+    """
+    suites = _load(MEASURED_FILE)["suites"]
+    entries = suites.values() if suite == ALL else [suites.get(suite, {})]
     source = "benchmarks.references.measure"
-    return {task: _references(entry, {}, source) for task, entry in tasks.items()}
+    return {
+        task: _references(entry, {}, source)
+        for of in entries
+        for task, entry in of.get("tasks", {}).items()
+    }
 
 
 def measured_protocol(suite: str) -> Protocol | None:

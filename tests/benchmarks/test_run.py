@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import run, workers
+from benchmarks.arguments import read_settings
 from benchmarks.protocol import BenchmarkError, episode_seed
 from benchmarks.run import RunSettings, main, run_benchmark, select_tasks
 from benchmarks.workers import PolicyChoice
@@ -239,4 +240,5 @@ def test_trained_experts_are_part_of_what_a_run_is() -> None:
 def test_the_expert_plays_its_most_likely_actions(
     arguments: list[str], deterministic: bool
 ) -> None:
-    assert run._settings(["--suite", "mujoco", *arguments]).policy.deterministic is deterministic
+    _, (asked,) = read_settings(["--suite", "mujoco", *arguments])
+    assert asked.policy.deterministic is deterministic
