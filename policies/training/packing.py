@@ -127,6 +127,7 @@ class Packer:
         self.mixture, self.config = mixture, config
         self.rows, self.length, self.seed, self.depth_drop = rows, length, seed, depth_drop
         self.tasks = list(self.shards)
+        self.numbers = {task: number for number, task in enumerate(self.tasks)}
         self.codes = {name: code for code, name in enumerate(MEMORIES)}
         self.probabilities = self._probabilities()
 
@@ -181,10 +182,10 @@ class Packer:
                 doc = self._document(generator, self.length - offset)
                 if doc is None:
                     break
-                builder.add(self._changed(doc, changes), place, offset, document)
+                builder.add(self._changed(doc, changes), place, offset, document, generator)
                 offset += doc.size
                 document += 1
-        return builder.finish(np.random.default_rng([self.seed, index, self.rows + rank]))
+        return builder.finish()
 
     def _changed(self, doc: Document, generator: np.random.Generator) -> Document:
         """The document as training shows it."""
@@ -322,14 +323,21 @@ class _BatchBuilder:
         self.next = NextCollector() if packer.config.observation_heads else None
         self.kept: list[NDArray[np.float32]] = []
 
-    def add(self, doc: Document, row: int, offset: int, document: int) -> None:
-        """Place a document at token ``offset`` of a row."""
+    def add(
+        self,
+        doc: Document,
+        row: int,
+        offset: int,
+        document: int,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        """Place a document at token ``offset`` of a row; the generator draws image positions."""
         plan, task = doc.shard.plan, doc.shard.task
         self.task_tokens[task] = self.task_tokens.get(task, 0) + doc.size
         base = row * self.packer.length + offset
         for index, (layout, arrays, steps) in enumerate(doc.parts):
             live = index == len(doc.parts) - 1
-            self.collector.add(plan, layout, arrays, base)
+            self.collector.add(plan, layout, arrays, base, generator)
             span = slice(base, base + len(layout.ids))
             roles: dict[str, Any] = {
                 "documents": document,
@@ -368,10 +376,11 @@ class _BatchBuilder:
                 np.tile(ranges[:, 0], n).astype(np.int64),
                 np.tile(ranges[:, 1], n).astype(np.int64),
                 np.full(n * a, 1.0 / a, np.float32),
+                np.full(n * a, self.packer.numbers[doc.shard.task]),
             )
         )
 
-    def finish(self, generator: np.random.Generator | None) -> PackedBatch:
+    def finish(self) -> PackedBatch:
         """The batch as tensors."""
         texts = [self.packer.shards[task].text(index) for task, index in self.texts]
         width = max((len(t) for t in texts), default=1)
@@ -380,7 +389,7 @@ class _BatchBuilder:
             padded[row, : len(text)] = text
         columns = [np.concatenate(c) for c in zip(*self.targets, strict=True)]
         return PackedBatch(
-            tokens=self.collector.finish(generator),
+            tokens=self.collector.finish(),
             texts=torch.from_numpy(padded),
             roles=TokenRoles(**{k: torch.from_numpy(v) for k, v in self.roles.items()}),
             targets=Targets(*(torch.from_numpy(c) for c in columns)),
