@@ -75,6 +75,7 @@ class Trainer:
         stretch: Steps that a line of the curve is the average of.
         device: "cpu", "cuda", or "auto": a GPU where there is one.
         on_save: Called after each checkpoint, in the first process.
+        begin: Called with the fresh network: gives it the weights that it starts from.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Trainer:
         stretch: int = 50,
         device: str = "auto",
         on_save: Callable[[Trainer], None] | None = None,
+        begin: Callable[[GatoNetwork], None] | None = None,
     ) -> None:
         self.config, self.output = config, output
         self.every, self.kept_every, self.stretch = every, kept_every, stretch
@@ -96,7 +98,10 @@ class Trainer:
         self.ranks = Ranks.join()
         self.device = _device(device, self.ranks)
         torch.manual_seed(config.seed)
-        self.network = GatoNetwork(config.network).to(self.device)
+        network = GatoNetwork(config.network)
+        if begin is not None:
+            begin(network)
+        self.network = network.to(self.device)
         self.network.backbone.recompute = config.recompute
         self.optimiser = Optimiser(self.network, config.optimiser, total=config.steps)
         self.packer = Packer(
