@@ -122,7 +122,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
         torch.set_num_threads(args.threads)
     given = {k: v for k, v in vars(args).items() if k not in ("command", "run", "threads")}
-    return {**given, "datasets": tuple(given.pop("dataset"))}
+    datasets = tuple(given.pop("dataset"))
+    return {**given, "datasets": datasets}
 
 
 def _finetune(args: argparse.Namespace, console: Console) -> int:
