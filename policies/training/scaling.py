@@ -218,8 +218,8 @@ class ScalingRun:
             for step in range(self.settings.stride, config.steps + 1, self.settings.stride):
                 rows.append(self._measured(size, config, folder, step))
                 write_csv(self.settings.output / "scaling.csv", rows)
-                if can_draw():
-                    draw_scaling(self.settings.output / "scaling.png", rows)
+            if can_draw():
+                draw_scaling(self.settings.output / "scaling.png", rows)
         return rows
 
     def _measured(self, size: str, config: TrainConfig, folder: Path, step: int) -> dict[str, Any]:
@@ -292,7 +292,7 @@ class ScalingRun:
         save_checkpoint(folder / "checkpoint", network, records, SAMPLER)
         groups = []
         for name, task in track(
-            self.tasks.items(), "playing", transient=True, console=self.console
+            self.tasks.items(), "playing", transient=True, disable=not self.console.is_terminal
         ):
             envs = self._environments[name]
             player = load_player(str(folder / "checkpoint"), envs[0])
