@@ -61,6 +61,7 @@ def main() -> int:
     """The command line; its exit status: 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--until", type=int, help="stop at this one of the steps")
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
     parser.add_argument("--root", type=Path, default=Path("data"))
     parser.add_argument("--work", type=Path, default=Path("runs/held-out"))
@@ -73,16 +74,29 @@ def main() -> int:
         name: (demonstration(name, args.root), shard.group in PROMPTED_SUITES)
         for name, shard in shards.items()
     }
+
+    def export(trainer: Trainer) -> None:
+        card = f"# held-out\n\nA small network without {' and '.join(HELD_OUT)}; step "
+        card += f"{trainer.step} of {args.steps}.\n"
+        place = args.work / RUN_CHECKPOINT
+        write_checkpoint(trainer.output, shards, shown, place, card=card)
+        if args.until is not None and trainer.step >= args.until:
+            raise KeyboardInterrupt
+
     trainer = Trainer(
-        held_out_config(args.steps), shards, args.work / RUN_STATE, kept_every=None, device="cpu"
+        held_out_config(args.steps),
+        shards,
+        args.work / RUN_STATE,
+        every=args.until or 100,
+        kept_every=None,
+        device="cpu",
+        on_save=export,
     )
     trainer.resume()
     try:
         trainer.run()
     except KeyboardInterrupt:
         return 130
-    card = f"# held-out\n\nA small network without {' and '.join(HELD_OUT)}, {args.steps} steps.\n"
-    write_checkpoint(trainer.output, shards, shown, args.work / RUN_CHECKPOINT, card=card)
     return 0
 
 
