@@ -309,20 +309,20 @@ class FinetuneRun:
         scores = play_scores(
             self.environments, load_player(player, env), self.settings.score_episodes
         )
-        self._tidy(unit, folder)
+        if unit == Unit("tuned", max(self.settings.episodes), 0):
+            with appearing(self.settings.output / RUN_CHECKPOINT) as place:
+                shutil.copytree(folder / RUN_CHECKPOINT, place, dirs_exist_ok=True)
         found = {**dataclasses.asdict(unit), "minutes": round(minutes, 3), **scores.to_json()}
         temporary = folder / ".score.partial"
         temporary.write_text(json.dumps(found, indent=1))
         os.replace(temporary, done)
+        self._tidy(unit, folder)
         return scores
 
     def _tidy(self, unit: Unit, folder: Path) -> None:
         """Leave of a unit its checkpoint and curve; of training from scratch the curve alone."""
         shutil.rmtree(folder / RUN_STATE / "last", ignore_errors=True)
         shutil.rmtree(folder / "shard", ignore_errors=True)
-        if unit == Unit("tuned", max(self.settings.episodes), 0):
-            with appearing(self.settings.output / RUN_CHECKPOINT) as place:
-                shutil.copytree(folder / RUN_CHECKPOINT, place, dirs_exist_ok=True)
         if unit.arm == "scratch":
             shutil.rmtree(folder / RUN_CHECKPOINT, ignore_errors=True)
 
@@ -377,7 +377,7 @@ class FinetuneRun:
     def _begin(self, network: GatoNetwork) -> None:
         start_from(network, self.checkpoint.network.state_dict())
         if self.settings.lora is not None:
-            add_lora(network, self.settings.lora, embeddings=self.familiar.options is None)
+            add_lora(network, self.settings.lora, embeddings=self.options is None)
 
     def _write(
         self, unit: Unit, shard: TaskShard, shown: tuple[int, int], run: Path, place: Path

@@ -36,9 +36,10 @@ PRETRAINING = {
         "reach",
     ),
 }  # fmt: skip
-"""Tasks by suite: of no level is the mission to pick an object up, and in no task is a window."""
+"""Tasks by suite: of no level is the mission to pick an object up, and in no task is a window or
+a hammer."""
 
-HELD_OUT = ("babyai-pickup-dist", "metaworld-window-open")
+HELD_OUT = ("babyai-pickup-dist", "metaworld-hammer", "metaworld-window-open")
 """Tasks of the same suites that it does not see."""
 
 
@@ -76,7 +77,7 @@ def main() -> int:
     }
 
     def export(trainer: Trainer) -> None:
-        card = f"# held-out\n\nA small network without {' and '.join(HELD_OUT)}; step "
+        card = f"# held-out\n\nA small network without {', '.join(HELD_OUT)}; step "
         card += f"{trainer.step} of {args.steps}.\n"
         place = args.work / RUN_CHECKPOINT
         write_checkpoint(trainer.output, shards, shown, place, card=card)
