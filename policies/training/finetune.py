@@ -39,8 +39,7 @@ from policies.network import GatoNetwork
 from policies.prompts import prompt_from_episode
 from policies.training.config import TrainConfig, check_same
 from policies.training.export import averaged_weights
-from policies.training.few_shot_curve import Unit, write_curve
-from policies.training.fewshot import (
+from policies.training.few_shot import (
     episodes_at,
     expert_return,
     familiar,
@@ -48,6 +47,7 @@ from policies.training.fewshot import (
     nested_order,
     subset_shard,
 )
+from policies.training.few_shot_curve import Unit, write_curve
 from policies.training.figures import NOT_DRAWN, can_draw
 from policies.training.loop import Trainer
 from policies.training.lora import add_lora, merged, trained_parameters

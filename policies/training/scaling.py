@@ -29,7 +29,7 @@ from policies.network import GatoNetwork, count_parameters
 from policies.prompts import prompt_from_episode
 from policies.training.config import TrainConfig, check_same
 from policies.training.export import SAMPLER, averaged_weights
-from policies.training.fewshot import expert_return, make_environments
+from policies.training.few_shot import expert_return, make_environments
 from policies.training.figures import NOT_DRAWN, can_draw, panels, write_csv
 from policies.training.loop import Trainer
 from policies.training.loss import action_loss

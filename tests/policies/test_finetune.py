@@ -21,7 +21,7 @@ from gato_gym.episodes import read_minari
 from policies import GatoPolicy
 from policies.checkpoint import load_checkpoint
 from policies.matching import SpaceMismatchError
-from policies.training.fewshot import episodes_at, familiar, nested_order
+from policies.training.few_shot import episodes_at, familiar, nested_order
 from policies.training.finetune import FinetuneRun, FinetuneSettings
 from policies.training.loop import Trainer
 from policies.training.playing import load_player, play_returns, record_episodes
