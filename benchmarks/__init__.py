@@ -1,6 +1,7 @@
 """How good a policy is, and how fast.
 
-* ``python -m benchmarks.run`` -- score a policy on a suite of tasks (:mod:`benchmarks.run`).
+* ``python -m benchmarks.run`` -- score policies on a suite of tasks (:mod:`benchmarks.run`).
+* ``python -m benchmarks.rules`` -- the protocol in words.
 * ``python -m benchmarks.compare`` -- what changed from one run to another.
 * ``python -m benchmarks.page`` -- a recorded run as a web page.
 * ``python -m benchmarks.references.measure`` -- measure random and expert play.

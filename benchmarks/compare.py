@@ -277,8 +277,7 @@ def _player(run: RecordedRun) -> str:
 def _notes(a: RecordedRun, b: RecordedRun, episodes: Episodes, *, paired: bool) -> tuple[str, ...]:
     notes = []
     for name, run in (("A", a), ("B", b)):
-        protocol = run.header.protocol
-        missing = len(protocol.tasks) * protocol.episodes - len(run.results) - len(run.failures)
+        missing = run.header.episodes - len(run.results) - len(run.failures)
         if missing:
             notes.append(f"{name} is incomplete: {missing} episodes are still to be played")
         if run.failures:

@@ -4,15 +4,17 @@
   it beside ``summary.json``.
 * :func:`main` -- ``python -m benchmarks.page FOLDER`` makes the page of a recorded run anew.
 
-The page loads nothing: styles and drawings are in it. Every text is escaped.
+The page loads nothing: styles, drawings and videos are in it, but for videos that are too large,
+which are linked to. Every text is escaped.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,13 +25,17 @@ from rich.console import Console
 
 from benchmarks import references
 from benchmarks.aggregates import Aggregate, Curve, Profile, suite_of
-from benchmarks.protocol import BenchmarkError
+from benchmarks.clips import Clip, read_clips
+from benchmarks.clock import Costs
+from benchmarks.protocol import ALL, BenchmarkError, Protocol
 from benchmarks.record import read_run
 from benchmarks.report import Summary, TaskSummary, summarise
+from benchmarks.rules import RULES, rules_hash
 
 NAME = "report.html"
 
 TITLES = {
+    ALL: "every suite",
     "atari": "Atari",
     "babyai": "BabyAI",
     "dm_control": "DeepMind Control",
@@ -39,6 +45,19 @@ TITLES = {
 
 _WIDEST = (-0.5, 2.0)
 """Scores that bars show at most; what lies beyond is drawn to the edge and told in numbers."""
+
+
+LARGEST_VIDEO, LARGEST_VIDEOS = 3 * 2**20, 24 * 2**20
+"""Bytes of a video, and of all of them, that are put into the page; others are linked to."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """A video as the page shows it: ``source`` holds all of it, or is None where it is linked."""
+
+    clip: Clip
+    source: str | None
+    megabytes: float
 
 
 @dataclass(frozen=True)
@@ -102,13 +121,14 @@ FRAME = {"left": 44.0, "right": 378.0, "top": 12.0, "bottom": 218.0}
 """Where in a drawing of 400 by 262 the axes are."""
 
 
-def render_page(summary: Summary) -> str:
-    """The page of a run, as HTML."""
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"number": _number, "score": _score, "title": _title}
-    template = environment.from_string(_asset("report.html.j2"))
+def render_page(summary: Summary, folder: Path | None = None) -> str:
+    """The page of a run, as HTML.
+
+    Args:
+        summary: Of the run.
+        folder: Of the run, where its videos are; None shows none.
+    """
+    template = template_of("report.html.j2")
     profile = summary.profile
     header, protocol = summary.header, summary.header.protocol
     return template.render(
@@ -116,7 +136,7 @@ def render_page(summary: Summary) -> str:
         header=header,
         protocol=protocol,
         policy=Path(str(header.policy.get("name", "?"))).name,
-        style=_asset("report.css"),
+        style=asset("report.css"),
         averages={each.name: each for each in summary.aggregates},
         suites={
             suite: {each.name: each for each in found} for suite, found in summary.suites.items()
@@ -130,26 +150,59 @@ def render_page(summary: Summary) -> str:
         seeds={task: [key.seed for key in protocol.episodes_of(task)] for task in protocol.tasks},
         rules=sorted({rules.success for rules in protocol.tasks.values()}),
         played=sum(task.episodes for task in summary.tasks),
-        planned=len(protocol.tasks) * protocol.episodes,
-        own=references.measured_protocol(protocol.suite),
+        planned=header.episodes,
+        own=_measured(protocol.tasks),
+        films=_films(summary.clips, folder) if folder else [],
+        words=RULES if protocol.rules == rules_hash() else {},
         has_human=any(references.published_normalised(t.task, "human") for t in summary.tasks),
         has_jat=any(references.published_normalised(t.task) for t in summary.tasks),
     )
 
 
+def template_of(name: str) -> jinja2.Template:
+    """A template among the package's assets, with the filters of a page."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"number": _number, "score": _score, "title": _title}
+    return environment.from_string(asset(name))
+
+
 def write_page(path: Path, summary: Summary) -> None:
-    """Write the page of a run, never half of it.
+    """Write the page of a run, beside its videos, never half of it.
 
     Raises:
         OSError: It cannot be written.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(render_page(summary), encoding="utf-8")
+        temporary.write_text(render_page(summary, path.parent), encoding="utf-8")
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _measured(tasks: Iterable[str]) -> list[tuple[str, Protocol]]:
+    """The protocols under which random and expert of these tasks' suites were measured."""
+    found = [
+        (suite, references.measured_protocol(suite)) for suite in sorted({*map(suite_of, tasks)})
+    ]
+    return [(suite, protocol) for suite, protocol in found if protocol is not None]
+
+
+def _films(clips: Sequence[Clip], folder: Path) -> list[Film]:
+    films, room = [], LARGEST_VIDEOS
+    for clip in clips:
+        path = folder / clip.file
+        if not path.is_file():
+            continue
+        size, source = path.stat().st_size, None
+        if size <= min(LARGEST_VIDEO, room):
+            room -= size
+            source = "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
+        films.append(Film(clip, source, size / 1e6))
+    return films
 
 
 def _by_suite(tasks: Sequence[TaskSummary]) -> Mapping[str, list[TaskSummary]]:
@@ -244,7 +297,8 @@ def _tasks_above(profile: Profile | None, score: float) -> int | None:
     return round(profile.tasks.value[profile.thresholds.index(score)])
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file among the package's assets."""
     return resources.files("benchmarks").joinpath("assets", name).read_text(encoding="utf-8")
 
 
@@ -275,7 +329,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = options.output or options.folder / NAME
     try:
         run = read_run(options.folder)
-        summary = summarise(run.header, tuple(run.results.values()), tuple(run.failures.values()))
+        summary = summarise(
+            run.header,
+            tuple(run.results.values()),
+            tuple(run.failures.values()),
+            cost=Costs.of_run(options.folder),
+            clips=read_clips(options.folder),
+        )
         output.parent.mkdir(parents=True, exist_ok=True)
         write_page(output, summary)
     except (BenchmarkError, OSError) as error:

@@ -20,9 +20,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
+
+from benchmarks.rules import rules_hash
 
 if TYPE_CHECKING:
     from gato_gym.tasks import Task
@@ -43,6 +45,9 @@ _SIMULATORS = {
     "metaworld": ("gymnasium", "metaworld", "mujoco"),
     "mujoco": ("gymnasium", "mujoco"),
 }
+ALL = "all"
+"""The name of what is played where tasks are of several suites."""
+
 SUCCESS = "info['success'] is true at any timestep"
 """When an episode counts as solved; one whose environment reports no success has none."""
 
@@ -189,12 +194,14 @@ class Protocol:
     """Everything that decides what a score means, and nothing about who is scored.
 
     Attributes:
-        suite: Suite name.
+        suite: Suite name; :data:`ALL` for tasks of several.
         tasks: Rules of each task, by task id, sorted.
         episodes: Episodes of each task.
         seed: What the episodes' seeds are derived from.
         simulators: Version of each package the suite's physics and levels come from.
         version: :data:`PROTOCOL_VERSION`.
+        rules: :func:`benchmarks.rules.rules_hash`, of the rules in words (``docs/protocol.md``);
+            empty in runs recorded before these were hashed.
     """
 
     suite: str
@@ -203,19 +210,18 @@ class Protocol:
     seed: int
     simulators: Mapping[str, str]
     version: int = PROTOCOL_VERSION
+    rules: str = field(default_factory=rules_hash)
 
     @classmethod
     def of_tasks(cls, tasks: Sequence[Task], *, episodes: int, seed: int) -> Protocol:
-        """The protocol for playing ``tasks``, all of one suite, in what is installed here.
+        """The protocol for playing ``tasks`` in what is installed here.
 
         Raises:
-            BenchmarkError: No tasks, tasks of several suites, no episodes, or a negative seed.
+            BenchmarkError: No tasks, no episodes, or a negative seed.
         """
         suites = sorted({task.suite for task in tasks})
-        if len(suites) != 1:
-            raise BenchmarkError(
-                f"got tasks of suites {suites}, expected one suite: run one at a time"
-            )
+        if not suites:
+            raise BenchmarkError("got no tasks, expected one or more: name a suite")
         if not 1 <= episodes <= TRAINING_SEEDS_START:
             raise BenchmarkError(
                 f"--episodes is {episodes}, expected 1 to {TRAINING_SEEDS_START}: "
@@ -223,13 +229,13 @@ class Protocol:
             )
         if seed < 0:
             raise BenchmarkError(f"--seed is {seed}, expected 0 or more: pass --seed 0")
-        suite = suites[0]
         rules = {
             task.id: TaskRules(task.env_id, task.max_episode_steps)
             for task in sorted(tasks, key=lambda task: task.id)
         }
-        simulators = installed_versions(_SIMULATORS.get(suite, ("gymnasium",)))
-        return cls(suite, rules, episodes, seed, simulators)
+        packages = {name for suite in suites for name in _SIMULATORS.get(suite, ("gymnasium",))}
+        simulators = installed_versions(sorted(packages))
+        return cls(suites[0] if len(suites) == 1 else ALL, rules, episodes, seed, simulators)
 
     @property
     def hash(self) -> str:
@@ -248,6 +254,7 @@ class Protocol:
         """As a JSON object."""
         return {
             "version": self.version,
+            **({"rules": self.rules} if self.rules else {}),
             "suite": self.suite,
             "episodes": self.episodes,
             "seed": self.seed,
@@ -265,6 +272,7 @@ class Protocol:
             seed=int(value["seed"]),
             simulators=dict(value["simulators"]),
             version=int(value["version"]),
+            rules=str(value.get("rules", "")),
         )
 
 

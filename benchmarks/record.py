@@ -76,6 +76,7 @@ class RunHeader:
         command: What was typed; None where it is not known.
         environment: Everything installed, and on what: the system, the processor's kind and
             number of cores, and the version of each package by name. Empty where not known.
+        left_out: Tasks of the protocol that the policy cannot play, and why, by task id.
     """
 
     protocol: Protocol
@@ -83,6 +84,13 @@ class RunHeader:
     versions: Mapping[str, str] = field(default_factory=lambda: installed_environment())
     command: str | None = None
     environment: Mapping[str, Any] = field(default_factory=lambda: whole_environment())
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes there are to play, over all tasks."""
+        protocol = self.protocol
+        return protocol.episodes * sum(task not in self.left_out for task in protocol.tasks)
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``run.json``."""
@@ -94,6 +102,7 @@ class RunHeader:
             "versions": dict(self.versions),
             "command": self.command,
             "environment": dict(self.environment),
+            "left_out": dict(self.left_out),
         }
 
     @classmethod
@@ -109,6 +118,7 @@ class RunHeader:
             dict(value["versions"]),
             command=value.get("command"),
             environment=dict(value.get("environment") or {}),
+            left_out=dict(value.get("left_out") or {}),
         )
 
 
@@ -213,6 +223,7 @@ class Record:
         return {
             task: [key for key in protocol.episodes_of(task) if key not in self.results]
             for task in protocol.tasks
+            if task not in self.header.left_out
         }
 
     def _check_header(self) -> None:

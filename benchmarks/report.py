@@ -20,7 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import aggregates, bootstrap, references, statistics
-from benchmarks.aggregates import Aggregate, Profile, TaskScores
+from benchmarks.aggregates import Aggregate, Profile, TaskScores, suite_of
+from benchmarks.clips import Clip
+from benchmarks.clock import Costs
 from benchmarks.protocol import EpisodeFailure, EpisodeResult, differences, listed
 from benchmarks.record import RunHeader
 from benchmarks.references import TaskReferences
@@ -83,6 +85,8 @@ class Summary:
         failures: Episodes that failed, sorted by task and index.
         published: Published figures for orientation, by name; other protocols.
         warnings: What a reader must know before quoting a figure.
+        cost: Where the time went; None where it is not known.
+        clips: Videos of episodes, by task and episode.
     """
 
     header: RunHeader
@@ -94,6 +98,8 @@ class Summary:
     failures: tuple[EpisodeFailure, ...]
     published: Mapping[str, float]
     warnings: tuple[str, ...]
+    cost: Costs | None = None
+    clips: tuple[Clip, ...] = ()
 
     @property
     def unplayed(self) -> Mapping[str, int]:
@@ -123,6 +129,8 @@ class Summary:
             "flagged": [task.task for task in self.tasks if task.flag],
             "warnings": list(self.warnings),
             "published": dict(self.published),
+            "cost": self.cost.to_json() if self.cost else None,
+            "clips": [clip.to_json() for clip in self.clips],
             "tasks": tasks,
         }
 
@@ -133,6 +141,8 @@ def summarise(
     failures: Sequence[EpisodeFailure] = (),
     *,
     measured: Mapping[str, TaskReferences] | None = None,
+    cost: Costs | None = None,
+    clips: Sequence[Clip] = (),
 ) -> Summary:
     """Reduce episodes to figures; their order does not matter.
 
@@ -141,6 +151,8 @@ def summarise(
         results: Episodes played so far.
         failures: Episodes that failed and were not played since.
         measured: Random and expert returns by task id; None takes the packaged ones.
+        cost: Where the time went.
+        clips: Videos of episodes.
     """
     suite = header.protocol.suite
     measured = references.measured(suite) if measured is None else measured
@@ -158,7 +170,7 @@ def summarise(
     scores, successes = _scores(tasks, by_task)
     return Summary(
         header,
-        complete=len(results) == len(header.protocol.tasks) * header.protocol.episodes,
+        complete=len(results) == header.episodes,
         tasks=tasks,
         aggregates=aggregates.averages(scores, successes),
         suites=aggregates.averages_of_suites(scores, successes),
@@ -166,6 +178,8 @@ def summarise(
         failures=tuple(sorted(failures, key=lambda each: (each.key.task, each.key.index))),
         published=_published(suite, tasks),
         warnings=_warnings(header, tasks, failures),
+        cost=cost,
+        clips=tuple(clips),
     )
 
 
@@ -229,7 +243,7 @@ def _published(suite: str, tasks: Sequence[TaskSummary]) -> dict[str, float]:
 def _warnings(
     header: RunHeader, tasks: Sequence[TaskSummary], failures: Sequence[EpisodeFailure]
 ) -> tuple[str, ...]:
-    protocol, found = header.protocol, []
+    found = _left_out(header)
     if failures:
         where = ", ".join(sorted({failure.key.task for failure in failures}))
         found.append(
@@ -240,18 +254,42 @@ def _warnings(
         flagged = [task.task for task in tasks if task.flag == flag]
         if flagged:
             found.append(f"left out of normalised averages ({flag}): {', '.join(flagged)}")
-    measured = references.measured_protocol(protocol.suite)
-    if measured is not None:
-        changed = differences(measured.simulators, protocol.simulators, path="simulators")
-        for task, rules in protocol.tasks.items():
-            if task in measured.tasks:
-                changed += differences(asdict(measured.tasks[task]), asdict(rules), path=task)
+    played = header.protocol.tasks.keys() - header.left_out.keys()
+    for suite in sorted({*map(suite_of, played)}):
+        changed = _changed_since_measured(suite, header)
         if changed:
             found.append(
                 f"random and expert were measured under other rules ({listed(changed)}): measure "
-                f"them again with python -m benchmarks.references.measure --suite {protocol.suite}"
+                f"them again with python -m benchmarks.references.measure --suite {suite}"
             )
     return tuple(found)
+
+
+def _left_out(header: RunHeader) -> list[str]:
+    """The tasks that the policy cannot play, a sentence for each suite and reason."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for task, why in header.left_out.items():
+        by_reason.setdefault((suite_of(task), why), []).append(task)
+    return [
+        f"not played, {len(tasks)} of {suite}'s tasks ({why}): {listed(tasks)}"
+        for (suite, why), tasks in by_reason.items()
+    ]
+
+
+def _changed_since_measured(suite: str, header: RunHeader) -> list[str]:
+    measured, protocol = references.measured_protocol(suite), header.protocol
+    if measured is None:
+        return []
+    simulators = {
+        name: version
+        for name, version in protocol.simulators.items()
+        if name in measured.simulators  # of several suites, those of the others are there too
+    }
+    changed = differences(measured.simulators, simulators, path="simulators")
+    for task, rules in protocol.tasks.items():
+        if task in measured.tasks:
+            changed += differences(asdict(measured.tasks[task]), asdict(rules), path=task)
+    return changed
 
 
 def render(summary: Summary) -> RenderableType:
@@ -272,12 +310,11 @@ def render(summary: Summary) -> RenderableType:
         )
     for name, count in summary.unplayed.items():
         table.add_row(name.removeprefix(f"{protocol.suite}-"), "", "", f"{count} failed", "", "")
-    averages = Table(title="averages over tasks", title_justify="left")
-    for column in ("average", "value", "95 % interval", "tasks"):
-        averages.add_column(column, justify="left" if column == "average" else "right")
-    for each in summary.aggregates:
-        interval = f"{each.low:.3f} to {each.high:.3f}"
-        averages.add_row(each.name, f"{each.value:.3f}", interval, str(each.tasks))
+    averages = _averages("averages over tasks", summary.aggregates)
+    if len(summary.suites) > 1:
+        suites = [_averages(suite, found) for suite, found in summary.suites.items()]
+    else:
+        suites = []
     lines = [
         f"published, another protocol: {name}: {value:.3g}"
         for name, value in summary.published.items()
@@ -289,7 +326,23 @@ def render(summary: Summary) -> RenderableType:
     lines.append(
         f"{protocol.episodes} episodes a task, seed {protocol.seed}, protocol {protocol.hash}"
     )
-    return Group(table, averages, *failures, *map(Text, lines))
+    lines.append(f"rules {protocol.rules or 'of an older version'} (docs/protocol.md)")
+    if summary.cost is not None:
+        lines.append(
+            f"{summary.cost.wall:.0f} s of playing, {summary.cost.spent.total:.0f} s summed over "
+            f"processes: {summary.cost.spent.describe()}"
+        )
+    return Group(table, *suites, averages, *failures, *map(Text, lines))
+
+
+def _averages(title: str, found: Sequence[Aggregate]) -> Table:
+    averages = Table(title=title, title_justify="left")
+    for column in ("average", "value", "95 % interval", "tasks"):
+        averages.add_column(column, justify="left" if column == "average" else "right")
+    for each in found:
+        interval = f"{each.low:.3f} to {each.high:.3f}"
+        averages.add_row(each.name, f"{each.value:.3f}", interval, str(each.tasks))
+    return averages
 
 
 def _failed(summary: Summary) -> RenderableType:

@@ -1,7 +1,8 @@
 """Policies: anything that acts, behind Stable-Baselines3's ``predict``.
 
 * :class:`GatoPolicy` -- one transformer for every environment.
-* :func:`make_policy` -- a policy by name: ``random``, ``expert``, a shipped checkpoint, a folder.
+* :func:`make_policy` -- a policy by name: ``random``, ``expert``, a shipped checkpoint, a folder,
+  a hub id, a factory of one's own.
 * :class:`Policy` -- the contract.
 """
 
@@ -26,21 +27,28 @@ def make_policy(
     device: str = "auto",
     precision: str = "auto",
     prompt: str = "shipped",
+    cut: str | None = None,
 ) -> Policy:
     """A policy by name, for an environment.
 
     Args:
-        name: ``random``, ``expert``, the name of a shipped checkpoint, a checkpoint's folder, or a
-            hub id.
+        name: ``random``, ``expert``, the name of a shipped checkpoint, a checkpoint's folder, a
+            hub id, or ``module:factory``, a function that takes ``env`` and returns anything with
+            Stable-Baselines3's ``predict``.
         env: The environment, vector environment or SB3 VecEnv that it plays in.
-        seed: Of its choices.
+        seed: Of its choices; a factory's policy has its own.
         device: Of a network.
         precision: Of a network, as in :meth:`policies.gato.GatoPolicy.load`.
-        prompt: "shipped" or "none", for a network.
+        prompt: Of a network: "shipped", "none", or what :func:`policies.prompts.demonstration`
+            takes.
+        cut: Which part of a demonstration that is too long is kept, as in
+            :meth:`policies.gato.GatoPolicy.load`.
 
     Raises:
-        ValueError: The expert of an environment that is not one of the tasks was asked for.
+        ValueError: The expert of an environment that is not one of the tasks was asked for; or a
+            factory is none, or returns no policy.
     """
+    from policies.factories import call_factory, is_factory
     from policies.matching import spaces_of
 
     if name == "random":
@@ -58,10 +66,13 @@ def make_policy(
                 "make it with gym.make('Gato/<task>')"
             )
         return make_expert(task, env)
+    if is_factory(name):
+        made: Policy = call_factory(str(name), env)
+        return made
     from policies.gato import GatoPolicy
 
     return GatoPolicy.load(
-        name, env=env, seed=seed, device=device, precision=precision, prompt=prompt
+        name, env=env, seed=seed, device=device, precision=precision, prompt=prompt, cut=cut
     )
 
 

@@ -1,7 +1,8 @@
 """The one contract every policy here keeps: Stable-Baselines3's ``predict``.
 
 * :class:`Policy` -- the abstract base: spaces, the batch rule and ``predict``.
-* :func:`episode_generators` -- random numbers that depend on the episode, not on the batch.
+* :func:`episode_generators`, :func:`row_generators` -- random numbers that depend on the episode,
+  not on the batch.
 """
 
 from __future__ import annotations
@@ -174,6 +175,34 @@ def episode_generators(
         key = int.from_bytes(digest.digest(), "little")
         generators[int(row)] = np.random.default_rng([seed, key])
     return generators
+
+
+def row_generators(
+    space: gym.Space[Any],
+    observation: Any,
+    state: list[np.random.Generator] | None,
+    starts: NDArray[np.bool_],
+    *,
+    seed: int,
+) -> list[np.random.Generator]:
+    """A generator for each row: a new one where an episode starts, else the one in ``state``.
+
+    Args:
+        space, observation, starts, seed: As in :func:`episode_generators`.
+        state: The rows' generators so far; None starts every row.
+
+    Raises:
+        ValueError: ``state`` is of another number of rows.
+    """
+    rows = batch_rows(space, observation)
+    if state is None:
+        starts, state = np.ones(rows, np.bool_), [np.random.default_rng()] * rows
+    if len(state) != rows:
+        raise ValueError(
+            f"state has {len(state)} rows for {rows} observations: pass None to start afresh"
+        )
+    started = episode_generators(space, observation, starts, seed=seed)
+    return [started.get(row, kept) for row, kept in enumerate(state)]
 
 
 def _hash_row(space: gym.Space[Any], observation: Any, row: int, digest: Any) -> None:

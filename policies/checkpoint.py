@@ -9,6 +9,8 @@
 =====================  =======================================================================
 
 * :func:`save_checkpoint`, :func:`load_checkpoint`, :class:`Checkpoint`.
+* :func:`locate_checkpoint` -- the folder that a name stands for.
+* :func:`read_tasks` -- what a checkpoint was trained on, without its weights.
 * :class:`CheckpointError` -- a folder that cannot be used, with why and what to do.
 """
 
@@ -153,29 +155,14 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: There is none, it is damaged, or a newer version wrote it.
     """
-    folder = _locate(name)
+    folder = locate_checkpoint(name)
     config = _read_config(folder)
+    tasks = _records(folder, config)
     try:
         network = GatoNetwork(NetworkConfig.from_json(config["network"]))
         sampler = Sampler(**config["sampler"])
-        prompts = _read(folder / "prompts.safetensors", load_arrays)
-        tasks = {
-            task: TaskRecord(
-                options=PlanOptions.from_json(entry["options"]),
-                signature=entry["signature"],
-                prompt=Prompt.from_tensors(prompts, task) if f"{task}/text" in prompts else None,
-                prompted=bool(entry["prompted"]),
-                spaces=_spaces(entry.get("spaces")),
-            )
-            for task, entry in config["tasks"].items()
-        }
-    except CheckpointError:
-        raise
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder / 'config.json'} does not describe a checkpoint ({error}): "
-            "save it again with this version, or take a fresh copy"
-        ) from error
+        raise _no_checkpoint(folder, error) from error
     if config.get("text_model") != _text_model():
         raise CheckpointError(
             f"{folder} was trained with another text model "
@@ -186,6 +173,39 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
     return Checkpoint(network, tasks, sampler)
 
 
+def read_tasks(folder: Path) -> dict[str, TaskRecord]:
+    """What a checkpoint was trained on, by task id; its weights are not read.
+
+    Raises:
+        CheckpointError: It is damaged, or a newer version wrote it.
+    """
+    return _records(folder, _read_config(folder))
+
+
+def _records(folder: Path, config: Mapping[str, Any]) -> dict[str, TaskRecord]:
+    prompts = _read(folder / "prompts.safetensors", load_arrays)
+    try:
+        return {
+            task: TaskRecord(
+                options=PlanOptions.from_json(entry["options"]),
+                signature=entry["signature"],
+                prompt=Prompt.from_tensors(prompts, task) if f"{task}/text" in prompts else None,
+                prompted=bool(entry["prompted"]),
+                spaces=_spaces(entry.get("spaces")),
+            )
+            for task, entry in config["tasks"].items()
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise _no_checkpoint(folder, error) from error
+
+
+def _no_checkpoint(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{folder / 'config.json'} does not describe a checkpoint ({error}): "
+        "save it again with this version, or take a fresh copy"
+    )
+
+
 def _spaces(entry: Any) -> tuple[str, str] | None:
     if entry is None:
         return None
@@ -193,8 +213,15 @@ def _spaces(entry: Any) -> tuple[str, str] | None:
     return str(observation), str(action)
 
 
-def _locate(name: str | Path) -> Path:
-    """The folder of a checkpoint; fetches hub ids."""
+def locate_checkpoint(name: str | Path) -> Path:
+    """The folder of a checkpoint; a hub id's is fetched, or taken from the hub's cache.
+
+    Args:
+        name: As for :func:`load_checkpoint`.
+
+    Raises:
+        CheckpointError: There is none, or it cannot be fetched.
+    """
     folder = surviving(Path(name))
     if folder.is_dir():
         return _of_run(folder)
@@ -234,12 +261,19 @@ def _from_hub(name: str) -> Path:
         ) from error
     patterns = ["config.json", "*.safetensors", "text.model", "card.md"]
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except (OSError, ValueError) as error:
+        folder = Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # of the network, the hub, the disk: from several libraries
+        why = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f"hub checkpoint {name!r} could not be fetched ({error}): "
+            f"hub checkpoint {name!r} could not be fetched ({why[:300]}): "
             "check the name and the network, or pass a folder"
         ) from error
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"hub checkpoint {name!r} holds no config.json: expected a checkpoint that "
+            "GatoPolicy.save wrote; check the name"
+        )
+    return folder
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

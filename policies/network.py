@@ -30,6 +30,7 @@ class Targets:
         ids: int64 ``[N]``, the vocabulary id to predict.
         starts, stops: int64 ``[N]``, legal ids of the position: ``[start, stop)``.
         weights: float32 ``[N]``, weight of each in the loss.
+        tasks: int64 ``[N]``, number of each one's task among the packer's.
     """
 
     slots: Tensor
@@ -37,6 +38,7 @@ class Targets:
     starts: Tensor
     stops: Tensor
     weights: Tensor
+    tasks: Tensor
 
 
 @dataclass

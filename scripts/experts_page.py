@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.references import TaskReferences, measured, published
 from gato_gym.tasks import list_tasks
-from policies.experts.networks import SHIPPED, read_config
+from policies.experts.stored import SHIPPED, read_config
 from policies.experts.training.recipes import RECIPES
 
 PAGE = Path(__file__).parents[1] / "docs" / "experts.md"
@@ -45,7 +45,7 @@ def table() -> list[str]:
         "| task | algorithm | steps | minutes | random | expert | bar | ratio |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for suite in ("mujoco", "dm_control"):
+    for suite in ("mujoco", "dm_control", "atari"):
         references = measured(suite)
         for task in list_tasks(suite):
             lines.append(row(task.id, references.get(task.id, TaskReferences())))

@@ -18,7 +18,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from benchmarks.protocol import Protocol
+from benchmarks.protocol import ALL, Protocol
 from benchmarks.statistics import beats_random, normalised_score
 
 MEASURED_FILE = "measured.json"
@@ -34,6 +34,7 @@ class Reference:
         episodes: Number of episodes; None where it is not known.
         success: Share of episodes that solved the task; None where it is not known.
         source: Where the figure is from.
+        length: Mean number of timesteps; None where it is not known.
     """
 
     mean: float
@@ -41,6 +42,7 @@ class Reference:
     episodes: int | None
     success: float | None
     source: str
+    length: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,19 @@ class TaskReferences:
 
 
 def measured(suite: str) -> Mapping[str, TaskReferences]:
-    """Random and expert returns measured by this harness, by task id; empty when none are."""
-    tasks = _load(MEASURED_FILE)["suites"].get(suite, {}).get("tasks", {})
+    """Random and expert returns measured by this harness, by task id; empty when none are.
+
+    Args:
+        suite: Suite name; ``all`` for those of every suite.
+    """
+    suites = _load(MEASURED_FILE)["suites"]
+    entries = suites.values() if suite == ALL else [suites.get(suite, {})]
     source = "benchmarks.references.measure"
-    return {task: _references(entry, {}, source) for task, entry in tasks.items()}
+    return {
+        task: _references(entry, {}, source)
+        for of in entries
+        for task, entry in of.get("tasks", {}).items()
+    }
 
 
 def measured_protocol(suite: str) -> Protocol | None:
@@ -115,6 +126,7 @@ def _references(
             episodes=value.get("episodes"),
             success=value.get("success"),
             source=sources[value["source"]] if "source" in value else default,
+            length=value.get("length"),
         )
 
     return TaskReferences(*map(reference, ("random", "expert", "human", "jat")))

@@ -23,19 +23,16 @@ from typing import Any, cast
 
 from rich.console import Console
 
+from benchmarks.arguments import RunSettings
+from benchmarks.players import describe_policy
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError, EpisodeResult, Protocol, differences, listed
 from benchmarks.record import write_json
 from benchmarks.references import MEASURED_FILE
 from benchmarks.references.drift import find_drift, first_returns
 from benchmarks.report import Summary, TaskSummary
-from benchmarks.run import (
-    RunSettings,
-    available_cores,
-    describe_policy,
-    run_benchmark,
-    select_tasks,
-)
-from benchmarks.workers import PolicyChoice, WorkerError
+from benchmarks.run import run_benchmark, select_tasks
+from benchmarks.workers import WorkerError, available_cores
 from gato_gym.listing import PROGRAMS, task_rows
 
 EPISODES = {"atari": 100, "babyai": 20, "dm_control": 100, "metaworld": 10, "mujoco": 100}
@@ -96,7 +93,8 @@ def measure(
             first |= first_returns(_recorded(settings.output))
     header = played[0][1].header
     rules = {task: rule for _, one in played for task, rule in one.header.protocol.tasks.items()}
-    protocol = replace(header.protocol, tasks=dict(sorted(rules.items())))
+    # Without the rules in words: another wording asks for no new measurement.
+    protocol = replace(header.protocol, tasks=dict(sorted(rules.items())), rules="")
     figures: dict[str, dict[str, Any]] = {task: {} for task in protocol.tasks}
     for player, summary in played:
         for task in summary.tasks:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.players import DEFAULT_POLICY
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError, EpisodeResult
-from benchmarks.run import DEFAULT_POLICY
 from benchmarks.watch.playing import WatchSettings, chosen_task, watch
 from benchmarks.watch.screens import Screen, Video, Window, has_display
-from benchmarks.workers import PolicyChoice
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,7 +115,8 @@ def _parser() -> argparse.ArgumentParser:
         "--policy",
         default=DEFAULT_POLICY,
         metavar="NAME|FOLDER",
-        help="a shipped checkpoint, a checkpoint folder, expert or random (default: %(default)s)",
+        help="a shipped checkpoint, a checkpoint folder, a hub id, expert, random or "
+        "module:factory (default: %(default)s)",
     )
     add("--episodes", type=int, default=1, metavar="N", help="default: %(default)s")
     add("--seed", type=int, default=0, metavar="S", help="as in benchmarks.run (default: 0)")

@@ -155,7 +155,9 @@ def _draw_heading(pen: ImageDraw.ImageDraw, scene: Scene, top: int) -> int:
     width = RIGHT - LEFT
     pen.text((LEFT, top), _fit(scene.task, _sans(28, bold=True), width), BRIGHT, _sans(28, True))
     top += 42
-    episode = f"episode {scene.episode} of {scene.episodes}" if scene.episodes > 1 else "episode 1"
+    episode = f"episode {scene.episode}"
+    if scene.episodes > 1:
+        episode += f" of {scene.episodes}"
     line = f" · {episode} · seed {scene.seed}"
     font = _sans(16)
     policy = _fit(scene.policy, font, width - _width(line, font))

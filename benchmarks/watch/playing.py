@@ -1,7 +1,7 @@
 """Playing episodes for someone to watch.
 
 * :class:`WatchSettings` -- the arguments.
-* :func:`watch` -- plays, and shows every timestep.
+* :func:`watch` -- plays, and shows every timestep; :func:`perform` -- of given episodes.
 * :class:`Spectator` -- the environment that tells what happens in it.
 * :class:`Performance` -- makes scenes of what it tells.
 
@@ -22,6 +22,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
+from benchmarks.players import DEFAULT_POLICY, describe_policy
+from benchmarks.playing import PolicyChoice, make_player
 from benchmarks.protocol import (
     BenchmarkError,
     EpisodeFailure,
@@ -30,18 +32,16 @@ from benchmarks.protocol import (
     Protocol,
 )
 from benchmarks.rollout import play
-from benchmarks.run import DEFAULT_POLICY, describe_policy
 from benchmarks.watch.drawing import draw
 from benchmarks.watch.scene import Scene, action_names, instruction_of, token_row
 from benchmarks.watch.screens import Screen
-from benchmarks.workers import PolicyChoice, make_player
 from gato_gym.spaces import Plan, compile_plan
 from policies.threads import one_thread
 
 if TYPE_CHECKING:
     from gato_gym.tasks import Task
 
-__all__ = ["Performance", "Spectator", "WatchSettings", "chosen_task", "watch"]
+__all__ = ["Performance", "Spectator", "WatchSettings", "chosen_task", "perform", "watch"]
 
 END_SECONDS = 1.0
 """How long the last timestep of an episode is shown."""
@@ -99,41 +99,61 @@ def watch(
     if settings.fps is not None and settings.fps < 1:
         raise BenchmarkError(f"--fps is {settings.fps}, expected 1 or more: pass --fps 30")
     describe_policy(settings.policy)
-    episodes = protocol.episodes_of(task.id)
+    return perform(
+        task,
+        settings.policy,
+        protocol.episodes_of(task.id),
+        open_screen,
+        fps=settings.fps,
+        on_result=on_result,
+    )
+
+
+def perform(
+    task: Task,
+    choice: PolicyChoice,
+    episodes: Sequence[EpisodeKey],
+    open_screen: Callable[[int], Screen],
+    *,
+    fps: int | None = None,
+    on_result: Callable[[EpisodeResult], None] = lambda result: None,
+) -> list[EpisodeResult]:
+    """Play given episodes of a task and show them; arguments and errors as of :func:`watch`."""
     with one_thread():
         spectator = Spectator.of_task(task)
         try:
-            return _perform(settings, task, spectator, episodes, open_screen, on_result)
+            return _perform(task, choice, spectator, episodes, open_screen, fps, on_result)
         finally:
             spectator.close()
 
 
 def _perform(
-    settings: WatchSettings,
     task: Task,
+    choice: PolicyChoice,
     spectator: Spectator,
     episodes: Sequence[EpisodeKey],
     open_screen: Callable[[int], Screen],
+    fps: int | None,
     on_result: Callable[[EpisodeResult], None],
 ) -> list[EpisodeResult]:
     def one_row(task: Task) -> SyncVectorEnv:
         return SyncVectorEnv([lambda: spectator], autoreset_mode=AutoresetMode.DISABLED)
 
-    envs, policy = make_player(settings.policy, task, one_row)
+    envs, policy = make_player(choice, task, one_row)
     plan = getattr(policy, "plan", None) or compile_plan(
         spectator.observation_space, spectator.action_space, task.options
     )
-    fps = settings.fps or round(spectator.metadata.get("render_fps") or DEFAULT_FPS)
+    fps = fps or round(spectator.metadata.get("render_fps") or DEFAULT_FPS)
     screen, results = open_screen(fps), []
     try:
-        name = Path(settings.policy.name).name or settings.policy.name
+        name = Path(choice.name).name or choice.name
         show = Performance(screen, plan, name, episodes, action_names(spectator))
         spectator.performance = show
         played = play(
             envs,
             policy,
             episodes,
-            deterministic=settings.policy.deterministic,
+            deterministic=choice.deterministic,
             stopped=lambda: screen.closed,
         )
         for result in played:
@@ -200,7 +220,7 @@ class Performance:
                 frame,
                 task=key.task,
                 policy=self._policy,
-                episode=self._opened,
+                episode=key.index + 1,
                 episodes=len(self._episodes),
                 seed=key.seed,
                 instruction=instruction_of(observation),

@@ -54,6 +54,8 @@ class Video:
     Args:
         path: The file.
         fps: Pictures a second.
+        quality: libx264's constant rate factor: 17 cannot be told from the original, and more is
+            smaller.
 
     Attributes:
         path: As given.
@@ -65,8 +67,9 @@ class Video:
 
     closed = False
 
-    def __init__(self, path: Path, fps: int) -> None:
+    def __init__(self, path: Path, fps: int, *, quality: int = 17) -> None:
         self._av = need("av", EXTRA)
+        self._quality = quality
         self.path, self.fps, self.frames = path, fps, 0
         self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
         self._container: Any = None
@@ -89,7 +92,7 @@ class Video:
             str(self._partial), "w", format="mp4", options={"movflags": "+faststart"}
         )
         # No frame waits for later ones, so that an interruption costs none already shown.
-        options = {"crf": "17", "preset": "veryfast", "tune": "zerolatency"}
+        options = {"crf": str(self._quality), "preset": "veryfast", "tune": "zerolatency"}
         self._stream = stream = self._container.add_stream("libx264", self.fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context

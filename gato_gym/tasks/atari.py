@@ -3,6 +3,7 @@
 * :func:`tasks` -- the 57 games.
 * :class:`AtariEnv` -- one game as an environment.
 * :class:`AtariVectorEnv` -- many of a game at once, played by ALE's own threads.
+* :func:`make_ale` -- what both play.
 
 Preprocessing is ALE's vector environment in both, so that they cannot differ: an action lasts four
 frames, the last two are pooled by their maximum, shrunk and made grey, and four of these are
@@ -46,7 +47,30 @@ IDLE_FRAMES = 30
 OPTIONS = PlanOptions(stacks=("",), memory="observations")
 
 
-def _ale(game: str, num_envs: int, *, threads: int, sticky: float) -> Any:
+def make_ale(
+    game: str,
+    num_envs: int,
+    *,
+    threads: int,
+    sticky: float = 0.0,
+    reward_clipping: bool = False,
+    life_loss_info: bool = False,
+    autoreset_mode: gym.vector.AutoresetMode = gym.vector.AutoresetMode.NEXT_STEP,
+) -> Any:
+    """ALE's own vector environment of a game, with the preprocessing of all that is played here.
+
+    Args:
+        game: ALE's name, such as ``BankHeist``.
+        num_envs: How many.
+        threads: ALE's threads; 0 takes as many as there are cores.
+        sticky: Probability that a frame repeats the action before it.
+        reward_clipping: Whether rewards are their sign: for training alone.
+        life_loss_info: Whether a lost life terminates, though the game goes on: likewise.
+        autoreset_mode: When a game that ended begins anew.
+
+    Raises:
+        MissingPackageError: ale-py is not installed.
+    """
     vector = need("ale_py.vector_env", "atari").AtariVectorEnv
     return vector(
         re.sub(r"(?<!^)(?=[A-Z])", "_", game).lower(),
@@ -56,8 +80,10 @@ def _ale(game: str, num_envs: int, *, threads: int, sticky: float) -> Any:
         repeat_action_probability=sticky,
         noop_max=IDLE_FRAMES,
         use_fire_reset=False,
-        reward_clipping=False,
+        reward_clipping=reward_clipping,
         episodic_life=False,
+        life_loss_info=life_loss_info,
+        autoreset_mode=autoreset_mode,
     )
 
 
@@ -81,7 +107,8 @@ class AtariEnv(gym.Env[NDArray[np.uint8], np.int64]):
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012
 
     def __init__(self, game: str, *, render_mode: str | None = None, sticky: float = 0.0) -> None:
-        self._ale = _ale(game, 1, threads=1, sticky=sticky)
+        self.game = game
+        self._ale = make_ale(game, 1, threads=1, sticky=sticky)
         self.observation_space = self._ale.single_observation_space
         self.action_space = self._ale.single_action_space
         self.render_mode = render_mode
@@ -138,7 +165,7 @@ class AtariVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     metadata: dict[str, Any] = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
     def __init__(self, game: str, num_envs: int, *, threads: int = 0, sticky: float = 0.0) -> None:
-        self._ale = _ale(game, num_envs, threads=threads, sticky=sticky)
+        self._ale = make_ale(game, num_envs, threads=threads, sticky=sticky)
         self.num_envs = num_envs
         self.single_observation_space = self._ale.single_observation_space
         self.single_action_space = self._ale.single_action_space

@@ -74,7 +74,7 @@ def has_expert(task_id: str) -> bool:
         (True, True)
     """
     from gato_gym.tasks import get_task
-    from policies.experts.networks import shipped_folder
+    from policies.experts.stored import shipped_folder
 
     task = get_task(task_id)
     return task.suite in SCRIPTED_SUITES or (shipped_folder(task.id) / "config.json").is_file()
@@ -100,13 +100,8 @@ def load_trained(
         ValueError: There is none and no recipe that trains one, or the spaces are not those
             it was trained for.
     """
-    from policies.experts.networks import (
-        ExpertError,
-        TrainedExpert,
-        load_expert,
-        read_config,
-        shipped_folder,
-    )
+    from policies.experts.networks import ExpertError
+    from policies.experts.stored import load_expert, play_with, read_config, shipped_folder
     from policies.experts.training.recipes import recipe_for
 
     place = shipped_folder(task_id) if folder is None else folder
@@ -119,7 +114,7 @@ def load_trained(
     trained_for = read_config(place).get("task")
     if trained_for != task_id:
         raise ExpertError(f"{place} holds the expert of {trained_for!r}, expected {task_id!r}")
-    return TrainedExpert(load_expert(place), observation_space, action_space)
+    return play_with(load_expert(place), observation_space, action_space)
 
 
 def execute(state: State, row: int, action: Any) -> None:

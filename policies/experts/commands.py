@@ -49,6 +49,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0, help="default: 0")
     train.add_argument("--steps", type=float, help="environment steps (default: the recipe's)")
     train.add_argument("--output", type=Path, help=f"default: {ROOT}/TASK")
+    train.add_argument(
+        "--device",
+        default="cpu",
+        choices=("cpu", "cuda"),
+        help="where PPO learns; a GPU is quicker for Atari alone (default: cpu)",
+    )
     train.add_argument("--tensorboard", action="store_true", help="write its events as well")
 
     score = commands.add_parser(
@@ -100,6 +106,7 @@ def _train(args: argparse.Namespace, console: Console) -> int:
         steps=None if args.steps is None else int(args.steps),
         seed=args.seed,
         tensorboard=args.tensorboard,
+        device=args.device,
     )
     return queue.run(console)
 
@@ -124,13 +131,13 @@ def _score(args: argparse.Namespace, console: Console) -> int:
 
 def _convert(args: argparse.Namespace, console: Console) -> int:
     from gato_gym.tasks import get_task
-    from policies.experts.networks import TrainedExpert, save_expert
+    from policies.experts.stored import play_with, save_expert
     from policies.experts.training.convert import load_zip
 
     task = get_task(args.task)
     network = load_zip(args.zip, args.algorithm, trusted=args.trust_zip)
     env = task.make()
-    TrainedExpert(network, env.observation_space, env.action_space)  # fits, or says why not
+    play_with(network, env.observation_space, env.action_space)  # fits, or says why not
     save_expert(args.output, network, {"task": task.id, "algorithm": args.algorithm})
     console.print(f"wrote {args.output}", highlight=False)
     return 0

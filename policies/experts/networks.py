@@ -1,40 +1,26 @@
-"""Trained experts: small networks in NumPy behind ``predict``, stored as safetensors and JSON.
+"""Trained experts of vectors of numbers: small networks in NumPy behind ``predict``.
 
 * :class:`ExpertNetwork` -- the weights of one expert and what they compute.
 * :class:`TrainedExpert` -- the policy.
-* :func:`save_expert`, :func:`load_expert` -- a folder with ``config.json`` and
-  ``model.safetensors``; nothing in it can run code.
-* :func:`shipped_folder` -- where the experts that come with the package are.
-* :class:`ExpertError` -- a folder that holds no usable expert, with why and what to do.
+* :class:`ExpertError` -- an expert that cannot be used, with why and what to do.
 
 Shapes: N numbers of an observation, A of an action, H hidden units.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from policies.base import Policy, batch_rows, episode_generators
-
-FORMAT = 1
-SHIPPED = Path(__file__).parent / "trained"
-LARGEST_FILE = 16 * 2**20
-"""Bytes of the largest file of an expert that is read."""
+from policies.base import Policy, row_generators
 
 _LIMITS_OF_LOG_STD = (-20.0, 2.0)
 Array = NDArray[np.float32]
@@ -136,6 +122,10 @@ class ExpertNetwork:
             found[f"{name}.bias"] = bias
         return {name: np.ascontiguousarray(part) for name, part in found.items()}
 
+    def config(self) -> dict[str, Any]:
+        """What ``config.json`` tells besides the tensors."""
+        return {"activation": self.activation, "squash": self.squash, "clip": self.clip}
+
     @classmethod
     def from_tensors(
         cls, tensors: Mapping[str, NDArray[Any]], *, activation: str, squash: bool, clip: float
@@ -216,112 +206,8 @@ class TrainedExpert(Policy):
     ) -> tuple[NDArray[Any], list[np.random.Generator] | None]:
         if deterministic:
             return np.stack([self.act(row) for row in observation]), state
-        rows = batch_rows(self.observation_space, observation)
-        if state is not None and len(state) != rows:
-            raise ValueError(
-                f"state has {len(state)} rows for {rows} observations: pass None to start afresh"
-            )
-        started = episode_generators(
-            self.observation_space,
-            observation,
-            starts if state is not None else np.ones(rows, np.bool_),
-            seed=self.seed,
+        generators = row_generators(
+            self.observation_space, observation, state, starts, seed=self.seed
         )
-        generators = [started[row] if row in started else state[row] for row in range(rows)]  # type: ignore[index]
         actions = [self.act(row, dice) for row, dice in zip(observation, generators, strict=True)]
         return np.stack(actions), generators
-
-
-def shipped_folder(task_id: str) -> Path:
-    """Where the expert of a task is, if one comes with the package."""
-    return SHIPPED / task_id
-
-
-def save_expert(folder: Path, network: ExpertNetwork, record: Mapping[str, Any]) -> None:
-    """Write an expert under a temporary name and rename it into place.
-
-    Args:
-        folder: Where; an expert that is there is replaced.
-        network: The weights.
-        record: What else ``config.json`` tells: how it was trained and what it scores.
-
-    Raises:
-        FileExistsError: ``folder`` exists and is no expert.
-    """
-    if folder.exists() and not (folder / "config.json").exists() and any(folder.iterdir()):
-        raise FileExistsError(
-            f"{folder} exists and is not an expert: choose another folder or remove it"
-        )
-    temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "previous"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(network.tensors(), temporary / "model.safetensors")
-    config = {
-        "format": FORMAT,
-        "activation": network.activation,
-        "squash": network.squash,
-        "clip": network.clip,
-        **record,
-    }
-    (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(temporary, folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of an expert.
-
-    Raises:
-        ExpertError: There is none, it is damaged, or a newer version wrote it.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ExpertError(
-            f"{folder} holds no config.json: expected an expert's folder "
-            "(config.json, model.safetensors)"
-        )
-    if path.stat().st_size > LARGEST_FILE:
-        raise ExpertError(f"{path} has {path.stat().st_size} bytes: expected a few kilobytes")
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ExpertError(
-            f"{path} is not JSON ({error}): the file is damaged, take a fresh copy"
-        ) from error
-    version = config.get("format") if isinstance(config, dict) else None
-    if not isinstance(version, int):
-        raise ExpertError(f"{path} names no format version: it is not a trained expert")
-    if version > FORMAT:
-        raise ExpertError(
-            f"{folder} has expert format {version} and this gato-gym reads up to {FORMAT}: "
-            "upgrade gato-gym"
-        )
-    return config
-
-
-def load_expert(folder: Path) -> ExpertNetwork:
-    """Read an expert's network.
-
-    Raises:
-        ExpertError: The folder holds none, or a damaged one.
-    """
-    config = read_config(folder)
-    path = folder / "model.safetensors"
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ExpertError(f"{path} has {path.stat().st_size} bytes: expected below a megabyte")
-        return ExpertNetwork.from_tensors(
-            load_file(path),
-            activation=str(config["activation"]),
-            squash=bool(config["squash"]),
-            clip=float(config["clip"]),
-        )
-    except ExpertError:
-        raise
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise ExpertError(
-            f"{path} does not hold an expert ({error!r}): take a fresh copy or train it again"
-        ) from error

@@ -80,6 +80,11 @@ def _add_train(commands: Any) -> None:
     add("--precision", choices=("float32", "bfloat16"), default="float32")
     add("--device", default="auto", help="cpu, cuda (default: auto)")
     add("--threads", type=int, help="of a CPU (default: 1 for tiny, else all cores)")
+    add("--fsdp", action="store_true", help="under torchrun: each process holds a part (FSDP2)")
+    add("--tensorboard", action="store_true", help="write its events as well")
+    add("--score-every", type=int, metavar="N", help="play tasks every N steps (default: never)")
+    add("--score-tasks", nargs="+", default=(), metavar="ID", help="which (default: all)")
+    add("--score-episodes", type=int, default=5, metavar="N", help="of each (default: 5)")
     add("--seed", type=int, default=0)
     add("--dry-run", action="store_true", help="encode, print the mixture, and stop")
 
@@ -132,6 +137,7 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     torch.set_num_threads(threads)
     left = ("command", "run", "dry_run", "threads")
     given = {k: v for k, v in vars(args).items() if k not in left}
+    given["score_tasks"] = tuple(given["score_tasks"])
     run = OwnRun(OwnSettings(datasets=tuple(given.pop("dataset")), **given), console)
     run.describe()
     if args.dry_run:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from policies.training.episode_scores import Scores, interval
 from policies.training.figures import can_draw, panels, write_csv
-from policies.training.scoring import Scores, interval
 
 ARMS = {
     "tuned": "fine-tuned",

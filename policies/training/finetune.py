@@ -38,6 +38,7 @@ from policies.matching import TaskRecord
 from policies.network import GatoNetwork
 from policies.prompts import prompt_from_episode
 from policies.training.config import TrainConfig, check_same
+from policies.training.episode_scores import Scores, play_scores
 from policies.training.export import averaged_weights
 from policies.training.few_shot import (
     episodes_at,
@@ -54,7 +55,6 @@ from policies.training.lora import add_lora, merged, trained_parameters
 from policies.training.optimiser import OptimiserConfig
 from policies.training.packing import Mixture
 from policies.training.playing import load_player
-from policies.training.scoring import Scores, play_scores
 from policies.training.shards import TaskShard
 from policies.training.sources import find_tasks
 from policies.training.starting import grown_config, start_from

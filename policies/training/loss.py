@@ -27,11 +27,13 @@ class LossReport:
         sums: float32 ``[6]``: of discrete tokens the weight, weighted loss and weighted hits; of
             continuous tokens the weight, weighted loss and weighted absolute error of the value
             expected (in [-1, 1] units).
+        tasks: float32 ``[tasks, 2]``: of each task's tokens the weight and the weighted loss.
     """
 
     total: Tensor
     scale: Tensor
     sums: Tensor
+    tasks: Tensor
 
 
 def spread_labels(bins: Tensor, count: int, sigma: float) -> Tensor:
@@ -52,7 +54,13 @@ def spread_labels(bins: Tensor, count: int, sigma: float) -> Tensor:
 
 
 def action_loss(
-    network: GatoNetwork, hidden: Tensor, targets: Targets, *, sigma: float, balance: float = 1.0
+    network: GatoNetwork,
+    hidden: Tensor,
+    targets: Targets,
+    *,
+    sigma: float,
+    balance: float = 1.0,
+    tasks: int = 0,
 ) -> LossReport:
     """The loss of a packed batch.
 
@@ -62,6 +70,7 @@ def action_loss(
         targets: What each predicting position should say.
         sigma: Spread of continuous labels, in bins.
         balance: Weight of continuous tokens against discrete ones.
+        tasks: How many there are; 0 reports none of them on its own.
     """
     vocabulary = network.config.vocabulary
     flat = hidden.flatten(0, 1)
@@ -70,6 +79,7 @@ def action_loss(
     )
     sums = hidden.new_zeros(6)
     total = hidden.new_zeros(())
+    by_task = torch.zeros(tasks, 2, device=hidden.device)
     for continuous in (False, True):
         chosen = (is_value if continuous else ~is_value).nonzero()[:, 0]
         if not chosen.numel():
@@ -97,8 +107,11 @@ def action_loss(
         with torch.no_grad():
             parts = [weight.sum(), (losses * weight).sum(), (score * weight).sum()]
             sums[offset : offset + 3] = torch.stack(parts)
+            if tasks:
+                both = torch.stack([weight, losses * weight], dim=1).float()
+                by_task.index_add_(0, targets.tasks[chosen], both)
     scale = loss_scale(network.config, targets, balance=balance)
-    return LossReport(total, scale, sums)
+    return LossReport(total, scale, sums, by_task)
 
 
 def loss_scale(config: NetworkConfig, targets: Targets, *, balance: float = 1.0) -> Tensor:

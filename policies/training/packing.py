@@ -108,6 +108,7 @@ class Packer:
         self.mixture, self.config = mixture, config
         self.rows, self.length, self.seed = rows, length, seed
         self.tasks = list(self.shards)
+        self.numbers = {task: number for number, task in enumerate(self.tasks)}
         self.codes = {name: code for code, name in enumerate(MEMORIES)}
         self.probabilities = self._probabilities()
 
@@ -159,10 +160,10 @@ class Packer:
                 doc = self._document(generator, self.length - offset)
                 if doc is None:
                     break
-                builder.add(doc, place, offset, document)
+                builder.add(doc, place, offset, document, generator)
                 offset += doc.size
                 document += 1
-        return builder.finish(np.random.default_rng([self.seed, index, self.rows + rank]))
+        return builder.finish()
 
     def _document(self, generator: np.random.Generator, budget: int) -> Document | None:
         """A document of at most ``budget`` tokens; None after several that did not fit."""
@@ -287,14 +288,21 @@ class _BatchBuilder:
         self.texts: dict[tuple[str, int], int] = {}
         self.task_tokens: dict[str, int] = {}
 
-    def add(self, doc: Document, row: int, offset: int, document: int) -> None:
-        """Place a document at token ``offset`` of a row."""
+    def add(
+        self,
+        doc: Document,
+        row: int,
+        offset: int,
+        document: int,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        """Place a document at token ``offset`` of a row; the generator draws image positions."""
         plan, task = doc.shard.plan, doc.shard.task
         self.task_tokens[task] = self.task_tokens.get(task, 0) + doc.size
         base = row * self.packer.length + offset
         for index, (layout, arrays, steps) in enumerate(doc.parts):
             live = index == len(doc.parts) - 1
-            self.collector.add(plan, layout, arrays, base)
+            self.collector.add(plan, layout, arrays, base, generator)
             span = slice(base, base + len(layout.ids))
             roles: dict[str, Any] = {
                 "documents": document,
@@ -328,10 +336,11 @@ class _BatchBuilder:
                 np.tile(ranges[:, 0], n).astype(np.int64),
                 np.tile(ranges[:, 1], n).astype(np.int64),
                 np.full(n * a, 1.0 / a, np.float32),
+                np.full(n * a, self.packer.numbers[doc.shard.task]),
             )
         )
 
-    def finish(self, generator: np.random.Generator | None) -> PackedBatch:
+    def finish(self) -> PackedBatch:
         """The batch as tensors."""
         texts = [self.packer.shards[task].text(index) for task, index in self.texts]
         width = max((len(t) for t in texts), default=1)
@@ -340,7 +349,7 @@ class _BatchBuilder:
             padded[row, : len(text)] = text
         columns = [np.concatenate(c) for c in zip(*self.targets, strict=True)]
         return PackedBatch(
-            tokens=self.collector.finish(generator),
+            tokens=self.collector.finish(),
             texts=torch.from_numpy(padded),
             roles=TokenRoles(**{k: torch.from_numpy(v) for k, v in self.roles.items()}),
             targets=Targets(*(torch.from_numpy(c) for c in columns)),

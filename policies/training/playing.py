@@ -10,9 +10,6 @@ A policy is any object with Stable-Baselines3's ``predict``.
 from __future__ import annotations
 
 import copy
-import importlib
-import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -239,16 +236,6 @@ def load_player(
     """
     if name.endswith(".zip"):
         return _load_zip(Path(name), algorithm, trust_zip)
-    module, colon, factory = name.partition(":")
-    if colon and not Path(name).exists():
-        sys.path.insert(0, os.getcwd())
-        try:
-            made = getattr(importlib.import_module(module), factory, None)
-        finally:
-            sys.path.remove(os.getcwd())
-        if made is None:
-            raise ValueError(f"module {module!r} has no {factory!r}: expected MODULE:FUNCTION")
-        return made(env)
     from policies import make_policy
 
     return make_policy(name, env=env)

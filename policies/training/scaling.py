@@ -28,6 +28,7 @@ from policies.matching import TaskRecord, check_sizes, signature
 from policies.network import GatoNetwork, count_parameters
 from policies.prompts import prompt_from_episode
 from policies.training.config import TrainConfig, check_same
+from policies.training.episode_scores import Scores, interval, play_scores
 from policies.training.export import SAMPLER, averaged_weights
 from policies.training.few_shot import expert_return, make_environments
 from policies.training.figures import NOT_DRAWN, can_draw, panels, write_csv
@@ -36,7 +37,6 @@ from policies.training.loss import action_loss
 from policies.training.optimiser import OptimiserConfig
 from policies.training.packing import Mixture, Packer
 from policies.training.playing import load_player
-from policies.training.scoring import Scores, interval, play_scores
 from policies.training.shards import TaskShard
 from policies.training.sources import DatasetTask, find_tasks, shard_tasks
 

@@ -26,7 +26,7 @@ import numpy as np
 from gato_gym.episodes import Episode, minari_metadata, new_minari
 from gato_gym.tasks import Task, get_task
 from policies.experts import SCRIPTED_SUITES
-from policies.experts.networks import shipped_folder
+from policies.experts.stored import shipped_folder
 from policies.training.faults import Beat, EnvironmentFault
 from policies.training.recording import Recorder, RecordSettings
 

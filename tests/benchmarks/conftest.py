@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers importable by name
 
 
 class CountingEnv(gym.Env[dict[str, Any], int]):
@@ -114,3 +120,9 @@ def policy() -> RememberingPolicy:
 @pytest.fixture(name="right_return")
 def _right_return() -> Callable[[int], float]:
     return right_return
+
+
+@pytest.fixture
+def quiet() -> Console:
+    """A console that nobody reads."""
+    return Console(file=io.StringIO(), force_terminal=False)

@@ -89,5 +89,5 @@ def test_differences_name_the_path_and_both_values() -> None:
 
 
 def test_protocol_of_no_tasks_is_refused() -> None:
-    with pytest.raises(BenchmarkError, match="expected one suite"):
+    with pytest.raises(BenchmarkError, match="got no tasks"):
         Protocol.of_tasks([], episodes=1, seed=0)

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import run, workers
+from benchmarks import run
+from benchmarks.arguments import read_settings
+from benchmarks.playing import Player, PolicyChoice
 from benchmarks.protocol import BenchmarkError, episode_seed
 from benchmarks.run import RunSettings, main, run_benchmark, select_tasks
-from benchmarks.workers import PolicyChoice
+from benchmarks.tables import make_rows
 
 
 @pytest.fixture
@@ -21,10 +23,10 @@ def stubbed(task, policy, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The command plays the stub task with the policy that is always right; returns the task."""
     monkeypatch.setattr(run, "select_tasks", lambda suite, pattern: [task])
 
-    def prepare(self: Any, unit: workers.Unit) -> Any:
-        return workers.make_rows(task, unit.num_envs), policy
+    def prepare(self: Any, task_id: str, rows: int) -> Any:
+        return make_rows(task, rows), policy
 
-    monkeypatch.setattr(workers._Player, "_prepare", prepare)
+    monkeypatch.setattr(Player, "_prepare", prepare)
     return task
 
 
@@ -239,4 +241,5 @@ def test_trained_experts_are_part_of_what_a_run_is() -> None:
 def test_the_expert_plays_its_most_likely_actions(
     arguments: list[str], deterministic: bool
 ) -> None:
-    assert run._settings(["--suite", "mujoco", *arguments]).policy.deterministic is deterministic
+    _, (asked,) = read_settings(["--suite", "mujoco", *arguments])
+    assert asked.policy.deterministic is deterministic

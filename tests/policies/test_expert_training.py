@@ -21,12 +21,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from gato_gym.__main__ import main
 from gato_gym.tasks import get_task, list_tasks
-from policies.experts.networks import TrainedExpert, load_expert, read_config
+from policies.experts.networks import TrainedExpert
+from policies.experts.stored import load_expert, read_config
 from policies.experts.training import queue
 from policies.experts.training.algorithms import make_algorithm
 from policies.experts.training.convert import load_zip, network_of
 from policies.experts.training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
-from policies.experts.training.recipes import RECIPES, Recipe, recipe_for
+from policies.experts.training.hyperparameters import Recipe
+from policies.experts.training.recipes import RECIPES, recipe_for
 from policies.experts.training.state import TrainingStateError, load_state, restore, tensors_of
 from policies.experts.training.trainer import STATE_FILE, TrainSettings, train
 from policies.experts.training.vector import LeanVecEnv
@@ -79,7 +81,7 @@ def test_the_state_restores_everything_that_is_learned(tmp_path: Path, recipe: R
     restored = tensors_of(fresh)
     kept = {name: t for name, t in tensors.items() if not name.startswith("best/")}
     assert restored.keys() == kept.keys()
-    assert any("optimizer" in name for name in kept)
+    assert any("optimizer" in name or "opt_state" in name for name in kept)
     for name, tensor in kept.items():
         torch.testing.assert_close(restored[name], tensor, rtol=0, atol=0, msg=name)
 
@@ -211,6 +213,40 @@ def test_converted_algorithms_act_alike(kind: Any, normalized: bool) -> None:
     np.testing.assert_allclose(actions, expected, atol=5e-3)  # float16 weights
 
 
+def test_sac_of_sbx_acts_as_its_expert() -> None:
+    algorithm = make_algorithm(SAC_RECIPE, get_task("mujoco-pusher").make, seed=0)
+    algorithm.learn(300)
+    single = get_task("mujoco-pusher").make()
+    policy = TrainedExpert(network_of(algorithm), single.observation_space, single.action_space)
+    observations = np.random.default_rng(0).normal(size=(9, 23)) * 3
+    given = algorithm.get_vec_normalize_env().normalize_obs(observations)  # type: ignore[union-attr]
+    expected, _ = algorithm.predict(given, deterministic=True)
+    actions, _ = policy.predict(observations, deterministic=True)
+    np.testing.assert_allclose(actions, expected, atol=5e-3)  # float16 weights
+    algorithm.policy.actor.activation_fn = abs
+    with pytest.raises(ValueError, match="expected tanh or relu"):
+        network_of(algorithm)
+
+
+@pytest.mark.parametrize("recipe", [PPO_RECIPE, SAC_RECIPE], ids=["ppo", "sac"])
+def test_a_training_is_decided_by_its_seed(recipe: Recipe) -> None:
+    found = []
+    for seed in (0, 0, 1):
+        algorithm = make_algorithm(recipe, get_task(TASK).make, seed=seed)
+        algorithm.learn(300)
+        found.append(tensors_of(algorithm))
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+    assert not all(torch.equal(tensor, found[2][name]) for name, tensor in found[0].items())
+
+
+def test_a_state_of_another_network_is_refused() -> None:
+    make = get_task(TASK).make
+    tensors = tensors_of(make_algorithm(SAC_RECIPE, make, seed=0))
+    wider = make_algorithm(dataclasses.replace(SAC_RECIPE, width=16), make, seed=0)
+    with pytest.raises(TrainingStateError, match="does not fit this recipe"):
+        restore(wider, tensors)
+
+
 def test_other_policies_are_refused() -> None:
     env = get_task(TASK).make()
     with pytest.raises(ValueError, match="gSDE"):
@@ -246,11 +282,13 @@ def test_a_zip_is_read_only_from_a_trusted_author(
 
 
 def test_every_task_of_the_trained_suites_has_a_recipe() -> None:
-    tasks = {task.id for suite in ("mujoco", "dm_control") for task in list_tasks(suite)}
+    tasks = {task.id for suite in ("mujoco", "dm_control", "atari") for task in list_tasks(suite)}
     assert set(RECIPES) == tasks
     order = list(RECIPES)
     for task, recipe in RECIPES.items():
-        assert recipe.num_envs * recipe.n_steps % recipe.batch_size == 0
+        assert (
+            recipe.algorithm == "sac" or recipe.num_envs * recipe.n_steps % recipe.batch_size == 0
+        )
         if recipe.start is not None:
             assert order.index(recipe.start) < order.index(task)
             start = RECIPES[recipe.start]
@@ -281,7 +319,7 @@ def test_a_queue_goes_on_after_a_failure_and_skips_what_ships(
 
 
 def test_shipping_keeps_the_better_expert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("policies.experts.networks.SHIPPED", tmp_path / "package")
+    monkeypatch.setattr("policies.experts.stored.SHIPPED", tmp_path / "package")
     assert queue.ship(tmp_path / "run", TASK) is None
     train(settings(tmp_path / "run"), console=QUIET)
     assert "shipped" in str(queue.ship(tmp_path / "run", TASK))

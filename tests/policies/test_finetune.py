@@ -21,11 +21,11 @@ from gato_gym.episodes import read_minari
 from policies import GatoPolicy
 from policies.checkpoint import load_checkpoint
 from policies.matching import SpaceMismatchError
+from policies.training.episode_scores import interval, play_scores
 from policies.training.few_shot import episodes_at, familiar, nested_order
 from policies.training.finetune import FinetuneRun, FinetuneSettings
 from policies.training.loop import Trainer
 from policies.training.playing import load_player, play_returns, record_episodes
-from policies.training.scoring import interval, play_scores
 from policies.training.sources import find_tasks
 
 ENV, DATASET = "Cart-v0", "my/cart-v0"

@@ -18,10 +18,10 @@ from test_own import Balance
 from gato_gym.__main__ import main
 from policies.configuration import FAMILY, preset
 from policies.network import GatoNetwork, count_parameters
+from policies.training.episode_scores import Scores
 from policies.training.loop import Trainer
 from policies.training.playing import record_episodes
 from policies.training.scaling import ScalingRun, ScalingSettings
-from policies.training.scoring import Scores
 
 
 @pytest.fixture

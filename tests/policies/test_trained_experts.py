@@ -14,15 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from gato_gym.tasks import get_task
 from policies.experts import load_trained, make_expert
-from policies.experts.networks import (
-    SHIPPED,
-    ExpertError,
-    ExpertNetwork,
-    TrainedExpert,
-    load_expert,
-    read_config,
-    save_expert,
-)
+from policies.experts.networks import ExpertError, ExpertNetwork, TrainedExpert
+from policies.experts.stored import SHIPPED, load_expert, read_config, save_expert
 from policies.experts.training.recipes import RECIPES
 
 TASK = "mujoco-reacher"
@@ -168,7 +161,7 @@ def test_damaged_experts_are_refused_in_one_line(tmp_path: Path, kind: str, said
 def test_a_missing_expert_names_the_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("policies.experts.networks.SHIPPED", tmp_path)
+    monkeypatch.setattr("policies.experts.stored.SHIPPED", tmp_path)
     env = get_task(TASK).make()
     with pytest.raises(ExpertError, match=f"gato-gym expert train {TASK}"):
         make_expert(TASK, env)

@@ -12,25 +12,75 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.experts.images import ImageNetwork
 from policies.experts.networks import Array, ExpertNetwork
+from policies.experts.stored import Network
+from policies.experts.training.jax_parts import actor_layers, is_jax
+
+Layer = tuple[Array, Array]
 
 
-def network_of(algorithm: Any, normalization: Any = None) -> ExpertNetwork:
-    """The network of a PPO, A2C or SAC algorithm with a plain MLP policy.
+def network_of(algorithm: Any, normalization: Any = None) -> Network:
+    """The network of a PPO, A2C or SAC algorithm with a plain MLP policy, or a small CNN's.
 
     Args:
-        algorithm: Of Stable-Baselines3, over a Box of actions and a vector of observations.
+        algorithm: Of Stable-Baselines3 or SBX's SAC, over a Box of actions and a vector of
+            observations.
         normalization: Its ``VecNormalize``; None takes the algorithm's own, if it has one.
 
     Raises:
         ValueError: The policy is of another kind; says which part.
     """
-    import torch
-    from torch import nn
-
-    policy = algorithm.policy
     if normalization is None:
         normalization = algorithm.get_vec_normalize_env()
+    policy = algorithm.policy
+    if hasattr(getattr(policy, "features_extractor", None), "layers"):
+        return _image_network(policy)
+    squash = hasattr(policy, "actor")
+    layers, activation = _jax_layers(algorithm) if is_jax(algorithm) else _torch_layers(policy)
+    *hidden, action, log_std = map(_rounded, layers)
+    mean, scale, clip = _normalization(normalization, hidden[0][0].shape[1])
+    return ExpertNetwork(mean, scale, tuple(hidden), action, log_std, activation, squash, clip)
+
+
+def _rounded(layer: Layer) -> Layer:
+    """As the file will hold it, so that what is evaluated is what is saved."""
+    weight, bias = layer
+    return weight.astype(np.float16).astype(np.float32), bias.astype(np.float32)
+
+
+def _numbers(layer: Any) -> Layer:
+    weight, bias = (tensor.detach().cpu().numpy() for tensor in (layer.weight, layer.bias))
+    return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def _image_network(policy: Any) -> ImageNetwork:
+    from policies.experts.training.atari import image_layers
+
+    convolutions, dense = image_layers(policy)
+    *hidden, action = (_rounded(_numbers(layer)) for layer in dense)
+    return ImageNetwork(
+        tuple(_rounded(_numbers(layer)) for layer in convolutions),
+        tuple(layer.stride[0] for layer in convolutions),
+        tuple(hidden),
+        action,
+    )
+
+
+def _jax_layers(algorithm: Any) -> tuple[list[Layer], str]:
+    from flax import linen
+
+    names = {linen.tanh: "tanh", linen.relu: "relu"}
+    function = algorithm.policy.actor.activation_fn
+    if function not in names:
+        raise ValueError(f"the policy's activation is {function}: expected tanh or relu of flax")
+    return actor_layers(algorithm), names[function]
+
+
+def _torch_layers(policy: Any) -> tuple[list[Layer], str]:
+    """Weight and bias of the hidden layers, the mean's and the deviation's; and the activation."""
+    from torch import nn
+
     squash = hasattr(policy, "actor")
     trunk = policy.actor.latent_pi if squash else policy.mlp_extractor.policy_net
     head = policy.actor.mu if squash else policy.action_net
@@ -46,26 +96,14 @@ def network_of(algorithm: Any, normalization: Any = None) -> ExpertNetwork:
     if not all(isinstance(layer, nn.Linear) for layer in (*linear, head)):
         raise ValueError(f"the policy's layers are {linear} and {head}: expected Linear ones")
 
-    def numbers(tensor: torch.Tensor) -> Array:
-        return tensor.detach().cpu().numpy().astype(np.float32)
-
-    def rounded(layer: nn.Linear) -> tuple[Array, Array]:
-        """As the file will hold it, so that what is evaluated is what is saved."""
-        weight = numbers(layer.weight).astype(np.float16).astype(np.float32)
-        return weight, numbers(layer.bias)
-
-    action = rounded(head)
+    found = [_numbers(layer) for layer in (*linear, head)]
     if isinstance(log_std, nn.Linear):
-        spread = rounded(log_std)
-    elif log_std.shape == action[1].shape:
-        spread = np.zeros_like(action[0]), numbers(log_std)
+        found.append(_numbers(log_std))
+    elif log_std.shape == found[-1][1].shape:
+        found.append((np.zeros_like(found[-1][0]), log_std.detach().cpu().numpy().astype("f4")))
     else:
         raise ValueError("the policy explores with gSDE: expected a standard deviation an action")
-    mean, scale, clip = _normalization(normalization, linear[0].in_features)
-    return ExpertNetwork(
-        mean, scale, tuple(rounded(layer) for layer in linear), action, spread,
-        "tanh" if kinds == {nn.Tanh} else "relu", squash, clip,
-    )  # fmt: skip
+    return found, "tanh" if kinds == {nn.Tanh} else "relu"
 
 
 def _normalization(wrapper: Any, size: int) -> tuple[Array, Array, float]:
@@ -76,7 +114,7 @@ def _normalization(wrapper: Any, size: int) -> tuple[Array, Array, float]:
     return wrapper.obs_rms.mean.astype(np.float32), scale.astype(np.float32), wrapper.clip_obs
 
 
-def load_zip(path: Path, algorithm: str, *, trusted: bool = False) -> ExpertNetwork:
+def load_zip(path: Path, algorithm: str, *, trusted: bool = False) -> Network:
     """The network of a Stable-Baselines3 ``.zip``, as it is without normalised observations.
 
     An archive does not hold its ``VecNormalize``: where there is one, load both with

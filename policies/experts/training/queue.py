@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from policies.experts.networks import read_config, shipped_folder
+from policies.experts.stored import read_config, shipped_folder
 from policies.experts.training.recipes import RECIPES, recipe_for
 from policies.experts.training.trainer import CURVE_FILE, EXPERT_FOLDER, TrainSettings, train
 
@@ -48,6 +48,7 @@ class TrainQueue:
         steps: Environment steps; None takes the recipe's.
         seed: Of every training.
         tensorboard: Whether to write its events.
+        device: Where PPO learns.
     """
 
     tasks: Sequence[str]
@@ -56,6 +57,7 @@ class TrainQueue:
     steps: int | None = None
     seed: int = 0
     tensorboard: bool = False
+    device: str = "cpu"
 
     def run(self, console: Console) -> int:
         """Train what is not done; a training that fails is told and the next one begins.
@@ -73,7 +75,12 @@ class TrainQueue:
                 recipe = dataclasses.replace(recipe, steps=self.steps)
             folder = self.output or self.root / task
             settings = TrainSettings(
-                task, folder, recipe, seed=self.seed, tensorboard=self.tensorboard
+                task,
+                folder,
+                recipe,
+                seed=self.seed,
+                tensorboard=self.tensorboard,
+                device=self.device,
             )
             try:
                 train(settings, console=console)

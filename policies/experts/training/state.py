@@ -3,7 +3,7 @@
 * :class:`TrainingState` -- counters, curve, best network.
 * :func:`save_state`, :func:`load_state` -- one safetensors file with JSON in its header, written
   to a temporary name and renamed: a run that is killed leaves the last one whole.
-* :func:`tensors_of`, :func:`restore` -- an SB3 algorithm with its optimisers and normalisation.
+* :func:`tensors_of`, :func:`restore` -- an algorithm with its optimisers and normalisation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-FORMAT = 1
+from policies.experts.training.jax_parts import is_jax, jax_tensors, restore_jax
+
+FORMAT = 2
 
 
 class TrainingStateError(ValueError):
@@ -40,6 +42,7 @@ class TrainingState:
         curve: An entry for each evaluation: steps, mean and std of returns, seconds.
         best: Mean return of the best evaluation; None before the first.
         best_steps: Steps of the best network.
+        best_config: What its tensors do not tell.
         finished: Why the training has ended; None while it goes on.
     """
 
@@ -49,6 +52,7 @@ class TrainingState:
     curve: list[tuple[int, float, float, float]] = field(default_factory=list)
     best: float | None = None
     best_steps: int = 0
+    best_config: dict[str, Any] = field(default_factory=dict)
     finished: str | None = None
 
 
@@ -72,14 +76,14 @@ def load_state(path: Path) -> tuple[TrainingState, dict[str, Tensor], dict[str, 
     """The inverse of :func:`save_state`.
 
     Raises:
-        TrainingStateError: The file is damaged, or a newer version wrote it.
+        TrainingStateError: The file is damaged, or a version with another format wrote it.
     """
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["training"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         version = int(header["format"])
-        if version <= FORMAT:
+        if version == FORMAT:
             fields = dict(header["state"])
             fields["curve"] = [tuple(point) for point in fields["curve"]]
             return TrainingState(**fields), tensors, dict(header["setting"])
@@ -88,24 +92,15 @@ def load_state(path: Path) -> tuple[TrainingState, dict[str, Tensor], dict[str, 
             f"{path} is no training that can go on ({error!r}): remove it to start afresh"
         ) from error
     raise TrainingStateError(
-        f"{path} has format {version} and this gato-gym reads up to {FORMAT}: upgrade gato-gym, "
-        "or remove the file to start afresh"
+        f"{path} has format {version} and this gato-gym reads {FORMAT}: go on with the version "
+        "that wrote it, or remove the file to start afresh"
     )
 
 
 def tensors_of(algorithm: Any) -> dict[str, Tensor]:
     """Weights, optimisers and normalisation of an algorithm, by names with "/" between parts."""
-    found: dict[str, Tensor] = {}
-    for name, part in algorithm.get_parameters().items():
-        if "param_groups" in part:
-            for index, entry in part["state"].items():
-                found |= {f"{name}/{index}/{key}": value for key, value in entry.items()}
-        else:
-            found |= {f"{name}/{key}": value for key, value in part.items()}
-    if getattr(algorithm, "log_ent_coef", None) is not None:
-        found["log_ent_coef"] = algorithm.log_ent_coef
-    wrapper = algorithm.get_vec_normalize_env()
-    for name, statistics in (("observation", wrapper.obs_rms), ("return", wrapper.ret_rms)):
+    found = jax_tensors(algorithm) if is_jax(algorithm) else _torch_tensors(algorithm)
+    for name, statistics in _normalisations(algorithm):
         for key in ("mean", "var", "count"):
             number = np.asarray(getattr(statistics, key), np.float64)
             found[f"{name}/{key}"] = torch.from_numpy(number.copy())
@@ -124,27 +119,10 @@ def restore(algorithm: Any, tensors: Mapping[str, Tensor], *, optimisers: bool =
     Raises:
         TrainingStateError: They are of another network.
     """
-    parameters = {}
+    put_back = restore_jax if is_jax(algorithm) else _restore_torch
     try:
-        for name, part in algorithm.get_parameters().items():
-            if "param_groups" in part:
-                entries: dict[int, dict[str, Tensor]] = {}
-                for key, value in _under(name, tensors).items():
-                    index, _, slot = key.partition("/")
-                    entries.setdefault(int(index), {})[slot] = value
-                if optimisers:
-                    part = {"state": entries, "param_groups": part["param_groups"]}
-                parameters[name] = part
-            else:
-                parameters[name] = {key: tensors[f"{name}/{key}"] for key in part}
-                if not optimisers and "log_std" in part:
-                    parameters[name]["log_std"] = part["log_std"]
-        algorithm.set_parameters(parameters, exact_match=True)
-        if optimisers and getattr(algorithm, "log_ent_coef", None) is not None:
-            algorithm.log_ent_coef.data.copy_(tensors["log_ent_coef"])
-        wrapper = algorithm.get_vec_normalize_env()
-        normalised = [("observation", wrapper.obs_rms), ("return", wrapper.ret_rms)]
-        for name, statistics in normalised[: 2 if optimisers else 1]:
+        put_back(algorithm, tensors, optimisers=optimisers)
+        for name, statistics in _normalisations(algorithm)[: 2 if optimisers else 1]:
             statistics.mean = tensors[f"{name}/mean"].numpy()
             statistics.var = tensors[f"{name}/var"].numpy()
             statistics.count = float(tensors[f"{name}/count"])
@@ -152,6 +130,43 @@ def restore(algorithm: Any, tensors: Mapping[str, Tensor], *, optimisers: bool =
         raise TrainingStateError(
             f"the saved training does not fit this recipe ({error!r}): remove it to start afresh"
         ) from error
+
+
+def _normalisations(algorithm: Any) -> list[tuple[str, Any]]:
+    """Running statistics by name; none where observations are images."""
+    wrapper = algorithm.get_vec_normalize_env()
+    if wrapper is None:
+        return []
+    return [("observation", wrapper.obs_rms), ("return", wrapper.ret_rms)]
+
+
+def _torch_tensors(algorithm: Any) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, part in algorithm.get_parameters().items():
+        if "param_groups" in part:
+            for index, entry in part["state"].items():
+                found |= {f"{name}/{index}/{key}": value for key, value in entry.items()}
+        else:
+            found |= {f"{name}/{key}": value for key, value in part.items()}
+    return found
+
+
+def _restore_torch(algorithm: Any, tensors: Mapping[str, Tensor], *, optimisers: bool) -> None:
+    parameters = {}
+    for name, part in algorithm.get_parameters().items():
+        if "param_groups" in part:
+            entries: dict[int, dict[str, Tensor]] = {}
+            for key, value in _under(name, tensors).items():
+                index, _, slot = key.partition("/")
+                entries.setdefault(int(index), {})[slot] = value
+            if optimisers:
+                part = {"state": entries, "param_groups": part["param_groups"]}
+            parameters[name] = part
+        else:
+            parameters[name] = {key: tensors[f"{name}/{key}"] for key in part}
+            if not optimisers and "log_std" in part:
+                parameters[name]["log_std"] = part["log_std"]
+    algorithm.set_parameters(parameters, exact_match=True)
 
 
 def _under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

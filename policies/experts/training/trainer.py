@@ -25,11 +25,12 @@ import gymnasium as gym
 import torch
 from rich.console import Console
 
-from policies.experts.networks import ExpertNetwork, TrainedExpert, read_config, save_expert
+from policies.experts.stored import Network, network_from, play_with, read_config, save_expert
 from policies.experts.training.algorithms import make_algorithm
 from policies.experts.training.convert import network_of
 from policies.experts.training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
-from policies.experts.training.recipes import Recipe, recipe_for
+from policies.experts.training.hyperparameters import Recipe
+from policies.experts.training.recipes import recipe_for
 from policies.experts.training.state import (
     TrainingState,
     TrainingStateError,
@@ -66,6 +67,7 @@ class TrainSettings:
         seed: Of weights, actions and episodes.
         score_episodes: Held-out episodes that score the finished expert.
         tensorboard: Whether to write TensorBoard's events as well.
+        device: Where PPO's networks learn: "cpu", or "cuda", which is quicker for images alone.
     """
 
     task: str
@@ -74,6 +76,7 @@ class TrainSettings:
     seed: int = 0
     score_episodes: int = 30
     tensorboard: bool = False
+    device: str = "cpu"
 
 
 def train(settings: TrainSettings, *, console: Console) -> TrainingState:
@@ -88,7 +91,7 @@ def train(settings: TrainSettings, *, console: Console) -> TrainingState:
 
     Raises:
         ValueError: No recipe, or the folder holds a training with other hyperparameters.
-        MissingPackageError: Stable-Baselines3 or the simulator is not installed.
+        MissingPackageError: Stable-Baselines3, SBX or the simulator is not installed.
         KeyboardInterrupt: What was evaluated last is saved.
     """
     from gato_gym.tasks import get_task
@@ -98,6 +101,8 @@ def train(settings: TrainSettings, *, console: Console) -> TrainingState:
     recipe = settings.recipe or recipe_for(task.id)
     with one_thread():
         need("stable_baselines3", "sb3")
+        if recipe.algorithm == "sac":
+            need("sbx", "sbx")
         return _Training(task.make, task.id, recipe, settings, console).run()
 
 
@@ -116,7 +121,7 @@ class _Training:
         self.make_env, self.env = make_env, make_env()
         self.output = settings.output
         self.state, self.tensors = TrainingState(), dict[str, torch.Tensor]()
-        self.best: ExpertNetwork | None = None
+        self.best: Network | None = None
         limit = (self.env.spec and self.env.spec.max_episode_steps) or 1000
         self.steps_between_evaluations = max(
             recipe.steps // recipe.evaluations,
@@ -154,10 +159,7 @@ class _Training:
             if k.startswith("best/")
         }
         if best:
-            squash = self.recipe.algorithm == "sac"
-            self.best = ExpertNetwork.from_tensors(
-                best, activation=self.recipe.activation, squash=squash, clip=10.0
-            )
+            self.best = network_from(best, self.state.best_config)
 
     def run(self) -> TrainingState:
         if self.state.finished is None:
@@ -165,7 +167,7 @@ class _Training:
         if self.best is None or self._scored():
             return self.state
         returns = evaluate(
-            TrainedExpert(self.best, self.env.observation_space, self.env.action_space),
+            play_with(self.best, self.env.observation_space, self.env.action_space),
             self.env,
             self.settings.score_episodes,
             first_seed=SCORE_SEEDS_START,
@@ -199,6 +201,7 @@ class _Training:
             self.make_env,
             seed=self.settings.seed,
             offset=self.state.steps,
+            device=self.settings.device,
             tensorboard=self._tensorboard(),
         )
         if self.tensors:
@@ -248,7 +251,7 @@ class _Training:
         speed = (algorithm.num_timesteps - state.steps) / max(seconds - state.seconds, 1e-9)
         found = Evaluation.of(
             evaluate(
-                TrainedExpert(network, self.env.observation_space, self.env.action_space),
+                play_with(network, self.env.observation_space, self.env.action_space),
                 self.env,
                 recipe.evaluation_episodes,
                 first_seed=EVALUATION_SEEDS_START,
@@ -260,6 +263,7 @@ class _Training:
         better = state.best is None or found.mean > state.best
         if better:
             state.best, state.best_steps, self.best = found.mean, state.steps, network
+            state.best_config = network.config()
         if state.finished is None and self._is_flat():
             state.finished = "enough, and flat"
         self._save(algorithm)
@@ -300,12 +304,15 @@ class _Training:
             "seed": self.settings.seed,
             "score": None if score is None else dataclasses.asdict(score),
             "recipe": self.recipe.to_json(),
-            "versions": {
-                name: metadata.version(name)
-                for name in ("gymnasium", "mujoco", "stable-baselines3", "torch")
-            },
+            "versions": {name: metadata.version(name) for name in self._packages()},
         }
         save_expert(self.output / EXPERT_FOLDER, self.best, record)
+
+    def _packages(self) -> tuple[str, ...]:
+        """What the result depends on."""
+        learner = ("torch",) if self.recipe.algorithm == "ppo" else ("sbx-rl", "jax")
+        simulator = "ale-py" if self.task_id.startswith("atari-") else "mujoco"
+        return ("gymnasium", simulator, "stable-baselines3", *learner)
 
     def _tensorboard(self) -> Path | None:
         if not self.settings.tensorboard:

@@ -1,0 +1,200 @@
+"""The arguments of ``python -m benchmarks.run``.
+
+* :class:`RunSettings` -- of one policy's run.
+* :func:`read_settings` -- from what was typed, one for each policy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.players import DEFAULT_POLICY, is_network, slugs
+from benchmarks.playing import PolicyChoice
+from benchmarks.protocol import BenchmarkError
+from benchmarks.workers import Workers, available_cores
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The arguments of a run.
+
+    Attributes:
+        suite: Suite name, or ``all``.
+        output: Folder for ``run.json``, ``results.jsonl``, ``summary.json`` and ``report.html``.
+        tasks: Task ids or patterns with ``*``, separated by commas, with or without the suite's
+            prefix; None means all of the suite.
+        policy: Who plays, and how.
+        episodes: Episodes of each task.
+        num_envs: Environments that a process plays at a time; None chooses.
+        seed: What the episodes' seeds are derived from.
+        workers: Processes, or "ray" for those of a Ray cluster.
+        record: Episodes of each task to make videos of, the first ones.
+        resume: Take up what ``output`` holds.
+        command: What was typed, for the record.
+    """
+
+    suite: str
+    output: Path
+    tasks: str | None = None
+    policy: PolicyChoice = field(default_factory=lambda: PolicyChoice(DEFAULT_POLICY))
+    episodes: int = 20
+    num_envs: int | None = None
+    seed: int = 0
+    workers: Workers = field(default_factory=available_cores)
+    record: int = 0
+    resume: bool = False
+    command: str | None = None
+
+
+def read_settings(arguments: Sequence[str]) -> tuple[Path, tuple[RunSettings, ...]]:
+    """What was asked for.
+
+    Args:
+        arguments: As typed, after the command's name.
+
+    Returns:
+        The output folder, and a run for each policy: in this folder, or, of several, in one of
+        its own below it.
+
+    Raises:
+        BenchmarkError: They do not go together.
+    """
+    options = _parser().parse_args(arguments)
+    if options.resume and options.output is None:
+        raise BenchmarkError(
+            "--resume without --output, expected the folder to resume: pass --output"
+        )
+    names = options.policy or [DEFAULT_POLICY]
+    if len(set(names)) < len(names):
+        raise BenchmarkError(f"--policy names one twice ({', '.join(names)}): leave one out")
+    choices = [_choice(name, options, alone=len(names) == 1) for name in names]
+    folders = slugs(choices)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    output = options.output or Path("results") / "-".join([options.suite, *folders, stamp])
+    return output, tuple(
+        RunSettings(
+            suite=options.suite,
+            output=output if len(names) == 1 else output / folder,
+            tasks=options.tasks,
+            policy=choice,
+            episodes=options.episodes,
+            num_envs=options.num_envs,
+            seed=options.seed,
+            workers=options.workers,
+            record=options.record,
+            resume=options.resume,
+            command=shlex.join(["python", "-m", "benchmarks.run", *arguments]),
+        )
+        for choice, folder in zip(choices, folders, strict=True)
+    )
+
+
+def _choice(name: str, options: argparse.Namespace, *, alone: bool) -> PolicyChoice:
+    deterministic = options.deterministic
+    # Beside a network that is shown a demonstration, the others play as they do.
+    prompted = alone or is_network(name)
+    return PolicyChoice(
+        name,
+        prompt=options.prompt if prompted else "shipped",
+        prompt_cut=options.prompt_cut if prompted else None,
+        deterministic=name == "expert" if deterministic is None else deterministic,
+        seed=options.seed,
+        device=options.device,
+        precision=options.precision,
+        episode_timeout=options.episode_timeout,
+    )
+
+
+def _workers(text: str) -> Workers:
+    if text == "ray":
+        return "ray"
+    try:
+        return int(text)
+    except ValueError:
+        raise BenchmarkError(
+            f"--workers is {text!r}, expected a number of processes, or ray: pass --workers 2"
+        ) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run",
+        description="Score a policy on a suite of tasks, beside random actions and the expert.",
+    )
+    add = parser.add_argument
+    add("--suite", required=True, help="atari, babyai, dm_control, metaworld, mujoco or all")
+    add("--tasks", metavar="PATTERN", help="task ids or patterns, separated by commas: 'go-*,open'")
+    add(
+        "--policy",
+        action="append",
+        metavar="NAME|FOLDER|HUB-ID|MODULE:FACTORY",
+        help="a shipped checkpoint, a checkpoint folder, a hub id owner/name, expert, random, or "
+        "a function that takes the vector environment and returns anything with "
+        "Stable-Baselines3's predict; several times: side by side "
+        f"(default: {DEFAULT_POLICY})",
+    )
+    add("--episodes", type=int, default=20, metavar="N", help="of each task (default: %(default)s)")
+    add("--num-envs", type=int, metavar="N", help="played at a time; changes speed, not results")
+    add("--seed", type=int, default=0, metavar="S", help="chooses the episodes (default: 0)")
+    add(
+        "--prompt",
+        default="shipped",
+        metavar="none|shipped|PATH",
+        help="the demonstration that a network is shown; PATH is a Minari dataset's id, folder or "
+        "file, '#3' at its end for episode 3 (default: %(default)s)",
+    )
+    add(
+        "--prompt-cut",
+        choices=("end", "start"),
+        help="which part of a demonstration that is too long is shown (default: it is refused)",
+    )
+    acting = parser.add_mutually_exclusive_group()
+    acting.add_argument(
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="the most likely action (default of the expert)",
+    )
+    acting.add_argument(
+        "--sample",
+        dest="deterministic",
+        action="store_false",
+        help="sampled actions (default of the others)",
+    )
+    add(
+        "--workers",
+        type=_workers,
+        default=available_cores(),
+        metavar="N|ray",
+        help="processes; ray: the cores of the cluster at RAY_ADDRESS, or of this machine "
+        "(default: %(default)s)",
+    )
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
+    add(
+        "--precision",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "int8"),
+        help="of the weights; with bfloat16 and int8 the episodes are played in float32 too, and "
+        "the difference is told (default: float32 on a CPU, bfloat16 on a GPU)",
+    )
+    add(
+        "--episode-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="an episode whose environment takes longer has failed (default: none does)",
+    )
+    add(
+        "--record",
+        type=int,
+        default=0,
+        metavar="K",
+        help="make videos of the first K episodes of each task (default: none)",
+    )
+    add("--output", type=Path, metavar="DIR", help="default: results/SUITE-POLICY-TIME")
+    add("--resume", action="store_true", help="take up the run that --output holds")
+    return parser

@@ -1,0 +1,103 @@
+"""The protocol in words: what every run keeps to, whatever its tasks, episodes and seed.
+
+* :data:`RULES` -- the rules, by what they are about.
+* :func:`rules_hash` -- 16 digits that change with any word of them; part of every protocol.
+* :func:`render_rules` -- ``docs/protocol.md``, which ``python -m benchmarks.rules`` prints.
+
+A rule that is changed here changes the hash, and runs from before and after are not comparable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import textwrap
+from collections.abc import Mapping
+
+RULES: Mapping[str, tuple[str, ...]] = {
+    "Episodes": (
+        "A task's episodes are chosen before the first is played. Episode k of a task resets its "
+        "environment with a seed that the run's seed, the task's id and k alone decide: an offset "
+        "hashed from the first two, plus k times 618,033, modulo 1,000,000. Episodes of a task "
+        "never share a seed.",
+        "Seeds of evaluation are below 1,000,000. Training and collecting use seeds from 1,000,000 "
+        "on.",
+        "Exactly these episodes are played, each once and to its end. The number of environments "
+        "played at a time, the number of processes and an interruption change none of them, so "
+        "short episodes count neither more nor less often than long ones.",
+        "An environment is reset with the seed of its episode, and is never stepped after the end "
+        "of one.",
+    ),
+    "Ends": (
+        "An episode ends when its environment says that it is terminated, or when it is truncated "
+        "by a time limit. Which of the two it was is recorded: `terminated` is true for the "
+        "first and false for the second; where both fall on one timestep it is true.",
+        "Losing a life ends no episode. A game of Atari is played until it is over or truncated.",
+    ),
+    "Scores": (
+        "A return is the sum of an episode's rewards as its environment gives them, undiscounted, "
+        "unclipped.",
+        'An episode is a success when `info["success"]` is true at any of its timesteps, and '
+        "has no success where its environment says nothing of it.",
+        "A task's normalised score is (return − random) / (expert − random), with the mean "
+        "returns of random actions and of the expert as measured by this benchmark; a run in "
+        "other simulators than theirs says so. Nothing is clipped.",
+        "A task whose expert does not beat random, or has none, is named and left out of "
+        "normalised averages. So are tasks that the policy cannot play: they are named, are "
+        "in no average, and count neither as zero nor as failures.",
+        "An episode that its environment makes impossible to finish is named and in no figure.",
+        "Intervals are 95 % percentiles of 2,000 bootstrap replicates in which episodes are "
+        "redrawn within their task.",
+    ),
+    "Suites": (
+        "Atari: 57 games of the Arcade Learning Environment. An action lasts 4 frames, the last 2 "
+        "of them pooled by their maximum; observations are 84 x 84, grey, the newest 4 stacked. "
+        "No sticky actions, the game's own set of actions, up to 30 idle frames at the start, at "
+        "most 108,000 frames a game.",
+        "BabyAI: JAT's 39 levels. The level decides how many steps an episode may take.",
+        "dm_control: the 28 tasks of the suite's benchmarking set, 1,000 steps, rewards in [0, 1] "
+        "for each step.",
+        "Meta-World: the 50 tasks of MT50 v3, the goal visible, 500 steps; an episode does not end "
+        "with success.",
+        "MuJoCo: Gymnasium's 11 `-v5` tasks with their own rewards and limits.",
+    ),
+    "Players": (
+        "A policy acts on observations; experts that are programs may read the environment itself. "
+        "Before an episode a network may be shown a demonstration, which is recorded; its random "
+        "numbers belong to the episode.",
+        "Experts play their most likely actions. Other policies sample unless the run says "
+        "otherwise, which is recorded.",
+    ),
+}
+"""Sentences, by what they are about."""
+
+
+def rules_hash() -> str:
+    """16 hexadecimal digits of SHA-256 over :data:`RULES`, headings and sentences a line each."""
+    lines = [line for heading, rules in RULES.items() for line in (heading, *rules)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def render_rules() -> str:
+    """The page ``docs/protocol.md``."""
+    sections = [
+        "\n".join([f"## {heading}", "", *map(_item, range(1, 1 + len(rules)), rules)])
+        for heading, rules in RULES.items()
+    ]
+    head = (
+        "# The protocol\n\n"
+        f"Rules `{rules_hash()}`. This hash is in every `run.json`, `summary.json` and "
+        "`report.html` as\n`protocol.rules`, and part of `protocol_hash`, which covers besides "
+        "them the tasks, the number of episodes,\nthe seed and the simulators' versions. Runs "
+        "under different protocols are not compared unless forced.\n\n"
+        "`python -m benchmarks.rules > docs/protocol.md` writes this page."
+    )
+    return "\n\n".join([head, *sections]) + "\n"
+
+
+def _item(number: int, rule: str) -> str:
+    return textwrap.fill(f"{number}. {rule}", 115, subsequent_indent="   ", break_on_hyphens=False)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render_rules())

@@ -1,0 +1,138 @@
+"""Training in Atari: ALE's vector environment as Stable-Baselines3 wants it, and a small network.
+
+* :class:`AtariVecEnv` -- many environments of a game, played by ALE's own threads.
+* :class:`SmallCNN` -- the features of a stack of frames.
+* :func:`image_layers` -- the layers of a policy that has them.
+
+For training alone, rewards are their sign and the loss of a life ends the return that is estimated,
+though the game goes on (Mnih et al., Nature 518, 2015, "Training details"). Evaluations and the
+benchmark play whole games for their own rewards.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+from torch import Tensor, nn
+
+from gato_gym.tasks.atari import make_ale
+
+
+class AtariVecEnv(VecEnv):
+    """Environments of one game, for training.
+
+    Args:
+        game: ALE's name, such as ``BankHeist``.
+        num_envs: How many.
+        threads: ALE's threads; 0 takes as many as there are cores.
+    """
+
+    def __init__(self, game: str, num_envs: int, *, threads: int = 1) -> None:
+        self._ale = make_ale(
+            game,
+            num_envs,
+            threads=threads,
+            reward_clipping=True,
+            life_loss_info=True,
+            autoreset_mode=AutoresetMode.SAME_STEP,
+        )
+        self._actions: NDArray[np.int32] = np.zeros(num_envs, np.int32)
+        self._frames: NDArray[np.int64] = np.zeros(num_envs, np.int64)
+        self._seed: NDArray[np.int64] | None = None
+        self.render_mode = None
+        super().__init__(
+            num_envs, self._ale.single_observation_space, self._ale.single_action_space
+        )
+
+    def seed(self, seed: int | None = None) -> list[int | None]:
+        """Seeds of the next reset."""
+        if seed is None:
+            self._seed = None
+            return [None] * self.num_envs
+        self._seed = np.arange(seed, seed + self.num_envs) % 2**31
+        return [int(one) for one in self._seed]
+
+    def reset(self) -> NDArray[np.uint8]:
+        """Start every game."""
+        observations, info = self._ale.reset(seed=self._seed)
+        self._frames, self._seed = info["episode_frame_number"].copy(), None
+        started: NDArray[np.uint8] = observations.copy()
+        return started
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Keep the actions for :meth:`step_wait`."""
+        self._actions = np.asarray(actions, np.int32)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Four frames of every game; a game that has ended begins anew."""
+        observations, rewards, terminated, truncated, info = self._ale.step(self._actions)
+        dones = terminated | truncated
+        frames = info["episode_frame_number"].copy()
+        begun = frames < self._frames  # others have lost a life, and their game goes on
+        self._frames = frames
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for row in np.flatnonzero(dones):
+            infos[row]["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])
+            shown = info["final_obs"] if begun[row] else observations
+            infos[row]["terminal_observation"] = shown[row].copy()
+        return observations.copy(), rewards.astype(np.float32), dones.copy(), infos
+
+    def close(self) -> None:
+        """Nothing is held beside memory."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """An attribute of this object, for each environment."""
+        return [getattr(self, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """There are no environments in Python to set it on."""
+        raise AttributeError(f"{attr_name} cannot be set: the games are played by ALE's threads")
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """There are no environments in Python to call it on."""
+        raise AttributeError(f"{method_name} cannot be called: ALE's threads play the games")
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Any = None) -> list[bool]:
+        """None is."""
+        return [False] * len(list(self._get_indices(indices)))
+
+
+class SmallCNN(BaseFeaturesExtractor):
+    """Three convolutions and a dense layer: 150,000 weights, as an expert has to be small.
+
+    Args:
+        observation_space: Box ``(4, 84, 84)``.
+        features_dim: Units of the dense layer.
+    """
+
+    def __init__(self, observation_space: spaces.Box, features_dim: int = 256) -> None:
+        super().__init__(observation_space, features_dim)
+        channels = observation_space.shape[0]
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 16, 8, 4), nn.ReLU(),
+            nn.Conv2d(16, 32, 4, 2), nn.ReLU(),
+            nn.Conv2d(32, 32, 3, 2), nn.ReLU(),
+            nn.Flatten(), nn.Linear(512, features_dim), nn.ReLU(),
+        )  # fmt: skip
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """float ``[B, 4, 84, 84]`` within [0, 1] to ``[B, features_dim]``."""
+        features: Tensor = self.layers(frames)
+        return features
+
+
+def image_layers(policy: Any) -> tuple[list[nn.Conv2d], list[nn.Linear]]:
+    """Convolutions and dense layers of a policy with :class:`SmallCNN`, the logits' layer last."""
+    layers = list(policy.features_extractor.layers)
+    dense = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    return [layer for layer in layers if isinstance(layer, nn.Conv2d)], [*dense, policy.action_net]

@@ -1,0 +1,94 @@
+"""Algorithms of SBX, whose networks are JAX's: their tensors, by name, and their policy's layers.
+
+* :func:`is_jax` -- whether an algorithm is one.
+* :func:`jax_tensors`, :func:`restore_jax` -- weights and optimisers, out and in.
+* :func:`actor_layers` -- the weights of an actor, as PyTorch has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+STATES = ("actor_state", "qf_state")
+"""Of an algorithm's policy: weights, optimiser, and the critic's slower copy."""
+
+ENTROPY = "ent_coef_state"
+
+
+def is_jax(algorithm: Any) -> bool:
+    """Whether the algorithm is one of SBX."""
+    return hasattr(algorithm.policy, "actor_state")
+
+
+def jax_tensors(algorithm: Any) -> dict[str, Tensor]:
+    """Everything that is learned, by names with "/" between parts."""
+    found = {}
+    for name, state in _states(algorithm).items():
+        for key, value in _leaves(state).items():
+            found[f"{name}/{key}"] = torch.from_numpy(np.array(value))
+    return found
+
+
+def restore_jax(algorithm: Any, tensors: Mapping[str, Tensor], *, optimisers: bool = True) -> None:
+    """Put the tensors of :func:`jax_tensors` back.
+
+    Args:
+        algorithm: Made by the same recipe.
+        tensors: What was saved.
+        optimisers: False leaves the optimisers and the entropy's weight as they are.
+
+    Raises:
+        KeyError: One is missing.
+        ValueError: One is of another shape.
+    """
+    import jax
+
+    for name, state in _states(algorithm).items():
+        if name == ENTROPY and not optimisers:
+            continue
+        new = []
+        for key, value in _leaves(state).items():
+            if not optimisers and "params" not in key.split("/")[0]:
+                new.append(value)
+                continue
+            saved = tensors[f"{name}/{key}"].numpy()
+            if saved.shape != np.shape(value):
+                raise ValueError(
+                    f"{name}/{key} has shape {saved.shape}, expected {np.shape(value)}"
+                )
+            # counters begin as Python's own numbers, which JAX holds in 32 bits
+            new.append(jax.numpy.asarray(saved, dtype=f"{saved.dtype.kind}4"))
+        owner = algorithm if name == ENTROPY else algorithm.policy
+        setattr(owner, name, jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(state), new))
+
+
+def actor_layers(algorithm: Any) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Weight ``[outputs, inputs]`` and bias of each layer; the mean's and the deviation's last."""
+    layers = algorithm.policy.actor_state.params["params"]
+    names = sorted(layers, key=lambda name: int(name.rpartition("_")[2]))
+    return [
+        # in the order of a file's numbers: sums over another one round otherwise
+        (np.ascontiguousarray(np.asarray(layers[name]["kernel"]).T), np.array(layers[name]["bias"]))
+        for name in names
+    ]
+
+
+def _states(algorithm: Any) -> dict[str, Any]:
+    states = {name: getattr(algorithm.policy, name) for name in STATES}
+    return {**states, ENTROPY: getattr(algorithm, ENTROPY)}
+
+
+def _leaves(state: Any) -> dict[str, Any]:
+    import jax
+
+    found, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {
+        "/".join(str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path): v
+        for path, v in found
+    }

@@ -1,0 +1,173 @@
+"""Experts that see images: what is computed, stored and refused, and how they are trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from rich.console import Console
+
+from gato_gym.tasks import get_task
+from gato_gym.tasks.atari import AtariEnv
+from policies.experts import load_trained
+from policies.experts.images import ImageExpert, ImageNetwork
+from policies.experts.networks import ExpertError
+from policies.experts.stored import load_expert, network_from, save_expert
+from policies.experts.training.algorithms import make_algorithm
+from policies.experts.training.atari import AtariVecEnv
+from policies.experts.training.convert import network_of
+from policies.experts.training.games import GAMES
+from policies.experts.training.trainer import TrainSettings, train
+
+TASK = "atari-pong"
+SEEN = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+TINY = dataclasses.replace(
+    GAMES[TASK], steps=64, num_envs=2, n_steps=16, batch_size=32, n_epochs=1, width=8,
+    evaluations=1, evaluation_episodes=1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def algorithm() -> Any:
+    return make_algorithm(TINY, get_task(TASK).make, seed=0)
+
+
+@pytest.fixture(scope="module")
+def frames() -> Any:
+    return np.random.default_rng(0).integers(0, 256, (5, 4, 84, 84)).astype(np.uint8)
+
+
+def test_the_network_computes_what_pytorch_does(algorithm: Any, frames: Any) -> None:
+    network = network_of(algorithm)
+    assert isinstance(network, ImageNetwork)
+    assert network.strides == (4, 2, 2)
+    with torch.no_grad():
+        expected = algorithm.policy.get_distribution(torch.from_numpy(frames)).distribution.logits
+    found = torch.from_numpy(np.stack([network.forward(row) for row in frames]))
+    # float16 weights; Stable-Baselines3 normalises its logits
+    torch.testing.assert_close(found.log_softmax(1), expected, atol=2e-3, rtol=0)
+
+
+def test_rows_are_independent_and_sampling_is_seeded(algorithm: Any, frames: Any) -> None:
+    network = network_of(algorithm)
+    policy = ImageExpert(network, SEEN, spaces.Discrete(6))
+    actions, state = policy.predict(frames)
+    for row in range(len(frames)):
+        alone, _ = policy.predict(frames[row])
+        assert alone == actions[row]
+    assert state is not None
+    likeliest, _ = policy.predict(frames, deterministic=True)
+    np.testing.assert_array_equal(likeliest, [network.forward(row).argmax() for row in frames])
+    other = ImageExpert(network, SEEN, spaces.Discrete(6), seed=1)
+    draws = [np.array([p.predict(frames)[0] for _ in range(1)]) for p in (policy, other)]
+    assert (draws[0] != draws[1]).any()
+    with pytest.raises(ValueError, match="state has 5 rows for 2"):
+        policy.predict(frames[:2], state)
+
+
+def test_samples_follow_the_softmax(algorithm: Any, frames: Any) -> None:
+    network = network_of(algorithm)
+    weight, _ = network.action
+    skewed = np.array([2.0, 0.0, 0.0, 0.0, 0.0, -9.0], np.float32)
+    network = dataclasses.replace(network, action=(weight * 0, skewed))
+    policy = ImageExpert(network, SEEN, spaces.Discrete(6))
+    state, counts = None, np.zeros(6)
+    rows = np.repeat(frames[:1], 1, 0)
+    for _ in range(400):
+        actions, state = policy.predict(rows, state)
+        counts[actions[0]] += 1
+    expected = np.exp(skewed) / np.exp(skewed).sum()
+    np.testing.assert_allclose(counts / 400, expected, atol=0.08)
+
+
+def test_stored_and_read_again_it_is_the_same(algorithm: Any, frames: Any, tmp_path: Path) -> None:
+    network = network_of(algorithm)
+    save_expert(tmp_path / "expert", network, {"task": TASK})
+    again = load_expert(tmp_path / "expert")
+    np.testing.assert_array_equal(again.forward(frames[0]), network.forward(frames[0]))
+    size = (tmp_path / "expert" / "model.safetensors").stat().st_size
+    assert size < 100_000
+    env = get_task(TASK).make()
+    policy = load_trained(TASK, env.observation_space, env.action_space, folder=tmp_path / "expert")
+    assert env.action_space.contains(policy.predict(frames[0])[0])
+
+
+def test_what_does_not_fit_is_refused(algorithm: Any) -> None:
+    network = network_of(algorithm)
+    for seen, acts in [
+        (SEEN, spaces.Discrete(5)),
+        (spaces.Box(0, 255, (3, 84, 84), np.uint8), spaces.Discrete(6)),
+        (spaces.Box(0, 255, (4, 120, 120), np.uint8), spaces.Discrete(6)),
+        (spaces.Box(-1, 1, (4,)), spaces.Discrete(6)),
+        (SEEN, spaces.Box(-1, 1, (6,))),
+    ]:
+        with pytest.raises(ValueError, match="expected images of 4 channels and Discrete"):
+            ImageExpert(network, seen, acts)
+    tensors = network.tensors()
+    with pytest.raises(ExpertError, match="strides are"):
+        network_from(tensors, {"strides": [4, 2]})
+    with pytest.raises(KeyError):
+        network_from({"convolution.0.weight": tensors["convolution.0.weight"]}, {"strides": [4]})
+    broken = tensors | {"action.bias": tensors["action.bias"] * np.float32("nan")}
+    with pytest.raises(ExpertError, match="not finite"):
+        network_from(broken, {"strides": [4, 2, 2]})
+    narrow = tensors | {"action.bias": tensors["action.bias"][:3]}
+    with pytest.raises(ExpertError, match="action has weight"):
+        network_from(narrow, {"strides": [4, 2, 2]})
+
+
+def test_a_training_shows_what_the_task_shows() -> None:
+    """The same frames and, but for their sign, rewards as the task's environment."""
+    training = AtariVecEnv("Breakout", 1)
+    task = AtariEnv("Breakout")
+    training.seed(5)
+    training._seed = np.array([_ale_seed(5)])
+    first, other = training.reset(), task.reset(seed=5)[0]
+    np.testing.assert_array_equal(first[0], other)
+    generator = np.random.default_rng(0)
+    lost = rewarded = 0
+    lives = 5
+    for _ in range(600):
+        action = int(generator.integers(4))
+        observations, rewards, dones, infos = training.step(np.array([action]))
+        seen, reward, terminated, _, info = task.step(action)
+        assert rewards[0] == np.sign(reward)
+        rewarded += int(reward > 0)
+        assert bool(dones[0]) == (info["lives"] < lives)
+        lost += int(dones[0])
+        if dones[0]:
+            assert infos[0]["TimeLimit.truncated"] is False
+            np.testing.assert_array_equal(infos[0]["terminal_observation"], seen)
+        if terminated:
+            assert not np.array_equal(observations[0], seen)  # another game has begun
+            break
+        np.testing.assert_array_equal(observations[0], seen)
+        lives = info["lives"]
+    assert lost == 5
+    assert rewarded > 0
+
+
+def _ale_seed(seed: int) -> int:
+    from gato_gym.tasks import atari
+
+    return atari._ale_seed(seed)
+
+
+def test_a_training_writes_an_expert_and_goes_on(tmp_path: Path) -> None:
+    quiet = Console(file=io.StringIO())
+    short = dataclasses.replace(TINY, steps=32)
+    # chance loses a game of Pong in a thousand steps: one episode to evaluate, one to score
+    train(TrainSettings(TASK, tmp_path / "run", short, score_episodes=1), console=quiet)
+    state = train(TrainSettings(TASK, tmp_path / "run", TINY, score_episodes=1), console=quiet)
+    assert state.steps == 64
+    assert len(state.curve) == 2
+    assert state.best is not None
+    assert -21 <= state.best <= 21
+    network = load_expert(tmp_path / "run" / "expert")
+    assert isinstance(network, ImageNetwork)
