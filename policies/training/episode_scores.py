@@ -100,10 +100,9 @@ def play_scores(
             if success is not None:
                 told[episode] = max(float(bool(success)), np.nan_to_num(told[episode]))
             if terminated or truncated:
-                owner[row], following = (following, following + 1) if following < episodes else (
-                    -1, following,
-                )  # fmt: skip
+                owner[row] = following if following < episodes else -1
                 if owner[row] >= 0:
+                    following += 1
                     observation, _ = env.reset(seed=owner[row])
                     starts[row] = True
             seen[row] = copy.deepcopy(observation)
