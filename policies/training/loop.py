@@ -94,6 +94,7 @@ class Trainer:
         stretch: Steps that a row of the metrics is the average of.
         device: "cpu", "cuda", or "auto": a GPU where there is one.
         on_save: Called after each checkpoint, in the first process.
+        begin: Called with the fresh network: gives it the weights that it starts from.
         fsdp: Whether each of several processes holds a part of the backbone instead of all of it.
         tensorboard: Whether to write TensorBoard's events, where it is installed.
         score: Plays some tasks every so often.
@@ -115,6 +116,7 @@ class Trainer:
         stretch: int = 50,
         device: str = "auto",
         on_save: Callable[[Trainer], None] | None = None,
+        begin: Callable[[GatoNetwork], None] | None = None,
         fsdp: bool = False,
         tensorboard: bool = False,
         score: Scorer | None = None,
@@ -132,7 +134,10 @@ class Trainer:
             )
         self.device = _device(device, self.ranks)
         torch.manual_seed(config.seed)
-        self.network = GatoNetwork(config.network).to(self.device)
+        network = GatoNetwork(config.network)
+        if begin is not None:
+            begin(network)
+        self.network = network.to(self.device)
         backbone = self.network.backbone
         backbone.recompute = config.recompute
         self.divided = fsdp and self.ranks.world > 1
