@@ -20,10 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from policies.folders import appearing, surviving
+from policies.masks import check_trainable
 from policies.network import GatoNetwork, PackedBatch, count_parameters
-from policies.training.config import TrainConfig, check_same_config
+from policies.training.config import TrainConfig, as_begun, check_same_config
 from policies.training.interrupts import Interrupts
-from policies.training.loss import LossReport, action_loss, loss_scale
+from policies.training.loss import LossReport, batch_loss, loss_scale
 from policies.training.metrics import Metrics, bars, tensorboard_missing
 from policies.training.optimiser import Optimiser
 from policies.training.packing import Packer
@@ -93,6 +94,7 @@ class Trainer:
         compiled: Whether to fuse the network with ``torch.compile``.
         stretch: Steps that a row of the metrics is the average of.
         device: "cpu", "cuda", or "auto": a GPU where there is one.
+        attention: How attention is computed, see :data:`policies.masks.ATTENTIONS`.
         on_save: Called after each checkpoint, in the first process.
         begin: Called with the fresh network: gives it the weights that it starts from.
         fsdp: Whether each of several processes holds a part of the backbone instead of all of it.
@@ -115,6 +117,7 @@ class Trainer:
         compiled: bool = False,
         stretch: int = 50,
         device: str = "auto",
+        attention: str = "auto",
         on_save: Callable[[Trainer], None] | None = None,
         begin: Callable[[GatoNetwork], None] | None = None,
         fsdp: bool = False,
@@ -122,6 +125,7 @@ class Trainer:
         score: Scorer | None = None,
         score_every: int | None = None,
     ) -> None:
+        config = as_begun(config, output)
         self.config, self.output = config, output
         self.every, self.kept_every, self.stretch = every, kept_every, stretch
         self.on_save, self.tensorboard = on_save, tensorboard
@@ -133,13 +137,14 @@ class Trainer:
                 "parts: expected a row for each, use more rows or fewer processes"
             )
         self.device = _device(device, self.ranks)
+        check_trainable(attention, self.device)
         torch.manual_seed(config.seed)
         network = GatoNetwork(config.network)
         if begin is not None:
             begin(network)
         self.network = network.to(self.device)
         backbone = self.network.backbone
-        backbone.recompute = config.recompute
+        backbone.recompute, backbone.attention = config.recompute, attention
         self.divided = fsdp and self.ranks.world > 1
         if self.divided:
             divide(backbone, self.ranks, self.device)
@@ -154,6 +159,7 @@ class Trainer:
             rows=config.rows,
             length=config.length,
             seed=config.seed,
+            depth_drop=config.depth_drop,
         )
         if compiled:
             for module in backbone.blocks if self.divided else [backbone]:
@@ -272,15 +278,8 @@ class Trainer:
     def _loss(self, batch: PackedBatch) -> LossReport:
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            hidden = self.network(batch)
-            return action_loss(
-                self.network,
-                hidden,
-                batch.targets,
-                sigma=self.config.sigma,
-                balance=self.config.balance,
-                tasks=len(self.packer.tasks),
-            )
+            tasks = len(self.packer.tasks)
+            return batch_loss(self.network, self.network(batch), batch, self.config, tasks=tasks)
 
     def _refuse(self, what: str, batches: list[PackedBatch]) -> NoReturn:
         self.network.zero_grad(set_to_none=True)
