@@ -37,17 +37,14 @@ from policies.training.shards import TaskShard, write_shard
 
 TASK = "numbers"
 
+SMALL = {"cpu": (8, 256), "cuda": (64, 1024)}
+"""Rows and length of a batch, by kind of device."""
+
 BATCHES = {
-    "cpu": {
-        "tiny": (8, 256), "mini": (8, 256), "small": (4, 256), "79m": (1, 256), "364m": (1, 128),
-        "1.18b": (1, 64),
-    },
-    "cuda": {
-        "tiny": (64, 1024), "mini": (64, 1024), "small": (64, 1024), "79m": (32, 1024),
-        "364m": (16, 1024), "1.18b": (4, 1024),
-    },
-}  # fmt: skip
-"""Rows and length of a batch, by kind of device and preset."""
+    "cpu": {"small": (4, 256), "79m": (1, 256), "364m": (1, 128), "1.18b": (1, 64)},
+    "cuda": {"79m": (32, 1024), "364m": (16, 1024), "1.18b": (4, 1024)},
+}
+"""The same, of presets that are too large for that."""
 
 BILLION = "1.18b"
 
@@ -84,7 +81,7 @@ def write_episodes(folder: Path, *, episodes: int = 20, steps: int = 400) -> Tas
 
 def make_trainer(name: str, shard: TaskShard, folder: Path, *, device: torch.device) -> Trainer:
     """A trainer of a preset: float32 on a CPU, bfloat16 on a GPU, the largest recomputing."""
-    rows, length = BATCHES[device.type][name]
+    rows, length = BATCHES[device.type].get(name, SMALL[device.type])
     config = TrainConfig(
         network=preset(name),
         mixture=Mixture({TASK: 1.0}),
