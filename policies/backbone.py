@@ -4,13 +4,10 @@
 * :class:`RingCache` -- keys and values of a pinned prompt and of the newest tokens, a fixed amount
   of memory for each row.
 * :class:`Arrivals` -- new tokens of some rows of the cache.
-* :func:`training_mask` -- the same visibility rule for whole packed sequences.
 
-A token sees, of its own document: the prompt; and of the live tokens those less than ``window``
-positions before it. What a finished timestep leaves visible is the task's ``memory``: everything,
-everything but its action tokens, or nothing. Positions count what stays visible: after a timestep
-they rewind to the end of what it leaves, so that a token's position, like its mask, is the same
-in training and in deployment.
+:mod:`policies.masks` has the rule of who sees whom in whole packed sequences. Positions count what
+stays visible: after a timestep they rewind to the end of what it leaves, so that a token's
+position, like its mask, is the same in training and in deployment.
 
 Shapes: B rows, T tokens, N new tokens of all rows, S cache slots, D width, H heads, K head size,
 L layers.
@@ -21,6 +18,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,9 +29,10 @@ from torch.utils.checkpoint import checkpoint
 
 from policies.blocks import in_blocks, padded
 from policies.configuration import NetworkConfig
+from policies.masks import TokenRoles, attend, mask_for
 
-MEMORIES = ("all", "observations", "none")
-"""The task's memory, by the code that :class:`TokenRoles` holds."""
+if TYPE_CHECKING:
+    from policies.masks import Mask
 
 
 @dataclass
@@ -115,49 +114,6 @@ class RingCache:
         hidden = (held < 0) | (held > query) | far
         bias = torch.zeros(hidden.shape, dtype=self.keys.dtype, device=held.device)
         return bias.masked_fill_(hidden, float("-inf"))[:, None]
-
-
-@dataclass
-class TokenRoles:
-    """What decides visibility in a packed sequence, for each token: int64 ``[B, T]`` each.
-
-    Attributes:
-        documents: Document of the token, -1 for padding.
-        positions: Position in its document: the prompt's tokens from 0, live ones from
-            ``prompt_tokens`` on.
-        timesteps: Timestep that the token belongs to, unique in its document.
-        actions: 1 for action tokens.
-        prompts: 1 for tokens of the prompt.
-        memories: Index into :data:`MEMORIES`.
-    """
-
-    documents: Tensor
-    positions: Tensor
-    timesteps: Tensor
-    actions: Tensor
-    prompts: Tensor
-    memories: Tensor
-
-
-def training_mask(roles: TokenRoles, window: int) -> Tensor:
-    """Who sees whom in packed sequences: bool ``[B, 1, T, T]``; padding sees itself alone."""
-    length = roles.documents.shape[1]
-
-    def pair(x: Tensor) -> tuple[Tensor, Tensor]:
-        return x[:, :, None], x[:, None, :]
-
-    doc_q, doc_k = pair(roles.documents)
-    pos_q, pos_k = pair(roles.positions)
-    step_q, step_k = pair(roles.timesteps)
-    memory = roles.memories[:, None, :]
-    kept = (memory == 0) | ((memory == 1) & (roles.actions[:, None, :] == 0))
-    same_step = step_q == step_k
-    pinned = roles.prompts[:, None, :] == 1
-    seen = pinned | (((pos_q - pos_k) < window) & (same_step | kept))
-    order = torch.ones(length, length, dtype=torch.bool, device=doc_q.device).tril()
-    visible = order & (doc_q == doc_k) & (doc_k >= 0) & seen
-    visible |= torch.eye(length, dtype=torch.bool, device=doc_q.device)
-    return visible[:, None]
 
 
 def rotary_table(positions: Tensor, size: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
@@ -257,17 +213,27 @@ class Block(nn.Module):
         for layer in (self.attention_out, self.feed_out):
             nn.init.normal_(layer.weight, std=0.02 / (2 * config.layers) ** 0.5)
 
-    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        """Whole sequences."""
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Mask,
+        kept_B2: Tensor | None = None,
+    ) -> Tensor:
+        """Whole sequences; ``kept_B2`` multiplies what attention and feed-forward add."""
         batch, length, _ = x_BTD.shape
         qkv = self.qkv(self.norm_attention(x_BTD))
         q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         dtype = self.norm_query.weight.dtype  # autocast gives fewer bits than the norms have
         q = rotate(self.norm_query(q.to(dtype)), *rotary)
         k = rotate(self.norm_key(k.to(dtype)), *rotary)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x_BTD = x_BTD + self.attention_out(y.transpose(1, 2).reshape(batch, length, -1))
-        return x_BTD + self.feed(x_BTD)
+        y = attend(q, k, v, mask)
+        y = self.attention_out(y.transpose(1, 2).reshape(batch, length, -1))
+        if kept_B2 is None:
+            x_BTD = x_BTD + y
+            return x_BTD + self.feed(x_BTD)
+        x_BTD = x_BTD + kept_B2[:, 0, None, None] * y
+        return x_BTD + kept_B2[:, 1, None, None] * self.feed(x_BTD)
 
     def feed(self, x: Tensor) -> Tensor:
         """The gated feed-forward of ``[..., D]``, with its norm."""
@@ -293,22 +259,46 @@ class Backbone(nn.Module):
 
     Attributes:
         recompute: Whether the backward pass computes a block's activations again.
+        attention: How whole sequences attend: "dense", "flex", or "auto" by the device; see
+            :mod:`policies.masks`. That changes the rounding alone.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.config, self.recompute = config, False
+        self.config, self.recompute, self.attention = config, False, "auto"
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, x_BTD: Tensor, positions_BT: Tensor, mask: Tensor) -> Tensor:
-        """Whole sequences: embeddings ``[B, T, D]`` and :func:`training_mask` to ``[B, T, D]``."""
+    def visibility(self, roles: TokenRoles) -> Mask:
+        """Who sees whom in packed sequences, made once for all blocks."""
+        return mask_for(roles, self.config.window, attention=self.attention)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        positions_BT: Tensor,
+        mask: Mask,
+        kept_BL2: Tensor | None = None,
+    ) -> Tensor:
+        """Whole sequences.
+
+        Args:
+            x_BTD: Embeddings.
+            positions_BT: int64, of each token.
+            mask: From :meth:`visibility`.
+            kept_BL2: float32, what each block's attention and feed-forward are multiplied by in
+                training: 0 where stochastic depth skips them (arXiv 1603.09382). None keeps all.
+
+        Returns:
+            float ``[B, T, D]``.
+        """
         rotary = rotary_table(positions_BT, self.config.head_size)
-        for block in self.blocks:
+        for layer, block in enumerate(self.blocks):
+            kept = None if kept_BL2 is None or not self.training else kept_BL2[:, layer]
             if self.recompute and self.training:
-                x_BTD = checkpoint(block, x_BTD, rotary, mask, use_reentrant=False)
+                x_BTD = checkpoint(block, x_BTD, rotary, mask, kept, use_reentrant=False)
             else:
-                x_BTD = block(x_BTD, rotary, mask)
+                x_BTD = block(x_BTD, rotary, mask, kept)
         return self.norm(x_BTD)
 
     def step(

@@ -35,6 +35,10 @@ class NetworkConfig:
         grid_groups: Groups of its normalisation.
         patch_size: Height and width of an image patch, in pixels.
         patch_channels: Channels of an image patch's residual block.
+        numeric_features: Whether an id of a continuous value is embedded as its table row plus a
+            projection of its value's linear and Fourier features, or as its row alone.
+        observation_heads: Whether the network has heads that predict the next observation, for
+            training.
         vocabulary: The ids.
     """
 
@@ -55,6 +59,8 @@ class NetworkConfig:
     grid_groups: int = 4
     patch_size: int = 16
     patch_channels: int = 32
+    numeric_features: bool = True
+    observation_heads: bool = False
     vocabulary: Vocabulary = dataclasses.field(default_factory=Vocabulary)
 
     def __post_init__(self) -> None:

@@ -204,7 +204,7 @@ class Embedding(nn.Module):
         self.register_buffer(
             "features", magnitude_features(len(vocabulary.continuous)), persistent=False
         )
-        self.magnitude = nn.Linear(self.features.shape[1], d)
+        self.magnitude = nn.Linear(self.features.shape[1], d) if config.numeric_features else None
         self.place = nn.Embedding(NUM_PLACES, d)
         hidden = config.vector_hidden
         self.vector = nn.Sequential(
@@ -223,6 +223,8 @@ class Embedding(nn.Module):
             return self.frozen_table
         count = self.features.shape[0]
         table = self.symbols.weight
+        if self.magnitude is None:
+            return table
         return torch.cat([table[:count] + self.magnitude(self.features), table[count:]])
 
     def freeze(self) -> None:

@@ -15,9 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from policies.backbone import Backbone, RingCache, TokenRoles, training_mask
+from policies.backbone import Backbone, RingCache
 from policies.configuration import NetworkConfig
 from policies.embedding import Embedding, TokenInputs
+from policies.masks import TokenRoles
+from policies.prediction import NextParts, ObservationHeads
 
 
 @dataclass
@@ -49,6 +51,10 @@ class PackedBatch:
         roles: What decides visibility.
         targets: What is predicted.
         task_tokens: How many of its tokens are of each task, by id.
+        next_parts: The observations that follow, by the kind of their parts; empty where they are
+            not predicted.
+        kept: float32 ``[B, L, 2]``, see :meth:`policies.backbone.Backbone.forward`; None without
+            stochastic depth.
     """
 
     tokens: TokenInputs
@@ -56,6 +62,8 @@ class PackedBatch:
     roles: TokenRoles
     targets: Targets
     task_tokens: dict[str, int] = field(default_factory=dict)
+    next_parts: dict[str, NextParts] = field(default_factory=dict)
+    kept: Tensor | None = None
 
     def to(self, device: torch.device) -> PackedBatch:
         """The same on a device."""
@@ -71,6 +79,8 @@ class PackedBatch:
             TokenRoles(**roles),
             Targets(**targets),
             self.task_tokens,
+            {kind: parts.to(device) for kind, parts in self.next_parts.items()},
+            None if self.kept is None else self.kept.to(device),
         )
 
 
@@ -94,13 +104,14 @@ class GatoNetwork(nn.Module):
         self.embedding = Embedding(config)
         self.backbone = Backbone(config)
         self.head = nn.Linear(config.width, config.width)
+        self.observation_heads = ObservationHeads(config) if config.observation_heads else None
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Hidden vectors of packed sequences: float ``[B, T, D]``."""
         conditions = self.embedding.encode_texts(batch.texts)
         x = self.embedding(batch.tokens, conditions)
-        mask = training_mask(batch.roles, self.config.window)
-        return self.backbone(x, batch.roles.positions, mask)
+        mask = self.backbone.visibility(batch.roles)
+        return self.backbone(x, batch.roles.positions, mask, batch.kept)
 
     def step(
         self,

@@ -244,7 +244,7 @@ class TokenCollector:
     def _join(self, name: str, generator: np.random.Generator | None) -> Contributions:
         chunks = self._parts[name]
         slots, places = (np.concatenate([c[i] for c in chunks]).astype(np.int64) for i in (0, 1))
-        values = _pad_stack([c[2] for c in chunks])
+        values = pad_stack([c[2] for c in chunks])
         intervals = None
         if name == "ids":
             values = values.astype(np.int64)
@@ -259,7 +259,7 @@ class TokenCollector:
         )
 
 
-def _pad_stack(chunks: list[NDArray[Any]]) -> NDArray[Any]:
+def pad_stack(chunks: list[NDArray[Any]]) -> NDArray[Any]:
     """Concatenate along axis 0, zero padding the other axes to the largest."""
     shape = np.max([c.shape[1:] for c in chunks], axis=0) if chunks[0].ndim > 1 else ()
     if all(c.shape[1:] == tuple(shape) for c in chunks):

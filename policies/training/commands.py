@@ -79,9 +79,28 @@ def _add_train(commands: Any) -> None:
     add("--recompute", action="store_true", help="activations, for less memory")
     add("--precision", choices=("float32", "bfloat16"), default="float32")
     add("--device", default="auto", help="cpu, cuda (default: auto)")
+    add("--attention", choices=("auto", "dense", "flex"), default="auto", help="flex: GPUs alone")
     add("--threads", type=int, help="of a CPU (default: 1 for tiny, else all cores)")
     add("--seed", type=int, default=0)
     add("--dry-run", action="store_true", help="encode, print the mixture, and stop")
+    _add_loss_options(train)
+
+
+def _add_loss_options(train: argparse.ArgumentParser) -> None:
+    group = train.add_argument_group("loss and regularisation, measured in docs/training.md")
+    add = group.add_argument
+    add("--sigma", type=float, default=4.0, help="bins a label is spread over (default: 4; 0: one)")
+    add(
+        "--observation-weight", type=float, default=0.0, metavar="SHARE",
+        help="of the loss, for predicting the next observation (default: 0; JAT: 0.005)",
+    )  # fmt: skip
+    add("--action-drop", type=float, default=0.0, metavar="P", help="of past actions, memory all")
+    add("--depth-drop", type=float, default=0.0, metavar="P", help="stochastic depth (paper: 0.1)")
+    add("--observation-noise", type=float, default=0.0, metavar="STD", help="of their numbers")
+    add(
+        "--numeric-features", action=argparse.BooleanOptionalAction, default=True,
+        help="in embeddings of continuous values",
+    )  # fmt: skip
 
 
 def _add_record(commands: Any) -> None:

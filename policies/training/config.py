@@ -1,6 +1,7 @@
 """Everything that a run's result depends on, and whether two runs depend on the same.
 
 * :class:`TrainConfig` -- the settings of a run; JSON out.
+* :func:`as_begun` -- settings that a run goes on with whatever this version would choose.
 * :func:`check_same_config`, :func:`check_same` -- refuses to go on under other settings.
 """
 
@@ -32,6 +33,11 @@ class TrainConfig:
         length: Tokens of a packed sequence.
         sigma: Spread of continuous labels, in bins.
         balance: Weight of continuous action tokens against discrete ones.
+        observation_weight: Share of the loss that is the next observation's, the rest being the
+            actions', in [0, 1): JAT's kappa (arXiv 2402.09844). Above 0 the network needs
+            ``observation_heads``.
+        depth_drop: Share of the sub-layers that stochastic depth skips in training, drawn for each
+            row, in [0, 1).
         seed: Of weights and batches.
         accumulate: Parts that a batch is worked through in: more parts, less memory. At most
             ``rows``.
@@ -51,6 +57,8 @@ class TrainConfig:
     length: int = 256
     sigma: float = 4.0
     balance: float = 1.0
+    observation_weight: float = 0.0
+    depth_drop: float = 0.0
     seed: int = 0
     accumulate: int = 1
     recompute: bool = False
@@ -64,6 +72,16 @@ class TrainConfig:
             raise ValueError(
                 f"accumulate is {self.accumulate} for {self.rows} rows: expected at most one part "
                 "for each row"
+            )
+        for name in ("observation_weight", "depth_drop"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 or more, below 1")
+        if self.sigma < 0:
+            raise ValueError(f"sigma is {self.sigma}: expected 0 (one bin) or more")
+        if bool(self.observation_weight) != self.network.observation_heads:
+            raise ValueError(
+                f"observation_weight is {self.observation_weight} and the network's "
+                f"observation_heads {self.network.observation_heads}: expected both or neither"
             )
         if self.precision not in PRECISIONS:
             raise ValueError(
@@ -79,6 +97,21 @@ class TrainConfig:
             "optimiser": dataclasses.asdict(self.optimiser),
         }
         return dict(json.loads(json.dumps(values)))
+
+
+def as_begun(config: TrainConfig, output: Path) -> TrainConfig:
+    """The configuration with the packing that the run in ``output`` was begun with, if one was.
+
+    How full rows become has been another in older versions, and is not asked of anyone.
+    """
+    path = output / "config.json"
+    if not path.exists():
+        return config
+    found = json.loads(path.read_text()).get("mixture", {})
+    smallest = int(found.get("smallest", config.mixture.smallest))
+    return dataclasses.replace(
+        config, mixture=dataclasses.replace(config.mixture, smallest=smallest)
+    )
 
 
 def check_same_config(found: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:

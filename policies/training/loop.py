@@ -18,11 +18,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from policies.folders import appearing, surviving
+from policies.masks import check_trainable
 from policies.network import GatoNetwork, PackedBatch, count_parameters
-from policies.training.config import TrainConfig, check_same_config
+from policies.training.config import TrainConfig, as_begun, check_same_config
 from policies.training.curve import Curve, bars, cut_curve
 from policies.training.interrupts import Interrupts
-from policies.training.loss import LossReport, action_loss, loss_scale
+from policies.training.loss import LossReport, batch_loss, loss_scale
 from policies.training.optimiser import Optimiser
 from policies.training.packing import Packer
 from policies.training.ranks import Ranks
@@ -74,6 +75,7 @@ class Trainer:
         compiled: Whether to fuse the network with ``torch.compile``.
         stretch: Steps that a line of the curve is the average of.
         device: "cpu", "cuda", or "auto": a GPU where there is one.
+        attention: How attention is computed, see :data:`policies.masks.ATTENTIONS`.
         on_save: Called after each checkpoint, in the first process.
     """
 
@@ -88,6 +90,7 @@ class Trainer:
         compiled: bool = False,
         stretch: int = 50,
         device: str = "auto",
+        attention: str = "auto",
         on_save: Callable[[Trainer], None] | None = None,
     ) -> None:
         self.config, self.output = config, output
@@ -95,9 +98,11 @@ class Trainer:
         self.on_save = on_save
         self.ranks = Ranks.join()
         self.device = _device(device, self.ranks)
+        check_trainable(attention, self.device)
         torch.manual_seed(config.seed)
         self.network = GatoNetwork(config.network).to(self.device)
         self.network.backbone.recompute = config.recompute
+        self.network.backbone.attention = attention
         self.optimiser = Optimiser(self.network, config.optimiser, total=config.steps)
         self.packer = Packer(
             shards,
@@ -107,6 +112,7 @@ class Trainer:
             rows=config.rows,
             length=config.length,
             seed=config.seed,
+            depth_drop=config.depth_drop,
         )
         if compiled:
             self.network.backbone.compile(dynamic=False)
@@ -196,14 +202,7 @@ class Trainer:
     def _loss(self, batch: PackedBatch) -> LossReport:
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            hidden = self.network(batch)
-            return action_loss(
-                self.network,
-                hidden,
-                batch.targets,
-                sigma=self.config.sigma,
-                balance=self.config.balance,
-            )
+            return batch_loss(self.network, self.network(batch), batch, self.config)
 
     def _refuse(self, what: str, batches: list[PackedBatch]) -> NoReturn:
         self.network.zero_grad(set_to_none=True)
@@ -276,6 +275,7 @@ def train(
         The network with its averaged weights.
     """
     shards = open_shards(shards_folder, sorted(config.mixture.weights))
+    config = as_begun(config, output)
     trainer = Trainer(config, shards, output, every=every, compiled=compiled)
     trainer.resume()
     if not trainer.ranks.rank:

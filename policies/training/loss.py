@@ -1,5 +1,6 @@
-"""The loss on action tokens, and what is reported beside it.
+"""The loss of a packed batch, and what is reported beside it.
 
+* :func:`batch_loss` -- of a packed batch: actions, and next observations where they are asked for.
 * :func:`action_loss` -- cross-entropy over each position's legal ids; continuous labels are spread
   over neighbouring bins.
 * :func:`loss_scale` -- what it is divided by, known before the forward pass.
@@ -7,6 +8,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from policies.configuration import NetworkConfig
-from policies.network import GatoNetwork, Targets
+from policies.network import GatoNetwork, PackedBatch, Targets
+from policies.training.config import TrainConfig
 
 
 @dataclass
@@ -22,7 +25,7 @@ class LossReport:
     """One batch's loss.
 
     Attributes:
-        total: Scalar, with gradient: the weighted sum over action tokens.
+        total: Scalar, with gradient: the weighted sum over all targets.
         scale: Scalar: the sum of the weights; ``total / scale`` is the loss.
         sums: float32 ``[6]``: of discrete tokens the weight, weighted loss and weighted hits; of
             continuous tokens the weight, weighted loss and weighted absolute error of the value
@@ -49,6 +52,48 @@ def spread_labels(bins: Tensor, count: int, sigma: float) -> Tensor:
         return F.one_hot(bins, count).float()
     distance = torch.arange(count, device=bins.device) - bins[:, None]
     return torch.softmax(-0.5 * (distance / sigma) ** 2, dim=1)
+
+
+def batch_loss(
+    network: GatoNetwork, hidden: Tensor, batch: PackedBatch, config: TrainConfig
+) -> LossReport:
+    """The loss of a packed batch, each part of it weighed as configured.
+
+    Args:
+        network: Gives the logits.
+        hidden: float ``[B, T, D]``, the network's output.
+        batch: Holds the targets.
+        config: Weighs the parts.
+    """
+    report = action_loss(network, hidden, batch.targets, sigma=config.sigma, balance=config.balance)
+    share = config.observation_weight
+    if share:
+        total = (1 - share) * report.total + share * observation_loss(network, hidden, batch)
+        report = dataclasses.replace(report, total=total)
+    return report
+
+
+def observation_loss(network: GatoNetwork, hidden: Tensor, batch: PackedBatch) -> Tensor:
+    """Scalar: the sum over timesteps of how wrong the next observation is said.
+
+    A timestep counts as much as its actions do, which have the weight 1 together; its parts have
+    equal weights. As in JAT (arXiv 2402.09844) numbers have the mean squared error; symbols, of
+    which JAT predicts none, have the cross-entropy.
+    """
+    heads, embedding = network.observation_heads, network.embedding
+    if heads is None:
+        raise ValueError("the network has no observation_heads: configure it with them")
+    flat, vocabulary = hidden.flatten(0, 1), network.config.vocabulary
+    first = vocabulary.text.stop
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for kind, parts in batch.next_parts.items():
+        x = flat[parts.slots] + embedding.place(parts.places)
+        values = parts.values - first if kind == "ids" else parts.values
+        losses = heads.losses(
+            kind, x, values, lambda h: network.symbol_logits(h, first, vocabulary.size)
+        )
+        total = total + (losses * parts.weights).sum()
+    return total
 
 
 def action_loss(

@@ -22,9 +22,9 @@ import torch
 from rich.console import Console
 
 from policies.checkpoint import RUN_CHECKPOINT, RUN_STATE
-from policies.configuration import PAPER_SIZES, preset
+from policies.configuration import PAPER_SIZES, NetworkConfig, preset
 from policies.matching import check_sizes, signature
-from policies.training.config import TrainConfig, check_same
+from policies.training.config import TrainConfig, as_begun, check_same
 from policies.training.export import write_checkpoint
 from policies.training.loop import Trainer
 from policies.training.mixture_table import measure_mixture, mixture_table
@@ -58,8 +58,12 @@ class OwnSettings:
         optimiser: "muon", "adamw" (at the same rates' schedule), "paper" (as published), or None
             for the preset's.
         rows, length, accumulate: Of a batch; None for the preset's.
-        recompute, precision, seed: As in :class:`~policies.training.config.TrainConfig`.
+        sigma, observation_weight, depth_drop, recompute, precision, seed: As in
+            :class:`~policies.training.config.TrainConfig`.
+        action_drop, observation_noise: As in :class:`~policies.training.packing.Mixture`.
+        numeric_features: As in :class:`~policies.configuration.NetworkConfig`.
         device: "auto", "cpu", "cuda".
+        attention: "auto", "dense", "flex": how, not what, is computed.
     """
 
     datasets: tuple[str, ...]
@@ -78,10 +82,17 @@ class OwnSettings:
     rows: int | None = None
     length: int | None = None
     accumulate: int | None = None
+    sigma: float = 4.0
+    observation_weight: float = 0.0
+    depth_drop: float = 0.0
+    action_drop: float = 0.0
+    observation_noise: float = 0.0
+    numeric_features: bool = True
     recompute: bool = False
     precision: str = "float32"
     seed: int = 0
     device: str = "auto"
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("keep", "prompt_share", "prompt_end"):
@@ -117,12 +128,19 @@ class OwnRun:
             memory=settings.memory,
             changes=settings.options,
         )
-        network = preset(settings.preset)
         for task in self.tasks:
-            check_sizes(network, task.plan())
+            check_sizes(self._network(), task.plan())
         self._check_same_data()
         self.shards = self._shards()
         self.config = self._config()
+
+    def _network(self) -> NetworkConfig:
+        asked = self.settings
+        return dataclasses.replace(
+            preset(asked.preset),
+            numeric_features=asked.numeric_features,
+            observation_heads=asked.observation_weight > 0,
+        )
 
     def _check_same_data(self) -> None:
         identity = {task.id: task.identity() for task in self.tasks}
@@ -142,20 +160,32 @@ class OwnRun:
         names = [task.id for task in self.tasks]
         if unknown := sorted(set(asked.weights) - set(names)):
             raise ValueError(f"weights names {unknown}: expected some of {names}")
+        memories = {shard.plan.options.memory for shard in self.shards.values()}
+        if asked.action_drop and "all" not in memories:
+            raise ValueError(
+                f"action_drop is {asked.action_drop} and no task remembers its actions: "
+                "ask for memory 'all' (--memory all), or leave it out"
+            )
         config = TrainConfig(
-            network=preset(asked.preset),
+            network=self._network(),
             mixture=Mixture(
                 weights={name: float(asked.weights.get(name, 1.0)) for name in names},
                 prompt_share=dict.fromkeys(names, asked.prompt_share),
                 prompt_end=asked.prompt_end,
+                action_drop=asked.action_drop,
+                observation_noise=asked.observation_noise,
             ),
             rows=asked.rows or (512 if large else 8),
             length=asked.length or (1024 if large else 256),
             accumulate=asked.accumulate or (128 if large else 1),
+            sigma=asked.sigma,
+            observation_weight=asked.observation_weight,
+            depth_drop=asked.depth_drop,
             recompute=asked.recompute,
             precision=asked.precision,
             seed=asked.seed,
         )
+        config = as_begun(config, self.state)
         steps = self._steps(config)
         return dataclasses.replace(config, steps=steps, optimiser=self._optimiser(steps))
 
@@ -195,7 +225,10 @@ class OwnRun:
             return (time.perf_counter() - begun) / count
 
     def _trainer(self, config: TrainConfig, folder: Path, **more: Any) -> Trainer:
-        return Trainer(config, self.shards, folder, device=self.settings.device, **more)
+        asked = self.settings
+        return Trainer(
+            config, self.shards, folder, device=asked.device, attention=asked.attention, **more
+        )
 
     def describe(self) -> None:
         """Print the mixture and what will be done with it."""

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from policies.backbone import MEMORIES, TokenRoles
 from policies.configuration import NetworkConfig
+from policies.masks import MEMORIES, TokenRoles
 from policies.network import PackedBatch, Targets
 from policies.timesteps import (
     Layout,
@@ -32,6 +32,8 @@ from policies.timesteps import (
     lay_out_prompt,
     prompt_steps,
 )
+from policies.training.augmentation import hidden_actions, kept_blocks, noisy
+from policies.training.next_observations import NextCollector
 from policies.training.shards import TaskShard
 
 Ints = NDArray[np.int64]
@@ -50,6 +52,10 @@ class Mixture:
         emphasis: Factor of a task's share by task id; 1 where none is given.
         memoryless_steps: Timesteps of a document whose task remembers nothing.
         smallest: Tokens left in a row under which no further document is begun.
+        action_drop: Of tasks that remember all: share of timesteps whose actions later timesteps
+            do not see, in [0, 1]. In training alone, and not in prompts.
+        observation_noise: Standard deviation of what is added to the numbers of live
+            observations in training, see :func:`policies.training.augmentation.noisy`.
     """
 
     weights: Mapping[str, float]
@@ -58,7 +64,15 @@ class Mixture:
     balance: float = 0.5
     emphasis: Mapping[str, float] = field(default_factory=dict)
     memoryless_steps: int = 32
-    smallest: int = 24
+    smallest: int = 8
+    action_drop: float = 0.0
+    observation_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.action_drop <= 1:
+            raise ValueError(f"action_drop is {self.action_drop}: expected 0 to 1")
+        if not self.observation_noise >= 0:
+            raise ValueError(f"observation_noise is {self.observation_noise}: expected 0 or more")
 
 
 @dataclass
@@ -69,11 +83,14 @@ class Document:
         shard: Its task's.
         parts: Layout, arrays, and for each timestep the one whose text it acts under.
         actions: int32 ``[n, A]``, ids to predict.
+        hidden: bool ``[n]``, live timesteps whose actions later ones do not see, beside those that
+            the task's memory leaves out; None for none.
     """
 
     shard: TaskShard
     parts: list[tuple[Layout, TimestepArrays, Ints]]
     actions: NDArray[np.int32]
+    hidden: NDArray[np.bool_] | None = None
 
     @property
     def size(self) -> int:
@@ -91,6 +108,7 @@ class Packer:
         rows: B.
         length: T.
         seed: Batch k is a function of (seed, k) alone.
+        depth_drop: Share of the sub-layers that stochastic depth skips.
     """
 
     def __init__(
@@ -103,10 +121,11 @@ class Packer:
         rows: int,
         length: int,
         seed: int,
+        depth_drop: float = 0.0,
     ) -> None:
         self.shards, self.suites = dict(sorted(shards.items())), dict(suites)
         self.mixture, self.config = mixture, config
-        self.rows, self.length, self.seed = rows, length, seed
+        self.rows, self.length, self.seed, self.depth_drop = rows, length, seed, depth_drop
         self.tasks = list(self.shards)
         self.codes = {name: code for code, name in enumerate(MEMORIES)}
         self.probabilities = self._probabilities()
@@ -154,15 +173,29 @@ class Packer:
         builder = _BatchBuilder(self, len(rows))
         for place, row in enumerate(rows):
             generator = np.random.default_rng([self.seed, index, row])
+            changes = np.random.default_rng([self.seed, index, row, 1])
+            if self.depth_drop:
+                builder.kept.append(kept_blocks(self.config.layers, self.depth_drop, changes))
             offset, document = 0, 0
             while self.length - offset >= self.mixture.smallest:
                 doc = self._document(generator, self.length - offset)
                 if doc is None:
                     break
-                builder.add(doc, place, offset, document)
+                builder.add(self._changed(doc, changes), place, offset, document)
                 offset += doc.size
                 document += 1
         return builder.finish(np.random.default_rng([self.seed, index, self.rows + rank]))
+
+    def _changed(self, doc: Document, generator: np.random.Generator) -> Document:
+        """The document as training shows it."""
+        mixture, plan = self.mixture, doc.shard.plan
+        if mixture.action_drop and plan.options.memory == "all":
+            doc.hidden = hidden_actions(len(doc.actions), mixture.action_drop, generator)
+        if mixture.observation_noise:
+            layout, arrays, steps = doc.parts[-1]
+            arrays = noisy(plan, arrays, mixture.observation_noise, generator)
+            doc.parts[-1] = (layout, arrays, steps)
+        return doc
 
     def _document(self, generator: np.random.Generator, budget: int) -> Document | None:
         """A document of at most ``budget`` tokens; None after several that did not fit."""
@@ -286,6 +319,8 @@ class _BatchBuilder:
         self.targets: list[tuple[NDArray[np.generic], ...]] = []
         self.texts: dict[tuple[str, int], int] = {}
         self.task_tokens: dict[str, int] = {}
+        self.next = NextCollector() if packer.config.observation_heads else None
+        self.kept: list[NDArray[np.float32]] = []
 
     def add(self, doc: Document, row: int, offset: int, document: int) -> None:
         """Place a document at token ``offset`` of a row."""
@@ -304,6 +339,9 @@ class _BatchBuilder:
                 "prompts": int(not live),
                 "memories": self.packer.codes[plan.options.memory],
             }
+            if live and doc.hidden is not None:
+                hides = doc.hidden[layout.steps] & (layout.actions == 1)
+                roles["memories"] = np.where(hides, self.packer.codes["observations"], 0)
             for name, values in roles.items():
                 self.roles[name].reshape(-1)[span] = values
             if plan.has_text:
@@ -311,6 +349,8 @@ class _BatchBuilder:
                 self.collector.conditions.reshape(-1)[span] = condition[layout.steps]
             if live:
                 self._add_targets(doc, layout, base)
+                if self.next is not None:
+                    self.next.add(doc.shard, steps, base + layout.predictors[:, -1])
             base += len(layout.ids)
 
     def _condition(self, shard: TaskShard, step: int) -> int:
@@ -345,4 +385,6 @@ class _BatchBuilder:
             roles=TokenRoles(**{k: torch.from_numpy(v) for k, v in self.roles.items()}),
             targets=Targets(*(torch.from_numpy(c) for c in columns)),
             task_tokens=self.task_tokens,
+            next_parts={} if self.next is None else self.next.finish(),
+            kept=torch.from_numpy(np.stack(self.kept)) if self.kept else None,
         )

@@ -2,11 +2,13 @@
 
     python -m policies.training.recipe            # collect, shard, train, export, evaluate
     python -m policies.training.recipe --from train
+    python -m policies.training.recipe --dry-run  # what would be drawn from the shards
 
 Every stage can be stopped and run again: it goes on where it was.
 
 * :func:`mini_config` -- what is trained.
 * :func:`collect_commands` -- on which episodes.
+* :func:`describe` -- prints what is drawn of them.
 """
 
 from __future__ import annotations
@@ -18,15 +20,17 @@ import sys
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from gato_gym import list_tasks
 from policies.configuration import NetworkConfig
 from policies.threads import ONE_THREAD
-from policies.training.config import TrainConfig
+from policies.training.config import TrainConfig, as_begun
 from policies.training.export import export
-from policies.training.loop import train
+from policies.training.loop import open_shards, train
+from policies.training.mixture_table import measure_mixture, mixture_table
 from policies.training.optimiser import OptimiserConfig
-from policies.training.packing import Mixture
+from policies.training.packing import Mixture, Packer
 
 STAGES = ("collect", "shard", "train", "export", "evaluate")
 
@@ -94,6 +98,22 @@ def _all_but_hard(suite: str) -> str:
     return ",".join(task.id for task in list_tasks(suite) if task.id not in hard)
 
 
+def describe(config: TrainConfig, shards_folder: Path) -> None:
+    """Print the mixture as it is drawn, and how much of it is padding."""
+    shards = open_shards(shards_folder, sorted(config.mixture.weights))
+    packer = Packer(
+        shards,
+        {task: shard.group for task, shard in shards.items()},
+        config.mixture,
+        config.network,
+        rows=config.rows,
+        length=config.length,
+        seed=config.seed,
+    )
+    tokens = config.steps * config.rows * config.length
+    Console().print(mixture_table(measure_mixture(packer), tokens=tokens))
+
+
 def train_in_parallel(args: argparse.Namespace) -> None:
     """Train with one process a core: on a CPU that is faster than one process of many threads."""
     command = [
@@ -117,7 +137,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/gato-mini/checkpoint"))
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only-train", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--dry-run", action="store_true", help="print the mixture of the shards")
     args = parser.parse_args()
+    if args.dry_run:
+        describe(as_begun(mini_config(args.steps), args.work), args.shards)
+        return
     if args.only_train:
         torch.set_num_threads(1)
         train(mini_config(args.steps), args.shards, args.work)

@@ -161,7 +161,14 @@ def test_any_spaces_without_an_id(root: Path, capsys: pytest.CaptureFixture[str]
     options = json.dumps({"image_fit": "resize"})
     train = ["train", "--dataset", "data/my/pair-v0", "--output", "runs/pair", "--preset", "tiny"]
     train += ["--rows", "2", "--length", "64", "--steps", "2", "--options", options]
+    train += ["--sigma", "0", "--observation-weight", "0.1", "--depth-drop", "0.1"]
+    train += ["--observation-noise", "0.2", "--no-numeric-features", "--attention", "dense"]
     assert main(train) == 0, capsys.readouterr().err
+    config = json.loads((root / "runs/pair/training/config.json").read_text())
+    assert (config["sigma"], config["observation_weight"], config["depth_drop"]) == (0, 0.1, 0.1)
+    assert config["mixture"]["observation_noise"] == 0.2
+    assert not config["network"]["numeric_features"]
+    assert "attention" not in config, "how it is computed is not part of the run"
     policy = GatoPolicy.load("runs/pair", env=env)
     assert policy.task == "my/pair-v0"
     assert policy.plan.options.memory == "observations"
@@ -198,3 +205,5 @@ def test_what_cannot_be_used_is_named(root: Path, capsys: pytest.CaptureFixture[
     assert "no field ['layuot']" in capsys.readouterr().err
     assert main([*train, DATASET, "--preset", "huge"]) == 1
     assert "'huge' is unknown" in capsys.readouterr().err
+    assert main([*train, DATASET, "--action-drop", "0.5"]) == 1
+    assert "no task remembers its actions: ask for memory 'all'" in capsys.readouterr().err

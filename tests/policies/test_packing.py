@@ -9,7 +9,7 @@ import pytest
 import torch
 from small import SMALL, random_shard, state_plan, talking_plan
 
-from policies.backbone import TokenRoles, training_mask
+from policies.masks import TokenRoles, dense_mask
 from policies.network import GatoNetwork, PackedBatch
 from policies.training.packing import Mixture, Packer
 
@@ -133,9 +133,9 @@ def test_past_actions_are_hidden_where_the_task_says_so() -> None:
     positions = torch.arange(n)[None]
     for memory, expected in enumerate(([1] * 5, [1, 0, 1, 0, 1], [0, 0, 0, 0, 1])):
         roles = TokenRoles(one * 0, positions, steps, actions, one * 0, one * memory)
-        assert training_mask(roles, 64)[0, 0, 4, :5].int().tolist() == expected
+        assert dense_mask(roles, 64)[0, 0, 4, :5].int().tolist() == expected
     roles = TokenRoles(one * 0, positions, steps, actions, one * 0, one * 0)
-    assert training_mask(roles, 2)[0, 0, 4, :5].int().tolist() == [0, 0, 0, 1, 1]
+    assert dense_mask(roles, 2)[0, 0, 4, :5].int().tolist() == [0, 0, 0, 1, 1]
 
 
 def test_two_ranks_together_see_the_batch_of_one() -> None:

@@ -1,0 +1,136 @@
+"""Who sees whom in packed sequences: the rule that the ring cache keeps while acting.
+
+A token sees, of its own document: the prompt; and of the live tokens those less than ``window``
+positions before it. What a finished timestep leaves visible is the task's ``memory``: everything,
+everything but its action tokens, or nothing.
+
+* :class:`TokenRoles` -- what decides it, for each token.
+* :func:`dense_mask`, :func:`block_mask` -- the rule for torch's scaled dot product attention, and
+  for its FlexAttention, which leaves out blocks in which nothing is seen.
+* :func:`attend` -- attention under either.
+* :func:`check_trainable` -- whether a device can be trained on so.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+    Mask = Tensor | BlockMask
+
+MEMORIES = ("all", "observations", "none")
+"""The task's memory, by the code that :class:`TokenRoles` holds."""
+ATTENTIONS = ("auto", "dense", "flex")
+"""How training's attention is computed; "auto" is "flex" on a GPU and "dense" elsewhere."""
+
+
+@dataclass
+class TokenRoles:
+    """What decides visibility in a packed sequence, for each token: int64 ``[B, T]`` each.
+
+    Attributes:
+        documents: Document of the token, -1 for padding.
+        positions: Position in its document: the prompt's tokens from 0, live ones from
+            ``prompt_tokens`` on.
+        timesteps: Timestep that the token belongs to, unique in its document.
+        actions: 1 for action tokens.
+        prompts: 1 for tokens of the prompt.
+        memories: Index into :data:`MEMORIES`.
+    """
+
+    documents: Tensor
+    positions: Tensor
+    timesteps: Tensor
+    actions: Tensor
+    prompts: Tensor
+    memories: Tensor
+
+    def at(self, index: Any) -> TokenRoles:
+        """The roles of some tokens, or with other axes: each tensor at ``index``."""
+        return TokenRoles(*(getattr(self, f.name)[index] for f in fields(self)))
+
+
+def _in_sight(query: TokenRoles, key: TokenRoles, window: int) -> Tensor:
+    """Whether queries may see keys that do not come after them: bool, their roles broadcast."""
+    kept = (key.memories == 0) | ((key.memories == 1) & (key.actions == 0))
+    near = (query.positions - key.positions) < window
+    seen = (key.prompts == 1) | (near & ((query.timesteps == key.timesteps) | kept))
+    return (query.documents == key.documents) & (key.documents >= 0) & seen
+
+
+def dense_mask(roles: TokenRoles, window: int) -> Tensor:
+    """Who sees whom: bool ``[B, 1, T, T]``; padding sees itself alone."""
+    length, device = roles.documents.shape[1], roles.documents.device
+    seen = _in_sight(
+        roles.at((slice(None), slice(None), None)), roles.at((slice(None), None)), window
+    )
+    order = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    visible = order & seen
+    visible |= torch.eye(length, dtype=torch.bool, device=device)
+    return visible[:, None]
+
+
+def block_mask(roles: TokenRoles, window: int) -> BlockMask:
+    """The same for FlexAttention: which blocks are seen, and the rule inside them."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        seen = _in_sight(roles.at((batch, query)), roles.at((batch, key)), window)
+        return ((query >= key) & seen) | (query == key)
+
+    rows, length = roles.documents.shape
+    device = str(roles.documents.device)
+    return create_block_mask(rule, rows, None, length, length, device=device)
+
+
+def mask_for(roles: TokenRoles, window: int, *, attention: str = "auto") -> Mask:
+    """The mask of a batch, which all blocks of the network share.
+
+    Raises:
+        ValueError: ``attention`` is not one of :data:`ATTENTIONS`.
+    """
+    if attention not in ATTENTIONS:
+        raise ValueError(f"attention is {attention!r}: expected one of {', '.join(ATTENTIONS)}")
+    if attention == "auto":
+        attention = "flex" if roles.documents.device.type == "cuda" else "dense"
+    return (block_mask if attention == "flex" else dense_mask)(roles, window)
+
+
+def check_trainable(attention: str, device: torch.device) -> None:
+    """Refuse what torch cannot train with.
+
+    Raises:
+        ValueError: FlexAttention on a CPU, where torch has no backward pass for it.
+    """
+    if attention == "flex" and device.type == "cpu":
+        raise ValueError(
+            "attention is 'flex' on a CPU, where FlexAttention cannot be trained: use 'auto'"
+        )
+
+
+def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask) -> Tensor:
+    """Softmax attention under a mask of :func:`mask_for`: ``[B, H, T, K]``."""
+    if isinstance(mask, Tensor):
+        return F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, attn_mask=mask)
+    dtype = v_BHTK.dtype  # as autocast does for the dense product
+    flex = _flex_attention(v_BHTK.device.type)
+    return flex(q_BHTK.to(dtype), k_BHTK.to(dtype), v_BHTK, block_mask=mask)
+
+
+@functools.cache
+def _flex_attention(device: str) -> Callable[..., Tensor]:
+    """FlexAttention, fused where there is a kernel for it."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    if device == "cpu":
+        return flex_attention
+    return torch.compile(flex_attention, dynamic=False)
