@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from gato_gym.spaces import Plan, PlanOptions
+from gato_gym.vocabulary import Vocabulary
 from policies.embedding import (
     ACTION_PLACE,
     BODY_PLACES,
@@ -29,6 +30,7 @@ from policies.embedding import (
     Contributions,
     TokenInputs,
 )
+from policies.text_layout import TextLayout
 
 Ints = NDArray[np.int64]
 
@@ -202,6 +204,17 @@ class TokenCollector:
         self._first_symbol = plan.vocabulary.text.stop
         self.add_parts(plan, offset + layout.body_starts, arrays)
 
+    def add_text(self, layout: TextLayout, vocabulary: Vocabulary, offset: int) -> None:
+        """Put passages at flattened token ``offset``."""
+        span = slice(offset, offset + len(layout.ids))
+        self.ids.reshape(-1)[span] = layout.ids
+        self.places.reshape(-1)[span] = layout.places
+        self._first_symbol = vocabulary.text.stop
+        if layout.patches is not None:
+            slots = offset + layout.patch_slots
+            part = (slots, layout.patch_places, layout.patches, layout.intervals)
+            self._parts.setdefault("images", []).append(part)
+
     def add_parts(self, plan: Plan, body_starts: Ints, arrays: TimestepArrays) -> None:
         """Put timesteps' contributions at bodies that start at these flattened tokens."""
         bodies = body_starts[:, None]
@@ -244,14 +257,16 @@ class TokenCollector:
     def _join(self, name: str, generator: np.random.Generator | None) -> Contributions:
         chunks = self._parts[name]
         slots, places = (np.concatenate([c[i] for c in chunks]).astype(np.int64) for i in (0, 1))
-        values = pad_stack([c[2] for c in chunks])
+        found = [c[2] for c in chunks]
+        if name == "images":  # scaled first: a channel that is not there is 0, not black
+            found = [scale_patches(values) for values in found]
+        values = pad_stack(found)
         intervals = None
         if name == "ids":
             values = values.astype(np.int64)
         elif name == "vectors":
             values = values.astype(np.float32)
         elif name == "images":
-            values = scale_patches(values)
             edges = np.concatenate([c[3] for c in chunks]).astype(np.int64)
             intervals = torch.from_numpy(patch_buckets(edges, generator))
         return Contributions(

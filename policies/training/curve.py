@@ -16,7 +16,7 @@ from policies.training.loss import LossReport
 
 CURVE_COLUMNS = (
     "step", "tokens", "minutes", "loss", "discrete_loss", "discrete_accuracy",
-    "continuous_loss", "continuous_error", "gradient_norm",
+    "continuous_loss", "continuous_error", "gradient_norm", "text_loss", "text_accuracy",
 )  # fmt: skip
 
 
@@ -45,12 +45,14 @@ class Curve:
 
     def __init__(self, path: Path, *, tokens: int, stretch: int = 50) -> None:
         self.path, self.tokens, self.stretch = path, tokens, stretch
-        self.sums = torch.zeros(6)
+        self.sums = torch.zeros(9)
         self.losses: list[float] = []
         self.norms: list[float] = []
         if not path.exists():
             with path.open("w", newline="") as file:
                 csv.writer(file).writerow(CURVE_COLUMNS)
+        with path.open(newline="") as file:  # a run that an older version began has fewer
+            self.columns = len(next(csv.reader(file)))
 
     def add(self, step: int, minutes: float, report: LossReport, norm: float) -> str:
         """Take a report; returns a line to print when a stretch is complete, else ''."""
@@ -64,12 +66,14 @@ class Curve:
             step, step * self.tokens, round(minutes, 3), sum(self.losses) / count,
             s[1] / max(s[0], 1e-9), s[2] / max(s[0], 1e-9),
             s[4] / max(s[3], 1e-9), s[5] / max(s[3], 1e-9), sum(self.norms) / count,
+            s[7] / max(s[6], 1e-9), s[8] / max(s[6], 1e-9),
         )  # fmt: skip
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow([f"{v:.6g}" for v in row])
-        self.sums, self.losses, self.norms = torch.zeros(6), [], []
+            csv.writer(file).writerow([f"{v:.6g}" for v in row[: self.columns]])
+        self.sums, self.losses, self.norms = torch.zeros(9), [], []
         kinds = [f"discrete {row[4]:.4f} accuracy {row[5]:.4f}"] if s[0] else []
         kinds += [f"continuous {row[6]:.4f} error {row[7]:.4f}"] if s[3] else []
+        kinds += [f"text {row[9]:.4f} accuracy {row[10]:.4f}"] if s[6] else []
         return (
             f"step {step}  {row[2]:.1f} min  loss {row[3]:.4f}  {'  '.join(kinds)}  "
             f"norm {row[8]:.2f}"

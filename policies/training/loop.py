@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,6 +28,7 @@ from policies.training.optimiser import Optimiser
 from policies.training.packing import Packer
 from policies.training.ranks import Ranks
 from policies.training.shards import TaskShard, meta_group
+from policies.training.texts import TextShard
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -77,6 +78,7 @@ class Trainer:
         device: "cpu", "cuda", or "auto": a GPU where there is one.
         attention: How attention is computed, see :data:`policies.masks.ATTENTIONS`.
         on_save: Called after each checkpoint, in the first process.
+        texts: Texts and pairs to train on beside the tasks, by name.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Trainer:
         device: str = "auto",
         attention: str = "auto",
         on_save: Callable[[Trainer], None] | None = None,
+        texts: Mapping[str, TextShard] | None = None,
     ) -> None:
         self.config, self.output = config, output
         self.every, self.kept_every, self.stretch = every, kept_every, stretch
@@ -113,6 +116,7 @@ class Trainer:
             length=config.length,
             seed=config.seed,
             depth_drop=config.depth_drop,
+            texts=texts,
         )
         if compiled:
             self.network.backbone.compile(dynamic=False)

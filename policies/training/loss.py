@@ -3,6 +3,7 @@
 * :func:`batch_loss` -- of a packed batch: actions, and next observations where they are asked for.
 * :func:`action_loss` -- cross-entropy over each position's legal ids; continuous labels are spread
   over neighbouring bins.
+* :func:`text_loss` -- cross-entropy over all pieces of text and the separator.
 * :func:`loss_scale` -- what it is divided by, known before the forward pass.
 """
 
@@ -27,9 +28,10 @@ class LossReport:
     Attributes:
         total: Scalar, with gradient: the weighted sum over all targets.
         scale: Scalar: the sum of the weights; ``total / scale`` is the loss.
-        sums: float32 ``[6]``: of discrete tokens the weight, weighted loss and weighted hits; of
+        sums: float32 ``[9]``: of discrete tokens the weight, weighted loss and weighted hits; of
             continuous tokens the weight, weighted loss and weighted absolute error of the value
-            expected (in [-1, 1] units).
+            expected (in [-1, 1] units); of texts' tokens the weight, weighted loss and weighted
+            hits.
     """
 
     total: Tensor
@@ -65,7 +67,16 @@ def batch_loss(
         batch: Holds the targets.
         config: Weighs the parts.
     """
-    report = action_loss(network, hidden, batch.targets, sigma=config.sigma, balance=config.balance)
+    targets, is_text = batch.targets, text_targets(network.config, batch.targets)
+    if bool(is_text.any()):
+        words, actions = targets.at(is_text), targets.at(~is_text)
+        report = action_loss(network, hidden, actions, sigma=config.sigma, balance=config.balance)
+        said = text_loss(network, hidden, words)
+        report = LossReport(
+            report.total + said.total, report.scale + said.scale, report.sums + said.sums
+        )
+    else:
+        report = action_loss(network, hidden, targets, sigma=config.sigma, balance=config.balance)
     share = config.observation_weight
     if share:
         total = (1 - share) * report.total + share * observation_loss(network, hidden, batch)
@@ -96,15 +107,41 @@ def observation_loss(network: GatoNetwork, hidden: Tensor, batch: PackedBatch) -
     return total
 
 
-def action_loss(
-    network: GatoNetwork, hidden: Tensor, targets: Targets, *, sigma: float, balance: float = 1.0
-) -> LossReport:
-    """The loss of a packed batch.
+def text_targets(config: NetworkConfig, targets: Targets) -> Tensor:
+    """bool ``[N]``: which targets are pieces of texts, or the separator that ends one."""
+    text, ids = config.vocabulary.text, targets.ids
+    return ((ids >= text.start) & (ids < text.stop)) | (ids == config.vocabulary.separator)
+
+
+def text_loss(network: GatoNetwork, hidden: Tensor, targets: Targets) -> LossReport:
+    """The loss of texts' tokens: logits of the whole vocabulary of text, at these positions alone.
 
     Args:
         network: Gives the logits.
         hidden: float ``[B, T, D]``, the network's output.
-        targets: What each predicting position should say.
+        targets: Of texts, one or more, see :func:`text_targets`.
+    """
+    text = network.config.vocabulary.text
+    logits = network.writing_logits(hidden.flatten(0, 1)[targets.slots])
+    labels = torch.where(targets.ids < text.stop, targets.ids - text.start, logits.shape[1] - 1)
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    weight, sums = targets.weights, hidden.new_zeros(9)
+    total = (losses * weight).sum()
+    with torch.no_grad():
+        hits = (logits.argmax(1) == labels).float()
+        sums[6:] = torch.stack([weight.sum(), total.detach(), (hits * weight).sum()])
+    return LossReport(total, weight.sum(), sums)
+
+
+def action_loss(
+    network: GatoNetwork, hidden: Tensor, targets: Targets, *, sigma: float, balance: float = 1.0
+) -> LossReport:
+    """The loss of action tokens.
+
+    Args:
+        network: Gives the logits.
+        hidden: float ``[B, T, D]``, the network's output.
+        targets: What each predicting position should say; none of a text.
         sigma: Spread of continuous labels, in bins.
         balance: Weight of continuous tokens against discrete ones.
     """
@@ -113,7 +150,7 @@ def action_loss(
     is_value = (targets.ids >= vocabulary.continuous.start) & (
         targets.ids < vocabulary.continuous.stop
     )
-    sums = hidden.new_zeros(6)
+    sums = hidden.new_zeros(9)
     total = hidden.new_zeros(())
     for continuous in (False, True):
         chosen = (is_value if continuous else ~is_value).nonzero()[:, 0]

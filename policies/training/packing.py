@@ -3,10 +3,11 @@
 * :class:`Mixture` -- which tasks are drawn how often, and how many are prompted.
 * :class:`Packer` -- batch number ``k`` of a seed, always the same one.
 
-A document is an optional prompt and a run of live timesteps of one task. Tasks that remember see
+A document of a task is an optional prompt and a run of live timesteps. Tasks that remember see
 consecutive timesteps of one episode, from its start or from a timestep that emits its text; tasks
 that do not remember see a random sample of timesteps. The prompt always comes from another
-episode than every live timestep of its document.
+episode than every live timestep of its document. Documents of text are drawn by
+:mod:`policies.training.text_documents` and lie in the same rows.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from policies.timesteps import (
 from policies.training.augmentation import hidden_actions, kept_blocks, noisy
 from policies.training.next_observations import NextCollector
 from policies.training.shards import TaskShard
+from policies.training.text_documents import TextDocument, draw_text_document, usual_text_size
+from policies.training.texts import TextShard
 
 Ints = NDArray[np.int64]
 
@@ -44,8 +47,9 @@ class Mixture:
     """How documents are drawn.
 
     Attributes:
-        weights: Share of the tokens by suite; the tasks of a suite share theirs in proportion to
-            ``mean episode length ** balance * emphasis``: long tasks are the hard ones.
+        weights: Share of the tokens by suite, or by the name of texts; the tasks of a suite share
+            theirs in proportion to ``mean episode length ** balance * emphasis``: long tasks are
+            the hard ones.
         prompt_share: Share of each suite's documents that carry a prompt.
         prompt_end: Share of the prompts taken from their episode's end; the rest start uniformly.
         balance: 0 gives a suite's tasks equal shares, 1 shares in proportion to their length.
@@ -56,6 +60,7 @@ class Mixture:
             do not see, in [0, 1]. In training alone, and not in prompts.
         observation_noise: Standard deviation of what is added to the numbers of live
             observations in training, see :func:`policies.training.augmentation.noisy`.
+        pairs: Pairs of an image and a text that one document has; Gato's have five.
     """
 
     weights: Mapping[str, float]
@@ -67,12 +72,15 @@ class Mixture:
     smallest: int = 8
     action_drop: float = 0.0
     observation_noise: float = 0.0
+    pairs: int = 5
 
     def __post_init__(self) -> None:
         if not 0 <= self.action_drop <= 1:
             raise ValueError(f"action_drop is {self.action_drop}: expected 0 to 1")
         if not self.observation_noise >= 0:
             raise ValueError(f"observation_noise is {self.observation_noise}: expected 0 or more")
+        if self.pairs < 1:
+            raise ValueError(f"pairs is {self.pairs}: expected 1 or more in a document")
 
 
 @dataclass
@@ -109,6 +117,7 @@ class Packer:
         length: T.
         seed: Batch k is a function of (seed, k) alone.
         depth_drop: Share of the sub-layers that stochastic depth skips.
+        texts: Shards of texts and of pairs, by name.
     """
 
     def __init__(
@@ -122,37 +131,48 @@ class Packer:
         length: int,
         seed: int,
         depth_drop: float = 0.0,
+        texts: Mapping[str, TextShard] | None = None,
     ) -> None:
         self.shards, self.suites = dict(sorted(shards.items())), dict(suites)
+        self.texts = dict(sorted((texts or {}).items()))
         self.mixture, self.config = mixture, config
         self.rows, self.length, self.seed, self.depth_drop = rows, length, seed, depth_drop
         self.tasks = list(self.shards)
+        self.sources = [*self.tasks, *self.texts]
         self.codes = {name: code for code, name in enumerate(MEMORIES)}
         self.probabilities = self._probabilities()
 
     def _probabilities(self) -> NDArray[np.float64]:
-        """Probability that a document is of each task: token share over the usual size."""
+        """Probability that a document is of each source: token share over the usual size."""
+        if both := sorted(set(self.texts) & {*self.tasks, *self.suites.values()}):
+            raise ValueError(f"texts are named {both} as tasks are: rename their files")
         if unknown := sorted(set(self.mixture.emphasis) - set(self.tasks)):
             raise ValueError(f"the mixture emphasises {unknown}, of which no shard is open")
-        shares = np.zeros(len(self.tasks))
+        shares = np.zeros(len(self.sources))
         for suite, weight in self.mixture.weights.items():
+            if suite in self.texts:
+                shares[self.sources.index(suite)] = weight
+                continue
             mine = [i for i, task in enumerate(self.tasks) if self.suites[task] == suite]
             if not mine:
                 raise ValueError(
                     f"the mixture has suite {suite!r} but no shard of it is open: "
-                    f"open are {sorted(set(self.suites.values()))}"
+                    f"open are {sorted({*self.suites.values(), *self.texts})}"
                 )
             shards = [self.shards[self.tasks[i]] for i in mine]
             lengths = np.array([shard.num_steps / len(shard.ends) for shard in shards])
             emphasis = [self.mixture.emphasis.get(self.tasks[i], 1.0) for i in mine]
             parts = lengths**self.mixture.balance * np.array(emphasis)
             shares[mine] = weight * parts / parts.sum()
-        usual = np.array([self._usual_size(task) for task in self.tasks])
+        usual = np.array([self._usual_size(source) for source in self.sources])
         probabilities = shares / usual
         return probabilities / probabilities.sum()
 
     def _usual_size(self, task: str) -> float:
-        """Expected tokens of a document of this task."""
+        """Expected tokens of a document of this source."""
+        if task in self.texts:
+            pairs = self.mixture.pairs
+            return usual_text_size(self.texts[task], length=self.length, pairs=pairs)
         shard = self.shards[task]
         plan = shard.plan
         step = plan.num_tokens + fed_actions(plan)
@@ -181,7 +201,10 @@ class Packer:
                 doc = self._document(generator, self.length - offset)
                 if doc is None:
                     break
-                builder.add(self._changed(doc, changes), place, offset, document)
+                if isinstance(doc, TextDocument):
+                    builder.add_text(doc, place, offset, document)
+                else:
+                    builder.add(self._changed(doc, changes), place, offset, document)
                 offset += doc.size
                 document += 1
         return builder.finish(np.random.default_rng([self.seed, index, self.rows + rank]))
@@ -197,12 +220,22 @@ class Packer:
             doc.parts[-1] = (layout, arrays, steps)
         return doc
 
-    def _document(self, generator: np.random.Generator, budget: int) -> Document | None:
+    def _document(
+        self, generator: np.random.Generator, budget: int
+    ) -> Document | TextDocument | None:
         """A document of at most ``budget`` tokens; None after several that did not fit."""
         for _ in range(8):
-            task = self.tasks[generator.choice(len(self.tasks), p=self.probabilities)]
-            prompted = generator.random() < self.mixture.prompt_share.get(self.suites[task], 0.0)
-            doc = self._draw(self.shards[task], generator, budget, prompted=prompted)
+            source = self.sources[generator.choice(len(self.sources), p=self.probabilities)]
+            doc: Document | TextDocument | None
+            if source in self.texts:
+                doc = draw_text_document(
+                    self.texts[source], generator, self.config, budget=budget, length=self.length,
+                    pairs=self.mixture.pairs,
+                )  # fmt: skip
+            else:
+                share = self.mixture.prompt_share.get(self.suites[source], 0.0)
+                prompted = generator.random() < share
+                doc = self._draw(self.shards[source], generator, budget, prompted=prompted)
             if doc is not None:
                 return doc
         return None
@@ -352,6 +385,32 @@ class _BatchBuilder:
                 if self.next is not None:
                     self.next.add(doc.shard, steps, base + layout.predictors[:, -1])
             base += len(layout.ids)
+
+    def add_text(self, doc: TextDocument, row: int, offset: int, document: int) -> None:
+        """Place a document of text at token ``offset`` of a row; it remembers everything."""
+        layout, vocabulary = doc.layout, self.packer.config.vocabulary
+        self.task_tokens[doc.name] = self.task_tokens.get(doc.name, 0) + doc.size
+        base = row * self.packer.length + offset
+        self.collector.add_text(layout, vocabulary, base)
+        span = slice(base, base + doc.size)
+        roles: dict[str, Any] = {
+            "documents": document,
+            "positions": layout.positions,
+            "timesteps": layout.passages,
+            "memories": self.packer.codes["all"],
+        }
+        for name, values in roles.items():
+            self.roles[name].reshape(-1)[span] = values
+        count = len(layout.targets)
+        self.targets.append(
+            (
+                base + layout.predictors,
+                layout.targets,
+                np.full(count, vocabulary.text.start, np.int64),
+                np.full(count, vocabulary.text.stop, np.int64),
+                np.ones(count, np.float32),
+            )
+        )
 
     def _condition(self, shard: TaskShard, step: int) -> int:
         key = (shard.task, int(shard.arrays["text_index"][step]))
