@@ -3,9 +3,9 @@
 * :class:`OwnSettings` -- what is asked for.
 * :class:`OwnRun` -- prepares, describes and trains it.
 
-The folder holds ``shards/`` and ``texts/`` (episodes and texts as tokens), ``training/`` (what a run
-goes on from, and its curve) and ``checkpoint/``, which :meth:`policies.GatoPolicy.load` finds by the
-folder's name.
+The folder holds ``shards/`` and ``texts/`` (episodes and texts as tokens), ``training/`` (what a
+run goes on from, and its curve) and ``checkpoint/``, which :meth:`policies.GatoPolicy.load` finds
+by the folder's name.
 """
 
 from __future__ import annotations

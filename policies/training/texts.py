@@ -182,7 +182,7 @@ def _read_image(folder: Path, entry: Mapping[str, Any], where: str) -> NDArray[n
                     f"{LARGEST_IMAGE} a side, scale it down"
                 )
             return np.array(image.convert("RGB"), np.uint8)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise ValueError(f"{where}: {path} is no PNG or JPEG image ({error})") from error
 
 
@@ -281,7 +281,7 @@ def _encoded(source: TextSource) -> dict[str, NDArray[Any]]:
     if not texts:
         files = ", ".join(str(file) for file in source.files)
         raise ValueError(f"{files} holds no text: expected at least one")
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "text_ids": np.concatenate(texts).astype(np.int32),
         "text_ends": np.cumsum([len(text) for text in texts]).astype(np.int64),
     }
