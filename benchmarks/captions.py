@@ -187,7 +187,7 @@ def score(folder: Path, scenes: int, episodes: int) -> dict[str, Mapping[str, in
     return found
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Train a network that captions and plays.")
     add = parser.add_argument
@@ -199,7 +199,7 @@ def main() -> None:
     add("--test-scenes", type=int, default=200, help="of each kind to caption")
     add("--test-episodes", type=int, default=50, help="to play")
     add("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     tests = set(draw_scenes(args.test_scenes, seed=1))
     rooms = [s for s in draw_scenes(args.scenes, seed=args.seed + 2) if s not in tests]

@@ -76,19 +76,25 @@ class TextSource:
                 text = _checked_text(entry.get("text"), where)
                 yield text, _read_image(file.parent, entry, where) if self.pairs else None
 
-    def identity(self) -> dict[str, Any]:
-        """What its content is known by, as JSON values."""
+    @cached_property
+    def content(self) -> str:
+        """Digest of all that its files hold.
+
+        Raises:
+            FileNotFoundError, ValueError: As in iterating.
+        """
         digest = hashlib.blake2b(digest_size=16)
         for file in self.files:
             digest.update(file.read_bytes())
             if self.pairs:
                 for entry, where in _lines(file):
                     digest.update(_image_path(file.parent, entry, where).read_bytes())
-        return {
-            "format": FORMAT,
-            "kind": "pairs" if self.pairs else "texts",
-            "content": digest.hexdigest(),
-        }
+        return digest.hexdigest()
+
+    def identity(self) -> dict[str, Any]:
+        """What its tokens depend on, as JSON values."""
+        kind = "pairs" if self.pairs else "texts"
+        return {"format": FORMAT, "kind": kind, "content": self.content}
 
 
 def find_texts(texts: Sequence[Path], pairs: Sequence[Path]) -> list[TextSource]:
