@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -15,15 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.players import DEFAULT_POLICY, is_network, slugs
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError
-from benchmarks.workers import PolicyChoice
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+from benchmarks.workers import Workers, available_cores
 
 
 @dataclass(frozen=True)
@@ -37,9 +30,9 @@ class RunSettings:
             prefix; None means all of the suite.
         policy: Who plays, and how.
         episodes: Episodes of each task.
-        num_envs: Environments of a task played at a time; None chooses.
+        num_envs: Environments that a process plays at a time; None chooses.
         seed: What the episodes' seeds are derived from.
-        workers: Processes.
+        workers: Processes, or "ray" for those of a Ray cluster.
         record: Episodes of each task to make videos of, the first ones.
         resume: Take up what ``output`` holds.
         command: What was typed, for the record.
@@ -52,7 +45,7 @@ class RunSettings:
     episodes: int = 20
     num_envs: int | None = None
     seed: int = 0
-    workers: int = field(default_factory=available_cores)
+    workers: Workers = field(default_factory=available_cores)
     record: int = 0
     resume: bool = False
     command: str | None = None
@@ -117,6 +110,17 @@ def _choice(name: str, options: argparse.Namespace, *, alone: bool) -> PolicyCho
     )
 
 
+def _workers(text: str) -> Workers:
+    if text == "ray":
+        return "ray"
+    try:
+        return int(text)
+    except ValueError:
+        raise BenchmarkError(
+            f"--workers is {text!r}, expected a number of processes, or ray: pass --workers 2"
+        ) from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.run",
@@ -164,10 +168,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--workers",
-        type=int,
+        type=_workers,
         default=available_cores(),
-        metavar="N",
-        help="processes (default: %(default)s)",
+        metavar="N|ray",
+        help="processes; ray: the cores of the cluster at RAY_ADDRESS, or of this machine "
+        "(default: %(default)s)",
     )
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
     add(

@@ -37,8 +37,8 @@ PLACES = (
     "top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom",
     "bottom right",
 )  # fmt: skip
-ROOM = 8
-"""Cells of a room's side, walls included: inside are nine places of two by two cells."""
+ROOM = 6
+"""Cells of a room's side: nine places of two by two cells."""
 TILE = 8
 """Pixels of a cell's side."""
 
@@ -74,12 +74,11 @@ class Scene:
         return self.kind, self.colour, self.place
 
     def render(self) -> NDArray[np.uint8]:
-        """The room from above: uint8 ``[64, 64, 3]``."""
+        """The room from above, without walls: uint8 ``[48, 48, 3]``."""
         from minigrid.core.grid import Grid
         from minigrid.core.world_object import Ball, Box, Key
 
         grid = Grid(ROOM, ROOM)
-        grid.wall_rect(0, 0, ROOM, ROOM)
         made = dict(zip(KINDS, (Ball, Box, Key), strict=True))[self.kind]
         grid.set(*self.cell, made(self.colour))
         return np.asarray(grid.render(TILE, self.agent, self.direction), np.uint8)
@@ -113,8 +112,8 @@ def draw_scenes(count: int, seed: int, *, new: bool = False) -> list[Scene]:
         kind, colour, place = combinations[generator.integers(len(combinations))]
         row, column = divmod(PLACES.index(place), 3)
         x, y = (int(n) for n in generator.integers(2, size=2))
-        cell = (1 + 2 * column + x, 1 + 2 * row + y)
-        agent = (int(generator.integers(1, ROOM - 1)), int(generator.integers(1, ROOM - 1)))
+        cell = (2 * column + x, 2 * row + y)
+        agent = (int(generator.integers(ROOM)), int(generator.integers(ROOM)))
         if agent != cell:
             scene = Scene(kind, colour, place, cell, agent, int(generator.integers(4)))
             found[scene] = None

@@ -25,9 +25,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError, EpisodeKey, EpisodeResult
 from benchmarks.record import Record, write_json
-from benchmarks.workers import PolicyChoice
 
 FOLDER, INDEX = "videos", "videos.json"
 

@@ -1,4 +1,4 @@
-"""Where a run's time goes: environments, tokenising, inference, loading, and the rest.
+"""Where a run's time goes: environments, tokenising, inference, idle rows, loading, and the rest.
 
 * :class:`TimeSpent` -- seconds of each.
 * :class:`Clock` -- what measures them where episodes are played.
@@ -26,7 +26,8 @@ class TimeSpent:
     Attributes:
         environments: Making, resetting and stepping them.
         tokenising: Encoding observations and decoding actions; 0 for policies without tokens.
-        inference: The policy's ``predict``, less tokenising.
+        inference: The policy's ``predict``, less tokenising and idle rows.
+        idle: The share of ``predict`` that went to rows in which nothing was played.
         loading: Making the policy: importing, reading weights, encoding prompts.
         rest: Everything else between the first unit of work and the last episode.
     """
@@ -34,6 +35,7 @@ class TimeSpent:
     environments: float = 0.0
     tokenising: float = 0.0
     inference: float = 0.0
+    idle: float = 0.0
     loading: float = 0.0
     rest: float = 0.0
 
@@ -51,7 +53,7 @@ class TimeSpent:
 
         Example:
             >>> TimeSpent(environments=3.0, inference=1.0).describe()
-            'environments 75 %, tokenising 0 %, inference 25 %, loading 0 %, rest 0 %'
+            'environments 75 %, tokenising 0 %, inference 25 %, idle 0 %, loading 0 %, rest 0 %'
         """
         total = self.total or 1.0
         return ", ".join(
@@ -66,7 +68,9 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self._spent = dict.fromkeys(("environments", "tokenising", "inference", "loading"), 0.0)
+        self._spent = dict.fromkeys(
+            ("environments", "tokenising", "inference", "idle", "loading"), 0.0
+        )
         self._inner = 0.0
         self._since = time.perf_counter()
 
@@ -84,10 +88,12 @@ class Clock:
         outer, self._inner = self._inner, 0.0
         return time.perf_counter(), outer
 
-    def end(self, part: str, began: tuple[float, float]) -> None:
-        """The end of a part that :meth:`begin` began."""
+    def end(self, part: str, began: tuple[float, float], *, idle: float = 0.0) -> None:
+        """The end of a part that :meth:`begin` began, of which a share was idle."""
         seconds = time.perf_counter() - began[0]
-        self._spent[part] += seconds - self._inner
+        own = seconds - self._inner
+        self._spent[part] += own * (1.0 - idle)
+        self._spent["idle"] += own * idle
         self._inner = began[1] + seconds
 
     def lap(self) -> TimeSpent:
@@ -149,7 +155,7 @@ class Costs:
     def to_json(self) -> dict[str, Any]:
         """The content of ``cost.json``: ``wall``, ``total``, and the parts of the total."""
         parts = {name: round(value, 3) for name, value in asdict(self.spent).items()}
-        return {"wall": round(self.wall, 3), "total": round(self.spent.total, 3), **parts}
+        return {"wall": round(self.wall, 3), "total": round(sum(parts.values()), 3), **parts}
 
     @classmethod
     def of_run(cls, folder: Path) -> Costs | None:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError
-from benchmarks.workers import PolicyChoice
 
 if TYPE_CHECKING:
     from gato_gym.episodes import Episode

@@ -1,84 +1,24 @@
-"""Playing chosen episodes with one policy, several environments at a time.
+"""Playing chosen episodes, several environments at a time, of one task or of several.
 
-An environment that raises, hangs or returns a reward that is not finite fails its episode and is
-replaced by a new one; the others go on as if nothing had happened.
-
-* :func:`make_rows` -- the environments of a batch, as a vector environment.
-* :class:`Row` -- one of them, which a new one can take the place of.
-* :func:`play` -- plays exactly the given episodes and yields each as it ends.
+* :func:`play` -- plays exactly the given episodes of a task and yields each as it ends.
+* :class:`Rollout` -- tables that come and go; those of one network act together.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-import time
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Generator, Hashable, Sequence
+from typing import Any
 
-import gymnasium as gym
-import numpy as np
-from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.vector.utils import concatenate, create_empty_array, iterate
-from numpy.typing import NDArray
+from gymnasium.vector import SyncVectorEnv
 
 from benchmarks.clock import Clock
-from benchmarks.faults import EnvironmentFault, EpisodeTimeout, describe, time_limit
-from benchmarks.protocol import BenchmarkError, EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
+from benchmarks.faults import EpisodeTimeout, time_limit
+from benchmarks.protocol import EpisodeKey, Outcome
+from benchmarks.tables import Predictor, Table, longer_than
+from benchmarks.together import Together, shared_by
 
-if TYPE_CHECKING:
-    from gato_gym.tasks import Task
-
-
-class Predictor(Protocol):
-    """Stable-Baselines3's ``predict``: all that a benchmark asks of a policy."""
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any | None = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Any, Any]:
-        """Actions for a batch of observations, and the state for the next call."""
-
-
-def make_rows(task: Task, num_envs: int) -> SyncVectorEnv:
-    """``num_envs`` environments of a task, none of which resets itself."""
-    return SyncVectorEnv([lambda: Row(task.make)] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
-
-
-class Row(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment that can be made anew where it stands, so that who holds it need not know.
-
-    Args:
-        make: Makes the environment.
-    """
-
-    def __init__(self, make: Callable[[], gym.Env[Any, Any]]) -> None:
-        super().__init__(make())
-        self._make = make
-
-    @property
-    def spec(self) -> EnvSpec | None:  # type: ignore[override]
-        """The environment's own."""
-        return self.env.spec
-
-    def renew(self) -> None:
-        """Put a new environment in the place of one that failed, which may not even close.
-
-        Raises:
-            EnvironmentFault: It cannot be made again.
-        """
-        with contextlib.suppress(Exception), time_limit(10.0, "it does not close"):
-            self.env.close()
-        try:
-            self.env = self._make()
-        except Exception as error:
-            raise EnvironmentFault(f"it failed and cannot be made again: {error}") from error
+IDLE_SHARE = 0.25
+"""Share of a network's rows that may be idle before they are dropped, which copies the others."""
 
 
 def play(
@@ -112,202 +52,137 @@ def play(
 
     Raises:
         BenchmarkError: An environment cannot be used as it is asked for.
-        EnvironmentFault: An environment that failed cannot be made again.
     """
-    clock = clock or Clock()
-    batch = _Batch(envs, deque(episodes), episode_timeout, clock)
-    for row in range(envs.num_envs):
-        yield from batch.take_up(row, fresh=True)
-    state: Any = None
-    while any(batch.running) and not stopped():
-        try:
-            with (
-                clock.of("inference"),
-                time_limit(
-                    episode_timeout, f"one action took the policy {_longer(episode_timeout)}"
-                ),
-            ):
-                actions, state = policy.predict(
-                    batch.shown(),
-                    state=state,
-                    episode_start=batch.starts.copy(),
-                    deterministic=deterministic,
-                )
-        except EpisodeTimeout as error:
-            # Whose episode it was cannot be told, nor what is left of the state.
-            state = None
-            yield from batch.give_up(error)
-            continue
-        batch.starts[:] = False
-        for row, action in enumerate(iterate(envs.action_space, actions)):
-            yield from batch.step(row, action)
+    rollout = Rollout(deterministic=deterministic, episode_timeout=episode_timeout, clock=clock)
+    yield from rollout.add(envs, policy, episodes)
+    while rollout.active and not stopped():
+        yield from rollout.step()
 
 
-class _Batch:
-    """The rows of environments, and the episodes under way in them.
+class Rollout:
+    """Tables that come and go. Those whose policies are of one network act together.
+
+    Args:
+        deterministic: Handed to ``predict``.
+        rows: Rows that there should be in play at a time, which idle ones are counted against;
+            None for as many as there are.
+        episode_timeout: As in :func:`play`.
+        clock: Measures environments and inference.
 
     Attributes:
-        running: The episode of each row; None where none is.
-        starts: Where an episode begins with what is shown next: bool ``[rows]``.
+        tables: Environments in play.
     """
 
     def __init__(
         self,
-        envs: SyncVectorEnv,
-        pending: deque[EpisodeKey],
-        episode_timeout: float | None,
-        clock: Clock,
+        *,
+        deterministic: bool,
+        rows: int = 0,
+        episode_timeout: float | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        self.clock = clock
-        self.envs, self.pending, self.episode_timeout = envs, pending, episode_timeout
-        self.running: list[_Running | None] = [None] * envs.num_envs
-        self.starts = np.ones(envs.num_envs, dtype=np.bool_)
-        self._observations: list[Any] = [None] * envs.num_envs
+        self.tables: list[Table] = []
+        self._deterministic, self._rows, self._timeout = deterministic, rows, episode_timeout
+        self._clock = clock or Clock()
+        self._together: dict[Hashable, Together] = {}
 
-    def shown(self) -> Any:
-        """The newest observation of every row, as a batch."""
-        space = self.envs.single_observation_space
-        empty = create_empty_array(space, n=len(self._observations))
-        assert empty is not None
-        return concatenate(space, self._observations, empty)
+    @property
+    def active(self) -> int:
+        """Rows in which an episode is under way."""
+        return sum(table.active for table in self.tables)
 
-    def take_up(self, row: int, *, fresh: bool = False) -> Generator[EpisodeFailure]:
-        """Begin the next pending episode that can be begun, if any.
+    def idle(self, task: str | None) -> int:
+        """Rows of a task's environments in which none is."""
+        return sum(table.size - table.active for table in self.tables if table.task == task)
 
-        Args:
-            row: Where.
-            fresh: The environment has shown nothing yet, which is needed even without an episode.
+    def add(
+        self, envs: SyncVectorEnv, policy: Predictor, episodes: Sequence[EpisodeKey]
+    ) -> Generator[Outcome]:
+        """Begin episodes of a task in environments of their own; what failed at once."""
+        table = Table(envs, policy, episodes, self._timeout, self._clock)
+        self.tables.append(table)
+        yield from table.take_up(*range(envs.num_envs), fresh=True)
+
+    def extend(self, episodes: Sequence[EpisodeKey]) -> Generator[Outcome, None, int]:
+        """Begin episodes of a task in idle environments of it.
+
+        Returns:
+            How many of them there was room for.
         """
-        self.running[row] = None
-        while self.pending and self.running[row] is None:
-            episode = _Running(self.pending.popleft(), self.clock, self.episode_timeout)
+        begun = 0
+        for table in self.tables:
+            idle = [row for row, episode in enumerate(table.running) if episode is None]
+            some = episodes[begun : begun + len(idle)]
+            if some and table.task == some[0].task:
+                begun += len(some)
+                table.pending.extend(some)
+                yield from table.take_up(*idle)
+        return begun
+
+    def step(self) -> Generator[Outcome]:
+        """One timestep of every row in which an episode is under way."""
+        groups: dict[Hashable, list[Table]] = {}
+        for table in self.tables:
+            groups.setdefault(shared_by(table.policy) or id(table), []).append(table)
+        for shared, tables in groups.items():
+            if not any(table.active for table in tables):
+                continue
             try:
-                self._observations[row] = episode.reset(self.envs.envs[row])
-                self.running[row], self.starts[row] = episode, True
-            except BenchmarkError:
-                raise
-            except Exception as error:
-                yield self._failed(row, episode, error)
-                fresh = True
-        if self.running[row] is None and fresh and any(self.running):
-            self._idle(row)
+                actions = self._predict(shared, tables)
+            except EpisodeTimeout as error:
+                # Whose episode it was cannot be told, nor what is left of the state.
+                self._together.pop(shared, None)
+                for table in tables:
+                    yield from table.give_up(error)
+                continue
+            for table, chosen in zip(tables, actions, strict=True):
+                yield from table.step(chosen)
+        ended = [table for table in self.tables if not table.active and not table.shares]
+        self._remove(ended)
 
-    def step(self, row: int, action: Any) -> Generator[Outcome]:
-        """Take one timestep of a row; what became of its episode, if it ends, and the next one."""
-        episode = self.running[row]
-        if episode is None:
-            return
+    def close(self) -> None:
+        """Close all environments."""
+        self._remove(list(self.tables))
+
+    def _remove(self, tables: Sequence[Table]) -> None:
+        for table in tables:
+            self.tables.remove(table)
+            table.close()
+
+    def _predict(self, shared: Hashable, tables: list[Table]) -> list[Any]:
+        """Actions of each table's rows; tables that have ended are left out of ``tables``."""
+        began, idle = self._clock.begin(), 0.0
+        message = f"one action took the policy {longer_than(self._timeout)}"
         try:
-            self._observations[row], ended = episode.step(self.envs.envs[row], action)
-        except BenchmarkError:
-            raise
-        except Exception as error:
-            yield self._failed(row, episode, error)
-            yield from self.take_up(row, fresh=True)
-            return
-        if ended:
-            yield episode.result()
-            yield from self.take_up(row)
-
-    def give_up(self, error: Exception) -> Generator[EpisodeFailure]:
-        """Fail every episode under way, and begin others."""
-        self.starts[:] = True
-        for row, episode in enumerate(self.running):
-            if episode is not None:
-                yield episode.failure(error)
-                yield from self.take_up(row)
-
-    def _failed(self, row: int, episode: _Running, error: Exception) -> EpisodeFailure:
-        """A failure; the environment that it happened in is not used again."""
-        env = self.envs.envs[row]
-        if isinstance(env, Row):
-            with self.clock.of("environments"):
-                env.renew()
-        return episode.failure(error)
-
-    def _idle(self, row: int) -> None:
-        """Have something to show of an environment in which nothing is played."""
-        try:
-            with self.clock.of("environments"):
-                self._observations[row], _ = self.envs.envs[row].reset(seed=0)
-        except Exception:
-            other = next(row for row, episode in enumerate(self.running) if episode)
-            self._observations[row] = self._observations[other]
-        self.starts[row] = True
-
-
-def _longer(seconds: float | None) -> str:
-    return f"longer than the {seconds or 0.0:g} s of --episode-timeout"
-
-
-@dataclass
-class _Running:
-    """An episode under way."""
-
-    key: EpisodeKey
-    clock: Clock
-    timeout: float | None = None
-    started: float = field(default_factory=time.perf_counter)
-    rewards: list[float] = field(default_factory=list)
-    success: bool | None = None
-    terminated: bool = False
-    used: float = 0.0
-
-    def reset(self, env: gym.Env[Any, Any]) -> Any:
-        """Begin; the first observation."""
-        with self._limited():
-            observation, _ = env.reset(seed=self.key.seed)
-        return observation
-
-    def step(self, env: gym.Env[Any, Any], action: Any) -> tuple[Any, bool]:
-        """Take one timestep; the next observation, and whether the episode has ended.
-
-        Raises:
-            EpisodeTimeout: The environment has used up its time.
-            ValueError: The reward is not finite.
-        """
-        with self._limited():
-            observation, reward, terminated, truncated, info = env.step(action)
-        value = float(reward)
-        if not math.isfinite(value):
-            raise ValueError(
-                f"{self.key.task}, seed {self.key.seed}: reward {value} at timestep "
-                f"{len(self.rewards)}, expected a finite number: the environment is at fault"
-            )
-        self.rewards.append(value)
-        if "success" in info:
-            self.success = bool(self.success) or bool(info["success"])
-        self.terminated = bool(terminated)
-        return observation, bool(terminated or truncated)
-
-    @contextlib.contextmanager
-    def _limited(self) -> Generator[None]:
-        """Counts the environment's time, and ends it when it is used up."""
-        began = self.clock.begin()
-        try:
-            if self.timeout is None:
-                yield
-                return
-            started = time.perf_counter()
-            where = f"{self.key.task}, seed {self.key.seed}, timestep {len(self.rewards)}"
-            message = f"{where}: the episode took its environment {_longer(self.timeout)}"
-            with time_limit(self.timeout - self.used, message):
-                yield
-            self.used += time.perf_counter() - started
+            with time_limit(self._timeout, message):
+                if not tables[0].shares:
+                    (table,) = tables
+                    idle = 1 - table.active / table.size
+                    return [table.predict(deterministic=self._deterministic)]
+                together = self._arranged(shared, tables)
+                size = sum(table.size for table in tables)
+                idle = 1 - sum(table.active for table in tables) / max(size, self._rows)
+                actions = together.predict(
+                    [table.shown() for table in tables],
+                    [table.take_starts() for table in tables],
+                    deterministic=self._deterministic,
+                )
+                return actions
         finally:
-            self.clock.end("environments", began)
+            self._clock.end("inference", began, idle=idle)
 
-    def failure(self, error: Exception) -> EpisodeFailure:
-        seconds = time.perf_counter() - self.started
-        return EpisodeFailure(self.key, describe(error), len(self.rewards), seconds)
-
-    def result(self) -> EpisodeResult:
-        total = math.fsum(self.rewards)
-        return EpisodeResult(
-            self.key,
-            total_return=total,
-            length=len(self.rewards),
-            success=self.success,
-            terminated=self.terminated,
-            seconds=time.perf_counter() - self.started,
-        )
+    def _arranged(self, shared: Hashable, tables: list[Table]) -> Together:
+        """The state of these tables' rows, without idle ones where they have become many."""
+        together = self._together.setdefault(shared, Together())
+        size = sum(table.size for table in tables)
+        idle = size - sum(table.active for table in tables)
+        if [member for member, _ in together.members] == tables and idle < IDLE_SHARE * size:
+            return together
+        for table in list(tables):
+            if table.active:
+                table.drop_idle()
+            else:
+                tables.remove(table)
+                self._remove([table])
+        together.arrange([(table, table.policy, table.take_places()) for table in tables])
+        return together

@@ -19,24 +19,26 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from benchmarks import beside
-from benchmarks.arguments import RunSettings, available_cores, read_settings
+from benchmarks.arguments import RunSettings, read_settings
 from benchmarks.clips import Clip, check_filming, film, read_clips
 from benchmarks.clock import NAME as COST
 from benchmarks.clock import Costs, TimeSpent
+from benchmarks.dispenser import longest_first
 from benchmarks.faults import check_time_limit
 from benchmarks.page import NAME as REPORT
 from benchmarks.page import write_page
 from benchmarks.players import describe_policy, is_network, left_out, resolved
+from benchmarks.playing import PolicyChoice
 from benchmarks.progress import progress
 from benchmarks.protocol import ALL, BenchmarkError, Protocol
 from benchmarks.record import Record, RecordError, RunHeader, write_json
 from benchmarks.report import Summary, render, render_cost, summarise
-from benchmarks.workers import PolicyChoice, WorkerError, play_units, split_units
+from benchmarks.workers import WorkerError, available_cores, play_episodes
 
 if TYPE_CHECKING:
     from gato_gym.tasks import Task
 
-__all__ = ["RunSettings", "available_cores", "main", "run_benchmark", "select_tasks"]
+__all__ = ["RunSettings", "main", "run_benchmark", "select_tasks"]
 
 
 def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
@@ -59,7 +61,7 @@ def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
     """
     for name in ("workers", "num_envs"):
         value = getattr(settings, name)
-        if value is not None and value < 1:
+        if isinstance(value, int) and value < 1:
             option = name.replace("_", "-")
             raise BenchmarkError(f"--{option} is {value}, expected 1 or more: pass --{option} 1")
     check_time_limit(settings.policy.episode_timeout)
@@ -125,13 +127,10 @@ class _Run:
         counts = {task: len(keys) for task, keys in pending.items() if keys}
         if not counts:
             return
-        longest_first = sorted(tasks, key=lambda task: -(task.max_episode_steps or 0))
-        units = split_units(
-            {task.id: pending[task.id] for task in longest_first if task.id in pending},
-            workers=settings.workers,
-            num_envs=settings.num_envs,
+        ordered = {task.id: pending[task.id] for task in longest_first(tasks) if task.id in pending}
+        reports = play_episodes(
+            ordered, self.policy, workers=settings.workers, num_envs=settings.num_envs
         )
-        reports = play_units(units, self.policy, workers=settings.workers)
         wall, started = self.cost.wall, time.perf_counter()
         with (
             closing(reports),
@@ -152,6 +151,7 @@ class _Run:
         failed = []
         self.console.print("making videos", highlight=False)
         count, workers = self.settings.record, self.settings.workers
+        workers = available_cores() if workers == "ray" else workers
         for made in film(self.record, self.policy, count, workers=workers):
             line = f"{self.record.folder / made.file}" if isinstance(made, Clip) else made
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)

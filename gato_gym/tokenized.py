@@ -62,6 +62,17 @@ class TokenizedBatch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @classmethod
+    def join(cls, batches: Sequence[TokenizedBatch]) -> TokenizedBatch:
+        """The rows of several batches of plans that lay out alike, one batch after another."""
+        return cls(
+            tuple(text for batch in batches for text in batch.text),
+            np.concatenate([batch.ids for batch in batches]),
+            np.concatenate([batch.vectors for batch in batches]),
+            np.concatenate([batch.images for batch in batches]),
+            np.concatenate([batch.grids for batch in batches]),
+        )
+
     def row(self, index: int) -> TokenizedStep:
         """One row of the batch; its arrays are views."""
         return TokenizedStep(

@@ -16,7 +16,7 @@ L layers.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -93,6 +93,33 @@ class RingCache:
         """A view of some rows."""
         return RingCache(
             self.keys[:, rows], self.values[:, rows], self.positions[rows], self.prompt, self.pinned
+        )
+
+    def take(self, rows: Tensor) -> RingCache:
+        """A copy of some rows: int64 ``[n]``, in this order."""
+        return RingCache(
+            self.keys[:, rows], self.values[:, rows], self.positions[rows], self.prompt, self.pinned
+        )
+
+    @classmethod
+    def join(cls, caches: Sequence[RingCache]) -> RingCache:
+        """The rows of several caches, one cache after another, as one of its own.
+
+        Raises:
+            ValueError: They have other slots.
+        """
+        sizes = {(cache.prompt, cache.pinned, cache.positions.shape[1]) for cache in caches}
+        if len(sizes) != 1:
+            raise ValueError(
+                f"caches have (prompt, pinned slots, slots) {sorted(sizes)}: expected caches of "
+                "one size"
+            )
+        return cls(
+            torch.cat([cache.keys for cache in caches], 1),
+            torch.cat([cache.values for cache in caches], 1),
+            torch.cat([cache.positions for cache in caches]),
+            caches[0].prompt,
+            caches[0].pinned,
         )
 
     def slots(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from gato_gym.options import PlanOptions
-from gato_gym.spaces import Plan, compile_plan
+from gato_gym.spaces import Plan, TokenizedBatch, compile_plan
 from gato_gym.tasks import get_task, task_id_of
 from policies.backbone import RingCache
 from policies.base import Policy, episode_generators
@@ -289,7 +289,8 @@ class GatoPolicy(Policy):
     ) -> tuple[Any, GatoState]:
         rows = len(starts)
         state = self._streamer.new_state(rows) if state is None else state
-        acting = self.begin(observation, state, starts, deterministic=deterministic)
+        seen = self.observe(observation, state, starts, deterministic=deterministic)
+        acting = self.act(state, *seen, deterministic=deterministic)
         (ids,) = run(self.network, state.cache, [acting], [rows])
         return self.plan.decode_batch(ids), state
 
@@ -307,16 +308,19 @@ class GatoPolicy(Policy):
         """Cache slots of the prompt."""
         return self._streamer.prompt_slots
 
-    def begin(
+    def observe(
         self, observation: Any, state: GatoState, starts: NDArray[np.bool_], *, deterministic: bool
-    ) -> Acting:
-        """Begin a timestep of a batch; :func:`policies.streaming.run` goes on with it.
+    ) -> tuple[TokenizedBatch, NDArray[np.float32]]:
+        """Begin a timestep of a batch; :meth:`act` goes on with what it gives.
 
         Args:
             observation: A batch.
             state: Of its rows; written.
             starts: bool ``[B]``; rows that start an episode.
             deterministic: As in ``predict``.
+
+        Returns:
+            The encoded observations, and the random numbers ``[B, A]`` of the action tokens.
 
         Raises:
             ValueError: The state is of another number of rows, or no state at all.
@@ -342,7 +346,22 @@ class GatoPolicy(Policy):
             for row, own in enumerate(state.generators):
                 assert own is not None, "every row starts with an episode"
                 uniforms[row] = own.random(self.plan.num_actions, np.float32)
+        return encoded, uniforms
+
+    def act(
+        self,
+        state: GatoState,
+        encoded: TokenizedBatch,
+        uniforms: NDArray[np.float32],
+        *,
+        deterministic: bool,
+    ) -> Acting:
+        """Go on with a timestep; see :meth:`Streamer.act`."""
         return self._streamer.act(state, encoded, uniforms, deterministic=deterministic)
+
+    def acts_like(self, other: GatoPolicy) -> bool:
+        """Whether :meth:`act` of this policy and of another are the same function."""
+        return self._streamer.acts_like(other._streamer)
 
 
 class _View:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gato_gym.spaces import TokenizedBatch
 from policies.backbone import RingCache
 from policies.base import batch_of_one, batch_rows, first_of_batch, is_single
 from policies.gato import GatoPolicy
@@ -26,12 +27,17 @@ class MultiTaskState:
     """What the rows of several policies need; opaque to the caller.
 
     Attributes:
-        cache: Keys and values of all rows.
-        states: Each policy's state, on its part of the cache.
+        whole: Of all rows, one policy's after another's.
+        sizes: Rows of each policy.
     """
 
-    cache: RingCache
-    states: list[GatoState]
+    whole: GatoState
+    sizes: list[int]
+
+    @property
+    def parts(self) -> list[GatoState]:
+        """Each policy's part, a view."""
+        return [self.whole.part(rows) for rows in _spans(self.sizes)]
 
 
 class MultiTaskPolicy:
@@ -104,13 +110,13 @@ class MultiTaskPolicy:
         sizes = [batch_rows(*pair) for pair in zip(spaces, batches, strict=True)]
         starts = self._starts(sizes, episode_start, fresh=state is None)
         state = self._new_state(sizes) if state is None else state
-        actings = [
-            policy.begin(batch, own, start, deterministic=deterministic)
+        seen = [
+            policy.observe(batch, own, start, deterministic=deterministic)
             for policy, batch, own, start in zip(
-                self.policies, batches, state.states, starts, strict=True
+                self.policies, batches, state.parts, starts, strict=True
             )
         ]
-        ids = run(self.network, state.cache, actings, sizes)
+        ids = self._choose(state, seen, deterministic=deterministic)
         actions = [
             policy.plan.decode_batch(own) for policy, own in zip(self.policies, ids, strict=True)
         ]
@@ -118,6 +124,61 @@ class MultiTaskPolicy:
             first_of_batch(policy.action_space, action) if one else action
             for policy, action, one in zip(self.policies, actions, single, strict=True)
         ], state
+
+    def join(self, states: Sequence[GatoState | int]) -> MultiTaskState:
+        """The state of rows that have played elsewhere, or not yet.
+
+        Args:
+            states: For each policy: the state of its rows, from another batch; or how many rows
+                it has, all of which start an episode with the next call. All policies need as
+                much memory a row.
+
+        Returns:
+            A copy.
+
+        Raises:
+            ValueError: A row of one needs more memory than one of another.
+
+        Example:
+            >>> import gymnasium as gym
+            >>> import gato_gym
+            >>> policy = GatoPolicy.load("gato-mini", env=gym.make("Gato/babyai-open"))
+            >>> state = MultiTaskPolicy([policy, policy]).join([3, 1])
+            >>> some = state.parts[0].take(np.array([2, 0]))  # rows 2 and 0 of the first
+            >>> MultiTaskPolicy([policy, policy, policy]).join([some, state.parts[1], 4]).sizes
+            [2, 1, 4]
+        """
+        made = [
+            policy.new_state(state) if isinstance(state, int) else state
+            for policy, state in zip(self.policies, states, strict=True)
+        ]
+        return MultiTaskState(GatoState.join(made), [state.rows for state in made])
+
+    def _choose(
+        self,
+        state: MultiTaskState,
+        seen: Sequence[tuple[TokenizedBatch, NDArray[np.float32]]],
+        *,
+        deterministic: bool,
+    ) -> list[NDArray[np.int64]]:
+        """Each policy's action ids; neighbours that act alike act as one batch."""
+        actings, sizes = [], []
+        first = 0
+        spans = _spans(state.sizes)
+        while first < len(self.policies):
+            policy, stop = self.policies[first], first + 1
+            while stop < len(self.policies) and policy.acts_like(self.policies[stop]):
+                stop += 1
+            rows = slice(spans[first].start, spans[stop - 1].stop)
+            encoded = TokenizedBatch.join([each for each, _ in seen[first:stop]])
+            uniforms = np.concatenate([each for _, each in seen[first:stop]])
+            part = state.whole.part(rows)
+            actings.append(policy.act(part, encoded, uniforms, deterministic=deterministic))
+            sizes.append(rows.stop - rows.start)
+            first = stop
+        found = run(self.network, state.whole.cache, actings, sizes)
+        ids = [row for group in found for row in group]
+        return [np.stack(ids[rows]) for rows in spans]
 
     def _starts(
         self,
@@ -148,9 +209,14 @@ class MultiTaskPolicy:
             pinned=pinned,
             like=self.network.head.weight,
         )
-        stops = np.cumsum(sizes).tolist()
         states = [
-            policy.new_state(size, cache.part(slice(stop - size, stop)))
-            for policy, size, stop in zip(self.policies, sizes, stops, strict=True)
+            policy.new_state(rows.stop - rows.start, cache.part(rows))
+            for policy, rows in zip(self.policies, _spans(sizes), strict=True)
         ]
-        return MultiTaskState(cache, states)
+        return MultiTaskState(GatoState.join(states, cache), list(sizes))
+
+
+def _spans(sizes: Sequence[int]) -> list[slice]:
+    """The rows of each of groups that follow each other."""
+    stops = np.cumsum(sizes).tolist()
+    return [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]

@@ -33,6 +33,7 @@ class Targets:
         starts, stops: int64 ``[N]``, legal ids of the position: ``[start, stop)``; of texts their
             pieces, beside which the separator is legal.
         weights: float32 ``[N]``, weight of each in the loss.
+        tasks: int64 ``[N]``, number of each one's task among the packer's.
     """
 
     slots: Tensor
@@ -40,6 +41,7 @@ class Targets:
     starts: Tensor
     stops: Tensor
     weights: Tensor
+    tasks: Tensor
 
     def at(self, index: Tensor) -> Targets:
         """Some of the targets."""

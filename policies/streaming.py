@@ -59,23 +59,69 @@ class GatoState:
         pending: int64 ``[B]``, last action token, when it is to enter with the next observation;
             else -1.
         conditions: float ``[B, D]``, the text that each row acts under.
-        texts: The text each row saw last, as bytes of its ids.
-        ages: Timesteps since it was emitted.
-        generators: Random numbers of each row's episode.
+        texts: object ``[B]``, the text each row saw last, as bytes of its ids; None before.
+        ages: int64 ``[B]``, timesteps since it was emitted.
+        generators: object ``[B]``, random numbers of each row's episode; None before.
     """
 
     cache: RingCache
     next_positions: NDArray[np.int64]
     pending: NDArray[np.int64]
     conditions: Tensor
-    texts: list[bytes | None]
-    ages: list[int]
-    generators: list[np.random.Generator | None]
+    texts: NDArray[np.object_]
+    ages: NDArray[np.int64]
+    generators: NDArray[np.object_]
 
     @property
     def rows(self) -> int:
         """B."""
         return len(self.pending)
+
+    def part(self, rows: slice) -> GatoState:
+        """A view of some rows: what is written into it is written here."""
+        return GatoState(
+            self.cache.part(rows),
+            self.next_positions[rows],
+            self.pending[rows],
+            self.conditions[rows],
+            self.texts[rows],
+            self.ages[rows],
+            self.generators[rows],
+        )
+
+    def take(self, rows: NDArray[np.int64]) -> GatoState:
+        """A copy of some rows, in this order."""
+        index = torch.from_numpy(rows).to(self.conditions.device)
+        return GatoState(
+            self.cache.take(index),
+            self.next_positions[rows],
+            self.pending[rows],
+            self.conditions[index],
+            self.texts[rows],
+            self.ages[rows],
+            self.generators[rows],
+        )
+
+    @classmethod
+    def join(cls, states: Sequence[GatoState], cache: RingCache | None = None) -> GatoState:
+        """The rows of several states, one state after another, as one of its own.
+
+        Args:
+            states: One or more.
+            cache: Of all these rows, where there is one already; None joins their caches.
+
+        Raises:
+            ValueError: Their caches have other sizes.
+        """
+        return cls(
+            RingCache.join([state.cache for state in states]) if cache is None else cache,
+            np.concatenate([state.next_positions for state in states]),
+            np.concatenate([state.pending for state in states]),
+            torch.cat([state.conditions for state in states]),
+            np.concatenate([state.texts for state in states]),
+            np.concatenate([state.ages for state in states]),
+            np.concatenate([state.generators for state in states]),
+        )
 
 
 class Streamer:
@@ -92,6 +138,7 @@ class Streamer:
         self, network: GatoNetwork, plan: Plan, sampler: Sampler, pinned: RingCache | None
     ) -> None:
         self.network, self.plan, self.sampler, self.pinned = network, plan, sampler, pinned
+        self._layout = _layout(plan)
 
     @property
     def device(self) -> torch.device:
@@ -109,6 +156,12 @@ class Streamer:
         plan = self.plan
         chunk = plan.num_tokens + plan.num_actions + 1 + TEXT_PLACES * plan.has_text
         return chunk + (0 if plan.options.memory == "none" else self.network.config.window)
+
+    def acts_like(self, other: Streamer) -> bool:
+        """Whether rows of both can be handed to :meth:`act` of either, as one batch."""
+        if self.network is not other.network or self.sampler != other.sampler:
+            return False
+        return self._layout == other._layout
 
     def new_state(self, rows: int, cache: RingCache | None = None) -> GatoState:
         """The state of ``rows`` episodes that have not begun.
@@ -133,9 +186,9 @@ class Streamer:
             next_positions=np.full(rows, config.prompt_tokens, np.int64),
             pending=np.full(rows, -1, np.int64),
             conditions=torch.zeros(rows, config.width, device=like.device),
-            texts=[None] * rows,
-            ages=[0] * rows,
-            generators=[None] * rows,
+            texts=np.full(rows, None, np.object_),
+            ages=np.zeros(rows, np.int64),
+            generators=np.full(rows, None, np.object_),
         )
 
     def restart(self, state: GatoState, starts: NDArray[np.bool_]) -> None:
@@ -310,6 +363,22 @@ def run(
         parts = hidden_ND.split([len(tokens.rows) for tokens in asked.values()])
         answers = dict(zip(asked, parts, strict=True))
     return [found[group] for group in range(len(actings))]
+
+
+def _layout(plan: Plan) -> tuple[object, ...]:
+    """All of a plan that decides what becomes of an encoded observation."""
+    options = plan.options
+    arrays = (
+        *(plan.id_slots, plan.vector_slots, plan.grid_slots, plan.image_slots),
+        *(plan.id_places, plan.vector_places, plan.grid_places, plan.image_places),
+        *(plan.image_intervals, plan.action_ranges, plan.action_is_continuous),
+    )
+    return (
+        *(plan.num_tokens, plan.num_actions, plan.has_text, plan.vocabulary),
+        *(options.text, options.text_refresh, options.memory),
+        *(options.vector_size, plan.image_shape, plan.grid_size),
+        *(np.asarray(array).tobytes() for array in arrays),
+    )
 
 
 def _timesteps(encoded: TokenizedBatch, rows: NDArray[np.int64]) -> TimestepArrays:

@@ -196,26 +196,50 @@ class TokenCollector:
         self._first_symbol = 0
         self._parts: dict[str, list[tuple[NDArray[np.generic], ...]]] = {}
 
-    def add(self, plan: Plan, layout: Layout, arrays: TimestepArrays, offset: int) -> None:
-        """Put a layout at flattened token ``offset``, with its timesteps' contributions."""
+    def add(
+        self,
+        plan: Plan,
+        layout: Layout,
+        arrays: TimestepArrays,
+        offset: int,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        """Put a layout at flattened token ``offset``, with its timesteps' contributions.
+
+        ``generator`` draws image positions inside their interval, as in training; None takes the
+        rounded mean, as in evaluation.
+        """
         span = slice(offset, offset + len(layout.ids))
         self.ids.reshape(-1)[span] = layout.ids
         self.places.reshape(-1)[span] = layout.places
         self._first_symbol = plan.vocabulary.text.stop
-        self.add_parts(plan, offset + layout.body_starts, arrays)
+        self.add_parts(plan, offset + layout.body_starts, arrays, generator)
 
-    def add_text(self, layout: TextLayout, vocabulary: Vocabulary, offset: int) -> None:
-        """Put passages at flattened token ``offset``."""
+    def add_text(
+        self,
+        layout: TextLayout,
+        vocabulary: Vocabulary,
+        offset: int,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        """Put passages at flattened token ``offset``; ``generator`` as in :meth:`add`."""
         span = slice(offset, offset + len(layout.ids))
         self.ids.reshape(-1)[span] = layout.ids
         self.places.reshape(-1)[span] = layout.places
         self._first_symbol = vocabulary.text.stop
         if layout.patches is not None:
             slots = offset + layout.patch_slots
-            part = (slots, layout.patch_places, layout.patches, layout.intervals)
+            buckets = patch_buckets(layout.intervals, generator)
+            part = (slots, layout.patch_places, layout.patches, buckets)
             self._parts.setdefault("images", []).append(part)
 
-    def add_parts(self, plan: Plan, body_starts: Ints, arrays: TimestepArrays) -> None:
+    def add_parts(
+        self,
+        plan: Plan,
+        body_starts: Ints,
+        arrays: TimestepArrays,
+        generator: np.random.Generator | None = None,
+    ) -> None:
         """Put timesteps' contributions at bodies that start at these flattened tokens."""
         bodies = body_starts[:, None]
         for name, values, slots, places in (
@@ -228,18 +252,15 @@ class TokenCollector:
                 flat = values.reshape(-1, *values.shape[2:])
                 where = (bodies + np.asarray(slots)).reshape(-1)
                 place = np.tile(np.minimum(places, BODY_PLACES - 1), len(bodies))
-                intervals = np.tile(plan.image_intervals, (len(bodies), 1))
-                part = (where, place, flat, intervals) if name == "images" else (where, place, flat)
+                part: tuple[NDArray[np.generic], ...] = (where, place, flat)
+                if name == "images":
+                    edges = np.tile(plan.image_intervals, (len(bodies), 1)).astype(np.int64)
+                    part = (*part, patch_buckets(edges, generator))
                 self._parts.setdefault(name, []).append(part)
 
-    def finish(self, generator: np.random.Generator | None = None) -> TokenInputs:
-        """The tokens as tensors.
-
-        Args:
-            generator: Draws image positions inside their interval, as in training; None takes
-                the rounded mean, as in evaluation.
-        """
-        parts = {name: self._join(name, generator) for name in self._parts}
+    def finish(self) -> TokenInputs:
+        """The tokens as tensors."""
+        parts = {name: self._join(name) for name in self._parts}
         own = self.ids.reshape(-1)
         text = (own >= 0) & (own < self._first_symbol)
         return TokenInputs(
@@ -254,7 +275,7 @@ class TokenCollector:
             images=parts.get("images"),
         )
 
-    def _join(self, name: str, generator: np.random.Generator | None) -> Contributions:
+    def _join(self, name: str) -> Contributions:
         chunks = self._parts[name]
         slots, places = (np.concatenate([c[i] for c in chunks]).astype(np.int64) for i in (0, 1))
         found = [c[2] for c in chunks]
@@ -267,8 +288,7 @@ class TokenCollector:
         elif name == "vectors":
             values = values.astype(np.float32)
         elif name == "images":
-            edges = np.concatenate([c[3] for c in chunks]).astype(np.int64)
-            intervals = torch.from_numpy(patch_buckets(edges, generator))
+            intervals = torch.from_numpy(np.concatenate([c[3] for c in chunks]))
         return Contributions(
             torch.from_numpy(slots), torch.from_numpy(places), torch.from_numpy(values), intervals
         )

@@ -3,7 +3,7 @@
     python scripts/learning_curve.py --work runs/gato-mini --episodes 4
 
 Steps kept in the run's folder, and its end, are exported and scored by ``benchmarks.run``;
-scores join ``curve.csv`` as ``docs/gato-mini-curve.csv``, drawn in ``docs/gato-mini-curve.png``.
+scores join ``metrics.csv`` as ``docs/gato-mini-curve.csv``, drawn in ``docs/gato-mini-curve.png``.
 What was scored before is not played again.
 """
 
@@ -109,8 +109,11 @@ def main() -> None:
     parser.add_argument("--tasks", default=None, help="as in benchmarks.run")
     parser.add_argument("--steps", type=int, nargs="*", help="of those kept; default: all")
     args = parser.parse_args()
-    with (args.work / "curve.csv").open() as file:
-        curve = list(csv.DictReader(file))
+    with (args.work / "metrics.csv").open() as file:
+        curve = [
+            {name: value for name, value in row.items() if "/" not in name}  # no task's own loss
+            for row in csv.DictReader(file)
+        ]
     kept = sorted(
         int(p.stem.split("-")[1]) for p in (args.work / "kept").glob("step-*.safetensors")
     )

@@ -34,6 +34,7 @@ class Reference:
         episodes: Number of episodes; None where it is not known.
         success: Share of episodes that solved the task; None where it is not known.
         source: Where the figure is from.
+        length: Mean number of timesteps; None where it is not known.
     """
 
     mean: float
@@ -41,6 +42,7 @@ class Reference:
     episodes: int | None
     success: float | None
     source: str
+    length: float | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def _references(
             episodes=value.get("episodes"),
             success=value.get("success"),
             source=sources[value["source"]] if "source" in value else default,
+            length=value.get("length"),
         )
 
     return TaskReferences(*map(reference, ("random", "expert", "human", "jat")))

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+from benchmarks.clock import TimeSpent
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import (
     EpisodeFailure,
     EpisodeResult,
@@ -21,7 +23,7 @@ from benchmarks.protocol import (
     installed_versions,
     listed,
 )
-from benchmarks.workers import PolicyChoice, WorkerError, play_units, split_units
+from benchmarks.workers import WorkerError, play_episodes
 
 PINNED = 3
 """Episodes of each expert whose returns are kept: the first ones of the measurement."""
@@ -43,12 +45,10 @@ def pin(protocol: Protocol, tasks: Sequence[str], *, workers: int) -> dict[str, 
         WorkerError: A worker process or an episode failed.
     """
     first = dataclasses.replace(protocol, episodes=min(PINNED, protocol.episodes))
-    units = split_units(
-        {task: first.episodes_of(task) for task in tasks}, workers=workers, num_envs=None
-    )
+    pending = {task: first.episodes_of(task) for task in tasks}
     choice = PolicyChoice("expert", seed=protocol.seed, deterministic=True)
-    with closing(play_units(units, choice, workers=workers)) as played:
-        results = list(played)
+    with closing(play_episodes(pending, choice, workers=workers)) as played:
+        results = [report for report in played if not isinstance(report, TimeSpent)]
     for result in results:
         if isinstance(result, EpisodeFailure):
             raise WorkerError(

@@ -23,15 +23,16 @@ from typing import Any, cast
 
 from rich.console import Console
 
-from benchmarks.arguments import RunSettings, available_cores
+from benchmarks.arguments import RunSettings
 from benchmarks.players import describe_policy
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError, EpisodeResult, Protocol, differences, listed
 from benchmarks.record import write_json
 from benchmarks.references import MEASURED_FILE
 from benchmarks.references.drift import find_drift, first_returns
 from benchmarks.report import Summary, TaskSummary
 from benchmarks.run import run_benchmark, select_tasks
-from benchmarks.workers import PolicyChoice, WorkerError
+from benchmarks.workers import WorkerError, available_cores
 from gato_gym.listing import PROGRAMS, task_rows
 
 EPISODES = {"atari": 100, "babyai": 20, "dm_control": 100, "metaworld": 10, "mujoco": 100}

@@ -1,18 +1,21 @@
-"""The command ``python -m benchmarks.speed [tokenise|predict]``."""
+"""The command ``python -m benchmarks.speed [tokenise|predict|train|schedule]``."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from benchmarks.record import write_json
 from benchmarks.speed.comparison import Comparison, table
+from policies.configuration import PRESETS
 from policies.threads import one_thread
 
 
@@ -23,9 +26,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         description="Ratios of speeds; both sides of each are measured in one run, in turns.",
     )
     add = parser.add_argument
-    add("what", nargs="?", choices=("tokenise", "predict"), help="default: both")
+    what = ("tokenise", "predict", "train", "schedule")
+    add("what", nargs="?", choices=what, help="default: all four")
     add("--seconds", type=float, default=0.5, help="a way and round (default: %(default)s)")
-    add("--device", default="cpu", help="of predict: cpu, cuda (default: %(default)s)")
+    add("--device", default="cpu", help="of predict and train: cpu, cuda (default: cpu)")
+    add("--all", action="store_true", help="train: sizes too that take minutes a step here")
     add(
         "--threads",
         type=int,
@@ -66,6 +71,42 @@ def policy(seconds: float, *, device: str, threads: int) -> Iterator[Comparison]
             )
 
 
+def whole_runs() -> Iterator[Comparison]:
+    """Everything about how a run's work is shared out."""
+    from benchmarks.speed.scheduling import overhead, speedup
+
+    levels = "go-to-local,open,pickup,unlock,synth,put-next-local,pickup-loc,go-to-obj"
+    yield overhead("gato-mini", "babyai", None, rounds=1)
+    yield overhead("expert", "babyai", levels)
+    yield overhead("expert", "metaworld", "reach,door-open,push", episodes=5)
+    yield speedup("gato-mini", "babyai", levels)
+
+
+def training(
+    seconds: float, console: Console, *, device: str, threads: int, every: bool
+) -> Iterator[Comparison]:
+    """Everything about training."""
+    import torch
+
+    from benchmarks.speed import training as measures
+    from policies.precision import choose_device
+
+    place = choose_device(device)
+    torch.set_num_threads(threads)
+    names = ("tiny", "mini") if place.type == "cpu" else ("mini", "79m", "364m")
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            yield from measures.trainer_and_loader(
+                name, Path(folder), device=place, seconds=seconds
+            )
+    for name in measures.sizes(place, every=every):
+        with tempfile.TemporaryDirectory() as folder:
+            yield measures.share_of_peak(name, Path(folder), device=place, seconds=seconds)
+    for name in () if every else PRESETS:
+        if reason := measures.left_out(name, place):
+            console.print(reason, highlight=False)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     args = parse_arguments(arguments)
@@ -76,10 +117,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     with one_thread():
         sources = []
-        if args.what != "predict":
+        where: dict[str, Any] = {"device": args.device, "threads": args.threads}
+        if args.what in (None, "tokenise"):
             sources.append(token_space(args.seconds))
-        if args.what != "tokenise":
-            sources.append(policy(args.seconds, device=args.device, threads=args.threads))
+        if args.what in (None, "predict"):
+            sources.append(policy(args.seconds, **where))
+        if args.what in (None, "train"):
+            sources.append(training(args.seconds, console, **where, every=args.all))
+        if args.what in (None, "schedule"):
+            sources.append(whole_runs())
         try:
             for comparison in itertools.chain.from_iterable(sources):
                 found.append(comparison)

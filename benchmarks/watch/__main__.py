@@ -15,10 +15,10 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.players import DEFAULT_POLICY
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError, EpisodeResult
 from benchmarks.watch.playing import WatchSettings, chosen_task, watch
 from benchmarks.watch.screens import Screen, Video, Window, has_display
-from benchmarks.workers import PolicyChoice
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
 from benchmarks.players import DEFAULT_POLICY, describe_policy
+from benchmarks.playing import PolicyChoice, make_player
 from benchmarks.protocol import (
     BenchmarkError,
     EpisodeFailure,
@@ -34,7 +35,6 @@ from benchmarks.rollout import play
 from benchmarks.watch.drawing import draw
 from benchmarks.watch.scene import Scene, action_names, instruction_of, token_row
 from benchmarks.watch.screens import Screen
-from benchmarks.workers import PolicyChoice, make_player
 from gato_gym.spaces import Plan, compile_plan
 from policies.threads import one_thread
 

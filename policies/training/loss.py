@@ -32,11 +32,14 @@ class LossReport:
             continuous tokens the weight, weighted loss and weighted absolute error of the value
             expected (in [-1, 1] units); of texts' tokens the weight, weighted loss and weighted
             hits.
+        tasks: float32 ``[tasks, 2]``: of the tokens of each task, and of each source of texts, the
+            weight and the weighted loss.
     """
 
     total: Tensor
     scale: Tensor
     sums: Tensor
+    tasks: Tensor
 
 
 def spread_labels(bins: Tensor, count: int, sigma: float) -> Tensor:
@@ -57,7 +60,12 @@ def spread_labels(bins: Tensor, count: int, sigma: float) -> Tensor:
 
 
 def batch_loss(
-    network: GatoNetwork, hidden: Tensor, batch: PackedBatch, config: TrainConfig
+    network: GatoNetwork,
+    hidden: Tensor,
+    batch: PackedBatch,
+    config: TrainConfig,
+    *,
+    tasks: int = 0,
 ) -> LossReport:
     """The loss of a packed batch, each part of it weighed as configured.
 
@@ -66,17 +74,26 @@ def batch_loss(
         hidden: float ``[B, T, D]``, the network's output.
         batch: Holds the targets.
         config: Weighs the parts.
+        tasks: As in :func:`action_loss`.
     """
     targets, is_text = batch.targets, text_targets(network.config, batch.targets)
-    if bool(is_text.any()):
-        words, actions = targets.at(is_text), targets.at(~is_text)
-        report = action_loss(network, hidden, actions, sigma=config.sigma, balance=config.balance)
-        said = text_loss(network, hidden, words)
+    mixed = bool(is_text.any())
+    report = action_loss(
+        network,
+        hidden,
+        targets.at(~is_text) if mixed else targets,
+        sigma=config.sigma,
+        balance=config.balance,
+        tasks=tasks,
+    )
+    if mixed:
+        said = text_loss(network, hidden, targets.at(is_text), tasks=tasks)
         report = LossReport(
-            report.total + said.total, report.scale + said.scale, report.sums + said.sums
+            report.total + said.total,
+            report.scale + said.scale,
+            report.sums + said.sums,
+            report.tasks + said.tasks,
         )
-    else:
-        report = action_loss(network, hidden, targets, sigma=config.sigma, balance=config.balance)
     share = config.observation_weight
     if share:
         total = (1 - share) * report.total + share * observation_loss(network, hidden, batch)
@@ -113,13 +130,16 @@ def text_targets(config: NetworkConfig, targets: Targets) -> Tensor:
     return ((ids >= text.start) & (ids < text.stop)) | (ids == config.vocabulary.separator)
 
 
-def text_loss(network: GatoNetwork, hidden: Tensor, targets: Targets) -> LossReport:
+def text_loss(
+    network: GatoNetwork, hidden: Tensor, targets: Targets, *, tasks: int = 0
+) -> LossReport:
     """The loss of texts' tokens: logits of the whole vocabulary of text, at these positions alone.
 
     Args:
         network: Gives the logits.
         hidden: float ``[B, T, D]``, the network's output.
         targets: Of texts, one or more, see :func:`text_targets`.
+        tasks: As in :func:`action_loss`.
     """
     text = network.config.vocabulary.text
     logits = network.writing_logits(hidden.flatten(0, 1)[targets.slots])
@@ -130,11 +150,21 @@ def text_loss(network: GatoNetwork, hidden: Tensor, targets: Targets) -> LossRep
     with torch.no_grad():
         hits = (logits.argmax(1) == labels).float()
         sums[6:] = torch.stack([weight.sum(), total.detach(), (hits * weight).sum()])
-    return LossReport(total, weight.sum(), sums)
+        by_task = torch.zeros(tasks, 2, device=hidden.device)
+        if tasks:
+            both = torch.stack([weight, losses * weight], dim=1).float()
+            by_task.index_add_(0, targets.tasks, both)
+    return LossReport(total, weight.sum(), sums, by_task)
 
 
 def action_loss(
-    network: GatoNetwork, hidden: Tensor, targets: Targets, *, sigma: float, balance: float = 1.0
+    network: GatoNetwork,
+    hidden: Tensor,
+    targets: Targets,
+    *,
+    sigma: float,
+    balance: float = 1.0,
+    tasks: int = 0,
 ) -> LossReport:
     """The loss of action tokens.
 
@@ -144,6 +174,7 @@ def action_loss(
         targets: What each predicting position should say; none of a text.
         sigma: Spread of continuous labels, in bins.
         balance: Weight of continuous tokens against discrete ones.
+        tasks: How many there are; 0 reports none of them on its own.
     """
     vocabulary = network.config.vocabulary
     flat = hidden.flatten(0, 1)
@@ -152,6 +183,7 @@ def action_loss(
     )
     sums = hidden.new_zeros(9)
     total = hidden.new_zeros(())
+    by_task = torch.zeros(tasks, 2, device=hidden.device)
     for continuous in (False, True):
         chosen = (is_value if continuous else ~is_value).nonzero()[:, 0]
         if not chosen.numel():
@@ -179,8 +211,11 @@ def action_loss(
         with torch.no_grad():
             parts = [weight.sum(), (losses * weight).sum(), (score * weight).sum()]
             sums[offset : offset + 3] = torch.stack(parts)
+            if tasks:
+                both = torch.stack([weight, losses * weight], dim=1).float()
+                by_task.index_add_(0, targets.tasks[chosen], both)
     scale = loss_scale(network.config, targets, balance=balance)
-    return LossReport(total, scale, sums)
+    return LossReport(total, scale, sums, by_task)
 
 
 def loss_scale(config: NetworkConfig, targets: Targets, *, balance: float = 1.0) -> Tensor:

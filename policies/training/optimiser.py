@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from policies.network import GatoNetwork
+from policies.training.ranks import Part, Ranks
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,13 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised, matrix by matrix, with decoupled weight decay.
 
     Args:
-        params: Matrices. One with ``parts`` set is updated as that many stacked matrices.
+        params: What this process holds of each matrix.
         lr: Learning rate; the update's RMS is ``0.2 * lr`` times the square root of the larger side
             over the root of the matrix's rank, as in arXiv 2502.16982.
         momentum: Of the gradient's average (Nesterov's form).
         weight_decay: Decoupled.
-        parts: Number of matrices stacked along the first axis, by parameter's ``id``.
+        stacked: Number of matrices stacked along the first axis, by parameter's ``id``.
+        parts: The way from what is held to the whole matrix, by parameter's ``id``.
     """
 
     def __init__(
@@ -115,10 +118,11 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         momentum: float,
         weight_decay: float,
-        parts: dict[int, int],
+        stacked: dict[int, int],
+        parts: dict[int, Part],
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.parts = parts
+        self.stacked, self.parts = stacked, parts
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -133,8 +137,10 @@ class Muon(torch.optim.Optimizer):
                 buffer = state["momentum_buffer"]
                 buffer.lerp_(parameter.grad, 1 - group["momentum"])
                 gradient = parameter.grad.lerp(buffer, group["momentum"])
-                chunks = gradient.chunk(self.parts.get(id(parameter), 1))
-                update = torch.cat([orthogonalise(c) * 0.2 * max(c.shape) ** 0.5 for c in chunks])
+                part = self.parts[id(parameter)]
+                chunks = part.whole(gradient).chunk(self.stacked.get(id(parameter), 1))
+                whole = torch.cat([orthogonalise(c) * 0.2 * max(c.shape) ** 0.5 for c in chunks])
+                update = part.rows(whole)
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update, alpha=-group["lr"])
 
@@ -142,15 +148,30 @@ class Muon(torch.optim.Optimizer):
 class Optimiser:
     """Steps a network's weights and keeps their moving average.
 
+    Where the network is divided among processes, each steps the part that it holds.
+
     Args:
         network: The network.
         config: Settings.
         total: Steps of the whole run, for the schedule.
+        ranks: The processes.
+
+    Attributes:
+        parts: What this process holds of each parameter, by name.
+        average: The moving average of that.
     """
 
-    def __init__(self, network: GatoNetwork, config: OptimiserConfig, *, total: int) -> None:
-        self.network, self.config, self.total = network, config, total
-        named = dict(network.named_parameters())
+    def __init__(
+        self,
+        network: GatoNetwork,
+        config: OptimiserConfig,
+        *,
+        total: int,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.config, self.total, self.ranks = config, total, ranks or Ranks()
+        self.parts = {name: Part(p) for name, p in network.named_parameters()}
+        named = {name: part.held for name, part in self.parts.items()}
         matrices = {
             n
             for n, p in named.items()
@@ -158,7 +179,7 @@ class Optimiser:
         }
         decayed = [p for n, p in named.items() if n not in matrices and p.ndim >= 2]
         plain = [p for n, p in named.items() if n not in matrices and p.ndim < 2]
-        self.parts: list[tuple[torch.optim.Optimizer, float]] = [
+        self.steppers: list[tuple[torch.optim.Optimizer, float]] = [
             (
                 torch.optim.AdamW(
                     [
@@ -174,61 +195,85 @@ class Optimiser:
         ]
         if matrices:
             stacked = {"qkv.weight": 3, "feed_in.weight": 2}
-            parts = {
-                id(named[n]): count
-                for n in matrices
-                for ending, count in stacked.items()
-                if n.endswith(ending)
-            }
             muon = Muon(
                 [named[n] for n in sorted(matrices)],
                 lr=config.matrix_rate,
                 momentum=0.95,
                 weight_decay=config.decay,
-                parts=parts,
+                stacked={
+                    id(named[n]): count
+                    for n in matrices
+                    for ending, count in stacked.items()
+                    if n.endswith(ending)
+                },
+                parts={id(named[n]): self.parts[n] for n in matrices},
             )
-            self.parts.append((muon, config.matrix_rate))
+            self.steppers.append((muon, config.matrix_rate))
         self.average = {n: p.detach().clone() for n, p in named.items()}
 
-    def clip(self) -> float:
-        """Shorten the gradient to the largest norm; returns its norm before."""
-        return float(nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip))
+    def clip(self) -> Tensor:
+        """Sum the gradient over all processes and shorten it to the largest norm.
+
+        Returns:
+            Scalar: the norm of the whole network's gradient before.
+        """
+        kept = [part for part in self.parts.values() if not part.divided]
+        self.ranks.sum_gradients([part.held for part in kept])
+        norm = _norm(kept)
+        if divided := [part for part in self.parts.values() if part.divided]:
+            for part in divided:
+                part.take_gradient()
+            norm = (norm**2 + self.ranks.sum(_norm(divided) ** 2)).sqrt()
+        held = [part.held for part in self.parts.values()]
+        nn.utils.clip_grads_with_norm_(held, self.config.clip, norm)
+        return norm
 
     def step(self, step: int) -> None:
         """Update the weights by their gradients, and their average."""
         share = schedule(step, self.total, self.config)
-        for optimiser, rate in self.parts:
+        for optimiser, rate in self.steppers:
             for group in optimiser.param_groups:
                 group["lr"] = rate * share
             optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        for part in self.parts.values():
+            part.drop_gradient()
         decay = min(self.config.average, (step + 1) / (step + 10))
         with torch.no_grad():
-            for name, parameter in self.network.named_parameters():
-                self.average[name].lerp_(parameter, 1 - decay)
+            for name, part in self.parts.items():
+                self.average[name].lerp_(part.held, 1 - decay)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """State as flat named tensors, for safetensors."""
-        found = {f"average.{n}": t for n, t in self.average.items()}
-        names = {id(p): n for n, p in self.network.named_parameters()}
-        for optimiser, _ in self.parts:
-            for parameter, state in optimiser.state.items():
-                for key, value in state.items():
-                    tensor = value if isinstance(value, Tensor) else torch.tensor(float(value))
-                    found[f"state.{key}.{names[id(parameter)]}"] = tensor
-        return found
+    def averages(self) -> Iterator[tuple[str, Tensor]]:
+        """The averaged weights by name, whole; with a divided network every process iterates."""
+        for name, part in self.parts.items():
+            yield name, part.whole(self.average[name])
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The state by name, whole; with a divided network every process iterates."""
+        for name, tensor in self.averages():
+            yield f"average.{name}", tensor
+        for name, part in self.parts.items():
+            for key, value in self._state_of(part).items():
+                tensor = value if isinstance(value, Tensor) else torch.tensor(float(value))
+                whole = part.whole(tensor) if tensor.shape == part.held.shape else tensor
+                yield f"state.{key}.{name}", whole
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up the state that :meth:`tensors` gave."""
-        for name in self.average:
-            self.average[name].copy_(tensors[f"average.{name}"])
-        names = {id(p): n for n, p in self.network.named_parameters()}
-        for optimiser, _ in self.parts:
-            for group in optimiser.param_groups:
-                for parameter in group["params"]:
-                    suffix = names[id(parameter)]
-                    for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
-                        value = tensors.get(f"state.{key}.{suffix}")
-                        if value is not None:
-                            place = "cpu" if key == "step" else parameter.device
-                            optimiser.state[parameter][key] = value.clone().to(place)
+        for name, part in self.parts.items():
+            self.average[name].copy_(part.rows(tensors[f"average.{name}"]))
+            for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
+                value = tensors.get(f"state.{key}.{name}")
+                if value is not None:
+                    place = "cpu" if key == "step" else part.held.device
+                    own = value if key == "step" else part.rows(value)
+                    self._state_of(part)[key] = own.clone().to(place)
+
+    def _state_of(self, part: Part) -> dict[str, Any]:
+        """What the optimiser that steps this part remembers of it."""
+        matrices = self.steppers[-1][0]
+        index = -1 if isinstance(matrices, Muon) and id(part.held) in matrices.parts else 0
+        return self.steppers[index][0].state[part.held]
+
+
+def _norm(parts: Sequence[Part]) -> Tensor:
+    return nn.utils.get_total_norm([p.held.grad for p in parts if p.held.grad is not None])

@@ -4,7 +4,7 @@
 * :class:`OwnRun` -- prepares, describes and trains it.
 
 The folder holds ``shards/`` and ``texts/`` (episodes and texts as tokens), ``training/`` (what a
-run goes on from, and its curve) and ``checkpoint/``, which :meth:`policies.GatoPolicy.load` finds
+run goes on from, and its metrics) and ``checkpoint/``, which :meth:`policies.GatoPolicy.load` finds
 by the folder's name.
 """
 
@@ -29,10 +29,12 @@ from policies.matching import check_sizes, signature
 from policies.training.config import TrainConfig, as_begun, check_same
 from policies.training.export import write_checkpoint
 from policies.training.loop import Trainer
+from policies.training.metrics import tensorboard_missing
 from policies.training.mixture_table import measure_mixture, mixture_table
 from policies.training.optimiser import OptimiserConfig, published
 from policies.training.packing import Mixture
 from policies.training.ranks import Ranks
+from policies.training.scoring import Playing
 from policies.training.shards import TaskShard
 from policies.training.sources import DatasetTask, find_tasks, shard_tasks
 from policies.training.texts import TextShard, find_texts, shard_texts
@@ -69,6 +71,11 @@ class OwnSettings:
         numeric_features: As in :class:`~policies.configuration.NetworkConfig`.
         device: "auto", "cpu", "cuda".
         attention: "auto", "dense", "flex": how, not what, is computed.
+        fsdp: Whether each of several processes holds a part of the backbone.
+        tensorboard: Whether to write TensorBoard's events as well.
+        score_every: Steps between two scores; None plays nothing.
+        score_tasks: Ids of the tasks that are played; empty for all.
+        score_episodes: Of each.
     """
 
     datasets: tuple[str, ...]
@@ -100,8 +107,15 @@ class OwnSettings:
     seed: int = 0
     device: str = "auto"
     attention: str = "auto"
+    fsdp: bool = False
+    tensorboard: bool = False
+    score_every: int | None = None
+    score_tasks: tuple[str, ...] = ()
+    score_episodes: int = 5
 
     def __post_init__(self) -> None:
+        if self.score_every is not None and self.score_every < 1:
+            raise ValueError(f"score_every is {self.score_every}: expected 1 or more steps")
         for name in ("keep", "prompt_share", "prompt_end"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 0 to 1")
@@ -260,10 +274,21 @@ class OwnRun:
 
     def _trainer(self, config: TrainConfig, folder: Path, **more: Any) -> Trainer:
         asked = self.settings
-        return Trainer(
-            config, self.shards, folder, device=asked.device, attention=asked.attention,
-            texts=self.texts, **more,
-        )  # fmt: skip
+        how: dict[str, Any] = {
+            "device": asked.device, "attention": asked.attention, "fsdp": asked.fsdp,
+            "texts": self.texts,
+        }  # fmt: skip
+        return Trainer(config, self.shards, folder, **how, **more)
+
+    def _scorer(self) -> Playing | None:
+        asked = self.settings
+        if asked.score_every is None:
+            return None
+        names = [task.id for task in self.tasks]
+        if unknown := sorted(set(asked.score_tasks) - set(names)):
+            raise ValueError(f"score_tasks names {unknown}: expected some of {names}")
+        tasks = asked.score_tasks or tuple(names)
+        return Playing(asked.output / RUN_CHECKPOINT, tasks, asked.score_episodes, self.ranks)
 
     def describe(self) -> None:
         """Print the mixture and what will be done with it."""
@@ -311,7 +336,12 @@ class OwnRun:
             kept_every=None,
             stretch=max(1, min(50, steps // 20)),
             on_save=export,
+            tensorboard=self.settings.tensorboard,
+            score=self._scorer(),
+            score_every=self.settings.score_every,
         )
+        if self.settings.tensorboard and (missing := tensorboard_missing()):
+            self.console.print(missing, highlight=False, markup=False)
         trainer.resume()
         if not self.ranks.rank:
             (self.state / "data.json").write_text(json.dumps(self.identity, indent=1))

@@ -139,6 +139,7 @@ class Packer:
         self.rows, self.length, self.seed, self.depth_drop = rows, length, seed, depth_drop
         self.tasks = list(self.shards)
         self.sources = [*self.tasks, *self.texts]
+        self.numbers = {source: number for number, source in enumerate(self.sources)}
         self.codes = {name: code for code, name in enumerate(MEMORIES)}
         self.probabilities = self._probabilities()
 
@@ -151,7 +152,7 @@ class Packer:
         shares = np.zeros(len(self.sources))
         for suite, weight in self.mixture.weights.items():
             if suite in self.texts:
-                shares[self.sources.index(suite)] = weight
+                shares[self.numbers[suite]] = weight
                 continue
             mine = [i for i, task in enumerate(self.tasks) if self.suites[task] == suite]
             if not mine:
@@ -202,12 +203,12 @@ class Packer:
                 if doc is None:
                     break
                 if isinstance(doc, TextDocument):
-                    builder.add_text(doc, place, offset, document)
+                    builder.add_text(doc, place, offset, document, generator)
                 else:
-                    builder.add(self._changed(doc, changes), place, offset, document)
+                    builder.add(self._changed(doc, changes), place, offset, document, generator)
                 offset += doc.size
                 document += 1
-        return builder.finish(np.random.default_rng([self.seed, index, self.rows + rank]))
+        return builder.finish()
 
     def _changed(self, doc: Document, generator: np.random.Generator) -> Document:
         """The document as training shows it."""
@@ -355,14 +356,21 @@ class _BatchBuilder:
         self.next = NextCollector() if packer.config.observation_heads else None
         self.kept: list[NDArray[np.float32]] = []
 
-    def add(self, doc: Document, row: int, offset: int, document: int) -> None:
-        """Place a document at token ``offset`` of a row."""
+    def add(
+        self,
+        doc: Document,
+        row: int,
+        offset: int,
+        document: int,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        """Place a document at token ``offset`` of a row; the generator draws image positions."""
         plan, task = doc.shard.plan, doc.shard.task
         self.task_tokens[task] = self.task_tokens.get(task, 0) + doc.size
         base = row * self.packer.length + offset
         for index, (layout, arrays, steps) in enumerate(doc.parts):
             live = index == len(doc.parts) - 1
-            self.collector.add(plan, layout, arrays, base)
+            self.collector.add(plan, layout, arrays, base, generator)
             span = slice(base, base + len(layout.ids))
             roles: dict[str, Any] = {
                 "documents": document,
@@ -386,12 +394,19 @@ class _BatchBuilder:
                     self.next.add(doc.shard, steps, base + layout.predictors[:, -1])
             base += len(layout.ids)
 
-    def add_text(self, doc: TextDocument, row: int, offset: int, document: int) -> None:
-        """Place a document of text at token ``offset`` of a row; it remembers everything."""
+    def add_text(
+        self,
+        doc: TextDocument,
+        row: int,
+        offset: int,
+        document: int,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        """Place a document of text as :meth:`add` does; it remembers everything."""
         layout, vocabulary = doc.layout, self.packer.config.vocabulary
         self.task_tokens[doc.name] = self.task_tokens.get(doc.name, 0) + doc.size
         base = row * self.packer.length + offset
-        self.collector.add_text(layout, vocabulary, base)
+        self.collector.add_text(layout, vocabulary, base, generator)
         span = slice(base, base + doc.size)
         roles: dict[str, Any] = {
             "documents": document,
@@ -409,6 +424,7 @@ class _BatchBuilder:
                 np.full(count, vocabulary.text.start, np.int64),
                 np.full(count, vocabulary.text.stop, np.int64),
                 np.ones(count, np.float32),
+                np.full(count, self.packer.numbers[doc.name]),
             )
         )
 
@@ -427,10 +443,11 @@ class _BatchBuilder:
                 np.tile(ranges[:, 0], n).astype(np.int64),
                 np.tile(ranges[:, 1], n).astype(np.int64),
                 np.full(n * a, 1.0 / a, np.float32),
+                np.full(n * a, self.packer.numbers[doc.shard.task]),
             )
         )
 
-    def finish(self, generator: np.random.Generator | None) -> PackedBatch:
+    def finish(self) -> PackedBatch:
         """The batch as tensors."""
         texts = [self.packer.shards[task].text(index) for task, index in self.texts]
         width = max((len(t) for t in texts), default=1)
@@ -439,7 +456,7 @@ class _BatchBuilder:
             padded[row, : len(text)] = text
         columns = [np.concatenate(c) for c in zip(*self.targets, strict=True)]
         return PackedBatch(
-            tokens=self.collector.finish(generator),
+            tokens=self.collector.finish(),
             texts=torch.from_numpy(padded),
             roles=TokenRoles(**{k: torch.from_numpy(v) for k, v in self.roles.items()}),
             targets=Targets(*(torch.from_numpy(c) for c in columns)),

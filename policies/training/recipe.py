@@ -120,7 +120,8 @@ def train_in_parallel(args: argparse.Namespace) -> None:
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         "--nproc-per-node", str(args.processes), "-m", "policies.training.recipe",
         "--only-train", "--steps", str(args.steps), "--shards", str(args.shards),
-        "--work", str(args.work),
+        "--work", str(args.work), *(["--fsdp"] if args.fsdp else []),
+        *(["--tensorboard"] if args.tensorboard else []),
     ]  # fmt: skip
     subprocess.run(command, check=True, env={**os.environ, **ONE_THREAD})
 
@@ -136,6 +137,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/gato-mini"))
     parser.add_argument("--output", type=Path, default=Path("runs/gato-mini/checkpoint"))
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--fsdp", action="store_true", help="each process holds a part (FSDP2)")
+    parser.add_argument("--tensorboard", action="store_true", help="write its events as well")
     parser.add_argument("--only-train", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--dry-run", action="store_true", help="print the mixture of the shards")
     args = parser.parse_args()
@@ -144,7 +147,8 @@ def main() -> None:
         return
     if args.only_train:
         torch.set_num_threads(1)
-        train(mini_config(args.steps), args.shards, args.work)
+        how = {"fsdp": args.fsdp, "tensorboard": args.tensorboard}
+        train(mini_config(args.steps), args.shards, args.work, **how)
         return
     stages = STAGES[STAGES.index(args.first) : STAGES.index(args.final) + 1]
     if "collect" in stages:

@@ -91,7 +91,8 @@ class TaskShard:
         else:
             plan = _task_plan(meta["task"], options)
         names = (*ARRAYS, "ends", "text_ids", "text_ends")
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        mapped = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        arrays = {name: np.asarray(array) for name, array in mapped.items()}  # quicker to index
         return cls(meta["task"], plan, arrays, meta_group(meta))
 
     @cached_property

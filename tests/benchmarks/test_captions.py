@@ -23,17 +23,17 @@ from benchmarks.captions import (
 
 
 def test_a_scene_shows_what_its_sentence_says() -> None:
-    scene = Scene("ball", "green", "bottom left", (2, 5), (4, 1), 0)
+    scene = Scene("ball", "green", "bottom left", (1, 5), (4, 0), 0)
     assert scene.sentence == "a green ball at the bottom left"
     picture = scene.render().astype(int)
-    assert picture.shape == (64, 64, 3)
+    assert picture.shape == (48, 48, 3)
     green = (picture[..., 1] > 150) & (picture[..., 0] < 60)
     rows, columns = green.nonzero()
     assert {*(rows // 8)} == {5}
-    assert {*(columns // 8)} == {2}
+    assert {*(columns // 8)} == {1}
     red = (picture[..., 0] > 150) & (picture[..., 1] < 60)
-    assert {*(red.nonzero()[0] // 8)} == {1}, "the agent"
-    others = [Scene(k, c, "bottom left", (2, 5), (4, 1), 0) for k in KINDS for c in COLOURS]
+    assert {*(red.nonzero()[0] // 8)} == {0}, "the agent"
+    others = [Scene(k, c, "bottom left", (1, 5), (4, 0), 0) for k in KINDS for c in COLOURS]
     assert len({other.render().tobytes() for other in others}) == 18
 
 
@@ -43,10 +43,10 @@ def test_scenes_are_where_they_are_said_to_be_and_no_two_alike() -> None:
     assert scenes != draw_scenes(500, seed=4)
     assert len(set(scenes)) == 500
     for scene in scenes:
-        column, row = ((n - 1) // 2 for n in scene.cell)
+        column, row = (n // 2 for n in scene.cell)
         assert PLACES[3 * row + column] == scene.place
         assert scene.agent != scene.cell
-        assert all(1 <= n <= 6 for n in (*scene.agent, *scene.cell))
+        assert all(0 <= n <= 5 for n in (*scene.agent, *scene.cell))
 
 
 def test_held_out_combinations_are_new_but_made_of_known_parts() -> None:
@@ -61,7 +61,7 @@ def test_held_out_combinations_are_new_but_made_of_known_parts() -> None:
 
 
 def test_captions_are_counted_by_what_they_name() -> None:
-    scene = Scene("key", "red", "top", (3, 1), (5, 5), 1)
+    scene = Scene("key", "red", "top", (3, 0), (5, 5), 1)
     captions = {
         "a red key at the top": (1, 1, 1, 1),
         "a red key at the top left": (1, 1, 0, 0),

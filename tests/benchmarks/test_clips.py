@@ -13,10 +13,11 @@ import pytest
 from benchmarks import clips, page
 from benchmarks.arguments import RunSettings
 from benchmarks.clips import Clip, read_clips
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError
 from benchmarks.run import main, run_benchmark
 from benchmarks.watch import screens
-from benchmarks.workers import PolicyChoice, WorkerError
+from benchmarks.workers import WorkerError
 
 TASKS = "go-to-obj,open-red-door"
 

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import run, workers
+from benchmarks import playing, run
 from benchmarks.faults import EpisodeTimeout, check_time_limit, time_limit
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError, EpisodeFailure, EpisodeKey, EpisodeResult
 from benchmarks.report import render
-from benchmarks.rollout import make_rows, play
+from benchmarks.rollout import play
 from benchmarks.run import RunSettings, main, run_benchmark
-from benchmarks.workers import PolicyChoice
+from benchmarks.tables import make_rows
 
 SEEDS = (6, 13, 7, 1, 20, 3, 5)
 KEYS = [EpisodeKey("babyai-stub", index, seed) for index, seed in enumerate(SEEDS)]
@@ -133,8 +134,8 @@ class TestTheCommand:
                 context.setattr("policies.make_policy", lambda *_, **__: policy)
                 return make_player(choice, task, make_envs)
 
-        make_player = workers.make_player
-        monkeypatch.setattr(workers, "make_player", make)
+        make_player = playing.make_player
+        monkeypatch.setattr(playing, "make_player", make)
         monkeypatch.setattr("gato_gym.tasks.get_task", lambda name: task)
 
     def arguments(self, folder: Path) -> list[str]:

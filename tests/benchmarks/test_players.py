@@ -15,9 +15,9 @@ import pytest
 
 from benchmarks.arguments import RunSettings, read_settings
 from benchmarks.players import describe_policy, left_out, resolved
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError
 from benchmarks.run import main, run_benchmark, select_tasks
-from benchmarks.workers import PolicyChoice
 from gato_gym.tasks import get_task
 from policies import GatoPolicy, make_policy
 from policies.checkpoint import CheckpointError
@@ -214,7 +214,7 @@ def test_a_stable_baselines3_learner_is_scored(module: Path, tmp_path: Path, qui
     assert summary.header.policy["weights"] == describe_policy(settings.policy)["weights"]
     import mine  # type: ignore[import-not-found]
 
-    from benchmarks.rollout import make_rows
+    from benchmarks.tables import make_rows
 
     task = get_task("mujoco-pendulum")
     with closing(make_rows(task, 1)) as envs:

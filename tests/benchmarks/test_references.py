@@ -83,5 +83,5 @@ def test_measuring_a_suite_of_trained_experts(
     assert list(entry["tasks"]["mujoco-pusher"]) == ["random"]
     reacher = entry["tasks"]["mujoco-reacher"]
     assert reacher["expert"]["mean"] > -8 > reacher["random"]["mean"]
-    monkeypatch.setattr("benchmarks.workers.play", None)
+    monkeypatch.setattr("benchmarks.playing.Rollout", None)
     assert again() == entry

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.protocol import EpisodeKey, EpisodeResult
-from benchmarks.rollout import make_rows, play
+from benchmarks.rollout import Rollout, play
+from benchmarks.tables import make_rows
+from gato_gym.tasks import get_task
+from policies import GatoPolicy
+from policies.configuration import NetworkConfig
 
+SMALL = NetworkConfig(width=32, layers=1, heads=2, head_size=16, feed_forward=32)
 KEYS = [
     EpisodeKey("babyai-stub", index, seed) for index, seed in enumerate((6, 13, 7, 1, 20, 3, 5))
 ]
@@ -85,3 +93,45 @@ def test_deterministic_reaches_the_policy(task, policy) -> None:
 
     list(play(make_rows(task, 2), Noting(), KEYS[:2], deterministic=True))
     assert seen == {True}
+
+
+def test_rows_of_several_tasks_act_in_one_forward_and_idle_ones_are_dropped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    ids = ("babyai-go-to-obj", "babyai-open-red-door", "babyai-go-to-red-ball")
+    with closing(get_task(ids[0]).make()) as env:
+        GatoPolicy.create(env, config=SMALL).save(tmp_path / "network")
+    first = GatoPolicy.load(tmp_path / "network")
+    views = {name: first.with_env(make_rows(get_task(name), 1)) for name in ids}
+    rows: list[int] = []
+    step = first.network.backbone.step
+
+    def counted(*arguments: Any) -> Any:
+        rows.append(len(set(arguments[1].tolist())))
+        return step(*arguments)
+
+    monkeypatch.setattr(first.network.backbone, "step", counted)
+    rollout = Rollout(deterministic=False)
+    keys = {name: [EpisodeKey(name, index, index) for index in range(4)] for name in ids}
+    found: dict[EpisodeKey, Any] = {}
+    ended: list[Any] = []
+    for name in ids:
+        ended += rollout.add(make_rows(get_task(name), 3), views[name], keys[name])
+    assert rollout.active == 9
+    steps = 0
+    while rollout.active:
+        ended += rollout.step()
+        steps += 1
+    assert len(rows) == steps  # one action token: one forward a timestep, of all tasks
+    assert max(rows) == 9
+    assert min(rows) < 9
+    assert rollout.tables == [] or all(not table.active for table in rollout.tables)
+    found = outcomes(ended)
+    assert len(found) == len(ended) == 12
+    rows.clear()
+    for name in ids:
+        alone = play(make_rows(get_task(name), 1), views[name], keys[name], deterministic=False)
+        for key, outcome in outcomes(list(alone)).items():
+            assert found[key] == outcome
+    assert set(rows) == {1}

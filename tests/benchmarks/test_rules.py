@@ -14,11 +14,12 @@ from gymnasium.vector import SyncVectorEnv
 from benchmarks import bootstrap, protocol, rules
 from benchmarks.arguments import RunSettings
 from benchmarks.compare import compare
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import ALL, BenchmarkError, EpisodeKey, EpisodeResult, Protocol, TaskRules
 from benchmarks.record import Record, RunHeader, read_run
-from benchmarks.rollout import make_rows, play
+from benchmarks.rollout import play
 from benchmarks.run import run_benchmark
-from benchmarks.workers import PolicyChoice
+from benchmarks.tables import make_rows
 from gato_gym.tasks import atari, dm_control, get_task, list_tasks, metaworld
 from policies import make_policy
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import run, workers
+from benchmarks import run
 from benchmarks.arguments import read_settings
+from benchmarks.playing import Player, PolicyChoice
 from benchmarks.protocol import BenchmarkError, episode_seed
 from benchmarks.run import RunSettings, main, run_benchmark, select_tasks
-from benchmarks.workers import PolicyChoice
+from benchmarks.tables import make_rows
 
 
 @pytest.fixture
@@ -22,10 +23,10 @@ def stubbed(task, policy, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The command plays the stub task with the policy that is always right; returns the task."""
     monkeypatch.setattr(run, "select_tasks", lambda suite, pattern: [task])
 
-    def prepare(self: Any, unit: workers.Unit) -> Any:
-        return workers.make_rows(task, unit.num_envs), policy
+    def prepare(self: Any, task_id: str, rows: int) -> Any:
+        return make_rows(task, rows), policy
 
-    monkeypatch.setattr(workers._Player, "_prepare", prepare)
+    monkeypatch.setattr(Player, "_prepare", prepare)
     return task
 
 

@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.speed import predicting
+from benchmarks.clock import TimeSpent
+from benchmarks.speed import predicting, scheduling, training
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.comparison import Comparison, compare, compare_percentile
 from benchmarks.speed.tokenising import copying, stepping, tokenising
@@ -119,6 +121,50 @@ def test_a_forward_is_compared_with_reading_its_weights() -> None:
     )
     assert "11 MB of weights" in exact.name  # 4 x 10 x 256^2 + 256^2, 4 bytes each
     assert "3 MB of weights" in short.name
+
+
+def test_a_run_is_compared_with_its_work() -> None:
+    found = scheduling.overhead("random", "babyai", "go-to-obj", episodes=3, rounds=1)
+    assert found.limit == "at most 1.25"
+    assert found.fast_rate > found.slow_rate > 0
+    assert "1 tasks of babyai with random, 3 episodes each" in found.name
+
+
+def test_one_process_and_two_take_turns_at_being_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = []
+
+    def played(pending: Any, choice: Any, *, workers: int) -> tuple[float, TimeSpent]:
+        order.append(workers)
+        return 6.0 / workers, TimeSpent()
+
+    monkeypatch.setattr(scheduling, "_played", played)
+    found = scheduling.speedup("random", "babyai", "go-to-obj,open", episodes=3, rounds=2)
+    assert order == [1, 2, 2, 1]
+    assert (found.slow_rate, found.fast_rate, found.ratio) == (1.0, 2.0, 2.0)
+
+
+def test_the_trainer_is_compared_with_its_network_and_its_batches(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    small = NetworkConfig(width=32, layers=1, heads=2, head_size=16, feed_forward=32, text_rank=8)
+    monkeypatch.setattr(training, "preset", lambda name: small)
+    monkeypatch.setitem(training.BATCHES["cpu"], "mini", (2, 64))
+    monkeypatch.setitem(training.SIZES, "cpu", 512)
+    found = list(training.trainer_and_loader("mini", tmp_path, device=CPU, seconds=0.01, rounds=1))
+    assert [each.limit for each in found] == ["at least 0.95", "at least 5"]
+    assert "train on 2 x 64 tokens" in found[0].name
+    assert (tmp_path / "run" / "config.json").exists(), "a run like any other"
+    assert not (tmp_path / "bare").exists()
+    share = training.share_of_peak("mini", tmp_path, device=CPU, seconds=0.01)
+    assert share.slow == "a product of 512 x 512"
+    assert 0 < share.ratio < 2, "a step does no more than products"
+
+
+def test_a_size_that_a_cpu_is_too_slow_for_is_left_out() -> None:
+    assert training.sizes(CPU, every=False) == ["tiny", "mini", "small", "79m", "364m"]
+    assert training.sizes(CPU, every=True)[-1] == "1.18b"
+    assert "1.18b is left out" in training.left_out("1.18b", CPU)
+    assert not training.left_out("1.18b", torch.device("cuda"))
 
 
 def test_what_cannot_be_measured_is_said(

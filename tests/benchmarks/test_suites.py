@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError
 from benchmarks.run import RunSettings, main, run_benchmark
-from benchmarks.workers import PolicyChoice
 from gato_gym.tasks import get_task
 from policies import GatoPolicy
 from policies.configuration import NetworkConfig
@@ -75,12 +75,14 @@ def test_a_missing_simulator_names_the_command_that_installs_it(
         play(tmp_path / "run", "babyai", "go-to-obj", "random", episodes=1, workers=1)
 
 
-def test_a_network_acts_the_same_beside_other_environments(tmp_path: Path) -> None:
+def test_a_network_acts_the_same_beside_other_environments_and_tasks(tmp_path: Path) -> None:
     config = NetworkConfig(width=32, layers=1, heads=2, head_size=16, feed_forward=32)
     with closing(get_task("babyai-go-to-obj").make()) as env:
         GatoPolicy.create(env, config=config).save(tmp_path / "network")
-    how = {"suite": "babyai", "tasks": "go-to-obj,open-red-door", "episodes": 2, "workers": 1}
+    how = {"suite": "babyai", "tasks": "go-to-obj,open-red-door,go-to-red-ball", "episodes": 2}
     policy = str(tmp_path / "network")
-    alone = play(tmp_path / "1", policy=policy, num_envs=1, **how)
-    assert alone == play(tmp_path / "2", policy=policy, num_envs=2, **how)
+    alone = play(tmp_path / "1", policy=policy, num_envs=1, workers=1, **how)
+    for num_envs, workers in ((2, 1), (5, 1), (None, 2)):
+        output = tmp_path / f"{num_envs} {workers}"
+        assert alone == play(output, policy=policy, num_envs=num_envs, workers=workers, **how)
     assert len({line["length"] for line in alone}) > 1

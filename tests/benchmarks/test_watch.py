@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import ImageColor
 from rich.console import Console
 
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError, EpisodeResult
 from benchmarks.run import RunSettings, run_benchmark
 from benchmarks.watch import WatchSettings, playing, screens, watch
@@ -31,7 +32,6 @@ from benchmarks.watch.scene import (
     instruction_of,
     token_row,
 )
-from benchmarks.workers import PolicyChoice
 from gato_gym import Vocabulary, compile_plan
 from gato_gym.picture import COLOURS
 from gato_gym.spaces import Plan, PlanOptions

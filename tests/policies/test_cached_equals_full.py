@@ -131,7 +131,7 @@ def whole_episode(packer: Packer, steps: int, *, prompted: bool) -> PackedBatch:
     assert live is not None
     builder = _BatchBuilder(packer, 1)
     builder.add(Document(shard, [*parts, live], np.asarray(live[1].actions)), 0, 0, 0)
-    batch = builder.finish(None)
+    batch = builder.finish()
     assert isinstance(batch.targets, Targets)
     return batch
 

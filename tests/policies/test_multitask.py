@@ -100,3 +100,44 @@ def test_what_does_not_fit_is_refused(views: list[GatoPolicy]) -> None:
         policy.predict(observations((2, 1, 1), 0), state)
     with pytest.raises(ValueError, match="episode_start of policy 1 has 2 entries for 1"):
         policy.predict(observations((1, 1, 1), 0), state, [None, np.zeros(2, bool), None])
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_rows_move_between_batches_without_noticing(
+    views: list[GatoPolicy], deterministic: bool
+) -> None:
+    arm, other = views[1], views[1].with_prompt(None)
+    seen = np.random.default_rng(0).uniform(-1, 1, (9, 7, 5)).astype(np.float32)
+
+    def alone(row: int) -> list[Any]:
+        actions, state = [], None
+        for step in range(9):
+            action, state = arm.predict(seen[step, row], state, None, deterministic)
+            actions.append(action)
+        return actions
+
+    expected = [alone(row) for row in range(7)]
+    mixed = MultiTaskPolicy([arm, other])
+    state = mixed.join([3, 2])
+    held, first = [[0, 1, 2], [3, 4]], True
+    for step in range(9):
+        if step == 4:  # two rows go, the policies change places
+            rows = [np.array([2, 0]), np.array([1])]
+            parts = [part.take(kept) for part, kept in zip(state.parts, rows, strict=True)]
+            mixed, held = MultiTaskPolicy([other, arm]), [[4], [2, 0]]
+            state = mixed.join(parts[::-1])
+        batches = [seen[step, rows] for rows in held]
+        starts = [np.full(len(rows), first) for rows in held]
+        actions, state = mixed.predict(batches, state, starts, deterministic)
+        first = False
+        for rows, chosen in zip(held, actions, strict=True):
+            for row, action in zip(rows, chosen, strict=True):
+                assert np.array_equal(action, expected[row][step])
+
+
+def test_views_of_one_layout_are_one_batch(views: list[GatoPolicy]) -> None:
+    assert views[1].acts_like(views[1].with_prompt(None))
+    assert not views[1].acts_like(views[2])
+    assert not views[1].acts_like(views[0])
+    with pytest.raises(ValueError, match="expected caches of one size"):
+        MultiTaskPolicy(views[:2]).join([1, 1])

@@ -7,8 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
+from recorded import make_shard
 from small import SMALL, random_shard, state_plan, talking_plan
 
+from gato_gym import PlanOptions, compile_plan
 from policies.masks import TokenRoles, dense_mask
 from policies.network import GatoNetwork, PackedBatch
 from policies.training.packing import Mixture, Packer
@@ -145,6 +148,40 @@ def test_two_ranks_together_see_the_batch_of_one() -> None:
         assert torch.equal(part.tokens.ids, whole.tokens.ids[rank::2])
         assert torch.equal(part.roles.positions, whole.roles.positions[rank::2])
     assert sum(len(p.targets.ids) for p in parts) == len(whole.targets.ids)
+
+
+def test_ranks_and_parts_share_the_rows_without_overlap() -> None:
+    """Image positions too are drawn by the row, and not by who packs it."""
+    space = spaces.Box(0, 255, (32, 32, 3), np.uint8)
+    plan = compile_plan(space, spaces.Discrete(3), PlanOptions(memory="observations"))
+    generator = np.random.default_rng(0)
+    frames = [list(generator.integers(0, 256, (9, 32, 32, 3), np.uint8)) for _ in range(4)]
+    low, high = plan.action_ranges[0]
+    shard = make_shard(
+        plan, [(seen, generator.integers(low, high, (9, 1))) for seen in frames], "see"
+    )
+    made = Packer(
+        {"see": shard}, {"see": "see"}, Mixture({"see": 1.0}), SMALL, rows=6, length=96, seed=0
+    )
+    whole, world = made.batch(3), 4
+    parts = [made.batch(3, rank=part, world=world) for part in range(world)]
+
+    def pictures(batch: PackedBatch, row: int) -> torch.Tensor:
+        images = batch.tokens.images
+        assert images is not None
+        assert images.intervals is not None
+        mine = images.slots // 96 == row
+        return torch.cat([images.values[mine].flatten(1), images.intervals[mine]], dim=1)
+
+    taken = []
+    for rank, part in enumerate(parts):
+        for place, row in enumerate(range(rank, 6, world)):
+            assert torch.equal(part.tokens.ids[place], whole.tokens.ids[row])
+            assert torch.equal(pictures(part, place), pictures(whole, row))
+            taken.append(row)
+    assert sorted(taken) == list(range(6))
+    assert whole.tokens.images is not None
+    assert len(whole.tokens.images.intervals.unique()) > 20, "not the mean of each interval"
 
 
 def test_a_batch_depends_on_seed_and_number_alone() -> None:

@@ -23,8 +23,7 @@ from policies.network import GatoNetwork, PackedBatch, inference
 from policies.text_layout import Passage, image_patches, lay_out_passages
 from policies.timesteps import TokenCollector
 from policies.training.config import TrainConfig
-from policies.training.curve import CURVE_COLUMNS, Curve
-from policies.training.loss import LossReport, batch_loss, text_targets
+from policies.training.loss import batch_loss, text_targets
 from policies.training.packing import Mixture, Packer, _BatchBuilder
 from policies.training.playing import load_player, record_episodes
 from policies.training.text_documents import TextDocument, draw_text_document
@@ -32,6 +31,7 @@ from policies.training.texts import TextShard, find_texts, shard_texts
 
 SEPARATOR = SMALL.vocabulary.separator
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+SIZES = {"small": (16, 16), "tall": (32, 16), "large": (32, 32)}
 STORIES = (
     "the door is open",
     "a key lies on the floor of the second room",
@@ -41,20 +41,23 @@ STORIES = (
 
 
 def picture(colour: str, seed: int = 0, size: tuple[int, int] = (32, 16)) -> NDArray[np.uint8]:
-    """A noisy image ``[H, W, 3]`` of a colour."""
-    noise = np.random.default_rng(seed).integers(0, 60, (*size, 3))
-    return np.clip(np.array(COLOURS[colour]) + noise - 30, 0, 255).astype(np.uint8)
+    """Stripes of a colour on a noisy dark ground: uint8 ``[H, W, 3]``."""
+    image = np.random.default_rng(seed).integers(0, 20, (*size, 3)).astype(np.uint8)
+    image[:, (np.arange(size[1]) + seed) % 4 < 2] = COLOURS[colour]
+    return image
 
 
-def write_pairs(folder: Path, count: int = 12) -> Path:
-    """Pictures and what their colour is, every third one larger than the others."""
+def write_pairs(folder: Path, count: int = 12, *, sizes: bool = False) -> Path:
+    """Pictures and what their colour is, every fourth one larger than the others; or their size."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for index in range(count):
-        colour = list(COLOURS)[index % 3]
-        size = (32, 32) if index % 3 == 0 else (32, 16)
+        colour = list(COLOURS)[index % 3 if not sizes else index // 3 % 3]
+        size, said = (32, 32) if index % 4 == 0 else (32, 16), colour
+        if sizes:
+            said, size = list(SIZES.items())[index % 3]
         Image.fromarray(picture(colour, index, size)).save(folder / f"{index}.png")
-        lines.append(json.dumps({"image": f"{index}.png", "text": f"it is {colour}"}))
+        lines.append(json.dumps({"image": f"{index}.png", "text": f"it is {said}"}))
     (folder / "colours.jsonl").write_text("\n".join(lines) + "\n")
     return folder / "colours.jsonl"
 
@@ -72,11 +75,13 @@ def shards(tmp_path: Path) -> dict[str, TextShard]:
     return shard_texts(sources, tmp_path / "texts")
 
 
-def packer(texts: dict[str, TextShard], rows: int = 4, **weights: float) -> Packer:
+def packer(
+    texts: dict[str, TextShard], rows: int = 4, length: int = 128, **weights: float
+) -> Packer:
     plans = {"talk": talking_plan(), "act": state_plan()}
     made = {task: random_shard(plans[task], task) for task in weights if task in plans}
     return Packer(
-        made, {task: task for task in made}, Mixture(weights), SMALL, rows=rows, length=128,
+        made, {task: task for task in made}, Mixture(weights), SMALL, rows=rows, length=length,
         seed=3, texts=texts,
     )  # fmt: skip
 
@@ -92,7 +97,7 @@ def test_a_shard_holds_every_text_and_image(shards: dict[str, TextShard]) -> Non
     assert [decode(stories.passage(i).text.tolist()) for i in range(4)] == list(STORIES)
     pairs = shards["colours"]
     assert len(pairs) == 12
-    assert pairs.sizes.tolist() == [3 + 4 + 1, 3 + 2 + 1, 3 + 2 + 1] * 4  # text, patches, separator
+    assert pairs.sizes.tolist() == [3 + 4 + 1, *[3 + 2 + 1] * 3] * 3  # text, patches, separator
     second = pairs.passage(1)
     assert second.patches is not None
     assert np.array_equal(second.patches.reshape(32, 16, 3), picture("green", 1))
@@ -110,7 +115,7 @@ def test_five_pairs_lie_in_one_document_with_targets_on_their_texts_alone(
     assert doc is not None
     builder = _BatchBuilder(made, 4)
     builder.add_text(doc, 1, 7, 0)
-    batch = builder.finish(None)
+    batch = builder.finish()
     ids = batch.tokens.ids[1, 7 : 7 + doc.size]
     assert (batch.tokens.ids == -1).sum() == 4 * 128 - (ids >= 0).sum()
     assert int((ids == SEPARATOR).sum()) == 4, "the fifth is predicted, and is no token"
@@ -233,7 +238,7 @@ def test_the_loss_is_the_mean_over_targets_of_each_kind(shards: dict[str, TextSh
 
 
 @pytest.mark.parametrize("text", ["it is a blue box", "x " * 150])
-def test_writing_computes_what_training_did(text: str) -> None:
+def test_writing_computes_what_training_did(text: str, shards: dict[str, TextShard]) -> None:
     """An image and its text as one row, and piece by piece; the longer one passes the window."""
     torch.manual_seed(2)
     network = inference(GatoNetwork(SMALL))
@@ -241,10 +246,10 @@ def test_writing_computes_what_training_did(text: str) -> None:
     pieces = default_tokenizer().encode(text).astype(np.int64)
     passage = Passage(pieces, *image_patches(image))
     layout = lay_out_passages([passage], SMALL.vocabulary, first_position=SMALL.prompt_tokens)
-    made = Packer({}, {}, Mixture({}), SMALL, rows=1, length=512, seed=0)
+    made = packer(shards, rows=1, length=512, colours=1.0)
     builder = _BatchBuilder(made, 1)
-    builder.add_text(TextDocument("one", layout), 0, 0, 0)
-    batch = builder.finish(None)
+    builder.add_text(TextDocument("colours", layout), 0, 0, 0)
+    batch = builder.finish()
     with torch.no_grad():
         whole = network.writing_logits(network(batch)[0, batch.targets.slots])
     assert batch.targets.ids.tolist() == [*pieces.tolist(), SEPARATOR]
@@ -326,15 +331,17 @@ def test_images_of_other_channels_in_the_batch_change_nothing() -> None:
     assert float(found[0][1:].abs().sum()) == 0
 
 
-def test_training_learns_what_is_seen(shards: dict[str, TextShard]) -> None:
-    """Colours of pictures it has not seen, after a few steps in rows shared with a task."""
+def test_training_learns_what_is_seen(tmp_path: Path) -> None:
+    """Sizes of images it has not seen, after a few steps in rows shared with a task."""
+    path = write_pairs(tmp_path, sizes=True)
+    texts = shard_texts(find_texts([], [path]), tmp_path / "texts")
     torch.manual_seed(0)
     network = GatoNetwork(SMALL)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
-    made = packer(shards, rows=2, act=1.0, colours=3.0)
+    made = packer(texts, rows=2, act=1.0, colours=3.0)
     config = TrainConfig(SMALL, made.mixture)
     losses = []
-    for step in range(36):
+    for step in range(45):
         batch = made.batch(step)
         report = batch_loss(network, network(batch), batch, config)
         optimiser.zero_grad()
@@ -342,23 +349,11 @@ def test_training_learns_what_is_seen(shards: dict[str, TextShard]) -> None:
         optimiser.step()
         losses.append(float(report.sums[7] / report.sums[6]))
     assert losses[0] > 9
-    assert losses[-1] < 0.1
+    assert np.mean(losses[-5:]) < 0.1, "without the images: a quarter of ln 3, 0.27"
     policy = GatoPolicy(inference(network), state_plan())
-    for index, colour in enumerate(COLOURS):
-        image = picture(colour, 100 + index, (32, 32) if index == 0 else (32, 16))
-        assert policy.generate_text(image=image, temperature=0) == f"it is {colour}"
-
-
-def test_a_curve_of_an_older_version_goes_on_with_its_columns(tmp_path: Path) -> None:
-    path = tmp_path / "curve.csv"
-    path.write_text(",".join(CURVE_COLUMNS[:9]) + "\n")
-    report = LossReport(torch.tensor(2.0), torch.tensor(1.0), torch.arange(9.0))
-    said = Curve(path, tokens=8, stretch=1).add(1, 0.1, report, 0.5)
-    assert len(path.read_text().splitlines()[1].split(",")) == 9
-    assert "text 1.1667 accuracy 1.3333" in said
-    new = tmp_path / "new.csv"
-    Curve(new, tokens=8, stretch=1).add(1, 0.1, report, 0.5)
-    assert new.read_text().splitlines()[1].split(",")[9:] == ["1.16667", "1.33333"]
+    for index, (name, size) in enumerate(SIZES.items()):
+        image = picture("red", 100 + index, size)
+        assert policy.generate_text(image=image, temperature=0) == f"it is {name}"
 
 
 BAD = {
@@ -433,7 +428,7 @@ def test_the_command_trains_on_texts_and_pairs(
     mixed = [*train, "--text", str(texts), "--pairs", str(pairs), "--weights", '{"colours": 2}']
     assert main([*mixed, "--dry-run"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "│ colours │ 12 │ 0 │ │ 80 │" in said, "12 texts of 4 tokens, 32 patches"
+    assert "│ colours │ 12 │ 0 │ │ 78 │" in said, "12 texts of 4 tokens, 30 patches"
     assert "│ stories │ 4 │ 0 │ │" in said
     assert main(mixed) == 0, capsys.readouterr().err
     config = json.loads((tmp_path / "runs/mine/training/config.json").read_text())

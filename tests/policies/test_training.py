@@ -161,7 +161,7 @@ def test_run_writes_a_curve_and_a_checkpoint(tmp_path: Path) -> None:
     trainer.resume()
     trainer.run()
     network = trainer.network
-    rows = (tmp_path / "curve.csv").read_text().splitlines()
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()
     assert rows[0].startswith("step,tokens,minutes,loss")
     assert rows[1].split(",")[:2] == ["50", str(50 * 4 * 96)]
     assert json.loads((tmp_path / "last" / "progress.json").read_text())["step"] == 50

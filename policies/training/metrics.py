@@ -1,0 +1,181 @@
+"""What is seen of a run: ``metrics.csv``, TensorBoard's events, and a line that moves.
+
+* :class:`Metrics` -- averages over stretches of steps; a row for each.
+* :func:`bars` -- the columns of the moving line.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from policies.training.loss import LossReport
+
+METRICS_FILE = "metrics.csv"
+
+COLUMNS = (
+    "step", "tokens", "minutes", "loss", "discrete_loss", "discrete_accuracy",
+    "continuous_loss", "continuous_error", "gradient_norm", "tokens_per_second", "peak_share",
+    "text_loss", "text_accuracy",
+)  # fmt: skip
+"""What every row has; a column ``loss/TASK`` for each task and ``score/TASK`` for each that is
+scored follow."""
+
+
+def bars(*, shown: bool) -> Progress:
+    """A line with the step, the loss, tokens a second, share of the peak and the time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        refresh_per_second=1,
+        disable=not shown,
+    )
+
+
+def tensorboard_missing() -> str:
+    """What to install for TensorBoard's events; empty where it is there."""
+    if find_spec("tensorboard") is not None:
+        return ""
+    return 'TensorBoard is not installed: run pip install "gato-gym[tensorboard]"'
+
+
+class Metrics:
+    """Averages reports over a stretch of steps and appends them to a CSV file.
+
+    Rows past the step that a run goes on from are dropped: they will be written again.
+
+    Args:
+        folder: Of the run.
+        tasks: Ids, and names of texts, in the order of the reports' numbers.
+        scored: Ids of those that are scored during the run.
+        step: Steps that are done.
+        tokens: Tokens of a batch.
+        stretch: Steps that a row is the average of.
+        peak: Tokens a second that the machine's peak would give.
+        tensorboard: Whether to write TensorBoard's events as well, where it is installed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tasks: Sequence[str],
+        *,
+        scored: Sequence[str] = (),
+        step: int = 0,
+        tokens: int,
+        stretch: int = 50,
+        peak: float,
+        tensorboard: bool = False,
+    ) -> None:
+        self.path, self.tasks = folder / METRICS_FILE, tuple(tasks)
+        self.tokens, self.stretch, self.peak = tokens, stretch, peak
+        self.columns = (
+            *COLUMNS, *(f"loss/{t}" for t in tasks), *(f"score/{t}" for t in scored),
+        )  # fmt: skip
+        self._begin_file(step)
+        self.events: Any = None
+        if tensorboard and not tensorboard_missing():
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.events = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+        self._clear()
+
+    def _begin_file(self, step: int) -> None:
+        rows: list[dict[str, str]] = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if float(row["step"]) <= step]
+        temporary = self.path.with_name(f".{self.path.name}.partial")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, self.path)
+
+    def _clear(self) -> None:
+        self.sums, self.by_task = torch.zeros(9), torch.zeros(len(self.tasks), 2)
+        self.losses: list[float] = []
+        self.norms: list[float] = []
+        self.seconds = 0.0
+
+    def add(self, step: int, seconds: float, report: LossReport, norm: float) -> bool:
+        """Take a step's report; returns whether a stretch is complete."""
+        self.sums += report.sums
+        self.by_task += report.tasks
+        self.losses.append(float(report.total / report.scale))
+        self.norms.append(norm)
+        self.seconds += seconds
+        return step % self.stretch == 0
+
+    def state(self, loss: float, speed: float) -> str:
+        """What the moving line says of a step: its loss, and tokens a second."""
+        return f"loss {loss:.3f}  {speed:,.0f} tokens/s, {speed / self.peak:.0%} of the peak"
+
+    def write(self, step: int, minutes: float, scores: Mapping[str, float] | None = None) -> str:
+        """Write the row of the steps since the last one; returns a line to print."""
+        s, count = self.sums.tolist(), len(self.losses)
+        speed = count * self.tokens / max(self.seconds, 1e-9)
+        values = (
+            step, step * self.tokens, round(minutes, 3), sum(self.losses) / count,
+            s[1] / max(s[0], 1e-9), s[2] / max(s[0], 1e-9),
+            s[4] / max(s[3], 1e-9), s[5] / max(s[3], 1e-9), sum(self.norms) / count,
+            speed, speed / self.peak, s[7] / max(s[6], 1e-9), s[8] / max(s[6], 1e-9),
+        )  # fmt: skip
+        row = dict(zip(COLUMNS, values, strict=True))
+        row |= _task_losses(self.tasks, self.by_task)
+        row |= {f"score/{task}": value for task, value in (scores or {}).items()}
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, restval="")
+            writer.writerow({name: _short(value) for name, value in row.items()})
+        if self.events is not None:
+            for name, value in row.items():
+                if name != "step":
+                    self.events.add_scalar(name, value, step)
+            self.events.flush()
+        line = self._line(row, discrete=bool(s[0]), continuous=bool(s[3]), text=bool(s[6]))
+        self._clear()
+        return line + "".join(f"  {t} scores {v:.2f}" for t, v in (scores or {}).items())
+
+    def _line(
+        self, row: Mapping[str, float], *, discrete: bool, continuous: bool, text: bool
+    ) -> str:
+        kinds = []
+        if discrete:
+            kinds.append(f"discrete {row['discrete_loss']:.4f} ")
+            kinds[-1] += f"accuracy {row['discrete_accuracy']:.4f}"
+        if continuous:
+            kinds.append(f"continuous {row['continuous_loss']:.4f} ")
+            kinds[-1] += f"error {row['continuous_error']:.4f}"
+        if text:
+            kinds.append(f"text {row['text_loss']:.4f} accuracy {row['text_accuracy']:.4f}")
+        return (
+            f"step {row['step']}  {row['minutes']:.1f} min  loss {row['loss']:.4f}  "
+            f"{'  '.join(kinds)}  norm {row['gradient_norm']:.2f}"
+        )
+
+    def close(self) -> None:
+        """Write out what TensorBoard still holds."""
+        if self.events is not None:
+            self.events.close()
+
+
+def _task_losses(tasks: Sequence[str], by_task: Tensor) -> dict[str, float]:
+    """Mean loss of each task that the stretch had tokens of."""
+    sums = zip(tasks, by_task.tolist(), strict=True)
+    return {f"loss/{task}": loss / weight for task, (weight, loss) in sums if weight}
+
+
+def _short(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
