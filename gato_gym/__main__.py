@@ -17,10 +17,13 @@ from gato_gym.inspection import inspect_environment
 from gato_gym.listing import print_tasks
 
 TRAINING = "policies.training.commands"
+STUDIES = "policies.training.studies"
 ELSEWHERE = {
     "expert": ("policies.experts.commands", "train, score and convert experts"),
     "record": (TRAINING, "record a policy's episodes as a Minari dataset"),
     "train": (TRAINING, "train a network on your own episodes"),
+    "finetune": (STUDIES, "fine-tune a network on a few of your own episodes"),
+    "scaling": (STUDIES, "train several sizes and draw loss and score"),
     "import": (TRAINING, "episodes in the JAT dataset's schema as a Minari dataset"),
     "score": (TRAINING, "a policy's return beside chance's and the expert's"),
 }

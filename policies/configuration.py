@@ -96,6 +96,59 @@ class NetworkConfig:
 
 
 PRESETS: dict[str, dict[str, int]] = {
+    "0.4m": {
+        "layers": 2,
+        "width": 48,
+        "heads": 2,
+        "head_size": 24,
+        "feed_forward": 96,
+        "vector_hidden": 64,
+        "text_rank": 2,
+        "grid_channels": 12,
+        "patch_channels": 12,
+    },
+    "0.7m": {
+        "layers": 2,
+        "width": 80,
+        "heads": 2,
+        "head_size": 40,
+        "feed_forward": 160,
+        "vector_hidden": 128,
+        "text_rank": 4,
+        "grid_channels": 16,
+        "patch_channels": 16,
+    },
+    "1.4m": {
+        "layers": 3,
+        "width": 112,
+        "heads": 2,
+        "head_size": 56,
+        "feed_forward": 224,
+        "vector_hidden": 192,
+        "text_rank": 8,
+        "grid_channels": 24,
+        "patch_channels": 16,
+    },
+    "2.8m": {
+        "layers": 4,
+        "width": 160,
+        "heads": 3,
+        "head_size": 56,
+        "feed_forward": 320,
+        "vector_hidden": 256,
+        "text_rank": 16,
+        "grid_channels": 24,
+        "patch_channels": 24,
+    },
+    "5.8m": {
+        "layers": 5,
+        "width": 224,
+        "heads": 4,
+        "head_size": 56,
+        "feed_forward": 448,
+        "vector_hidden": 448,
+        "text_rank": 32,
+    },
     "tiny": {
         "layers": 3,
         "width": 128,
@@ -112,11 +165,14 @@ PRESETS: dict[str, dict[str, int]] = {
 }
 
 
+FAMILY = ("0.4m", "0.7m", "1.4m", "2.8m", "5.8m")
+"""Sizes of one shape for ``gato-gym scaling``, named by their parameters, tables included."""
+
 PAPER_SIZES = ("79m", "364m", "1.18b")
 
 
 def preset(name: str) -> NetworkConfig:
-    """A configuration by name: tiny, mini, small, and the paper's 79m, 364m and 1.18b.
+    """A configuration by name: tiny, mini, small, those of :data:`FAMILY`, and the paper's.
 
     The paper's sizes have its layers, heads, width and feed-forward size (halved by the gate),
     a window of 1024 tokens and a full-rank text table (arXiv 2205.06175, table 5).

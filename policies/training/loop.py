@@ -98,6 +98,7 @@ class Trainer:
         attention: How attention is computed, see :data:`policies.masks.ATTENTIONS`.
         on_save: Called after each checkpoint, in the first process.
         texts: Texts and pairs to train on beside the tasks, by name.
+        begin: Called with the fresh network: gives it the weights that it starts from.
         fsdp: Whether each of several processes holds a part of the backbone instead of all of it.
         tensorboard: Whether to write TensorBoard's events, where it is installed.
         score: Plays some tasks every so often.
@@ -121,6 +122,7 @@ class Trainer:
         attention: str = "auto",
         on_save: Callable[[Trainer], None] | None = None,
         texts: Mapping[str, TextShard] | None = None,
+        begin: Callable[[GatoNetwork], None] | None = None,
         fsdp: bool = False,
         tensorboard: bool = False,
         score: Scorer | None = None,
@@ -139,7 +141,10 @@ class Trainer:
         self.device = _device(device, self.ranks)
         check_trainable(attention, self.device)
         torch.manual_seed(config.seed)
-        self.network = GatoNetwork(config.network).to(self.device)
+        network = GatoNetwork(config.network)
+        if begin is not None:
+            begin(network)
+        self.network = network.to(self.device)
         backbone = self.network.backbone
         backbone.recompute, backbone.attention = config.recompute, attention
         self.divided = fsdp and self.ranks.world > 1

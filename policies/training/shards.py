@@ -122,6 +122,13 @@ class TaskShard:
         ]
         return np.concatenate(parts)
 
+    def part(self, first: int, stop: int) -> TaskShard:
+        """The shard of the episodes ``[first, stop)`` alone; nothing is copied."""
+        begin, end = int(self.starts[first]), int(self.ends[stop - 1])
+        arrays = {n: a[begin:end] if n in ARRAYS else a for n, a in self.arrays.items()}
+        arrays["ends"] = self.ends[first:stop] - begin
+        return TaskShard(self.task, self.plan, arrays, self.group)
+
     def text(self, index: int) -> NDArray[np.int32]:
         """Token ids of text ``index``."""
         ends = self.arrays["text_ends"]
