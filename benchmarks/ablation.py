@@ -105,11 +105,6 @@ VARIANTS = (
         "paper", "layout `paper`, all remembered", layout="paper", memory="all",
         network=PAPER_NETWORK, training=PAPER,
     ),
-    Variant("seed-1", "the defaults, another seed", training={"seed": 1}),
-    Variant(
-        "kappa-0.1", "next observation, weight 0.1", network=HEADS,
-        training={"observation_weight": 0.1},
-    ),
 )  # fmt: skip
 
 

@@ -78,10 +78,10 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 0 or more, below 1")
         if self.sigma < 0:
             raise ValueError(f"sigma is {self.sigma}: expected 0 (one bin) or more")
-        if bool(self.observation_weight) != self.network.observation_heads:
+        if self.observation_weight and not self.network.observation_heads:
             raise ValueError(
-                f"observation_weight is {self.observation_weight} and the network's "
-                f"observation_heads {self.network.observation_heads}: expected both or neither"
+                f"observation_weight is {self.observation_weight} and the network has no "
+                "observation_heads: configure it with them"
             )
         if self.precision not in PRECISIONS:
             raise ValueError(

@@ -128,6 +128,7 @@ class Trainer:
         score: Scorer | None = None,
         score_every: int | None = None,
     ) -> None:
+        config = as_begun(config, output)
         self.config, self.output = config, output
         self.every, self.kept_every, self.stretch = every, kept_every, stretch
         self.on_save, self.tensorboard = on_save, tensorboard
@@ -381,7 +382,6 @@ def train(
         every, compiled, fsdp, tensorboard: As in :class:`Trainer`.
     """
     shards = open_shards(shards_folder, sorted(config.mixture.weights))
-    config = as_begun(config, output)
     trainer = Trainer(
         config,
         shards,

@@ -26,7 +26,7 @@ from rich.console import Console
 from policies.checkpoint import RUN_CHECKPOINT, RUN_STATE
 from policies.configuration import PAPER_SIZES, NetworkConfig, preset
 from policies.matching import check_sizes, signature
-from policies.training.config import TrainConfig, as_begun, check_same
+from policies.training.config import TrainConfig, check_same
 from policies.training.export import write_checkpoint
 from policies.training.loop import Trainer
 from policies.training.metrics import tensorboard_missing
@@ -233,7 +233,6 @@ class OwnRun:
             precision=asked.precision,
             seed=asked.seed,
         )
-        config = as_begun(config, self.state)
         steps = self._steps(config)
         return dataclasses.replace(config, steps=steps, optimiser=self._optimiser(steps))
 
