@@ -22,9 +22,10 @@ from policies import GatoPolicy, writing
 from policies.network import GatoNetwork, PackedBatch, inference
 from policies.text_layout import Passage, image_patches, lay_out_passages
 from policies.timesteps import TokenCollector
+from policies.training.batches import BatchBuilder
 from policies.training.config import TrainConfig
 from policies.training.loss import batch_loss, text_targets
-from policies.training.packing import Mixture, Packer, _BatchBuilder
+from policies.training.packing import Mixture, Packer
 from policies.training.playing import load_player, record_episodes
 from policies.training.text_documents import TextDocument, draw_text_document
 from policies.training.texts import TextShard, find_texts, shard_texts
@@ -113,7 +114,7 @@ def test_five_pairs_lie_in_one_document_with_targets_on_their_texts_alone(
         shards["colours"], np.random.default_rng(0), SMALL, budget=128, length=128, pairs=5
     )
     assert doc is not None
-    builder = _BatchBuilder(made, 4)
+    builder = BatchBuilder(made, 4)
     builder.add_text(doc, 1, 7, 0)
     batch = builder.finish()
     ids = batch.tokens.ids[1, 7 : 7 + doc.size]
@@ -247,7 +248,7 @@ def test_writing_computes_what_training_did(text: str, shards: dict[str, TextSha
     passage = Passage(pieces, *image_patches(image))
     layout = lay_out_passages([passage], SMALL.vocabulary, first_position=SMALL.prompt_tokens)
     made = packer(shards, rows=1, length=512, colours=1.0)
-    builder = _BatchBuilder(made, 1)
+    builder = BatchBuilder(made, 1)
     builder.add_text(TextDocument("colours", layout), 0, 0, 0)
     batch = builder.finish()
     with torch.no_grad():
