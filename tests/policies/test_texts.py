@@ -200,6 +200,15 @@ def test_rows_mix_tasks_and_texts_by_weight(shards: dict[str, TextShard]) -> Non
     assert together > 60, "of 120 rows"
 
 
+def test_names_and_counts_that_cannot_be_are_refused(shards: dict[str, TextShard]) -> None:
+    with pytest.raises(ValueError, match=r"texts are named \['act'\] as tasks are"):
+        packer({"act": shards["colours"]}, act=1.0)
+    with pytest.raises(ValueError, match=r"open are \['act', 'colours', 'stories'\]"):
+        packer(shards, act=1.0, songs=1.0)
+    with pytest.raises(ValueError, match="pairs is 0: expected 1 or more"):
+        Mixture({}, pairs=0)
+
+
 def test_tasks_are_drawn_as_before_where_there_is_no_text(shards: dict[str, TextShard]) -> None:
     """Bit for bit: neither an argument nor a text without weight draws a random number."""
     torch.manual_seed(0)
