@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--output", type=Path, default=Path("runs/captions"))
     add("--scenes", type=int, default=4000, help="to train on")
     add("--episodes", type=int, default=400, help="of the control task to train on")
-    add("--steps", type=int, default=300, help="updates")
+    add("--steps", type=int, default=450, help="updates")
     add("--weight", type=float, default=3.0, help="of captions, the control task's being 1")
     add("--test-scenes", type=int, default=200, help="of each kind to caption")
     add("--test-episodes", type=int, default=50, help="to play")
