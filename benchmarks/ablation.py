@@ -205,7 +205,7 @@ def held_out_errors(trainer: Trainer, shards: dict[str, TaskShard]) -> dict[str,
     )
     network.load_state_dict({**network.state_dict(), **trainer.optimiser.average})
     network.eval()
-    sums = torch.zeros(6)
+    sums = torch.zeros(9)
     with torch.no_grad():
         for index in range(HELD_OUT_BATCHES):
             batch = packer.batch(index)

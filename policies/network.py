@@ -24,13 +24,14 @@ from policies.prediction import NextParts, ObservationHeads
 
 @dataclass
 class Targets:
-    """Action tokens to predict.
+    """Action tokens, and tokens of texts, to predict.
 
     Attributes:
         slots: int64 ``[N]``, index into the flattened ``[B * T]`` tokens of the position that
             predicts: the one *before* the target token.
         ids: int64 ``[N]``, the vocabulary id to predict.
-        starts, stops: int64 ``[N]``, legal ids of the position: ``[start, stop)``.
+        starts, stops: int64 ``[N]``, legal ids of the position: ``[start, stop)``; of texts their
+            pieces, beside which the separator is legal.
         weights: float32 ``[N]``, weight of each in the loss.
         tasks: int64 ``[N]``, number of each one's task among the packer's.
     """
@@ -41,6 +42,10 @@ class Targets:
     stops: Tensor
     weights: Tensor
     tasks: Tensor
+
+    def at(self, index: Tensor) -> Targets:
+        """Some of the targets."""
+        return Targets(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
 @dataclass
@@ -154,6 +159,15 @@ class GatoNetwork(nn.Module):
         """Logits of the text ids: float32 ``[..., 32000]``."""
         factor = self.head(hidden).float() @ self.embedding.text_out.weight
         return factor @ self.embedding.text.weight.T
+
+    def writing_logits(self, hidden: Tensor) -> Tensor:
+        """Logits of what a text goes on with: float32 ``[..., 32001]``.
+
+        A piece for each text id, then the separator, which ends the text.
+        """
+        vocabulary = self.config.vocabulary
+        ends = self.symbol_logits(hidden, vocabulary.separator, vocabulary.separator + 1)
+        return torch.cat([self.text_logits(hidden)[..., vocabulary.text.start :], ends], dim=-1)
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from gato_gym.spaces import Plan, PlanOptions
+from gato_gym.vocabulary import Vocabulary
 from policies.embedding import (
     ACTION_PLACE,
     BODY_PLACES,
@@ -29,6 +30,7 @@ from policies.embedding import (
     Contributions,
     TokenInputs,
 )
+from policies.text_layout import TextLayout
 
 Ints = NDArray[np.int64]
 
@@ -213,6 +215,24 @@ class TokenCollector:
         self._first_symbol = plan.vocabulary.text.stop
         self.add_parts(plan, offset + layout.body_starts, arrays, generator)
 
+    def add_text(
+        self,
+        layout: TextLayout,
+        vocabulary: Vocabulary,
+        offset: int,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        """Put passages at flattened token ``offset``; ``generator`` as in :meth:`add`."""
+        span = slice(offset, offset + len(layout.ids))
+        self.ids.reshape(-1)[span] = layout.ids
+        self.places.reshape(-1)[span] = layout.places
+        self._first_symbol = vocabulary.text.stop
+        if layout.patches is not None:
+            slots = offset + layout.patch_slots
+            buckets = patch_buckets(layout.intervals, generator)
+            part = (slots, layout.patch_places, layout.patches, buckets)
+            self._parts.setdefault("images", []).append(part)
+
     def add_parts(
         self,
         plan: Plan,
@@ -258,14 +278,16 @@ class TokenCollector:
     def _join(self, name: str) -> Contributions:
         chunks = self._parts[name]
         slots, places = (np.concatenate([c[i] for c in chunks]).astype(np.int64) for i in (0, 1))
-        values = pad_stack([c[2] for c in chunks])
+        found = [c[2] for c in chunks]
+        if name == "images":  # scaled first: a channel that is not there is 0, not black
+            found = [scale_patches(values) for values in found]
+        values = pad_stack(found)
         intervals = None
         if name == "ids":
             values = values.astype(np.int64)
         elif name == "vectors":
             values = values.astype(np.float32)
         elif name == "images":
-            values = scale_patches(values)
             intervals = torch.from_numpy(np.concatenate([c[3] for c in chunks]))
         return Contributions(
             torch.from_numpy(slots), torch.from_numpy(places), torch.from_numpy(values), intervals

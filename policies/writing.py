@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gato_gym.spaces import compile_plan
 from gato_gym.text import default_tokenizer
 from policies.backbone import RingCache
 from policies.embedding import TEXT_PLACES
 from policies.network import GatoNetwork
 from policies.sampling import Sampler
-from policies.timesteps import TimestepArrays, TokenCollector
+from policies.text_layout import Passage, image_patches, lay_out_passages
+from policies.timesteps import TokenCollector
 
 __all__ = ["write"]
 
@@ -67,7 +66,7 @@ def write(
     given = tokenizer.encode(prompt).astype(np.int64)
     if image is None and not len(given):
         raise ValueError("the prompt is empty and there is no image: pass text, an image, or both")
-    x_ND = _embed(network, given + network.config.vocabulary.text.start, image)
+    x_ND = _embed(network, given, image)
     uniforms = np.random.default_rng(seed).random(max_tokens, np.float32)
     pieces = given.tolist()
     shown = text = prompt
@@ -81,37 +80,19 @@ def write(
         yield text[len(shown) :]
 
 
+@torch.inference_mode()
 def _embed(network: GatoNetwork, ids: NDArray[np.int64], image: Any) -> Tensor:
     """The image's and the prompt's tokens: float ``[N, D]``."""
-    embedding = network.embedding
-    device = embedding.text.weight.device
-    parts = []
+    config = network.config
+    patches, intervals = (None, None)
     if image is not None:
-        parts.append(_embed_image(network, np.asarray(image)))
-    if len(ids):
-        parts.append(embedding.text_tokens(torch.from_numpy(ids).to(device)))
-    return torch.cat(parts)
-
-
-def _embed_image(network: GatoNetwork, image: NDArray[Any]) -> Tensor:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4):
-        raise ValueError(
-            f"image is {image.dtype} {list(image.shape)}: expected uint8 [H, W, C] with 1, 3 or 4 "
-            "channels"
-        )
-    plan = compile_plan(spaces.Box(0, 255, image.shape, np.uint8), spaces.Discrete(1))
-    encoded = plan.encode_batch(image[None])
-    steps = TimestepArrays(
-        ids=encoded.ids,
-        vectors=encoded.vectors,
-        grids=encoded.grids,
-        images=encoded.images,
-        actions=np.zeros((1, 0), np.int64),
-    )
-    collector = TokenCollector(1, plan.num_tokens)
-    collector.add_parts(plan, np.zeros(1, np.int64), steps)
+        patches, intervals = image_patches(np.asarray(image), patch_size=config.patch_size)
+    passage = Passage(ids, patches, intervals)
+    layout = lay_out_passages([passage], config.vocabulary, first_position=config.prompt_tokens)
+    collector = TokenCollector(1, len(layout.ids))
+    collector.add_text(layout, config.vocabulary, 0)
     device = network.embedding.text.weight.device
-    conditions = torch.zeros(1, network.config.width, device=device)
+    conditions = torch.zeros(1, config.width, device=device)
     return network.embedding(collector.finish().to(device), conditions)[0]
 
 
@@ -126,8 +107,7 @@ def _choose(
     greedy: bool,
 ) -> Iterator[int]:
     """Pieces of a text, until the separator."""
-    config, vocabulary = network.config, network.config.vocabulary
-    first, separator = vocabulary.text.start, vocabulary.separator
+    config, first = network.config, network.config.vocabulary.text.start
     cache = RingCache.empty(
         config, rows=1, ring=config.window + len(x_ND), pinned=0, like=network.head.weight
     )
@@ -136,8 +116,7 @@ def _choose(
         positions = position + np.arange(len(x_ND))
         hidden = network.step(x_ND, np.zeros(len(x_ND), np.int64), positions, cache)[-1:]
         position += len(x_ND)
-        ends = network.symbol_logits(hidden, separator, separator + 1)
-        logits = torch.cat([network.text_logits(hidden)[:, first:], ends], dim=1)
+        logits = network.writing_logits(hidden)
         chosen = sampler.choose(
             logits, uniform[None].to(logits.device), continuous=False, deterministic=greedy
         )

@@ -60,6 +60,10 @@ def _add_train(commands: Any) -> None:
     train.set_defaults(run=_train)
     add = train.add_argument
     add("--dataset", nargs="+", required=True, metavar="ID", help="Minari ids or paths")
+    add("--text", nargs="+", type=Path, default=[], metavar="FILE", help="texts: .jsonl, .txt")
+    add(
+        "--pairs", nargs="+", type=Path, default=[], metavar="FILE", help="images and texts: .jsonl"
+    )
     add("--output", type=Path, required=True, help="folder of the run")
     add("--preset", default="mini", help="tiny, mini (default), small, 79m, 364m, 1.18b")
     amount = train.add_mutually_exclusive_group()
@@ -69,7 +73,12 @@ def _add_train(commands: Any) -> None:
     add("--memory", choices=("all", "observations", "none"), help="what later timesteps see")
     add("--options", type=json.loads, default={}, help="other PlanOptions, as JSON")
     add("--keep", type=float, default=0.8, help="least share of the expert's return; 0: all")
-    add("--weights", type=json.loads, default={}, help='of tasks, as JSON: {"CartPole-v1": 2}')
+    add(
+        "--weights",
+        type=json.loads,
+        default={},
+        help='of tasks and texts, as JSON: {"CartPole-v1": 2}',
+    )
     add("--prompt-share", type=float, default=0.25, help="of documents (default: 0.25)")
     add("--prompt-end", type=float, default=0.5, help="of prompts, episodes' ends (default: 0.5)")
     add("--optimiser", choices=("muon", "adamw", "paper"), help="paper: as published")
@@ -157,7 +166,8 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     left = ("command", "run", "dry_run", "threads")
     given = {k: v for k, v in vars(args).items() if k not in left}
     given["score_tasks"] = tuple(given["score_tasks"])
-    run = OwnRun(OwnSettings(datasets=tuple(given.pop("dataset")), **given), console)
+    datasets, texts, pairs = (tuple(given.pop(name)) for name in ("dataset", "text", "pairs"))
+    run = OwnRun(OwnSettings(datasets=datasets, texts=texts, pairs=pairs, **given), console)
     run.describe()
     if args.dry_run:
         console.print("nothing was trained: leave out --dry-run to do so")

@@ -32,6 +32,7 @@ from policies.training.peak import flops_per_token, measured_peak
 from policies.training.prefetch import Prefetcher
 from policies.training.ranks import Ranks, divide
 from policies.training.shards import TaskShard, meta_group
+from policies.training.texts import TextShard
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -96,6 +97,7 @@ class Trainer:
         device: "cpu", "cuda", or "auto": a GPU where there is one.
         attention: How attention is computed, see :data:`policies.masks.ATTENTIONS`.
         on_save: Called after each checkpoint, in the first process.
+        texts: Texts and pairs to train on beside the tasks, by name.
         begin: Called with the fresh network: gives it the weights that it starts from.
         fsdp: Whether each of several processes holds a part of the backbone instead of all of it.
         tensorboard: Whether to write TensorBoard's events, where it is installed.
@@ -119,6 +121,7 @@ class Trainer:
         device: str = "auto",
         attention: str = "auto",
         on_save: Callable[[Trainer], None] | None = None,
+        texts: Mapping[str, TextShard] | None = None,
         begin: Callable[[GatoNetwork], None] | None = None,
         fsdp: bool = False,
         tensorboard: bool = False,
@@ -160,6 +163,7 @@ class Trainer:
             length=config.length,
             seed=config.seed,
             depth_drop=config.depth_drop,
+            texts=texts,
         )
         if compiled:
             for module in backbone.blocks if self.divided else [backbone]:
@@ -259,7 +263,7 @@ class Trainer:
         batches, weight = self.batches.take(self.step)
         scale = self.ranks.sum(weight)
         divisor = scale.to(self.device)
-        found = torch.zeros(7 + 2 * len(self.packer.tasks), device=self.device)
+        found = torch.zeros(10 + 2 * len(self.packer.sources), device=self.device)
         for batch in batches:
             report = self._loss(batch)
             (report.total / divisor).backward()
@@ -267,7 +271,7 @@ class Trainer:
             found += torch.cat([total[None], report.sums, report.tasks.flatten()])
         norm = self.optimiser.clip()
         values = torch.cat([self.ranks.sum(found), norm[None]]).cpu()  # the step's only wait
-        total, sums, tasks = values[0], values[1:7], values[7:-1]
+        total, sums, tasks = values[0], values[1:10], values[10:-1]
         for what, number in (("loss", total), ("gradient's norm", values[-1])):
             if not math.isfinite(number):
                 self._refuse(f"the {what} is {float(number)}", batches)
@@ -278,7 +282,7 @@ class Trainer:
     def _loss(self, batch: PackedBatch) -> LossReport:
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            tasks = len(self.packer.tasks)
+            tasks = len(self.packer.sources)
             return batch_loss(self.network, self.network(batch), batch, self.config, tasks=tasks)
 
     def _refuse(self, what: str, batches: list[PackedBatch]) -> NoReturn:
@@ -336,7 +340,7 @@ class Trainer:
         cost = flops_per_token(config.network, config.length)
         return Metrics(
             self.output,
-            self.packer.tasks,
+            self.packer.sources,
             scored=self.score.tasks if self.score is not None else (),
             step=self.step,
             tokens=config.rows * config.length,

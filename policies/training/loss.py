@@ -3,6 +3,7 @@
 * :func:`batch_loss` -- of a packed batch: actions, and next observations where they are asked for.
 * :func:`action_loss` -- cross-entropy over each position's legal ids; continuous labels are spread
   over neighbouring bins.
+* :func:`text_loss` -- cross-entropy over all pieces of text and the separator.
 * :func:`loss_scale` -- what it is divided by, known before the forward pass.
 """
 
@@ -27,10 +28,12 @@ class LossReport:
     Attributes:
         total: Scalar, with gradient: the weighted sum over all targets.
         scale: Scalar: the sum of the weights; ``total / scale`` is the loss.
-        sums: float32 ``[6]``: of discrete tokens the weight, weighted loss and weighted hits; of
+        sums: float32 ``[9]``: of discrete tokens the weight, weighted loss and weighted hits; of
             continuous tokens the weight, weighted loss and weighted absolute error of the value
-            expected (in [-1, 1] units).
-        tasks: float32 ``[tasks, 2]``: of each task's tokens the weight and the weighted loss.
+            expected (in [-1, 1] units); of texts' tokens the weight, weighted loss and weighted
+            hits.
+        tasks: float32 ``[tasks, 2]``: of the tokens of each task, and of each source of texts, the
+            weight and the weighted loss.
     """
 
     total: Tensor
@@ -73,14 +76,24 @@ def batch_loss(
         config: Weighs the parts.
         tasks: As in :func:`action_loss`.
     """
+    targets, is_text = batch.targets, text_targets(network.config, batch.targets)
+    mixed = bool(is_text.any())
     report = action_loss(
         network,
         hidden,
-        batch.targets,
+        targets.at(~is_text) if mixed else targets,
         sigma=config.sigma,
         balance=config.balance,
         tasks=tasks,
     )
+    if mixed:
+        said = text_loss(network, hidden, targets.at(is_text), tasks=tasks)
+        report = LossReport(
+            report.total + said.total,
+            report.scale + said.scale,
+            report.sums + said.sums,
+            report.tasks + said.tasks,
+        )
     share = config.observation_weight
     if share:
         total = (1 - share) * report.total + share * observation_loss(network, hidden, batch)
@@ -111,6 +124,39 @@ def observation_loss(network: GatoNetwork, hidden: Tensor, batch: PackedBatch) -
     return total
 
 
+def text_targets(config: NetworkConfig, targets: Targets) -> Tensor:
+    """bool ``[N]``: which targets are pieces of texts, or the separator that ends one."""
+    text, ids = config.vocabulary.text, targets.ids
+    return ((ids >= text.start) & (ids < text.stop)) | (ids == config.vocabulary.separator)
+
+
+def text_loss(
+    network: GatoNetwork, hidden: Tensor, targets: Targets, *, tasks: int = 0
+) -> LossReport:
+    """The loss of texts' tokens: logits of the whole vocabulary of text, at these positions alone.
+
+    Args:
+        network: Gives the logits.
+        hidden: float ``[B, T, D]``, the network's output.
+        targets: Of texts, one or more, see :func:`text_targets`.
+        tasks: As in :func:`action_loss`.
+    """
+    text = network.config.vocabulary.text
+    logits = network.writing_logits(hidden.flatten(0, 1)[targets.slots])
+    labels = torch.where(targets.ids < text.stop, targets.ids - text.start, logits.shape[1] - 1)
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    weight, sums = targets.weights, hidden.new_zeros(9)
+    total = (losses * weight).sum()
+    with torch.no_grad():
+        hits = (logits.argmax(1) == labels).float()
+        sums[6:] = torch.stack([weight.sum(), total.detach(), (hits * weight).sum()])
+        by_task = torch.zeros(tasks, 2, device=hidden.device)
+        if tasks:
+            both = torch.stack([weight, losses * weight], dim=1).float()
+            by_task.index_add_(0, targets.tasks, both)
+    return LossReport(total, weight.sum(), sums, by_task)
+
+
 def action_loss(
     network: GatoNetwork,
     hidden: Tensor,
@@ -120,12 +166,12 @@ def action_loss(
     balance: float = 1.0,
     tasks: int = 0,
 ) -> LossReport:
-    """The loss of a packed batch.
+    """The loss of action tokens.
 
     Args:
         network: Gives the logits.
         hidden: float ``[B, T, D]``, the network's output.
-        targets: What each predicting position should say.
+        targets: What each predicting position should say; none of a text.
         sigma: Spread of continuous labels, in bins.
         balance: Weight of continuous tokens against discrete ones.
         tasks: How many there are; 0 reports none of them on its own.
@@ -135,7 +181,7 @@ def action_loss(
     is_value = (targets.ids >= vocabulary.continuous.start) & (
         targets.ids < vocabulary.continuous.stop
     )
-    sums = hidden.new_zeros(6)
+    sums = hidden.new_zeros(9)
     total = hidden.new_zeros(())
     by_task = torch.zeros(tasks, 2, device=hidden.device)
     for continuous in (False, True):

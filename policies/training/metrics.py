@@ -24,6 +24,7 @@ METRICS_FILE = "metrics.csv"
 COLUMNS = (
     "step", "tokens", "minutes", "loss", "discrete_loss", "discrete_accuracy",
     "continuous_loss", "continuous_error", "gradient_norm", "tokens_per_second", "peak_share",
+    "text_loss", "text_accuracy",
 )  # fmt: skip
 """What every row has; a column ``loss/TASK`` for each task and ``score/TASK`` for each that is
 scored follow."""
@@ -57,7 +58,7 @@ class Metrics:
 
     Args:
         folder: Of the run.
-        tasks: Ids, in the order of the reports' numbers.
+        tasks: Ids, and names of texts, in the order of the reports' numbers.
         scored: Ids of those that are scored during the run.
         step: Steps that are done.
         tokens: Tokens of a batch.
@@ -104,7 +105,7 @@ class Metrics:
         os.replace(temporary, self.path)
 
     def _clear(self) -> None:
-        self.sums, self.by_task = torch.zeros(6), torch.zeros(len(self.tasks), 2)
+        self.sums, self.by_task = torch.zeros(9), torch.zeros(len(self.tasks), 2)
         self.losses: list[float] = []
         self.norms: list[float] = []
         self.seconds = 0.0
@@ -130,7 +131,7 @@ class Metrics:
             step, step * self.tokens, round(minutes, 3), sum(self.losses) / count,
             s[1] / max(s[0], 1e-9), s[2] / max(s[0], 1e-9),
             s[4] / max(s[3], 1e-9), s[5] / max(s[3], 1e-9), sum(self.norms) / count,
-            speed, speed / self.peak,
+            speed, speed / self.peak, s[7] / max(s[6], 1e-9), s[8] / max(s[6], 1e-9),
         )  # fmt: skip
         row = dict(zip(COLUMNS, values, strict=True))
         row |= _task_losses(self.tasks, self.by_task)
@@ -143,11 +144,13 @@ class Metrics:
                 if name != "step":
                     self.events.add_scalar(name, value, step)
             self.events.flush()
-        line = self._line(row, discrete=bool(s[0]), continuous=bool(s[3]))
+        line = self._line(row, discrete=bool(s[0]), continuous=bool(s[3]), text=bool(s[6]))
         self._clear()
         return line + "".join(f"  {t} scores {v:.2f}" for t, v in (scores or {}).items())
 
-    def _line(self, row: Mapping[str, float], *, discrete: bool, continuous: bool) -> str:
+    def _line(
+        self, row: Mapping[str, float], *, discrete: bool, continuous: bool, text: bool
+    ) -> str:
         kinds = []
         if discrete:
             kinds.append(f"discrete {row['discrete_loss']:.4f} ")
@@ -155,6 +158,8 @@ class Metrics:
         if continuous:
             kinds.append(f"continuous {row['continuous_loss']:.4f} ")
             kinds[-1] += f"error {row['continuous_error']:.4f}"
+        if text:
+            kinds.append(f"text {row['text_loss']:.4f} accuracy {row['text_accuracy']:.4f}")
         return (
             f"step {row['step']}  {row['minutes']:.1f} min  loss {row['loss']:.4f}  "
             f"{'  '.join(kinds)}  norm {row['gradient_norm']:.2f}"

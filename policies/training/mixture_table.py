@@ -22,19 +22,19 @@ BATCHES = 16
 
 @dataclass(frozen=True)
 class TaskLine:
-    """One task of a mixture.
+    """One task, or texts, of a mixture.
 
     Attributes:
-        task: Its id.
-        episodes: In its shard.
-        steps: Timesteps in its shard.
+        task: Its id, or the name of texts.
+        episodes: In its shard, or texts.
+        steps: Timesteps in its shard; None of texts.
         tokens: Of its shard laid out once, without prompts.
         share: Of the drawn tokens that are no padding, in [0, 1].
     """
 
     task: str
     episodes: int
-    steps: int
+    steps: int | None
     tokens: int
     share: float
 
@@ -58,7 +58,7 @@ class MixtureCounts:
 
 def measure_mixture(packer: Packer, *, batches: int = BATCHES) -> MixtureCounts:
     """Count the first batches of a run."""
-    drawn = dict.fromkeys(packer.tasks, 0)
+    drawn = dict.fromkeys(packer.sources, 0)
     positions = documents = prompted = 0
     for index in range(batches):
         batch = packer.batch(index)
@@ -75,6 +75,9 @@ def measure_mixture(packer: Packer, *, batches: int = BATCHES) -> MixtureCounts:
             task, len(shard.ends), shard.num_steps, tokens_of(shard), drawn[task] / max(1, total)
         )
         for task, shard in packer.shards.items()
+    ) + tuple(
+        TaskLine(name, len(texts), None, int(texts.sizes.sum()), drawn[name] / max(1, total))
+        for name, texts in packer.texts.items()
     )
     return MixtureCounts(lines, 1 - total / positions, prompted / max(1, documents), batches)
 
@@ -115,7 +118,7 @@ def mixture_table(
             line.task,
             f"{line.episodes:,}",
             f"{before - line.episodes:,}",
-            f"{line.steps:,}",
+            "" if line.steps is None else f"{line.steps:,}",
             f"{line.tokens:,}",
             f"{line.share:.1%}",
             f"{filled * line.share / line.tokens:.1f}",

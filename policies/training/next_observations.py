@@ -68,9 +68,10 @@ class NextCollector:
         """The parts as tensors, by kind."""
         made = {}
         for kind, chunks in self._parts.items():
-            values = pad_stack([chunk[2] for chunk in chunks])
+            found = [chunk[2] for chunk in chunks]
             if kind == "images":
-                values = scale_patches(values)
+                found = [scale_patches(values) for values in found]
+            values = pad_stack(found)
             values = values.astype(np.int64 if kind in ("ids", "grids") else np.float32)
             slots, places, weights = (np.concatenate([c[i] for c in chunks]) for i in (0, 1, 3))
             made[kind] = NextParts(

@@ -3,8 +3,9 @@
 * :class:`OwnSettings` -- what is asked for.
 * :class:`OwnRun` -- prepares, describes and trains it.
 
-The folder holds ``shards/`` (the episodes as tokens), ``training/`` (what a run goes on from, and
-its metrics) and ``checkpoint/``, which :meth:`policies.GatoPolicy.load` finds by the folder's name.
+The folder holds ``shards/`` and ``texts/`` (episodes and texts as tokens), ``training/`` (what a
+run goes on from, and its metrics) and ``checkpoint/``, which :meth:`policies.GatoPolicy.load` finds
+by the folder's name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -35,6 +37,7 @@ from policies.training.ranks import Ranks
 from policies.training.scoring import Playing
 from policies.training.shards import TaskShard
 from policies.training.sources import DatasetTask, find_tasks, shard_tasks
+from policies.training.texts import TextShard, find_texts, shard_texts
 
 CALIBRATION_SECONDS = 4.0
 SMALL_STEPS, PAPER_STEPS = 2_000, 1_000_000
@@ -46,6 +49,8 @@ class OwnSettings:
 
     Attributes:
         datasets: Ids or paths of Minari datasets.
+        texts, pairs: Files of texts, and of images with texts, to train on in the same batches; see
+            :mod:`policies.training.texts`.
         output: The run's folder.
         preset: The network's size.
         steps: Updates; None leaves it to ``minutes``, to the run that is gone on with, or to the
@@ -54,7 +59,7 @@ class OwnSettings:
         layout, memory, options: How spaces become tokens, see
             :func:`policies.training.sources.find_tasks`.
         keep: Share of the expert's windowed return that an episode must reach; 0 keeps all.
-        weights: Share of the tokens by task id; 1 where none is given.
+        weights: Share of the tokens by task id, or by the name of texts; 1 where none is given.
         prompt_share: Share of documents that carry a prompt.
         prompt_end: Share of the prompts that are an episode's end; the others start uniformly.
         optimiser: "muon", "adamw" (at the same rates' schedule), "paper" (as published), or None
@@ -75,6 +80,8 @@ class OwnSettings:
 
     datasets: tuple[str, ...]
     output: Path
+    texts: tuple[Path, ...] = ()
+    pairs: tuple[Path, ...] = ()
     preset: str = "mini"
     steps: int | None = None
     minutes: float | None = None
@@ -144,9 +151,13 @@ class OwnRun:
         )
         for task in self.tasks:
             check_sizes(self._network(), task.plan())
+        self.sources = find_texts(settings.texts, settings.pairs)
+        self.identity = {task.id: task.identity() for task in self.tasks}
+        self.identity |= {source.name: source.identity() for source in self.sources}
         self._check_same_data()
-        self.shards = self._shards()
+        self.shards, self.texts = self._shards()
         self.config = self._config()
+        self._check_images()
 
     def _network(self) -> NetworkConfig:
         asked = self.settings
@@ -157,21 +168,44 @@ class OwnRun:
         )
 
     def _check_same_data(self) -> None:
-        identity = {task.id: task.identity() for task in self.tasks}
         path = self.state / "data.json"
         if path.exists():
-            check_same(json.loads(path.read_text()), identity, self.settings.output)
+            check_same(json.loads(path.read_text()), self.identity, self.settings.output)
 
-    def _shards(self) -> dict[str, TaskShard]:
+    def _shards(self) -> tuple[dict[str, TaskShard], dict[str, TextShard]]:
         if not self.ranks.rank:
-            self.console.print(f"encoding {len(self.tasks)} tasks", highlight=False)
-            shard_tasks(self.tasks, self.settings.output / "shards")
+            texts = f" and {len(self.sources)} files of texts" if self.sources else ""
+            self.console.print(f"encoding {len(self.tasks)} tasks{texts}", highlight=False)
+            self._encode()
         self.ranks.wait()
-        return shard_tasks(self.tasks, self.settings.output / "shards")
+        return self._encode()
+
+    def _encode(self) -> tuple[dict[str, TaskShard], dict[str, TextShard]]:
+        output = self.settings.output
+        return (
+            shard_tasks(self.tasks, output / "shards"),
+            shard_texts(self.sources, output / "texts"),
+        )
+
+    def _check_images(self) -> None:
+        """Refuse images of which a text could not see every patch."""
+        room = min(self.config.length, self.config.network.window)
+        for name, texts in self.texts.items():
+            if texts.pairs:
+                largest = int(np.diff(texts.arrays["patch_ends"], prepend=0).max())
+                if largest >= room:
+                    raise ValueError(
+                        f"an image of {name!r} has {largest} patches of 16 x 16 pixels: expected "
+                        f"fewer than {room}, the tokens of a row and of the window; scale it down, "
+                        "or use a larger --preset and --length"
+                    )
 
     def _config(self) -> TrainConfig:
         asked, large = self.settings, self.settings.preset in PAPER_SIZES
-        names = [task.id for task in self.tasks]
+        tasks = [task.id for task in self.tasks]
+        names = [*tasks, *self.texts]
+        if twice := sorted(set(tasks) & set(self.texts)):
+            raise ValueError(f"texts are named {twice} as tasks are: rename their files")
         if unknown := sorted(set(asked.weights) - set(names)):
             raise ValueError(f"weights names {unknown}: expected some of {names}")
         memories = {shard.plan.options.memory for shard in self.shards.values()}
@@ -184,7 +218,7 @@ class OwnRun:
             network=self._network(),
             mixture=Mixture(
                 weights={name: float(asked.weights.get(name, 1.0)) for name in names},
-                prompt_share=dict.fromkeys(names, asked.prompt_share),
+                prompt_share=dict.fromkeys(tasks, asked.prompt_share),
                 prompt_end=asked.prompt_end,
                 action_drop=asked.action_drop,
                 observation_noise=asked.observation_noise,
@@ -241,6 +275,7 @@ class OwnRun:
         asked = self.settings
         how: dict[str, Any] = {
             "device": asked.device, "attention": asked.attention, "fsdp": asked.fsdp,
+            "texts": self.texts,
         }  # fmt: skip
         return Trainer(config, self.shards, folder, **how, **more)
 
@@ -308,8 +343,7 @@ class OwnRun:
             self.console.print(missing, highlight=False, markup=False)
         trainer.resume()
         if not self.ranks.rank:
-            identity = {task.id: task.identity() for task in self.tasks}
-            (self.state / "data.json").write_text(json.dumps(identity, indent=1))
+            (self.state / "data.json").write_text(json.dumps(self.identity, indent=1))
         if trainer.step:
             self.console.print(f"going on from step {trainer.step}", highlight=False)
         trainer.run()
@@ -321,7 +355,11 @@ class OwnRun:
         return sum(signature(t.observation_space, t.action_space) == own for t in self.tasks) > 1
 
     def _card(self, step: int) -> str:
-        names = "\n".join(f"- {task.id}: {task.counts[0]} episodes" for task in self.tasks)
+        parts = [f"- {task.id}: {task.counts[0]} episodes" for task in self.tasks]
+        for name, texts in self.texts.items():
+            kind = "pairs of an image and a text" if texts.pairs else "texts"
+            parts.append(f"- {name}: {len(texts)} {kind}")
+        names = "\n".join(parts)
         return (
             f"# {self.settings.output.name}\n\nA Gato checkpoint of size {self.settings.preset}: "
             f"averaged weights of step {step} of {self.config.steps}, trained on\n\n{names}\n"

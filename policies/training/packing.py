@@ -3,38 +3,37 @@
 * :class:`Mixture` -- which tasks are drawn how often, and how many are prompted.
 * :class:`Packer` -- batch number ``k`` of a seed, always the same one.
 
-A document is an optional prompt and a run of live timesteps of one task. Tasks that remember see
+A document of a task is an optional prompt and a run of live timesteps. Tasks that remember see
 consecutive timesteps of one episode, from its start or from a timestep that emits its text; tasks
 that do not remember see a random sample of timesteps. The prompt always comes from another
-episode than every live timestep of its document.
+episode than every live timestep of its document. Documents of text are drawn by
+:mod:`policies.training.text_documents` and lie in the same rows.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from policies.configuration import NetworkConfig
-from policies.masks import MEMORIES, TokenRoles
-from policies.network import PackedBatch, Targets
+from policies.masks import MEMORIES
+from policies.network import PackedBatch
 from policies.timesteps import (
     Layout,
     TimestepArrays,
-    TokenCollector,
     fed_actions,
     lay_out,
     lay_out_prompt,
     prompt_steps,
 )
 from policies.training.augmentation import hidden_actions, kept_blocks, noisy
-from policies.training.next_observations import NextCollector
+from policies.training.batches import BatchBuilder, Document
 from policies.training.shards import TaskShard
+from policies.training.text_documents import TextDocument, draw_text_document, usual_text_size
+from policies.training.texts import TextShard
 
 Ints = NDArray[np.int64]
 
@@ -44,8 +43,9 @@ class Mixture:
     """How documents are drawn.
 
     Attributes:
-        weights: Share of the tokens by suite; the tasks of a suite share theirs in proportion to
-            ``mean episode length ** balance * emphasis``: long tasks are the hard ones.
+        weights: Share of the tokens by suite, or by the name of texts; the tasks of a suite share
+            theirs in proportion to ``mean episode length ** balance * emphasis``: long tasks are
+            the hard ones.
         prompt_share: Share of each suite's documents that carry a prompt.
         prompt_end: Share of the prompts taken from their episode's end; the rest start uniformly.
         balance: 0 gives a suite's tasks equal shares, 1 shares in proportion to their length.
@@ -56,6 +56,7 @@ class Mixture:
             do not see, in [0, 1]. In training alone, and not in prompts.
         observation_noise: Standard deviation of what is added to the numbers of live
             observations in training, see :func:`policies.training.augmentation.noisy`.
+        pairs: Pairs of an image and a text that one document has; Gato's have five.
     """
 
     weights: Mapping[str, float]
@@ -67,34 +68,15 @@ class Mixture:
     smallest: int = 8
     action_drop: float = 0.0
     observation_noise: float = 0.0
+    pairs: int = 5
 
     def __post_init__(self) -> None:
         if not 0 <= self.action_drop <= 1:
             raise ValueError(f"action_drop is {self.action_drop}: expected 0 to 1")
         if not self.observation_noise >= 0:
             raise ValueError(f"observation_noise is {self.observation_noise}: expected 0 or more")
-
-
-@dataclass
-class Document:
-    """One document before it is placed in a row: an optional prompt and the live part.
-
-    Attributes:
-        shard: Its task's.
-        parts: Layout, arrays, and for each timestep the one whose text it acts under.
-        actions: int32 ``[n, A]``, ids to predict.
-        hidden: bool ``[n]``, live timesteps whose actions later ones do not see, beside those that
-            the task's memory leaves out; None for none.
-    """
-
-    shard: TaskShard
-    parts: list[tuple[Layout, TimestepArrays, Ints]]
-    actions: NDArray[np.int32]
-    hidden: NDArray[np.bool_] | None = None
-
-    @property
-    def size(self) -> int:
-        return sum(len(layout.ids) for layout, _, _ in self.parts)
+        if self.pairs < 1:
+            raise ValueError(f"pairs is {self.pairs}: expected 1 or more in a document")
 
 
 class Packer:
@@ -109,6 +91,7 @@ class Packer:
         length: T.
         seed: Batch k is a function of (seed, k) alone.
         depth_drop: Share of the sub-layers that stochastic depth skips.
+        texts: Shards of texts and of pairs, by name.
     """
 
     def __init__(
@@ -122,38 +105,49 @@ class Packer:
         length: int,
         seed: int,
         depth_drop: float = 0.0,
+        texts: Mapping[str, TextShard] | None = None,
     ) -> None:
         self.shards, self.suites = dict(sorted(shards.items())), dict(suites)
+        self.texts = dict(sorted((texts or {}).items()))
         self.mixture, self.config = mixture, config
         self.rows, self.length, self.seed, self.depth_drop = rows, length, seed, depth_drop
         self.tasks = list(self.shards)
-        self.numbers = {task: number for number, task in enumerate(self.tasks)}
+        self.sources = [*self.tasks, *self.texts]
+        self.numbers = {source: number for number, source in enumerate(self.sources)}
         self.codes = {name: code for code, name in enumerate(MEMORIES)}
         self.probabilities = self._probabilities()
 
     def _probabilities(self) -> NDArray[np.float64]:
-        """Probability that a document is of each task: token share over the usual size."""
+        """Probability that a document is of each source: token share over the usual size."""
+        if both := sorted(set(self.texts) & {*self.tasks, *self.suites.values()}):
+            raise ValueError(f"texts are named {both} as tasks are: rename their files")
         if unknown := sorted(set(self.mixture.emphasis) - set(self.tasks)):
             raise ValueError(f"the mixture emphasises {unknown}, of which no shard is open")
-        shares = np.zeros(len(self.tasks))
+        shares = np.zeros(len(self.sources))
         for suite, weight in self.mixture.weights.items():
+            if suite in self.texts:
+                shares[self.numbers[suite]] = weight
+                continue
             mine = [i for i, task in enumerate(self.tasks) if self.suites[task] == suite]
             if not mine:
                 raise ValueError(
                     f"the mixture has suite {suite!r} but no shard of it is open: "
-                    f"open are {sorted(set(self.suites.values()))}"
+                    f"open are {sorted({*self.suites.values(), *self.texts})}"
                 )
             shards = [self.shards[self.tasks[i]] for i in mine]
             lengths = np.array([shard.num_steps / len(shard.ends) for shard in shards])
             emphasis = [self.mixture.emphasis.get(self.tasks[i], 1.0) for i in mine]
             parts = lengths**self.mixture.balance * np.array(emphasis)
             shares[mine] = weight * parts / parts.sum()
-        usual = np.array([self._usual_size(task) for task in self.tasks])
+        usual = np.array([self._usual_size(source) for source in self.sources])
         probabilities = shares / usual
         return probabilities / probabilities.sum()
 
     def _usual_size(self, task: str) -> float:
-        """Expected tokens of a document of this task."""
+        """Expected tokens of a document of this source."""
+        if task in self.texts:
+            pairs = self.mixture.pairs
+            return usual_text_size(self.texts[task], length=self.length, pairs=pairs)
         shard = self.shards[task]
         plan = shard.plan
         step = plan.num_tokens + fed_actions(plan)
@@ -171,7 +165,7 @@ class Packer:
         processes together see the same batch.
         """
         rows = range(rank, self.rows, world)
-        builder = _BatchBuilder(self, len(rows))
+        builder = BatchBuilder(self, len(rows))
         for place, row in enumerate(rows):
             generator = np.random.default_rng([self.seed, index, row])
             changes = np.random.default_rng([self.seed, index, row, 1])
@@ -182,7 +176,10 @@ class Packer:
                 doc = self._document(generator, self.length - offset)
                 if doc is None:
                     break
-                builder.add(self._changed(doc, changes), place, offset, document, generator)
+                if isinstance(doc, TextDocument):
+                    builder.add_text(doc, place, offset, document, generator)
+                else:
+                    builder.add(self._changed(doc, changes), place, offset, document, generator)
                 offset += doc.size
                 document += 1
         return builder.finish()
@@ -198,12 +195,22 @@ class Packer:
             doc.parts[-1] = (layout, arrays, steps)
         return doc
 
-    def _document(self, generator: np.random.Generator, budget: int) -> Document | None:
+    def _document(
+        self, generator: np.random.Generator, budget: int
+    ) -> Document | TextDocument | None:
         """A document of at most ``budget`` tokens; None after several that did not fit."""
         for _ in range(8):
-            task = self.tasks[generator.choice(len(self.tasks), p=self.probabilities)]
-            prompted = generator.random() < self.mixture.prompt_share.get(self.suites[task], 0.0)
-            doc = self._draw(self.shards[task], generator, budget, prompted=prompted)
+            source = self.sources[generator.choice(len(self.sources), p=self.probabilities)]
+            doc: Document | TextDocument | None
+            if source in self.texts:
+                doc = draw_text_document(
+                    self.texts[source], generator, self.config, budget=budget, length=self.length,
+                    pairs=self.mixture.pairs,
+                )  # fmt: skip
+            else:
+                share = self.mixture.prompt_share.get(self.suites[source], 0.0)
+                prompted = generator.random() < share
+                doc = self._draw(self.shards[source], generator, budget, prompted=prompted)
             if doc is not None:
                 return doc
         return None
@@ -303,97 +310,3 @@ class Packer:
         chosen = np.arange(start + begin, start + begin + steps)
         arrays = shard.timesteps(chosen)
         return lay_out_prompt(shard.plan, text, arrays), arrays, np.full(steps, stop - 1)
-
-
-class _BatchBuilder:
-    """Places documents into rows and gathers tokens, roles and targets."""
-
-    def __init__(self, packer: Packer, rows: int) -> None:
-        self.packer = packer
-        length = packer.length
-        self.collector = TokenCollector(rows, length)
-        shape = (rows, length)
-        self.roles = {
-            field.name: np.full(shape, -1 if field.name == "documents" else 0, np.int64)
-            for field in dataclasses.fields(TokenRoles)
-        }
-        self.targets: list[tuple[NDArray[np.generic], ...]] = []
-        self.texts: dict[tuple[str, int], int] = {}
-        self.task_tokens: dict[str, int] = {}
-        self.next = NextCollector() if packer.config.observation_heads else None
-        self.kept: list[NDArray[np.float32]] = []
-
-    def add(
-        self,
-        doc: Document,
-        row: int,
-        offset: int,
-        document: int,
-        generator: np.random.Generator | None = None,
-    ) -> None:
-        """Place a document at token ``offset`` of a row; the generator draws image positions."""
-        plan, task = doc.shard.plan, doc.shard.task
-        self.task_tokens[task] = self.task_tokens.get(task, 0) + doc.size
-        base = row * self.packer.length + offset
-        for index, (layout, arrays, steps) in enumerate(doc.parts):
-            live = index == len(doc.parts) - 1
-            self.collector.add(plan, layout, arrays, base, generator)
-            span = slice(base, base + len(layout.ids))
-            roles: dict[str, Any] = {
-                "documents": document,
-                "positions": layout.positions,
-                "timesteps": layout.steps + (1 << 20) * live,
-                "actions": layout.actions,
-                "prompts": int(not live),
-                "memories": self.packer.codes[plan.options.memory],
-            }
-            if live and doc.hidden is not None:
-                hides = doc.hidden[layout.steps] & (layout.actions == 1)
-                roles["memories"] = np.where(hides, self.packer.codes["observations"], 0)
-            for name, values in roles.items():
-                self.roles[name].reshape(-1)[span] = values
-            if plan.has_text:
-                condition = np.array([self._condition(doc.shard, int(s)) for s in steps], np.int64)
-                self.collector.conditions.reshape(-1)[span] = condition[layout.steps]
-            if live:
-                self._add_targets(doc, layout, base)
-                if self.next is not None:
-                    self.next.add(doc.shard, steps, base + layout.predictors[:, -1])
-            base += len(layout.ids)
-
-    def _condition(self, shard: TaskShard, step: int) -> int:
-        key = (shard.task, int(shard.arrays["text_index"][step]))
-        return self.texts.setdefault(key, len(self.texts))
-
-    def _add_targets(self, doc: Document, layout: Layout, base: int) -> None:
-        plan = doc.shard.plan
-        n, a = doc.actions.shape
-        ranges = np.asarray(plan.action_ranges)
-        self.targets.append(
-            (
-                (base + layout.predictors).reshape(-1),
-                doc.actions.reshape(-1).astype(np.int64),
-                np.tile(ranges[:, 0], n).astype(np.int64),
-                np.tile(ranges[:, 1], n).astype(np.int64),
-                np.full(n * a, 1.0 / a, np.float32),
-                np.full(n * a, self.packer.numbers[doc.shard.task]),
-            )
-        )
-
-    def finish(self) -> PackedBatch:
-        """The batch as tensors."""
-        texts = [self.packer.shards[task].text(index) for task, index in self.texts]
-        width = max((len(t) for t in texts), default=1)
-        padded = np.full((max(1, len(texts)), width), -1, np.int64)
-        for row, text in enumerate(texts):
-            padded[row, : len(text)] = text
-        columns = [np.concatenate(c) for c in zip(*self.targets, strict=True)]
-        return PackedBatch(
-            tokens=self.collector.finish(),
-            texts=torch.from_numpy(padded),
-            roles=TokenRoles(**{k: torch.from_numpy(v) for k, v in self.roles.items()}),
-            targets=Targets(*(torch.from_numpy(c) for c in columns)),
-            task_tokens=self.task_tokens,
-            next_parts={} if self.next is None else self.next.finish(),
-            kept=torch.from_numpy(np.stack(self.kept)) if self.kept else None,
-        )

@@ -267,7 +267,7 @@ class ScalingRun:
     @torch.no_grad()
     def _losses(self, network: GatoNetwork, config: TrainConfig) -> dict[str, float]:
         network.eval()
-        total, scale, sums = 0.0, 0.0, np.zeros(6)
+        total, scale, sums = 0.0, 0.0, np.zeros(9)
         for batch in self._batches:
             report = action_loss(
                 network, network(batch), batch.targets, sigma=config.sigma, balance=config.balance

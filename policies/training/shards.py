@@ -23,7 +23,8 @@ text_ends          [X]         one past the last token of each text, int64
 =================  ==========  ==========================================================
 
 ``meta.json`` has the task's id and its token options. Of a task that is not registered it also has
-the spaces, as Minari writes them, and the group of the mixture that the task belongs to.
+the spaces, as Minari writes them, and the group of the mixture that the task belongs to. Shards of
+texts and of images with texts lie beside them, see :mod:`policies.training.texts`.
 """
 
 from __future__ import annotations
@@ -189,14 +190,20 @@ class _ShardWriter:
         os.replace(temporary, folder)
 
 
-def kept_shard(folder: Path, meta: dict[str, Any]) -> tuple[int, int] | None:
-    """Episodes and timesteps of the shard in ``folder`` if it was made from this, else None."""
+def same_origin(folder: Path, meta: dict[str, Any]) -> dict[str, Any] | None:
+    """``meta.json`` of the shard in ``folder`` if it was made from this, else None."""
     if not (folder / "meta.json").exists():
         return None
     found = json.loads((folder / "meta.json").read_text())
     if {key: found.get(key) for key in meta} != json.loads(json.dumps(meta)):
         return None
-    return found["episodes"], found["timesteps"]
+    return dict(found)
+
+
+def kept_shard(folder: Path, meta: dict[str, Any]) -> tuple[int, int] | None:
+    """Episodes and timesteps of the shard in ``folder`` if it was made from this, else None."""
+    found = same_origin(folder, meta)
+    return None if found is None else (found["episodes"], found["timesteps"])
 
 
 def write_shard(

@@ -15,7 +15,8 @@ from gato_gym import Episode, PlanOptions, compile_plan
 from policies import GatoPolicy
 from policies.configuration import NetworkConfig
 from policies.network import GatoNetwork, PackedBatch, Targets
-from policies.training.packing import Document, Mixture, Packer, _BatchBuilder
+from policies.training.batches import BatchBuilder, Document
+from policies.training.packing import Mixture, Packer
 
 CONFIG = NetworkConfig(
     width=32, layers=3, heads=2, head_size=16, feed_forward=32, window=14, prompt_tokens=24,
@@ -129,7 +130,7 @@ def whole_episode(packer: Packer, steps: int, *, prompted: bool) -> PackedBatch:
         parts.append(packer._prompt(shard, 1, np.random.default_rng(0)))
     live = packer._live(shard, np.arange(steps), CONFIG.prompt_tokens, 4000)
     assert live is not None
-    builder = _BatchBuilder(packer, 1)
+    builder = BatchBuilder(packer, 1)
     builder.add(Document(shard, [*parts, live], np.asarray(live[1].actions)), 0, 0, 0)
     batch = builder.finish()
     assert isinstance(batch.targets, Targets)
