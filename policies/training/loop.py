@@ -184,12 +184,17 @@ class Trainer:
         """Take up the run in the output folder, if there is one.
 
         Raises:
-            ValueError: It was begun with another configuration.
+            ValueError: It was begun with another configuration, or nobody knows with which.
         """
         found = self.output / "config.json"
         wanted = self.config.to_json()
         if found.exists():
             check_same_config(json.loads(found.read_text()), wanted, self.output)
+        elif surviving(self.output / "last").exists():
+            raise ValueError(
+                f"{self.output} holds a checkpoint and no config.json, so what it was trained "
+                "with is not known: put the file back, or choose another folder"
+            )
         self.output.mkdir(parents=True, exist_ok=True)
         if not self.ranks.rank and not found.exists():
             found.write_text(json.dumps(wanted, indent=1))

@@ -75,6 +75,16 @@ def test_another_configuration_is_refused(tmp_path: Path) -> None:
         other.resume()
 
 
+def test_a_checkpoint_of_unknown_configuration_is_refused(tmp_path: Path) -> None:
+    begun = Trainer(config(), shards(), tmp_path)
+    begun.resume()
+    begun.save()
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match="not known: put the file back"):
+        Trainer(config(), shards(), tmp_path).resume()
+    assert not (tmp_path / "config.json").exists()
+
+
 def test_a_loss_that_is_no_number_leaves_the_weights(tmp_path: Path) -> None:
     trainer = Trainer(config(), shards(), tmp_path)
     trainer.resume()
