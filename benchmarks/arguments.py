@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ def read_settings(arguments: Sequence[str]) -> tuple[Path, tuple[RunSettings, ..
             episodes=options.episodes,
             num_envs=options.num_envs,
             seed=options.seed,
-            workers=options.workers,
+            workers=_default_workers(choice) if options.workers is None else options.workers,
             record=options.record,
             resume=options.resume,
             command=shlex.join(["python", "-m", "benchmarks.run", *arguments]),
@@ -108,6 +109,18 @@ def _choice(name: str, options: argparse.Namespace, *, alone: bool) -> PolicyCho
         precision=options.precision,
         episode_timeout=options.episode_timeout,
     )
+
+
+def _default_workers(choice: PolicyChoice) -> int:
+    """One for a network on a GPU, which would be held by each; else as many as there are cores."""
+    if choice.device == "cpu" or not is_network(choice.name):
+        return available_cores()
+    on_gpu = choice.device == "cuda"
+    if not on_gpu and shutil.which("nvidia-smi"):  # without one, torch need not be loaded to ask
+        from policies.precision import choose_device
+
+        on_gpu = choose_device("auto").type == "cuda"
+    return 1 if on_gpu else available_cores()
 
 
 def _workers(text: str) -> Workers:
@@ -169,10 +182,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--workers",
         type=_workers,
-        default=available_cores(),
         metavar="N|ray",
         help="processes; ray: the cores of the cluster at RAY_ADDRESS, or of this machine "
-        "(default: %(default)s)",
+        f"(default: {available_cores()}; for a network on a GPU one, whose forwards serve all)",
     )
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
     add(

@@ -80,6 +80,7 @@ def whole_runs() -> Iterator[Comparison]:
     yield overhead("expert", "babyai", levels)
     yield overhead("expert", "metaworld", "reach,door-open,push", episodes=5)
     yield speedup("gato-mini", "babyai", None, rounds=1)
+    yield speedup("gato-mini", "babyai", levels, episodes=100, rounds=1)
     six = "reach,door-open,push,assembly,pick-place,drawer-open"
     yield speedup("expert", "metaworld", six, episodes=8, rounds=1)
 

@@ -16,6 +16,7 @@ from benchmarks.playing import Player, PolicyChoice
 from benchmarks.protocol import BenchmarkError, episode_seed
 from benchmarks.run import RunSettings, main, run_benchmark, select_tasks
 from benchmarks.tables import make_rows
+from benchmarks.workers import available_cores
 
 
 @pytest.fixture
@@ -243,3 +244,13 @@ def test_the_expert_plays_its_most_likely_actions(
 ) -> None:
     _, (asked,) = read_settings(["--suite", "mujoco", *arguments])
     assert asked.policy.deterministic is deterministic
+
+
+def test_a_network_on_a_gpu_is_held_by_one_process() -> None:
+    def workers(*arguments: str) -> object:
+        return read_settings(["--suite", "babyai", *arguments])[1][0].workers
+
+    assert workers("--device", "cuda") == 1
+    assert workers("--device", "cuda", "--workers", "3") == 3
+    assert workers("--device", "cpu") == available_cores()
+    assert workers("--device", "cuda", "--policy", "expert") == available_cores()
