@@ -12,24 +12,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from policies.command_line import run_command
+
 ROOT = Path("runs/experts")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 0, 1 where something failed, 130 after Ctrl-C."""
-    from gato_gym.tasks import MissingPackageError
-
-    args = _parser().parse_args(arguments)
-    console = Console(soft_wrap=True)
-    try:
-        status: int = args.run(args, console)
-    except KeyboardInterrupt:
-        console.print("stopped: run the same command again to go on")
-        return 130
-    except (ValueError, OSError, MissingPackageError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return status
+    """Run a command; returns its exit status: 0, 1 where something failed, 130 after Ctrl-C."""
+    return run_command(_parser(), arguments, stopped="stopped: run the same command again to go on")
 
 
 def _parser() -> argparse.ArgumentParser:

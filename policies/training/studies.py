@@ -14,21 +14,12 @@ from typing import Any
 
 from rich.console import Console
 
+from policies.command_line import run_command
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status: 0, 1 where something failed, 130 after Ctrl-C."""
-    import gymnasium as gym
-
-    args = _parser().parse_args(arguments)
-    console = Console(soft_wrap=True)
-    try:
-        status: int = args.run(args, console)
-    except KeyboardInterrupt:
-        return 130
-    except (gym.error.Error, ArithmeticError, ImportError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return status
+    return run_command(_parser(), arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
