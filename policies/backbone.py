@@ -15,6 +15,7 @@ L layers.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from torch.utils.checkpoint import checkpoint
 from policies.blocks import in_blocks, padded
 from policies.configuration import NetworkConfig
 from policies.masks import TokenRoles, attend, mask_for
+from policies.narrow import has_kernels
 
 if TYPE_CHECKING:
     from policies.masks import Mask
@@ -68,12 +70,14 @@ class RingCache:
             rows: B.
             ring: Live slots.
             pinned: Slots of the prompt, ``config.prompt_tokens`` at most.
-            like: Gives the device, and the dtype where that is no CPU: there attention in fewer
-                than 32 bits is the slower one.
+            like: Gives the device and the dtype. A CPU without :mod:`policies.kernels` holds
+                float32: there attention in fewer bits is the slower one.
         """
         slots = pinned + ring
         shape = (config.layers, rows, config.heads, config.head_size, slots)
-        dtype = torch.float32 if like.device.type == "cpu" else like.dtype
+        fit = has_kernels() and config.head_size % 4 == 0 and config.width % 4 == 0
+        wide = like.device.type == "cpu" and not fit
+        dtype = torch.float32 if wide else like.dtype
         return cls(
             keys=torch.zeros(shape, dtype=dtype, device=like.device),
             values=torch.zeros(shape, dtype=dtype, device=like.device),
@@ -200,6 +204,11 @@ class Arrivals:
             asked = queries[tokens].view(-1, count)
             bias = cache.bias(owners, asked, config.window)
             self._groups.append((owners, tokens, count, bias))
+
+    @functools.cached_property
+    def bias(self) -> Tensor:
+        """What is added to each token's scores: float32 ``[N, S]``."""
+        return torch.cat([bias.flatten(0, 2) for _, _, _, bias in self._groups]).float()
 
     def attend(self, q_NHK: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Softmax attention of each token to what it sees of its row: ``[N, H, K]``."""
@@ -347,8 +356,20 @@ class Backbone(nn.Module):
             float ``[N, D]``.
         """
         arrivals = Arrivals(rows, positions, cache, self.config)
+        if cache.keys.device.type == "cpu" and cache.keys.dtype == torch.bfloat16:
+            return self._step_narrow(x_ND, arrivals, cache)
         x_ND = padded(x_ND)
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             x_ND = block.step(x_ND, arrivals, cache.keys[layer], cache.values[layer])
         return self.norm(x_ND)[: len(rows)]
+
+    def _step_narrow(self, x_ND: Tensor, arrivals: Arrivals, cache: RingCache) -> Tensor:
+        """New tokens on a CPU, with weights and a cache of fewer bits."""
+        from policies import kernels
+
+        wide_ND = x_ND.to(torch.float32, copy=True)
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            kernels.step(block, wide_ND, arrivals, cache.keys[layer], cache.values[layer])
+        return self.norm(wide_ND.to(x_ND.dtype))

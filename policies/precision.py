@@ -3,7 +3,6 @@
 * :func:`choose_device` -- a device by name.
 * :data:`PRECISIONS`, :func:`choose_precision` -- what can be asked for.
 * :func:`with_precision` -- a network in one of them.
-* :class:`Int8Linear` -- a linear map with weights of eight bits.
 
 Fewer bits are for the weights that a step reads, those of the backbone and of the output. A step of
 one row reads every weight once, so it takes as long as reading them does: half the bytes
@@ -13,38 +12,14 @@ are up to twice the speed. Embeddings, of which a step reads a few rows, stay in
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from policies.narrow import NarrowLinear
 from policies.network import GatoNetwork
 
-__all__ = ["PRECISIONS", "Int8Linear", "choose_device", "choose_precision", "with_precision"]
+__all__ = ["PRECISIONS", "choose_device", "choose_precision", "with_precision"]
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
-
-
-class Int8Linear(nn.Module):
-    """A linear map ``y = x W^T`` whose weights are whole numbers times a scale for each output.
-
-    Args:
-        linear: What it replaces; without a bias.
-    """
-
-    weight: Tensor
-    scale: Tensor
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        assert linear.bias is None, "the backbone's maps have none"
-        weight = linear.weight.detach().float()
-        scale = weight.abs().amax(1).clamp(min=1e-12) / 127
-        self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8))
-        self.register_buffer("scale", scale.to(torch.bfloat16))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``bfloat16 [N, K]`` to ``bfloat16 [N, M]``."""
-        if x.device.type == "cpu":
-            return torch._weight_int8pack_mm(x, self.weight, self.scale)
-        return nn.functional.linear(x, self.weight.to(x.dtype)) * self.scale
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
@@ -78,13 +53,15 @@ def with_precision(network: GatoNetwork, precision: str) -> GatoNetwork:
         raise ValueError(
             f"the network is in {network.precision}: load it again to have it in {precision}"
         )
+    narrow = {
+        name: NarrowLinear(module, getattr(torch, precision))
+        for name, module in network.backbone.named_modules()
+        if isinstance(module, nn.Linear)
+    }
     network.backbone.to(torch.bfloat16)
     network.head.to(torch.bfloat16)
-    if precision == "int8":
-        for block in network.backbone.blocks:
-            for name, module in list(block.named_children()):
-                if isinstance(module, nn.Linear):
-                    setattr(block, name, Int8Linear(module))
+    for name, module in narrow.items():
+        network.backbone.set_submodule(name, module)
     network.precision = precision
     network.freeze()
     return network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gato_gym import Episode, PlanOptions, compile_plan
 from policies import GatoPolicy
+from policies.backbone import RingCache
+from policies.narrow import NarrowLinear
 from policies.network import GatoNetwork, count_parameters, inference
-from policies.precision import Int8Linear, choose_precision, with_precision
+from policies.precision import choose_precision, with_precision
 
 
 def network(precision: str = "float32") -> GatoNetwork:
@@ -27,7 +30,7 @@ def network(precision: str = "float32") -> GatoNetwork:
 def test_int8_is_the_map_to_half_a_step() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(64, 32, bias=False)
-    short = Int8Linear(linear)
+    short = NarrowLinear(linear, torch.int8)
     step = linear.weight.abs().amax(1) / 127
     assert short.weight.dtype == torch.int8
     assert short.weight.abs().max() == 127
@@ -38,8 +41,63 @@ def test_int8_is_the_map_to_half_a_step() -> None:
     assert torch.allclose(short(x).double(), expected, atol=0.05, rtol=0.02)
 
 
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where Numba is not installed."""
+    monkeypatch.setattr("policies.backbone.has_kernels", lambda: False)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_compiled_blocks_are_the_blocks(precision: str, threads: int) -> None:
+    """Tokens of several rows, in several steps round the ring, against PyTorch's block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    torch.manual_seed(2)
+    config = dataclasses.replace(SMALL, window=6)
+    narrow = with_precision(inference(GatoNetwork(config)), precision)
+    wide = inference(GatoNetwork(config))
+    for name, module in wide.backbone.named_modules():
+        if isinstance(module, nn.Linear):
+            short = narrow.backbone.get_submodule(name)
+            assert isinstance(short, NarrowLinear)
+            module.weight.copy_(short.weight.float() * short.scale[:, None])
+    like = narrow.head.weight
+    assert RingCache.empty(config, rows=3, ring=9, pinned=2, like=like).keys.dtype == like.dtype
+    caches = [
+        RingCache.empty(config, rows=3, ring=9, pinned=2, like=head.weight)
+        for head in (narrow.head, wide.head)
+    ]
+    try:
+        for first, count in ((0, 2), (16, 3), (19, 1), (20, 2), (22, 1), (23, 3)):
+            rows = np.repeat([0, 2] if first == 19 else [0, 1, 2], count)
+            positions = first + np.arange(len(rows)) % count
+            x = torch.randn(len(rows), config.width)
+            found = [
+                n.backbone.step(x.to(n.head.weight.dtype), rows, positions, cache).float()
+                for n, cache in zip((narrow, wide), caches, strict=True)
+            ]
+            assert (found[0] - found[1]).abs().max() < 0.05
+            assert (found[0] - found[1]).abs().mean() < 0.01
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_sizes_that_do_not_fit_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    like = torch.zeros(0, dtype=torch.bfloat16)
+    config = dataclasses.replace(SMALL, head_size=6)
+    assert RingCache.empty(config, rows=1, ring=4, pinned=0, like=like).keys.dtype == torch.float32
+    assert RingCache.empty(SMALL, rows=1, ring=4, pinned=0, like=like).keys.dtype == like.dtype
+    without_kernels(monkeypatch)
+    assert RingCache.empty(SMALL, rows=1, ring=4, pinned=0, like=like).keys.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.02), ("int8", 0.03)])
-def test_fewer_bits_say_nearly_the_same(precision: str, bound: float) -> None:
+def test_fewer_bits_say_nearly_the_same(
+    precision: str, bound: float, kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernels:
+        without_kernels(monkeypatch)
     exact, short = (GatoPolicy(network(p), state_plan()) for p in ("float32", precision))
     assert short.network.precision == precision
     assert count_parameters(short.network) == count_parameters(exact.network)

@@ -72,7 +72,8 @@ def _environments(
         games = AtariVecEnv(one.unwrapped.game, recipe.num_envs, threads=threads)
         return games, games
     limit = None if one.spec is None else one.spec.max_episode_steps
-    vector = LeanVecEnv([make_env] * recipe.num_envs, limit=limit)
+    makers = [make_env] * recipe.num_envs
+    vector = LeanVecEnv(makers, limit=limit, repeat=recipe.action_repeat)
     return vector, VecNormalize(vector, norm_reward=recipe.normalize_reward, gamma=recipe.gamma)
 
 
@@ -131,7 +132,11 @@ def _sac(recipe: Recipe, envs: Any, common: dict[str, Any]) -> Any:
                 super().train(gradient_steps, batch_size)
 
     activation = {"tanh": linen.tanh, "relu": linen.relu}[recipe.activation]
-    network = {"net_arch": [recipe.width] * 2, "activation_fn": activation}
+    network = {
+        "net_arch": {"pi": [recipe.width] * 2, "qf": [recipe.critic_width or recipe.width] * 2},
+        "activation_fn": activation,
+        "layer_norm": recipe.layer_norm,
+    }
     return PatientSAC(
         "MlpPolicy",
         envs,

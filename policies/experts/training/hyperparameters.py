@@ -19,13 +19,15 @@ class Recipe:
 
     Attributes:
         algorithm: "ppo", of Stable-Baselines3, or "sac", of SBX.
-        steps: Environment steps at most.
+        steps: Actions at most; each is ``action_repeat`` environment steps.
         bar: Mean return that the expert is meant to reach.
         enough: Mean return beyond which a training whose curve is flat stops early.
         source: Where the values come from.
         start: Task of the same domain whose finished training beside this one gives the first
             weights, or None.
         num_envs: Environments, all in this process.
+        action_repeat: Environment steps that an action lasts while learning; the expert that comes
+            out chooses one for every step, and is evaluated so.
         gamma: Discount.
         learning_rate: At the start; PPO's falls linearly to zero.
         batch_size: Transitions of a gradient step.
@@ -42,6 +44,8 @@ class Recipe:
         buffer_size: SAC: transitions remembered.
         learning_starts: SAC: steps of random actions before learning.
         policy_delay: SAC: updates of the critic for each of the actor.
+        critic_width: SAC: units of each of the critics' hidden layers; None is ``width``.
+        layer_norm: SAC: normalise the hidden layers of the critics.
         return_steps: SAC: rewards that are summed before the critic's own estimate.
         evaluations: Times the policy is evaluated over the whole training, at most.
         evaluation_episodes: Episodes of each evaluation.
@@ -54,6 +58,7 @@ class Recipe:
     source: str = OWN
     start: str | None = None
     num_envs: int = 32
+    action_repeat: int = 1
     gamma: float = 0.99
     learning_rate: float = 3e-4
     batch_size: int = 512
@@ -70,6 +75,8 @@ class Recipe:
     buffer_size: int = 500_000
     learning_starts: int = 5_000
     policy_delay: int = 1
+    critic_width: int | None = None
+    layer_norm: bool = False
     return_steps: int = 1
     evaluations: int = 24
     evaluation_episodes: int = 10

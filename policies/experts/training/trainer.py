@@ -49,6 +49,9 @@ SCORE_SEEDS_START = EVALUATION_SEEDS_START + 1_000_000
 NOT_LEARNING = ("steps", "bar", "enough", "source")
 """What may change in a recipe before a training goes on: it decides when to stop alone."""
 
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
+"""Of hyperparameters that a recipe had not when a training began."""
+
 LEARNING_TO_EVALUATION = 5
 """Steps of learning for each step of evaluation, at least."""
 
@@ -125,7 +128,7 @@ class _Training:
         limit = (self.env.spec and self.env.spec.max_episode_steps) or 1000
         self.steps_between_evaluations = max(
             recipe.steps // recipe.evaluations,
-            LEARNING_TO_EVALUATION * recipe.evaluation_episodes * limit,
+            LEARNING_TO_EVALUATION * recipe.evaluation_episodes * limit // recipe.action_repeat,
         )
         self.setting: dict[str, Any] = {
             "task": task_id,
@@ -139,7 +142,7 @@ class _Training:
         path = self.output / STATE_FILE
         self.state, self.tensors, setting = load_state(path)
         asked = self.setting["recipe"]
-        setting["recipe"] |= {name: asked[name] for name in NOT_LEARNING}
+        setting["recipe"] = DEFAULTS | setting["recipe"] | {n: asked[n] for n in NOT_LEARNING}
         if setting != self.setting:
             was, now = _flat(setting), _flat(self.setting)
             changed = [
@@ -271,9 +274,9 @@ class _Training:
             self._save_expert(None)
         left = max(recipe.steps - state.steps, 0) / max(speed, 1e-9)
         self.console.print(
-            f"{self.task_id}: {state.steps:,} of {recipe.steps:,} steps, "
+            f"{self.task_id}: {state.steps:,} of {recipe.steps:,} actions, "
             f"return {found.mean:.1f} ± {found.std:.1f}, best {state.best:.1f} "
-            f"(bar {recipe.bar:g}), {speed:,.0f} steps/s, {left / 60:.1f} min left",
+            f"(bar {recipe.bar:g}), {speed:,.0f} actions/s, {left / 60:.1f} min left",
             highlight=False,
             soft_wrap=True,
         )

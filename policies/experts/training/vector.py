@@ -27,17 +27,22 @@ class LeanVecEnv(DummyVecEnv):
     Args:
         env_fns: As for ``DummyVecEnv``.
         limit: Steps of an episode; the first ones end at even parts of it. None cuts none.
+        repeat: Steps of an environment for each action; their rewards are added.
     """
 
     actions: NDArray[np.floating[Any]]
 
     def __init__(
-        self, env_fns: list[Callable[[], gym.Env[Any, Any]]], *, limit: int | None = None
+        self,
+        env_fns: list[Callable[[], gym.Env[Any, Any]]],
+        *,
+        limit: int | None = None,
+        repeat: int = 1,
     ) -> None:
         super().__init__(env_fns)
         rows = np.arange(1, self.num_envs + 1)
-        self._cut = np.zeros(len(rows)) if limit is None else rows * limit // len(rows)
-        self._steps = 0
+        self._cut = np.zeros(len(rows)) if limit is None else rows * limit // (len(rows) * repeat)
+        self._steps, self._repeat = 0, repeat
 
     def step_wait(self) -> VecEnvStepReturn:
         """One step of every environment; those whose episode ended are reset."""
@@ -48,6 +53,11 @@ class LeanVecEnv(DummyVecEnv):
         self._steps += 1
         for row, (env, action) in enumerate(zip(self.envs, self.actions, strict=True)):
             observation, rewards[row], terminated, truncated, _ = env.step(action)
+            for _ in range(1, self._repeat):
+                if terminated or truncated:
+                    break
+                observation, reward, terminated, truncated, _ = env.step(action)
+                rewards[row] += reward
             truncated = truncated or self._steps == self._cut[row]
             if terminated or truncated:
                 dones[row] = True
