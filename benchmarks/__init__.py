@@ -4,6 +4,6 @@
 * ``python -m benchmarks.rules`` -- the protocol in words.
 * ``python -m benchmarks.compare`` -- what changed from one run to another.
 * ``python -m benchmarks.page`` -- a recorded run as a web page.
-* ``python -m benchmarks.references.measure`` -- measure random and expert play.
+* ``python -m benchmarks.experts`` -- measure random and expert play.
 * ``python -m benchmarks.speed`` -- ratios of speeds, measured side by side.
 """

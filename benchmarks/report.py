@@ -260,7 +260,7 @@ def _warnings(
         if changed:
             found.append(
                 f"random and expert were measured under other rules ({listed(changed)}): measure "
-                f"them again with python -m benchmarks.references.measure --suite {suite}"
+                f"them again with python -m benchmarks.experts --suite {suite}"
             )
     return tuple(found)
 

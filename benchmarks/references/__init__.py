@@ -1,7 +1,7 @@
 """What scores are compared with.
 
 * :func:`measured` -- random and expert returns measured by this harness (``measured.json``,
-  written by ``python -m benchmarks.references.measure``): what scores are normalised by.
+  written by ``python -m benchmarks.experts``): what scores are normalised by.
 * :func:`measured_protocol` -- the protocol they were measured under.
 * :func:`published` -- random, expert, human and JAT returns as published with JAT, and the
   source of each (``published.json``): shown beside scores, never mixed with them.
@@ -63,7 +63,7 @@ def measured(suite: str) -> Mapping[str, TaskReferences]:
     """
     suites = _load(MEASURED_FILE)["suites"]
     entries = suites.values() if suite == ALL else [suites.get(suite, {})]
-    source = "benchmarks.references.measure"
+    source = "benchmarks.experts"
     return {
         task: _references(entry, {}, source)
         for of in entries

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from benchmarks import experts
 from benchmarks.protocol import BenchmarkError, Protocol
-from benchmarks.references import measure
 from benchmarks.references.drift import PINNED, find_drift
 
 PACKAGES = {
@@ -34,7 +34,7 @@ def recorded() -> dict[str, Any]:
 def test_figures_say_how_many_episodes_they_are_of(suite: str) -> None:
     entry = recorded()[suite]
     protocol = Protocol.from_json(entry["protocol"])
-    assert protocol.episodes == measure.EPISODES[suite]
+    assert protocol.episodes == experts.EPISODES[suite]
     assert protocol.hash == entry["protocol_hash"]
     assert list(protocol.tasks) == list(entry["tasks"])
     for players in entry["tasks"].values():
@@ -57,7 +57,7 @@ def test_figures_say_how_many_episodes_they_are_of(suite: str) -> None:
 )
 def test_experts_play_as_they_did(suite: str, tasks: str, capsys: Any) -> None:
     pytest.importorskip(PACKAGES[suite])
-    status = measure.main(["--check", "--suite", suite, "--tasks", tasks, "--workers", "1"])
+    status = experts.main(["--check", "--suite", suite, "--tasks", tasks, "--workers", "1"])
     out = capsys.readouterr().out
     assert status == 0, out
     assert f"{suite}: {tasks.count(',') + 1} experts, 0 drifted" in out
@@ -90,12 +90,12 @@ def test_another_simulator_is_named() -> None:
 
 
 def test_the_check_fails_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(measure, "find_drift", lambda entry, tasks, workers: ["x: drifted"])
-    assert measure.main(["--check", "--suite", "mujoco", "--tasks", "reacher"]) == 1
+    monkeypatch.setattr(experts, "find_drift", lambda entry, tasks, workers: ["x: drifted"])
+    assert experts.main(["--check", "--suite", "mujoco", "--tasks", "reacher"]) == 1
     out = capsys.readouterr().out
     assert "mujoco: 1 experts, 1 drifted" in out
     assert "measure again" in out
-    assert measure.main(["--check", "--suite", "atari"]) == 2
+    assert experts.main(["--check", "--suite", "atari"]) == 2
     assert "atari was not measured" in capsys.readouterr().err
 
 
@@ -104,16 +104,16 @@ def test_some_tasks_are_measured_into_what_is_recorded(tmp_path: Any) -> None:
     quiet = Console(file=io.StringIO())
 
     def entry(tasks: str, seed: int = 0) -> dict[str, Any]:
-        return measure.measure(
+        return experts.measure(
             "mujoco", episodes=2, seed=seed, workers=1, work=tmp_path / str(seed), console=quiet,
             tasks=tasks,
         )  # fmt: skip
 
-    both = measure.merged(entry("pusher"), entry("reacher"))
+    both = experts.merged(entry("pusher"), entry("reacher"))
     assert list(both["tasks"]) == list(both["protocol"]["tasks"])
     assert list(both["tasks"]) == ["mujoco-pusher", "mujoco-reacher"]
     assert "expert" in both["tasks"]["mujoco-reacher"]
     assert both["protocol_hash"] == Protocol.from_json(both["protocol"]).hash
     with pytest.raises(BenchmarkError, match="seed: 0 -> 1"):
-        measure.merged(both, entry("reacher", seed=1))
-    assert measure.merged(None, both) == both
+        experts.merged(both, entry("reacher", seed=1))
+    assert experts.merged(None, both) == both

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from benchmarks.experts import measure
 from benchmarks.references import published, published_normalised
-from benchmarks.references.measure import measure
 from gato_gym.listing import task_rows
 from gato_gym.tasks import list_tasks
 
@@ -70,7 +70,7 @@ def test_measuring_a_suite_of_trained_experts(
     """Random plays every task, an expert those that have one; a second call plays nothing."""
     tasks = list_tasks("mujoco", "reacher,pusher")
     rows = task_rows("mujoco", "reacher")
-    monkeypatch.setattr("benchmarks.references.measure.task_rows", lambda suite: rows)
+    monkeypatch.setattr("benchmarks.experts.task_rows", lambda suite: rows)
     select = "benchmarks.run.select_tasks"
     monkeypatch.setattr(select, lambda suite, pattern: tasks if pattern is None else tasks[1:])
 

@@ -80,7 +80,7 @@ def test_references_of_another_simulator_are_warned_of(monkeypatch: pytest.Monke
     monkeypatch.setattr("benchmarks.references.measured_protocol", lambda suite: other)
     (warning,) = summarise(HEADER, RESULTS[2:6], measured=MEASURED).warnings
     assert "simulators.minigrid: recorded only" in warning
-    assert "benchmarks.references.measure --suite babyai" in warning
+    assert "benchmarks.experts --suite babyai" in warning
 
 
 def test_order_of_episodes_does_not_matter() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from benchmarks import experts
 from benchmarks.protocol import EpisodeFailure, EpisodeKey, Protocol, TaskRules
 from benchmarks.record import RunHeader
-from benchmarks.references import measure
 from benchmarks.report import summarise
 from benchmarks.workers import WorkerError
 
@@ -21,7 +21,7 @@ def test_failed_episodes_do_not_become_a_reference(
     protocol = Protocol("babyai", {"babyai-open": TaskRules("x", None)}, 1, 0, {})
     failure = EpisodeFailure(EpisodeKey("babyai-open", 0, 5), "Traceback\nOSError: broken")
     summary = summarise(RunHeader(protocol, {"name": "expert"}), [], [failure])
-    monkeypatch.setattr(measure, "run_benchmark", lambda settings, console: summary)
+    monkeypatch.setattr(experts, "run_benchmark", lambda settings, console: summary)
     console = Console(file=io.StringIO())
     with pytest.raises(WorkerError, match=r"1 episodes of random failed.*OSError: broken"):
-        measure.measure("babyai", episodes=1, seed=0, workers=1, work=tmp_path, console=console)
+        experts.measure("babyai", episodes=1, seed=0, workers=1, work=tmp_path, console=console)

@@ -1,4 +1,4 @@
-"""Measure random and expert play: ``python -m benchmarks.references.measure --suite babyai``.
+"""Measure random and expert play: ``python -m benchmarks.experts --suite babyai``.
 
 Both play the same episodes under the benchmark's own protocol; the result replaces the suite's
 part of ``measured.json``, or with ``--tasks`` that of these. Interrupted, it resumes when started
@@ -234,7 +234,7 @@ def _content() -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.references.measure",
+        prog="python -m benchmarks.experts",
         description="Measure random and expert play on a whole suite.",
     )
     add = parser.add_argument
