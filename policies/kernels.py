@@ -324,7 +324,7 @@ def step(block: Block, x_ND: Tensor, arrivals: Arrivals, keys: Tensor, values: T
         keys: bfloat16 ``[B, H, K, S]``, of one layer; written.
         values: Likewise.
     """
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    _use_threads(torch.get_num_threads())
     _step(
         x_ND.numpy(),
         *_views(block),
@@ -333,6 +333,13 @@ def step(block: Block, x_ND: Tensor, arrivals: Arrivals, keys: Tensor, values: T
         arrivals.bias.numpy(),
         (_seen(keys), _seen(values)),
     )
+
+
+def _use_threads(count: int) -> None:
+    """As many threads as PyTorch has, whose number the first of Numba's would change."""
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
 
 
 def _seen(tensor: Tensor) -> Any:

@@ -310,7 +310,8 @@ class Streamer:
     def _bodies(self, state: GatoState, encoded: TokenizedBatch) -> Tensor:
         """Embeddings of every row's body: float ``[B, num_tokens, D]``."""
         plan, count = self.plan, state.rows
-        size = BLOCK if self.device.type == "cpu" else count
+        exact = self.device.type == "cpu" and self.network.precision == "float32"
+        size = BLOCK if exact else count
         found = []
         for first in range(0, count, size):
             rows = np.minimum(np.arange(first, first + size), count - 1)

@@ -114,6 +114,8 @@ def shipped_network(
         seconds=seconds,
         limit="at least 8",
     )
+    for rows in (1, 8):
+        yield _narrow(name, rows, device=device, seconds=seconds)
     yield late_steps(name, device=device, precision=_exact(device), late=late)
 
 
@@ -142,6 +144,21 @@ def _starts(name: str, policy: GatoPolicy, rows: int, *, seconds: float) -> Comp
         items=rows,
         seconds=seconds,
         limit="at most 1.5",
+    )
+
+
+def _narrow(name: str, rows: int, *, device: torch.device, seconds: float) -> Comparison:
+    """Steps with weights of 16 bits against steps with those of 32."""
+    wide, narrow = (
+        Player(make_policy(name, device=device, precision=precision), rows)
+        for precision in ("float32", "bfloat16")
+    )
+    return compare(
+        f"{name}: steps in bfloat16, rows: {rows}",
+        ("float32", wide.step),
+        ("bfloat16", narrow.step),
+        items=rows,
+        seconds=seconds,
     )
 
 

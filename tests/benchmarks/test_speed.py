@@ -107,7 +107,7 @@ def test_every_speed_of_a_policy_is_measured(monkeypatch: pytest.MonkeyPatch) ->
     found = list(predicting.shipped_network("mini", device=CPU, seconds=0.001, late=120))
     assert [each.limit for each in found] == [
         "at least 10", "at least 50", "at most 1.25", "at most 1.10", "at most 1.5", "at most 1.5",
-        "at least 8", "at most 1.10",
+        "at least 8", "", "", "at most 1.10",
     ]  # fmt: skip
     assert all(each.slow_rate > 0 and each.fast_rate > 0 for each in found)
     (together,) = (each for each in found if each.fast == "together")

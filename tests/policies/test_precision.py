@@ -78,6 +78,7 @@ def test_compiled_blocks_are_the_blocks(precision: str, threads: int) -> None:
             ]
             assert (found[0] - found[1]).abs().max() < 0.05
             assert (found[0] - found[1]).abs().mean() < 0.01
+        assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
 
