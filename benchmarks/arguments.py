@@ -129,8 +129,8 @@ def _workers(text: str) -> Workers:
     try:
         return int(text)
     except ValueError:
-        raise BenchmarkError(
-            f"--workers is {text!r}, expected a number of processes, or ray: pass --workers 2"
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a number of processes, or ray"
         ) from None
 
 

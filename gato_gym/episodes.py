@@ -303,7 +303,7 @@ def _load(dataset_id: str, root: Path | None) -> Any:
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"no Minari dataset {dataset_id!r} under {root or 'the Minari folder'}: make it "
-                "with python -m policies.training.collect, or name another --root"
+                "with gato-gym record or python -m policies.training.collect, or name another root"
             ) from error
 
 

@@ -83,6 +83,14 @@ def test_compiled_blocks_are_the_blocks(precision: str, threads: int) -> None:
         torch.set_num_threads(before)
 
 
+def test_the_compiled_exponential_is_exact_to_its_last_bits() -> None:
+    from policies import kernels
+
+    x = np.linspace(-87, 0, 3001).astype(np.float32)
+    found = np.array([kernels._exp(number) for number in x])
+    np.testing.assert_allclose(found, np.exp(x.astype(np.float64)), rtol=3e-7)
+
+
 def test_sizes_that_do_not_fit_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     like = torch.zeros(0, dtype=torch.bfloat16)
     config = dataclasses.replace(SMALL, head_size=6)
