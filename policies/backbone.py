@@ -70,12 +70,14 @@ class RingCache:
             rows: B.
             ring: Live slots.
             pinned: Slots of the prompt, ``config.prompt_tokens`` at most.
-            like: Gives the device and the dtype. A CPU without :mod:`policies.kernels` holds
-                float32: there attention in fewer bits is the slower one.
+            like: Gives the device and the dtype. A CPU without :mod:`policies.kernels`, or
+                with sizes that are no multiples of four, holds float32: there attention in fewer
+                bits is the slower one.
         """
         slots = pinned + ring
         shape = (config.layers, rows, config.heads, config.head_size, slots)
-        fit = has_kernels() and config.head_size % 4 == 0 and config.width % 4 == 0
+        sizes = (config.head_size, config.width, 2 * config.feed_forward)
+        fit = has_kernels() and all(size % 4 == 0 for size in sizes)
         wide = like.device.type == "cpu" and not fit
         dtype = torch.float32 if wide else like.dtype
         return cls(

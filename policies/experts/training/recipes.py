@@ -57,7 +57,7 @@ RECIPES: dict[str, Recipe] = {
     "dm_control-ball_in_cup-catch": _ppo(1e6, 800, 930, **QUICK),
     "dm_control-cartpole-swingup": _ppo(1e6, 800, 860, **QUICK),
     "dm_control-cartpole-swingup_sparse": _ppo(
-        6e5, 800, 800, **QUICK, start="dm_control-cartpole-swingup"
+        1.2e6, 800, 810, **QUICK, start="dm_control-cartpole-swingup"
     ),
     "dm_control-pendulum-swingup": _ppo(1e6, 800, 860, **QUICK),
     "dm_control-reacher-easy": _sac(4e5, 800, 950),
@@ -65,7 +65,7 @@ RECIPES: dict[str, Recipe] = {
     "dm_control-walker-stand": _sac(4e5, 800, 950),
     "dm_control-finger-spin": _sac(6e5, 800, 950),
     "mujoco-hopper": _ppo(1e6, 1859, 3000),
-    "mujoco-halfcheetah": _sac(1e6, 7438, 8500),
+    "mujoco-halfcheetah": _sac(6e5, 7438, 8500),
     "mujoco-pusher": _sac(6e5, -25.2, -23.0, gamma=0.95),
     "dm_control-reacher-hard": _sac(6e5, 800, 950, start="dm_control-reacher-easy"),
     "dm_control-walker-walk": _sac(6e5, 800, 920),
