@@ -55,10 +55,8 @@ RECIPES: dict[str, Recipe] = {
         4e5, 800, 985, **QUICK, start="dm_control-cartpole-balance"
     ),
     "dm_control-ball_in_cup-catch": _ppo(1e6, 800, 930, **QUICK),
-    "dm_control-cartpole-swingup": _ppo(1e6, 800, 860, **QUICK),
-    "dm_control-cartpole-swingup_sparse": _ppo(
-        1.2e6, 800, 810, **QUICK, start="dm_control-cartpole-swingup"
-    ),
+    "dm_control-cartpole-swingup": _sac(2e5, 800, 860),
+    "dm_control-cartpole-swingup_sparse": _sac(4e5, 800, 830, start="dm_control-cartpole-swingup"),
     "dm_control-pendulum-swingup": _ppo(1e6, 800, 860, **QUICK),
     "dm_control-reacher-easy": _sac(4e5, 800, 950),
     "dm_control-point_mass-easy": _ppo(8e5, 800, 850, **QUICK),
@@ -73,9 +71,9 @@ RECIPES: dict[str, Recipe] = {
     "mujoco-standup": _ppo(
         3e6, 273574, 330000, _zoo("HumanoidStandup-v4"), gae_lambda=0.9, log_std_init=-1.0
     ),
-    "dm_control-cheetah-run": _sac(2e6, 800, 860),
+    "dm_control-cheetah-run": _sac(7.5e5, 800, 860),
     "dm_control-fish-upright": _sac(6e5, 800, 920),
-    "dm_control-finger-turn_easy": _sac(1e6, 800, 940),
+    "dm_control-finger-turn_easy": _sac(5e5, 800, 940, action_repeat=2),
     "dm_control-finger-turn_hard": _sac(1e6, 800, 920, start="dm_control-finger-turn_easy"),
     "dm_control-walker-run": _sac(2e6, 800, 830, start="dm_control-walker-walk"),
     "dm_control-hopper-stand": _sac(1.5e6, 800, 920),
