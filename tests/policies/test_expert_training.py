@@ -29,7 +29,13 @@ from policies.experts.training.convert import load_zip, network_of
 from policies.experts.training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
 from policies.experts.training.hyperparameters import Recipe
 from policies.experts.training.recipes import RECIPES, recipe_for
-from policies.experts.training.state import TrainingStateError, load_state, restore, tensors_of
+from policies.experts.training.state import (
+    TrainingStateError,
+    load_state,
+    restore,
+    save_state,
+    tensors_of,
+)
 from policies.experts.training.trainer import STATE_FILE, TrainSettings, train
 from policies.experts.training.vector import LeanVecEnv
 
@@ -189,6 +195,40 @@ def test_the_vector_environment_plays_as_stable_baselines_own(limit: int | None)
                     seen.append(step)
     assert ends == ([(50, 0), (50, 1)] if limit is None else [(25, 0), (50, 1)])
     assert seen == ([50, 50] if limit is None else [])
+
+
+@pytest.mark.parametrize("repeat", [2, 3])
+def test_a_repeated_action_is_that_many_steps(repeat: int) -> None:
+    makers = [get_task(TASK).make] * 2
+    ours, theirs = LeanVecEnv(makers, repeat=repeat), LeanVecEnv(makers)
+    for envs in (ours, theirs):
+        envs.seed(3)
+        envs.reset()
+    generator = np.random.default_rng(0)
+    for action in range(50 // repeat + 1):
+        actions = generator.uniform(-1, 1, (2, 2)).astype(np.float32)
+        found = ours.step(actions)
+        left = 50 - repeat * action  # an episode has 50 steps, and none goes over its end
+        expected = [theirs.step(actions) for _ in range(min(repeat, left))]
+        np.testing.assert_array_equal(found[0], expected[-1][0])
+        np.testing.assert_allclose(found[1], sum(each[1] for each in expected), rtol=1e-6)
+        np.testing.assert_array_equal(found[2], left <= repeat)
+        if left <= repeat:
+            break
+
+
+def test_a_training_goes_on_where_recipes_have_more_now(tmp_path: Path) -> None:
+    train(settings(tmp_path / "run"), console=QUIET)
+    path = tmp_path / "run" / STATE_FILE
+    state, tensors, setting = load_state(path)
+    del setting["recipe"]["action_repeat"]
+    setting["recipe"]["gone"] = None
+    save_state(path, state, tensors, setting)
+    longer = dataclasses.replace(PPO_RECIPE, steps=2048)
+    assert train(settings(tmp_path / "run", longer), console=QUIET).steps == 2048
+    other = dataclasses.replace(longer, action_repeat=2)
+    with pytest.raises(TrainingStateError, match="action_repeat 1 -> 2"):
+        train(settings(tmp_path / "run", other), console=QUIET)
 
 
 # ---------------------------------------------------------------- conversion

@@ -132,11 +132,7 @@ def _sac(recipe: Recipe, envs: Any, common: dict[str, Any]) -> Any:
                 super().train(gradient_steps, batch_size)
 
     activation = {"tanh": linen.tanh, "relu": linen.relu}[recipe.activation]
-    network = {
-        "net_arch": {"pi": [recipe.width] * 2, "qf": [recipe.critic_width or recipe.width] * 2},
-        "activation_fn": activation,
-        "layer_norm": recipe.layer_norm,
-    }
+    network = {"net_arch": [recipe.width] * 2, "activation_fn": activation}
     return PatientSAC(
         "MlpPolicy",
         envs,

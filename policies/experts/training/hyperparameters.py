@@ -44,8 +44,6 @@ class Recipe:
         buffer_size: SAC: transitions remembered.
         learning_starts: SAC: steps of random actions before learning.
         policy_delay: SAC: updates of the critic for each of the actor.
-        critic_width: SAC: units of each of the critics' hidden layers; None is ``width``.
-        layer_norm: SAC: normalise the hidden layers of the critics.
         return_steps: SAC: rewards that are summed before the critic's own estimate.
         evaluations: Times the policy is evaluated over the whole training, at most.
         evaluation_episodes: Episodes of each evaluation.
@@ -75,8 +73,6 @@ class Recipe:
     buffer_size: int = 500_000
     learning_starts: int = 5_000
     policy_delay: int = 1
-    critic_width: int | None = None
-    layer_norm: bool = False
     return_steps: int = 1
     evaluations: int = 24
     evaluation_episodes: int = 10

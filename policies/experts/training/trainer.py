@@ -50,7 +50,7 @@ NOT_LEARNING = ("steps", "bar", "enough", "source")
 """What may change in a recipe before a training goes on: it decides when to stop alone."""
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
-"""Of hyperparameters that a recipe had not when a training began."""
+"""Of hyperparameters, for a training that began when recipes had fewer of them."""
 
 LEARNING_TO_EVALUATION = 5
 """Steps of learning for each step of evaluation, at least."""
@@ -142,7 +142,8 @@ class _Training:
         path = self.output / STATE_FILE
         self.state, self.tensors, setting = load_state(path)
         asked = self.setting["recipe"]
-        setting["recipe"] = DEFAULTS | setting["recipe"] | {n: asked[n] for n in NOT_LEARNING}
+        saved = {name: value for name, value in setting["recipe"].items() if name in DEFAULTS}
+        setting["recipe"] = DEFAULTS | saved | {name: asked[name] for name in NOT_LEARNING}
         if setting != self.setting:
             was, now = _flat(setting), _flat(self.setting)
             changed = [
