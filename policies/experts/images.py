@@ -2,6 +2,7 @@
 
 * :class:`ImageNetwork` -- the weights of one expert and what they compute.
 * :class:`ImageExpert` -- the policy.
+* :func:`halved` -- frames as the network sees them.
 
 Shapes: C channels (frames of a stack), O of a layer's outputs, K the side of its kernel, H hidden
 units, A actions.
@@ -30,7 +31,7 @@ Array = NDArray[np.float32]
 class ImageNetwork:
     """Convolutions, dense layers, and a logit for each action.
 
-    ``x = observation / 255``, then ``x = relu(convolution(x))`` without padding, then
+    ``x = halved(observation) / 255``, then ``x = relu(convolution(x))`` without padding, then
     ``h = relu(W h + b)`` over the flattened maps, then ``W h + b``. Observations of a batch are
     computed one by one and without BLAS, so that an expert plays the same game in any batch, with
     any number of threads.
@@ -72,7 +73,7 @@ class ImageNetwork:
 
     def forward(self, observation: NDArray[np.uint8]) -> Array:
         """Logits, float32 ``[A]``, for one observation, uint8 ``[C, height, width]``."""
-        x = observation.astype(np.float32) / np.float32(255)
+        x = halved(observation).astype(np.float32) / np.float32(255)
         for (weight, bias), stride in zip(self.convolutions, self.strides, strict=True):
             x = np.maximum(_convolved(x, weight, stride) + bias[:, None, None], np.float32(0))
         hidden = x.reshape(-1)
@@ -113,6 +114,20 @@ class ImageNetwork:
 
         action = full["action.weight"], full["action.bias"]
         return cls(layers("convolution"), tuple(strides), layers("dense"), action)
+
+
+def halved(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Frames of half the height and width: the mean of each two by two pixels, rounded.
+
+    Args:
+        frames: uint8 ``[..., height, width]``, both even.
+
+    Returns:
+        uint8 ``[..., height / 2, width / 2]``.
+    """
+    rows = frames[..., ::2, :].astype(np.uint16) + frames[..., 1::2, :]
+    mean: NDArray[np.uint8] = ((rows[..., ::2] + rows[..., 1::2] + 2) >> 2).astype(np.uint8)
+    return mean
 
 
 def _convolved(x: Array, weight: Array, stride: int) -> Array:

@@ -16,7 +16,7 @@ from rich.console import Console
 from gato_gym.tasks import get_task
 from gato_gym.tasks.atari import AtariEnv
 from policies.experts import load_trained
-from policies.experts.images import ImageExpert, ImageNetwork
+from policies.experts.images import ImageExpert, ImageNetwork, halved
 from policies.experts.networks import ExpertError
 from policies.experts.stored import load_expert, network_from, save_expert
 from policies.experts.training.algorithms import make_algorithm
@@ -46,9 +46,11 @@ def frames() -> Any:
 def test_the_network_computes_what_pytorch_does(algorithm: Any, frames: Any) -> None:
     network = network_of(algorithm)
     assert isinstance(network, ImageNetwork)
-    assert network.strides == (4, 2, 2)
+    assert network.strides == (3, 2)
     with torch.no_grad():
-        expected = algorithm.policy.get_distribution(torch.from_numpy(frames)).distribution.logits
+        expected = algorithm.policy.get_distribution(
+            torch.from_numpy(halved(frames))
+        ).distribution.logits
     found = torch.from_numpy(np.stack([network.forward(row) for row in frames]))
     # float16 weights; Stable-Baselines3 normalises its logits
     torch.testing.assert_close(found.log_softmax(1), expected, atol=2e-3, rtol=0)
@@ -111,25 +113,31 @@ def test_what_does_not_fit_is_refused(algorithm: Any) -> None:
             ImageExpert(network, seen, acts)
     tensors = network.tensors()
     with pytest.raises(ExpertError, match="strides are"):
-        network_from(tensors, {"strides": [4, 2]})
+        network_from(tensors, {"strides": [3]})
     with pytest.raises(KeyError):
         network_from({"convolution.0.weight": tensors["convolution.0.weight"]}, {"strides": [4]})
     broken = tensors | {"action.bias": tensors["action.bias"] * np.float32("nan")}
     with pytest.raises(ExpertError, match="not finite"):
-        network_from(broken, {"strides": [4, 2, 2]})
+        network_from(broken, {"strides": [3, 2]})
     narrow = tensors | {"action.bias": tensors["action.bias"][:3]}
     with pytest.raises(ExpertError, match="action has weight"):
-        network_from(narrow, {"strides": [4, 2, 2]})
+        network_from(narrow, {"strides": [3, 2]})
+
+
+def test_halved_is_the_rounded_mean() -> None:
+    frames = np.array([[[0, 1, 255, 255], [0, 1, 255, 254]]], np.uint8)
+    assert halved(frames).tolist() == [[[1, 255]]]
+    assert halved(frames).dtype == np.uint8
 
 
 def test_a_training_shows_what_the_task_shows() -> None:
-    """The same frames and, but for their sign, rewards as the task's environment."""
+    """The same frames, halved, and, but for their sign, rewards as the task's environment."""
     training = AtariVecEnv("Breakout", 1)
     task = AtariEnv("Breakout")
     training.seed(5)
     training._seed = np.array([_ale_seed(5)])
     first, other = training.reset(), task.reset(seed=5)[0]
-    np.testing.assert_array_equal(first[0], other)
+    np.testing.assert_array_equal(first[0], halved(other))
     generator = np.random.default_rng(0)
     lost = rewarded = 0
     lives = 5
@@ -143,11 +151,11 @@ def test_a_training_shows_what_the_task_shows() -> None:
         lost += int(dones[0])
         if dones[0]:
             assert infos[0]["TimeLimit.truncated"] is False
-            np.testing.assert_array_equal(infos[0]["terminal_observation"], seen)
+            np.testing.assert_array_equal(infos[0]["terminal_observation"], halved(seen))
         if terminated:
-            assert not np.array_equal(observations[0], seen)  # another game has begun
+            assert not np.array_equal(observations[0], halved(seen))  # another game has begun
             break
-        np.testing.assert_array_equal(observations[0], seen)
+        np.testing.assert_array_equal(observations[0], halved(seen))
         lives = info["lives"]
     assert lost == 5
     assert rewarded > 0

@@ -72,7 +72,7 @@ RECIPES: dict[str, Recipe] = {
         3e6, 273574, 330000, _zoo("HumanoidStandup-v4"), gae_lambda=0.9, log_std_init=-1.0
     ),
     "dm_control-cheetah-run": _sac(7.5e5, 800, 860),
-    "dm_control-fish-upright": _sac(6e5, 800, 920),
+    "dm_control-fish-upright": _sac(2.5e5, 800, 920),
     "dm_control-finger-turn_easy": _sac(5e5, 800, 940, action_repeat=2),
     "dm_control-finger-turn_hard": _sac(1e6, 800, 920, start="dm_control-finger-turn_easy"),
     "dm_control-walker-run": _sac(2e6, 800, 830, start="dm_control-walker-walk"),
