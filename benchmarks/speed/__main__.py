@@ -1,4 +1,4 @@
-"""The command ``python -m benchmarks.speed [tokenise|predict|train|schedule]``."""
+"""The command ``python -m benchmarks.speed [tokenise|predict|reading|train|schedule]``."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         description="Ratios of speeds; both sides of each are measured in one run, in turns.",
     )
     add = parser.add_argument
-    what = ("tokenise", "predict", "train", "schedule")
-    add("what", nargs="?", choices=what, help="default: all four")
+    what = ("tokenise", "predict", "reading", "train", "schedule")
+    add("what", nargs="?", choices=what, help="default: all; reading is the end of predict")
     add("--seconds", type=float, default=0.5, help="a way and round (default: %(default)s)")
     add("--device", default="cpu", help="of predict and train: cpu, cuda (default: cpu)")
     add("--all", action="store_true", help="train: sizes too that take minutes a step here")
@@ -62,6 +62,18 @@ def policy(seconds: float, *, device: str, threads: int) -> Iterator[Comparison]
     torch.set_num_threads(threads)
     yield from predicting.shipped_network("gato-mini", device=place, seconds=seconds)
     yield from predicting.large_network("79m", device=place, seconds=seconds)
+    yield from weights(seconds, device=device, threads=threads)
+
+
+def weights(seconds: float, *, device: str, threads: int) -> Iterator[Comparison]:
+    """The part of ``predict`` that compares a forward with reading its weights."""
+    import torch
+
+    from benchmarks.speed import predicting
+    from policies.precision import choose_device
+
+    place = choose_device(device)
+    torch.set_num_threads(threads)
     limits = {"79m": "at most 2.5"} if place.type == "cpu" else {"1.18b": "at most 1.6"}
     for name, limit in limits.items():
         for precision in ("bfloat16", "int8"):
@@ -125,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sources.append(token_space(args.seconds))
         if args.what in (None, "predict"):
             sources.append(policy(args.seconds, **where))
+        if args.what == "reading":
+            sources.append(weights(args.seconds, **where))
         if args.what in (None, "train"):
             sources.append(training(args.seconds, console, **where, every=args.all))
         if args.what in (None, "schedule"):
