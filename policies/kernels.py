@@ -8,7 +8,7 @@ widened to 32 bits in registers as they are read, and a block is one call.
 * :func:`step` -- what :meth:`policies.backbone.Block.step` computes.
 
 Tensors of bfloat16 are seen as int16 here, the upper half of a float32. The first use compiles for
-some seconds; Numba keeps the result on disk.
+some twenty seconds; Numba keeps the result on disk.
 
 Shapes: N tokens, D width, H heads, K head size, S cache slots, I inputs, O outputs.
 """

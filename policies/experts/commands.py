@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("task", nargs="?", help="task id or pattern, such as mujoco-hopper")
     train.add_argument("--suite", help="every task of a suite that has a recipe")
     train.add_argument("--seed", type=int, default=0, help="default: 0")
-    train.add_argument("--steps", type=float, help="environment steps (default: the recipe's)")
+    train.add_argument("--steps", type=float, help="actions to learn from (default: the recipe's)")
     train.add_argument("--output", type=Path, help=f"default: {ROOT}/TASK")
     train.add_argument(
         "--device",
