@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, TokenizedBatch, compile_plan
 from gato_gym.tasks import get_task, task_id_of
-from policies.backbone import RingCache
 from policies.base import Policy, episode_generators
+from policies.cache import RingCache
 from policies.configuration import NetworkConfig, preset
 from policies.matching import TaskRecord, check_sizes, find_task, spaces_of
 from policies.network import GatoNetwork, count_parameters, inference
@@ -110,6 +110,7 @@ class GatoPolicy(Policy):
         cut: str | None = None,
         device: str = "auto",
         precision: str = "auto",
+        compiled: bool = False,
         sampler: Sampler | None = None,
         seed: int = 0,
     ) -> GatoPolicy:
@@ -130,6 +131,10 @@ class GatoPolicy(Policy):
             precision: "float32", "bfloat16", "int8" (weights of eight bits), or "auto": float32 on
                 a CPU, bfloat16 on a GPU. Only float32 on a CPU gives a row the same numbers
                 whatever the batch.
+            compiled: Whether steps that come again are compiled by PyTorch and, on a GPU, recorded
+                as CUDA graphs, see :mod:`policies.recordings`. The first of them then take half a
+                minute. It is meant for a GPU: a CPU's bfloat16 and int8 are compiled anyway, and
+                its float32 gains little in one environment and loses in many.
             sampler: How action tokens are chosen; None takes the checkpoint's.
             seed: Of sampling.
 
@@ -144,6 +149,7 @@ class GatoPolicy(Policy):
         place = choose_device(device)
         network = inference(checkpoint.network)
         network = with_precision(network, choose_precision(precision, place)).to(place)
+        network.backbone.compiled = compiled
         first = _View(network, checkpoint.tasks, sampler or checkpoint.sampler, seed)
         return first.bind(env, task=task, prompt=prompt, cut=cut)
 

@@ -28,7 +28,8 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from policies.backbone import Arrivals, Block
+    from policies.backbone import Block
+    from policies.cache import Arrivals
 
 TOGETHER = 32
 """Tokens that share one reading of the weights: their numbers stay in the processor's cache."""

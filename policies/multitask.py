@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gato_gym.spaces import TokenizedBatch
-from policies.backbone import RingCache
 from policies.base import batch_of_one, batch_rows, first_of_batch, is_single
+from policies.cache import RingCache
 from policies.gato import GatoPolicy
 from policies.streaming import GatoState, run
 

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from policies.backbone import Backbone, RingCache
+from policies.backbone import Backbone
+from policies.cache import RingCache
 from policies.configuration import NetworkConfig
 from policies.embedding import Embedding, TokenInputs
 from policies.masks import TokenRoles

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gato_gym.episodes import Episode, episodes_of, find_minari
 from gato_gym.spaces import Plan
-from policies.backbone import RingCache
+from policies.cache import RingCache
 from policies.network import GatoNetwork
 from policies.timesteps import (
     TimestepArrays,

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gato_gym.spaces import Plan, TokenizedBatch
-from policies.backbone import RingCache
 from policies.blocks import BLOCK, block_size
+from policies.cache import RingCache
 from policies.embedding import TEXT_PLACES
 from policies.network import GatoNetwork
 from policies.sampling import Sampler

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gato_gym.text import default_tokenizer
-from policies.backbone import RingCache
+from policies.cache import RingCache
 from policies.embedding import TEXT_PLACES
 from policies.network import GatoNetwork
 from policies.sampling import Sampler

@@ -1,7 +1,8 @@
 """Speeds of a network policy, each against another way or a limit, in one run.
 
 * :func:`shipped_network`, :func:`large_network` -- against computing the whole window again, what
-  ``predict`` adds to the forwards in it, an episode's start, a late step, a larger batch.
+  ``predict`` adds to the forwards in it, an episode's start, a late step, a larger batch; on a
+  GPU also what compiling gives.
 * :func:`reading` -- a forward against reading the weights once from memory.
 
 The task has 17 numbers to see and 6 to choose, as HalfCheetah's; every token is remembered, in a
@@ -36,7 +37,12 @@ SEEN = spaces.Box(-np.inf, np.inf, (17,), np.float64)
 
 
 def make_policy(
-    name: str, *, device: torch.device, precision: str = "float32", chosen: int = 6
+    name: str,
+    *,
+    device: torch.device,
+    precision: str = "float32",
+    chosen: int = 6,
+    compiled: bool | None = None,
 ) -> GatoPolicy:
     """A policy for the task that is timed.
 
@@ -45,6 +51,7 @@ def make_policy(
         device: Where it acts.
         precision: As in :meth:`policies.gato.GatoPolicy.load`.
         chosen: Numbers of an action.
+        compiled: As in :meth:`policies.gato.GatoPolicy.load`; None compiles on a GPU.
     """
     torch.manual_seed(0)
     if name == "gato-mini":
@@ -54,6 +61,7 @@ def make_policy(
     else:
         network = GatoNetwork(dataclasses.replace(preset(name), window=CONTEXT))
     network = with_precision(inference(network), precision).to(device)
+    network.backbone.compiled = device.type != "cpu" if compiled is None else compiled
     action_space = spaces.Box(-1.0, 1.0, (chosen,), np.float32)
     return GatoPolicy(network, compile_plan(SEEN, action_space, PlanOptions(memory="all")))
 
@@ -116,6 +124,8 @@ def shipped_network(
     )
     for rows in (1, 8):
         yield _narrow(name, rows, device=device, seconds=seconds)
+    if device.type != "cpu":
+        yield from _compiled(name, device=device, seconds=seconds)
     yield late_steps(name, device=device, precision=_exact(device), late=late)
 
 
@@ -128,6 +138,8 @@ def large_network(name: str, *, device: torch.device, seconds: float) -> Iterato
     for rows in (1, 32):
         yield _against_recomputing(name, policy, rows, seconds=seconds)
         yield _starts(name, policy, rows, seconds=seconds)
+    if device.type != "cpu":
+        yield from _compiled(name, device=device, seconds=seconds)
     yield late_steps(name, device=device, precision="bfloat16")
 
 
@@ -160,6 +172,22 @@ def _narrow(name: str, rows: int, *, device: torch.device, seconds: float) -> Co
         items=rows,
         seconds=seconds,
     )
+
+
+def _compiled(name: str, *, device: torch.device, seconds: float) -> Iterator[Comparison]:
+    """Compiled and recorded steps against those that are done as they come."""
+    for rows in (1, 64):
+        plain, compiled = (
+            Player(make_policy(name, device=device, precision=_exact(device), compiled=way), rows)
+            for way in (False, True)
+        )
+        yield compare(
+            f"{name}: compiled steps, rows: {rows}",
+            ("plain", plain.step),
+            ("compiled", compiled.step),
+            items=rows,
+            seconds=seconds,
+        )
 
 
 def _against_recomputing(name: str, policy: GatoPolicy, rows: int, *, seconds: float) -> Comparison:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gato_gym import Episode, PlanOptions, compile_plan
 from policies import GatoPolicy
-from policies.backbone import RingCache
+from policies.cache import RingCache
 from policies.narrow import NarrowLinear
 from policies.network import GatoNetwork, count_parameters, inference
 from policies.precision import choose_precision, with_precision
@@ -43,7 +43,7 @@ def test_int8_is_the_map_to_half_a_step() -> None:
 
 def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where Numba is not installed."""
-    monkeypatch.setattr("policies.backbone.has_kernels", lambda: False)
+    monkeypatch.setattr("policies.cache.has_kernels", lambda: False)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

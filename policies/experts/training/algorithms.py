@@ -96,7 +96,7 @@ def _ppo(recipe: Recipe, envs: Any, common: dict[str, Any]) -> BaseAlgorithm:
             "activation_fn": {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[recipe.activation],
             "log_std_init": recipe.log_std_init,
         }
-    return PPO(
+    algorithm = PPO(
         "CnnPolicy" if images else "MlpPolicy",
         envs,
         learning_rate=_falling(recipe.learning_rate),
@@ -108,6 +108,9 @@ def _ppo(recipe: Recipe, envs: Any, common: dict[str, Any]) -> BaseAlgorithm:
         policy_kwargs=network,
         **common,
     )
+    if images:
+        algorithm.policy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return algorithm
 
 
 def _falling(start: float) -> Callable[[float], float]:
