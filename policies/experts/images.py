@@ -27,22 +27,29 @@ from policies.experts.networks import ExpertError
 Array = NDArray[np.float32]
 
 
+PIXEL_LIMIT = np.float32(5)
+"""How many standard deviations from its mean a pixel is seen to be, at most."""
+
+
 @dataclass(frozen=True)
 class ImageNetwork:
     """Convolutions, dense layers, and a logit for each action.
 
-    ``x = halved(observation) / 255``, then ``x = relu(convolution(x))`` without padding, then
-    ``h = relu(W h + b)`` over the flattened maps, then ``W h + b``. Observations of a batch are
-    computed one by one and without BLAS, so that an expert plays the same game in any batch, with
-    any number of threads.
+    ``x = clip((halved(observation) / 255 - mean) * scale, -5, 5)``, pixel by pixel, then
+    ``x = relu(convolution(x))`` without padding, then ``h = relu(W h + b)`` over the flattened
+    maps, then ``W h + b``. Observations of a batch are computed one by one and without BLAS, so
+    that an expert plays the same game in any batch, with any number of threads.
 
     Attributes:
+        mean, scale: float32 ``[height, width]``, of the pixels of halved frames.
         convolutions: Weight float32 ``[O, C, K, K]`` and bias ``[O]`` of each.
         strides: Of each convolution.
         dense: Weight ``[H, N]`` and bias ``[H]`` of each.
         action: Weight ``[A, H]`` and bias ``[A]`` of the logits.
     """
 
+    mean: Array
+    scale: Array
     convolutions: tuple[tuple[Array, Array], ...]
     strides: tuple[int, ...]
     dense: tuple[tuple[Array, Array], ...]
@@ -61,6 +68,11 @@ class ImageNetwork:
                     f"{name} has weight {weight.shape} and bias {bias.shape}: expected a weight "
                     f"of {dimensions} dimensions and a number of the bias for each output"
                 )
+        if self.mean.ndim != 2 or self.mean.shape != self.scale.shape:
+            raise ExpertError(
+                f"pixels have means {self.mean.shape} and scales {self.scale.shape}: expected "
+                "(height, width) of both"
+            )
         if not all(np.isfinite(part).all() for part in self.tensors().values()):
             raise ExpertError(
                 "weights are not finite: the training diverged or the file is damaged"
@@ -74,6 +86,7 @@ class ImageNetwork:
     def forward(self, observation: NDArray[np.uint8]) -> Array:
         """Logits, float32 ``[A]``, for one observation, uint8 ``[C, height, width]``."""
         x = halved(observation).astype(np.float32) / np.float32(255)
+        x = np.clip((x - self.mean) * self.scale, -PIXEL_LIMIT, PIXEL_LIMIT)
         for (weight, bias), stride in zip(self.convolutions, self.strides, strict=True):
             x = np.maximum(_convolved(x, weight, stride) + bias[:, None, None], np.float32(0))
         hidden = x.reshape(-1)
@@ -85,7 +98,7 @@ class ImageNetwork:
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The tensors of ``model.safetensors``: weights in float16, biases in float32."""
-        found: dict[str, NDArray[Any]] = {}
+        found: dict[str, NDArray[Any]] = {"pixels.mean": self.mean, "pixels.scale": self.scale}
         for name, (weight, bias) in self._layers():
             found[f"{name}.weight"] = np.ascontiguousarray(weight.astype(np.float16))
             found[f"{name}.bias"] = np.ascontiguousarray(bias)
@@ -113,7 +126,8 @@ class ImageNetwork:
             return tuple((full[f"{name}.weight"], full[f"{name}.bias"]) for name in names)
 
         action = full["action.weight"], full["action.bias"]
-        return cls(layers("convolution"), tuple(strides), layers("dense"), action)
+        pixels = full["pixels.mean"], full["pixels.scale"]
+        return cls(*pixels, layers("convolution"), tuple(strides), layers("dense"), action)
 
 
 def halved(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:

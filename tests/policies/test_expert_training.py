@@ -141,6 +141,13 @@ def test_enough_and_flat_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyP
     state = train(settings(tmp_path / "run", recipe), console=QUIET)
     assert state.finished == "enough, and flat"
     assert state.steps < 10**5
+    more = dataclasses.replace(recipe, steps=state.steps + 1024, enough=1e9, evaluation_episodes=2)
+    assert state.best is not None
+    after = train(settings(tmp_path / "run", more), console=QUIET)
+    assert after.finished == "all steps done", "what was enough is not"
+    assert after.best == max(mean for steps, mean, *_ in after.curve if steps > state.steps), (
+        "the best over one episode is no match for means over two"
+    )
 
 
 def test_a_recipe_may_start_from_another_tasks_training(tmp_path: Path) -> None:

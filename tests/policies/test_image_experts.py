@@ -119,9 +119,22 @@ def test_what_does_not_fit_is_refused(algorithm: Any) -> None:
     broken = tensors | {"action.bias": tensors["action.bias"] * np.float32("nan")}
     with pytest.raises(ExpertError, match="not finite"):
         network_from(broken, {"strides": [3, 2]})
+    small = tensors | {"pixels.mean": tensors["pixels.mean"][:40]}
+    with pytest.raises(ExpertError, match="pixels have means"):
+        network_from(small, {"strides": [3, 2]})
     narrow = tensors | {"action.bias": tensors["action.bias"][:3]}
     with pytest.raises(ExpertError, match="action has weight"):
         network_from(narrow, {"strides": [3, 2]})
+
+
+def test_pixels_are_seen_by_how_much_they_differ(algorithm: Any) -> None:
+    """A ball of Pong, faint as halving makes it, is many deviations off; its background is none."""
+    network = network_of(algorithm)
+    assert isinstance(network, ImageNetwork)
+    play = slice(10, 36), slice(8, 34)  # within the walls, and between the paddles
+    shown = (network.mean[play] + 0.1 - network.mean[play]) * network.scale[play]
+    assert np.median(shown) > 2
+    assert network.scale.max() <= 50
 
 
 def test_halved_is_the_rounded_mean() -> None:

@@ -83,7 +83,7 @@ def _ppo(recipe: Recipe, envs: Any, common: dict[str, Any]) -> BaseAlgorithm:
     network: dict[str, Any] = {"optimizer_kwargs": {"fused": True}}
     images = len(envs.observation_space.shape) > 1
     if images:
-        from policies.experts.training.atari import SmallCNN
+        from policies.experts.training.atari import SmallCNN, look_around
 
         network |= {
             "net_arch": [],
@@ -109,6 +109,9 @@ def _ppo(recipe: Recipe, envs: Any, common: dict[str, Any]) -> BaseAlgorithm:
         **common,
     )
     if images:
+        extractor = algorithm.policy.features_extractor
+        assert isinstance(extractor, SmallCNN)
+        extractor.see(*look_around(envs, common["seed"]))
         algorithm.policy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return algorithm
 

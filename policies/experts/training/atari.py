@@ -2,6 +2,7 @@
 
 * :class:`AtariVecEnv` -- many environments of a game, played by ALE's own threads.
 * :class:`SmallCNN` -- the features of a stack of frames.
+* :func:`look_around` -- the mean and the deviation of a game's pixels.
 * :func:`image_layers` -- the layers of a policy that has them.
 
 Frames are halved, as an expert's network sees them: a quarter of the pixels is three times as many
@@ -26,7 +27,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor, nn
 
 from gato_gym.tasks.atari import make_ale
-from policies.experts.images import halved
+from policies.experts.images import PIXEL_LIMIT, halved
 
 
 class AtariVecEnv(VecEnv):
@@ -118,21 +119,66 @@ class SmallCNN(BaseFeaturesExtractor):
     Args:
         observation_space: Box ``(4, 42, 42)``.
         features_dim: Units of the dense layer.
+
+    Attributes:
+        mean, scale: float ``[42, 42]``, of pixels within [0, 1]. What moves is seldom in one place,
+            so it stands out however faint it is, and what stays is nothing.
     """
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, observation_space: spaces.Box, features_dim: int = 128) -> None:
         super().__init__(observation_space, features_dim)
-        channels = observation_space.shape[0]
+        channels, *size = observation_space.shape
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
         self.layers = nn.Sequential(
             nn.Conv2d(channels, 16, 6, 3), nn.ReLU(),
             nn.Conv2d(16, 32, 4, 2), nn.ReLU(),
             nn.Flatten(), nn.Linear(800, features_dim), nn.ReLU(),
         )  # fmt: skip
 
+    def see(self, mean: Tensor, scale: Tensor) -> None:
+        """Take over a game's mean and scale."""
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
+
     def forward(self, frames: Tensor) -> Tensor:
         """float ``[B, 4, 42, 42]`` within [0, 1] to ``[B, features_dim]``."""
-        features: Tensor = self.layers(frames.contiguous(memory_format=torch.channels_last))
+        limit = float(PIXEL_LIMIT)
+        pixels = ((frames - self.mean) * self.scale).clamp(-limit, limit)
+        features: Tensor = self.layers(pixels.contiguous(memory_format=torch.channels_last))
         return features
+
+
+LOOK_STEPS, LOOK_EVERY = 500, 5
+"""Steps of random actions, and how many lie between frames that are looked at."""
+
+LEAST_DEVIATION = 0.02
+"""What a pixel's standard deviation is taken to be beside what was seen of it."""
+
+
+def look_around(games: AtariVecEnv, seed: int) -> tuple[Tensor, Tensor]:
+    """Mean and scale of a game's pixels under random actions, for :class:`SmallCNN`.
+
+    Args:
+        games: They are played, and reset when they are next.
+        seed: Of actions and episodes.
+    """
+    assert isinstance(games.action_space, spaces.Discrete)
+    generator, actions = np.random.default_rng(seed), games.action_space.n
+    games.seed(seed)
+    games.reset()
+    frames = []
+    for step in range(LOOK_STEPS):
+        games.step_async(generator.integers(actions, size=games.num_envs))
+        observations = games.step_wait()[0]
+        if step % LOOK_EVERY == 0:
+            frames.append(np.asarray(observations)[:, -1])
+    seen = np.concatenate(frames).astype(np.float32) / 255
+    scale = 1 / (seen.std(0) + LEAST_DEVIATION)
+    return torch.from_numpy(seen.mean(0)), torch.from_numpy(scale)
 
 
 def image_layers(policy: Any) -> tuple[list[nn.Conv2d], list[nn.Linear]]:

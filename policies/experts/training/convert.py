@@ -59,7 +59,10 @@ def _image_network(policy: Any) -> ImageNetwork:
 
     convolutions, dense = image_layers(policy)
     *hidden, action = (_rounded(_numbers(layer)) for layer in dense)
+    seen = policy.features_extractor
     return ImageNetwork(
+        seen.mean.cpu().numpy().copy(),
+        seen.scale.cpu().numpy().copy(),
         tuple(_rounded(_numbers(layer)) for layer in convolutions),
         tuple(layer.stride[0] for layer in convolutions),
         tuple(hidden),

@@ -46,8 +46,11 @@ if TYPE_CHECKING:
 
 STATE_FILE, CURVE_FILE, EXPERT_FOLDER = "state.safetensors", "curve.csv", "expert"
 SCORE_SEEDS_START = EVALUATION_SEEDS_START + 1_000_000
-NOT_LEARNING = ("steps", "bar", "enough", "source")
-"""What may change in a recipe before a training goes on: it decides when to stop alone."""
+NOT_LEARNING = ("steps", "bar", "enough", "source", "evaluations", "evaluation_episodes")
+"""What may change in a recipe before a training goes on: none of it is of the learning itself."""
+
+ALL_STEPS, ENOUGH = "all steps done", "enough, and flat"
+"""Why a training ends."""
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
 """Of hyperparameters, for a training that began when recipes had fewer of them."""
@@ -142,6 +145,8 @@ class _Training:
         path = self.output / STATE_FILE
         self.state, self.tensors, setting = load_state(path)
         asked = self.setting["recipe"]
+        if setting["recipe"]["evaluation_episodes"] != self.recipe.evaluation_episodes:
+            self.state.best = None  # over other episodes: what is evaluated next is the best
         saved = {name: value for name, value in setting["recipe"].items() if name in DEFAULTS}
         setting["recipe"] = DEFAULTS | saved | {name: asked[name] for name in NOT_LEARNING}
         if setting != self.setting:
@@ -155,7 +160,8 @@ class _Training:
                 f"{path} was trained with other settings ({'; '.join(changed)}): pass another "
                 "--output, or remove the folder to start afresh"
             )
-        if self.state.steps < self.recipe.steps and self.state.finished == "all steps done":
+        more = self.state.steps < self.recipe.steps
+        if more and (self.state.finished == ALL_STEPS or not self._has_enough()):
             self.state.finished = None
         best = {
             k.removeprefix("best/"): t.numpy()
@@ -229,7 +235,7 @@ class _Training:
         left = self.recipe.steps - self.state.steps
         algorithm.learn(left, callback=Watch(), log_interval=1, reset_num_timesteps=False)
         if self.state.finished is None:
-            self.state.finished = "all steps done"
+            self.state.finished = ALL_STEPS
             if self.state.steps < algorithm.num_timesteps:
                 self.evaluate(algorithm, time.monotonic() - started)
             else:
@@ -269,7 +275,7 @@ class _Training:
             state.best, state.best_steps, self.best = found.mean, state.steps, network
             state.best_config = network.config()
         if state.finished is None and self._is_flat():
-            state.finished = "enough, and flat"
+            state.finished = ENOUGH
         self._save(algorithm)
         if better:
             self._save_expert(None)
@@ -289,6 +295,9 @@ class _Training:
         self.output.mkdir(parents=True, exist_ok=True)
         save_state(self.output / STATE_FILE, self.state, tensors, self.setting)
         _write_curve(self.output / CURVE_FILE, self.state)
+
+    def _has_enough(self) -> bool:
+        return self.state.best is not None and self.state.best >= self.recipe.enough
 
     def _is_flat(self) -> bool:
         means = [mean for _, mean, _, _ in self.state.curve]
