@@ -22,7 +22,7 @@ def row(task: str, references: TaskReferences) -> str:
     digits = 1 if abs(recipe.bar) < 1000 else 0
     random = f"{references.random.mean:.{digits}f}" if references.random else "–"
     jat = published().get(task, TaskReferences()).expert
-    bar = recipe.bar if jat is None else jat.mean
+    bar = jat.mean if jat is not None and task.startswith("mujoco-") else recipe.bar
     if not (folder / "config.json").is_file():
         return f"| {task} | – | – | – | {random} | – | {bar:.{digits}f} | – |"
     config = read_config(folder)
