@@ -174,6 +174,33 @@ def test_a_training_shows_what_the_task_shows() -> None:
     assert rewarded > 0
 
 
+def test_actions_that_last_add_their_rewards_up_to_an_end() -> None:
+    once, lasting = AtariVecEnv("Breakout", 2), AtariVecEnv("Breakout", 2, repeat=4)
+    for games in (once, lasting):
+        games.seed(5)
+        np.testing.assert_array_equal(games.reset().shape, (2, 4, 42, 42))
+    generator, ends, rewarded = np.random.default_rng(0), 0, 0.0
+    for _ in range(150):
+        actions = generator.integers(4, size=2)
+        expected, over = np.zeros(2, np.float32), np.zeros(2, np.bool_)
+        finals: dict[int, Any] = {}
+        for _ in range(4):
+            observations, rewards, dones, infos = once.step(actions)
+            expected += rewards * ~over
+            for row in np.flatnonzero(dones & ~over):
+                finals[int(row)] = infos[row]["terminal_observation"]
+            over |= dones
+        found = lasting.step(actions)
+        np.testing.assert_array_equal(found[0], observations)
+        np.testing.assert_array_equal(found[1], expected)
+        np.testing.assert_array_equal(found[2], over)
+        for row, shown in finals.items():
+            np.testing.assert_array_equal(found[3][row]["terminal_observation"], shown)
+        ends, rewarded = ends + int(over.sum()), rewarded + float(expected.sum())
+    assert ends > 2
+    assert rewarded > 0
+
+
 def _ale_seed(seed: int) -> int:
     from gato_gym.tasks import atari
 

@@ -69,7 +69,9 @@ def _environments(
 
     one = make_env()
     if isinstance(one.unwrapped, AtariEnv):
-        games = AtariVecEnv(one.unwrapped.game, recipe.num_envs, threads=threads)
+        games = AtariVecEnv(
+            one.unwrapped.game, recipe.num_envs, threads=threads, repeat=recipe.action_repeat
+        )
         return games, games
     limit = None if one.spec is None else one.spec.max_episode_steps
     makers = [make_env] * recipe.num_envs

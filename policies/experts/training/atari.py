@@ -37,9 +37,10 @@ class AtariVecEnv(VecEnv):
         game: ALE's name, such as ``BankHeist``.
         num_envs: How many.
         threads: ALE's threads; 0 takes as many as there are cores.
+        repeat: Steps that an action lasts; their rewards are added, up to an end.
     """
 
-    def __init__(self, game: str, num_envs: int, *, threads: int = 1) -> None:
+    def __init__(self, game: str, num_envs: int, *, threads: int = 1, repeat: int = 1) -> None:
         self._ale = make_ale(
             game,
             num_envs,
@@ -51,6 +52,7 @@ class AtariVecEnv(VecEnv):
         self._actions: NDArray[np.int32] = np.zeros(num_envs, np.int32)
         self._frames: NDArray[np.int64] = np.zeros(num_envs, np.int64)
         self._seed: NDArray[np.int64] | None = None
+        self._repeat = repeat
         self.render_mode = None
         channels, height, width = self._ale.single_observation_space.shape
         seen = spaces.Box(0, 255, (channels, height // 2, width // 2), np.uint8)
@@ -75,18 +77,22 @@ class AtariVecEnv(VecEnv):
         self._actions = np.asarray(actions, np.int32)
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Four frames of every game; a game that has ended begins anew."""
-        observations, rewards, terminated, truncated, info = self._ale.step(self._actions)
-        dones = terminated | truncated
-        frames = info["episode_frame_number"].copy()
-        begun = frames < self._frames  # others have lost a life, and their game goes on
-        self._frames = frames
+        """Four frames of every game, or as often as actions last; an ended game begins anew."""
+        rewards = np.zeros(self.num_envs, np.float32)
+        ended = np.zeros(self.num_envs, np.bool_)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        for row in np.flatnonzero(dones):
-            infos[row]["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])
-            shown = info["final_obs"] if begun[row] else observations
-            infos[row]["terminal_observation"] = halved(shown[row])
-        return halved(observations), rewards.astype(np.float32), dones.copy(), infos
+        for _ in range(self._repeat):
+            observations, given, terminated, truncated, info = self._ale.step(self._actions)
+            rewards += np.where(ended, 0, given)
+            frames = info["episode_frame_number"].copy()
+            begun = frames < self._frames  # others have lost a life, and their game goes on
+            self._frames = frames
+            for row in np.flatnonzero((terminated | truncated) & ~ended):
+                infos[row]["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])
+                shown = info["final_obs"] if begun[row] else observations
+                infos[row]["terminal_observation"] = halved(shown[row])
+                ended[row] = True
+        return halved(observations), rewards, ended, infos
 
     def close(self) -> None:
         """Nothing is held beside memory."""
