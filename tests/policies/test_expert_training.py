@@ -21,10 +21,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from gato_gym.__main__ import main
 from gato_gym.tasks import get_task, list_tasks
-from policies.experts.networks import TrainedExpert
+from policies.experts.networks import ExpertNetwork, TrainedExpert
 from policies.experts.stored import load_expert, read_config
 from policies.experts.training import queue
 from policies.experts.training.algorithms import make_algorithm
+from policies.experts.training.averaging import Average
 from policies.experts.training.convert import load_zip, network_of
 from policies.experts.training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
 from policies.experts.training.hyperparameters import Recipe
@@ -133,6 +134,26 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "run" / STATE_FILE).write_bytes(b"\x80\x04cos\nsystem\n.")
     with pytest.raises(TrainingStateError, match="remove it to start afresh"):
         train(settings(tmp_path / "run"), console=QUIET)
+
+
+def test_what_is_evaluated_is_a_mean_of_policies() -> None:
+    def network(value: float) -> ExpertNetwork:
+        layer = np.full((2, 3), value, np.float32), np.full(2, value, np.float32)
+        head = np.full((1, 2), value, np.float32), np.full(1, value, np.float32)
+        return ExpertNetwork(
+            np.full(3, value, np.float32), np.ones(3, np.float32), (layer,), head, head,
+            "relu", False, 10.0,
+        )  # fmt: skip
+
+    average = Average()
+    for value in (1.0, 2.0, 6.0):
+        average.add(network(value))
+    for name, tensor in average.take().tensors().items():
+        np.testing.assert_array_equal(tensor, network(3.0).tensors()[name])
+    average.add(network(4.0))
+    np.testing.assert_array_equal(average.take().mean, network(4.0).mean)
+    with pytest.raises(ValueError, match="expected one or more"):
+        average.take()
 
 
 def test_enough_and_flat_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from rich.console import Console
 
 from policies.experts.stored import Network, network_from, play_with, read_config, save_expert
 from policies.experts.training.algorithms import make_algorithm
+from policies.experts.training.averaging import Average
 from policies.experts.training.convert import network_of
 from policies.experts.training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
 from policies.experts.training.hyperparameters import Recipe
@@ -57,6 +58,10 @@ DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
 LEARNING_TO_EVALUATION = 5
 """Steps of learning for each step of evaluation, at least."""
+
+AVERAGED, SAMPLES = 0.25, 25
+"""What is evaluated is the mean of so many policies, from so late a part of the steps since the
+evaluation before."""
 
 FLAT_EVALUATIONS, FLAT = 3, 0.02
 """A training that has enough is flat when so many evaluations better it by less than this part."""
@@ -128,6 +133,7 @@ class _Training:
         self.output = settings.output
         self.state, self.tensors = TrainingState(), dict[str, torch.Tensor]()
         self.best: Network | None = None
+        self.average, self.sampled = Average(), 0
         limit = (self.env.spec and self.env.spec.max_episode_steps) or 1000
         self.steps_between_evaluations = max(
             recipe.steps // recipe.evaluations,
@@ -228,6 +234,8 @@ class _Training:
                 every = training.steps_between_evaluations
                 if self.num_timesteps // every > training.state.steps // every:
                     training.evaluate(algorithm, time.monotonic() - started)
+                elif self.num_timesteps % every >= (1 - AVERAGED) * every:
+                    training.sample(algorithm)
 
             def _on_step(self) -> bool:
                 return training.state.finished is None
@@ -254,10 +262,18 @@ class _Training:
         _, tensors, _ = load_state(path)
         restore(algorithm, tensors, optimisers=False)
 
+    def sample(self, algorithm: BaseAlgorithm) -> None:
+        """Count the policy as it is into the mean that is evaluated next, if it is time to."""
+        distance = AVERAGED * self.steps_between_evaluations / SAMPLES
+        if algorithm.num_timesteps >= self.sampled + distance:
+            self.average.add(network_of(algorithm))
+            self.sampled = algorithm.num_timesteps
+
     def evaluate(self, algorithm: BaseAlgorithm, seconds: float) -> None:
         """Play held-out episodes, keep the network if it is the best, and save everything."""
         state, recipe = self.state, self.recipe
-        network = network_of(algorithm)
+        self.average.add(network_of(algorithm))
+        network = self.average.take()
         speed = (algorithm.num_timesteps - state.steps) / max(seconds - state.seconds, 1e-9)
         found = Evaluation.of(
             evaluate(
