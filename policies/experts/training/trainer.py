@@ -318,7 +318,7 @@ class _Training:
     def _is_flat(self) -> bool:
         means = [mean for _, mean, _, _ in self.state.curve]
         before, latest = means[:-FLAT_EVALUATIONS], means[-FLAT_EVALUATIONS:]
-        if not before or max(before) < self.recipe.enough:
+        if not before or not self._has_enough():
             return False
         return max(latest) - max(before) < FLAT * abs(max(before))
 
