@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.references import TaskReferences, measured, published
 from gato_gym.tasks import list_tasks
 from policies.experts.stored import SHIPPED, read_config
+from policies.experts.training.queue import share_of_bar
 from policies.experts.training.recipes import RECIPES
 
 PAGE = Path(__file__).parents[1] / "docs" / "experts.md"
@@ -30,12 +31,10 @@ def row(task: str, references: TaskReferences) -> str:
     mean = config["score"]["mean"] if score is None else score.mean
     spread = config["score"]["std"] if score is None else (score.std or 0.0)
     note = "" if score is not None else " *"
-    # below zero, a smaller magnitude is a better return
-    ratio = mean / bar if bar > 0 else bar / mean
     return (
         f"| {task} | {config['algorithm']} | {config['best_steps'] / 1e6:.1f} M | "
         f"{config['minutes']:.0f} | {random} | {mean:.{digits}f} ± {spread:.{digits}f}{note} | "
-        f"{bar:.{digits}f} | {ratio:.2f} |"
+        f"{bar:.{digits}f} | {share_of_bar(mean, bar):.2f} |"
     )
 
 

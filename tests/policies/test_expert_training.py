@@ -390,6 +390,9 @@ def test_shipping_keeps_the_better_expert(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("policies.experts.stored.SHIPPED", tmp_path / "package")
     assert queue.ship(tmp_path / "run", TASK) is None
     train(settings(tmp_path / "run"), console=QUIET)
+    assert "below 0.8 of its bar, -5.7" in str(queue.ship(tmp_path / "run", TASK))
+    assert not (tmp_path / "package").exists()
+    monkeypatch.setattr(queue, "LEAST_SHARE", 0.0)
     assert "shipped" in str(queue.ship(tmp_path / "run", TASK))
     assert "kept" in str(queue.ship(tmp_path / "run", TASK))
     assert {path.name for path in (tmp_path / "package" / TASK).iterdir()} == {

@@ -1,6 +1,7 @@
 """Trainings one after another.
 
 * :func:`chosen` -- the tasks of a suite or a pattern that have recipes, the cheapest first.
+* :func:`share_of_bar` -- how much of what it is meant to reach an expert has.
 * :func:`ship` -- puts a finished expert into the package.
 * :class:`TrainQueue` -- trains those that lack a finished expert.
 """
@@ -97,6 +98,22 @@ class TrainQueue:
         return 1 if failed else 0
 
 
+LEAST_SHARE = 0.8
+"""An expert with less of its bar is no expert, and is not shipped."""
+
+
+def share_of_bar(mean: float, bar: float) -> float:
+    """A mean return in parts of a bar; below zero, a smaller magnitude is the better return.
+
+    Example:
+        >>> share_of_bar(400, 800), share_of_bar(-10, -5)
+        (0.5, 0.5)
+    """
+    if bar > 0:
+        return mean / bar
+    return bar / mean if mean < 0 else float("inf")
+
+
 def ship(training: Path, task: str) -> str | None:
     """Copy a finished expert and its curve to where :func:`shipped_folder` says.
 
@@ -109,6 +126,9 @@ def ship(training: Path, task: str) -> str | None:
     new = read_config(expert)["score"]
     if new is None:
         return None
+    bar = recipe_for(task).bar
+    if share_of_bar(new["mean"], bar) < LEAST_SHARE:
+        return f"left out, {new['mean']:.1f} is below {LEAST_SHARE:g} of its bar, {bar:g}"
     old = read_config(target)["score"] if target.is_dir() else None
     if old is not None and old["mean"] >= new["mean"]:
         return f"kept, {old['mean']:.1f} is not below {new['mean']:.1f}"
