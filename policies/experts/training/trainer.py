@@ -151,7 +151,7 @@ class _Training:
         path = self.output / STATE_FILE
         self.state, self.tensors, setting = load_state(path)
         asked = self.setting["recipe"]
-        if setting["recipe"]["evaluation_episodes"] != self.recipe.evaluation_episodes:
+        if setting["recipe"].get("evaluation_episodes") != self.recipe.evaluation_episodes:
             self.state.best = None  # over other episodes: what is evaluated next is the best
         saved = {name: value for name, value in setting["recipe"].items() if name in DEFAULTS}
         setting["recipe"] = DEFAULTS | saved | {name: asked[name] for name in NOT_LEARNING}
