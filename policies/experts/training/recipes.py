@@ -66,7 +66,7 @@ RECIPES: dict[str, Recipe] = {
     "dm_control-finger-spin": _sac(6e5, 800, 950),
     "mujoco-hopper": _ppo(1e6, 1859, 3000),
     "mujoco-halfcheetah": _sac(6e5, 7438, 8500),
-    "mujoco-pusher": _sac(6e5, -25.2, -23.0, gamma=0.95),
+    "mujoco-pusher": _sac(1.2e6, -25.2, -23.0, gamma=0.95),
     "dm_control-reacher-hard": _sac(6e5, 800, 950, start="dm_control-reacher-easy"),
     "dm_control-walker-walk": _sac(6e5, 800, 920),
     "mujoco-walker": _sac(2e6, 4631, 5200),
