@@ -162,32 +162,28 @@ def _starts(name: str, policy: GatoPolicy, rows: int, *, seconds: float) -> Comp
 def _narrow(name: str, rows: int, *, device: torch.device, seconds: float) -> Comparison:
     """Steps with weights of 16 bits against steps with those of 32."""
     wide, narrow = (
-        Player(make_policy(name, device=device, precision=precision), rows)
+        make_policy(name, device=device, precision=precision)
         for precision in ("float32", "bfloat16")
     )
-    return compare(
-        f"{name}: steps in bfloat16, rows: {rows}",
-        ("float32", wide.step),
-        ("bfloat16", narrow.step),
-        items=rows,
-        seconds=seconds,
-    )
+    ways = {"float32": wide, "bfloat16": narrow}
+    return _beside(f"{name}: steps in bfloat16", ways, rows, seconds=seconds)
 
 
 def _compiled(name: str, *, device: torch.device, seconds: float) -> Iterator[Comparison]:
     """Compiled and recorded steps against those that are done as they come."""
+    plain, compiled = (
+        make_policy(name, device=device, precision=_exact(device), compiled=way)
+        for way in (False, True)
+    )
     for rows in (1, 64):
-        plain, compiled = (
-            Player(make_policy(name, device=device, precision=_exact(device), compiled=way), rows)
-            for way in (False, True)
-        )
-        yield compare(
-            f"{name}: compiled steps, rows: {rows}",
-            ("plain", plain.step),
-            ("compiled", compiled.step),
-            items=rows,
-            seconds=seconds,
-        )
+        ways = {"plain": plain, "compiled": compiled}
+        yield _beside(f"{name}: compiled steps", ways, rows, seconds=seconds)
+
+
+def _beside(title: str, ways: dict[str, GatoPolicy], rows: int, *, seconds: float) -> Comparison:
+    """Steps of two policies, the one that should be slower first."""
+    slow, fast = ((way, Player(policy, rows).step) for way, policy in ways.items())
+    return compare(f"{title}, rows: {rows}", slow, fast, items=rows, seconds=seconds)
 
 
 def _against_recomputing(name: str, policy: GatoPolicy, rows: int, *, seconds: float) -> Comparison:
@@ -276,7 +272,8 @@ def late_steps(
         early: A step.
         late: A later one.
     """
-    policy = make_policy(name, device=device, precision=precision, chosen=1)
+    # a state that is copied has no recordings: both ways are measured without
+    policy = make_policy(name, device=device, precision=precision, chosen=1, compiled=False)
     young = Player(policy, 1, steps=early)
     old = copy.copy(young)
     old.state = copy.deepcopy(young.state)
