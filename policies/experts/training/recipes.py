@@ -45,7 +45,8 @@ RECIPES: dict[str, Recipe] = {
     # MuJoCo's bar: the return of JAT's expert on the -v4 task, as in
     # benchmarks/references/published.json; dm_control's: 800 of 1000
     "mujoco-pendulum": _ppo(3e5, 475, 990, gamma=0.98, width=64),
-    "mujoco-doublependulum": _ppo(1.5e6, 9339, 9345, gamma=0.98, gae_lambda=0.9, width=64),
+    # PPO's best falls in two of a hundred episodes, which its thirty held-out ones did not show
+    "mujoco-doublependulum": _sac(4e5, 9339, 9345),
     "mujoco-reacher": _ppo(2e6, -5.7, -4.2, _zoo("Reacher-v4"), gamma=0.9, log_std_init=-1.0),
     "mujoco-swimmer": _ppo(
         1.5e6, 92.2, 330, _zoo("Swimmer-v4"), gamma=0.9999, gae_lambda=0.98, width=64, n_steps=256
@@ -57,7 +58,7 @@ RECIPES: dict[str, Recipe] = {
     "dm_control-ball_in_cup-catch": _ppo(1e6, 800, 930, **QUICK),
     "dm_control-cartpole-swingup": _ppo(1e6, 800, 860, **QUICK),
     "dm_control-cartpole-swingup_sparse": _ppo(
-        1.2e6, 800, 810, **QUICK, start="dm_control-cartpole-swingup"
+        1.2e6, 800, 830, **{**QUICK, "gamma": 0.995}, start="dm_control-cartpole-swingup"
     ),
     "dm_control-pendulum-swingup": _ppo(1e6, 800, 860, **QUICK),
     "dm_control-reacher-easy": _sac(4e5, 800, 950),
