@@ -90,6 +90,7 @@ def _ppo(recipe: Recipe, envs: Any, common: dict[str, Any]) -> BaseAlgorithm:
         network |= {
             "net_arch": [],
             "features_extractor_class": SmallCNN,
+            "normalize_images": False,  # it does so itself
             "features_extractor_kwargs": {"features_dim": recipe.width},
         }
     else:

@@ -151,9 +151,11 @@ class SmallCNN(BaseFeaturesExtractor):
         self.scale.copy_(scale)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """float ``[B, 4, 42, 42]`` within [0, 1] to ``[B, features_dim]``."""
+        """float ``[B, 4, 42, 42]`` within [0, 255] to ``[B, features_dim]``."""
         limit = float(PIXEL_LIMIT)
-        pixels = ((frames - self.mean) * self.scale).clamp(-limit, limit)
+        # in two passes over memory: bytes, mean and scale one by one would take six
+        shift = -self.mean * self.scale
+        pixels = torch.addcmul(shift, frames, self.scale / 255).clamp_(-limit, limit)
         features: Tensor = self.layers(pixels.contiguous(memory_format=torch.channels_last))
         return features
 
