@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.players import DEFAULT_POLICY, is_network, slugs
-from benchmarks.playing import PolicyChoice
+from benchmarks.playing import PolicyChoice, acting
 from benchmarks.protocol import BenchmarkError
 from benchmarks.workers import Workers, available_cores
 
@@ -96,14 +96,13 @@ def read_settings(arguments: Sequence[str]) -> tuple[Path, tuple[RunSettings, ..
 
 
 def _choice(name: str, options: argparse.Namespace, *, alone: bool) -> PolicyChoice:
-    deterministic = options.deterministic
     # Beside a network that is shown a demonstration, the others play as they do.
     prompted = alone or is_network(name)
     return PolicyChoice(
         name,
         prompt=options.prompt if prompted else "shipped",
         prompt_cut=options.prompt_cut if prompted else None,
-        deterministic=name == "expert" if deterministic is None else deterministic,
+        deterministic=acting(name, options.deterministic),
         seed=options.seed,
         device=options.device,
         precision=options.precision,
@@ -166,18 +165,18 @@ def _parser() -> argparse.ArgumentParser:
         choices=("end", "start"),
         help="which part of a demonstration that is too long is shown (default: it is refused)",
     )
-    acting = parser.add_mutually_exclusive_group()
-    acting.add_argument(
+    manner = parser.add_mutually_exclusive_group()
+    manner.add_argument(
         "--deterministic",
         action="store_true",
         default=None,
-        help="the most likely action (default of the expert)",
+        help="the most likely action (default of experts, but of some games)",
     )
-    acting.add_argument(
+    manner.add_argument(
         "--sample",
         dest="deterministic",
         action="store_false",
-        help="sampled actions (default of the others)",
+        help="sampled actions (default of all others)",
     )
     add(
         "--workers",

@@ -51,7 +51,7 @@ def measure(
 ) -> dict[str, Any]:
     """Play random actions on a suite, and the expert on each task that has one.
 
-    The expert plays its most likely actions.
+    The expert plays as the rules say: see :mod:`benchmarks.rules`.
 
     Args:
         suite: Suite name.
@@ -201,7 +201,7 @@ class _Run:
 
 def _runs(suite: str, seed: int, tasks: str | None) -> list[_Run]:
     """Random actions first; trained experts one by one, so that a new one adds a run of its own."""
-    expert = PolicyChoice("expert", seed=seed, deterministic=True)
+    expert = PolicyChoice("expert", seed=seed, deterministic=None)
     random = PolicyChoice("random", seed=seed)
     if tasks is None:
         chosen = None

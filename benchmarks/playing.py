@@ -50,7 +50,8 @@ class PolicyChoice:
         prompt: ``shipped``, ``none``, or what :func:`policies.prompts.demonstration` takes.
         prompt_cut: Which part of a demonstration that is too long is kept, ``end`` or ``start``;
             None refuses one.
-        deterministic: The most likely action instead of a sample.
+        deterministic: The most likely action instead of a sample; None for an expert's own way,
+            :attr:`policies.base.Policy.samples`.
         seed: Seed of the policy's own random numbers.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: Of a network's weights, see :mod:`policies.precision`.
@@ -60,11 +61,23 @@ class PolicyChoice:
     name: str
     prompt: str = "shipped"
     prompt_cut: str | None = None
-    deterministic: bool = False
+    deterministic: bool | None = False
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
     episode_timeout: float | None = None
+
+
+def acting(name: str, asked: bool | None) -> bool | None:
+    """:attr:`PolicyChoice.deterministic` of a policy where a user asked for it, or, None, did not.
+
+    Example:
+        >>> acting("expert", None), acting("gato-mini", None), acting("expert", False)
+        (None, False, False)
+    """
+    if asked is not None:
+        return asked
+    return None if name == "expert" else False
 
 
 class Take(Protocol):

@@ -26,7 +26,7 @@ def play(
     policy: Predictor,
     episodes: Sequence[EpisodeKey],
     *,
-    deterministic: bool,
+    deterministic: bool | None,
     stopped: Callable[[], bool] = lambda: False,
     episode_timeout: float | None = None,
     clock: Clock | None = None,
@@ -41,7 +41,7 @@ def play(
         envs: From :func:`make_rows`. Stepped one by one, so that none is stepped when done.
         policy: Plays all of them, as one batch of ``envs.num_envs`` rows.
         episodes: What to play.
-        deterministic: Handed to ``predict``.
+        deterministic: Handed to ``predict``; None for an expert's own way.
         stopped: Asked before each timestep; True abandons the episodes under way.
         episode_timeout: Seconds that an environment may spend on an episode, its reset and all
             its steps together, and that the policy may spend on one action; None for ever.
@@ -63,7 +63,7 @@ class Rollout:
     """Tables that come and go. Those whose policies are of one network act together.
 
     Args:
-        deterministic: Handed to ``predict``.
+        deterministic: Handed to ``predict``; None for an expert's own way.
         rows: Rows that there should be in play at a time, which idle ones are counted against;
             None for as many as there are.
         episode_timeout: As in :func:`play`.
@@ -76,7 +76,7 @@ class Rollout:
     def __init__(
         self,
         *,
-        deterministic: bool,
+        deterministic: bool | None,
         rows: int = 0,
         episode_timeout: float | None = None,
         clock: Clock | None = None,
@@ -165,7 +165,7 @@ class Rollout:
                 actions = together.predict(
                     [table.shown() for table in tables],
                     [table.take_starts() for table in tables],
-                    deterministic=self._deterministic,
+                    deterministic=bool(self._deterministic),
                 )
                 return actions
         finally:

@@ -65,7 +65,8 @@ RULES: Mapping[str, tuple[str, ...]] = {
         "A policy acts on observations; experts that are programs may read the environment itself. "
         "Before an episode a network may be shown a demonstration, which is recorded; its random "
         "numbers belong to the episode.",
-        "Experts play their most likely actions. Other policies sample unless the run says "
+        "Experts play their most likely actions, or sampled ones where their config says so: those "
+        "games of Atari in which they score more that way. Other policies sample. A run may say "
         "otherwise, which is recorded.",
     ),
 }

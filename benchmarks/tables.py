@@ -129,8 +129,10 @@ class Table:
         """Rows in which an episode is under way."""
         return sum(episode is not None for episode in self.running)
 
-    def predict(self, *, deterministic: bool) -> Any:
-        """Actions of all rows, from the policy alone."""
+    def predict(self, *, deterministic: bool | None) -> Any:
+        """Actions of all rows, from the policy alone; None for an expert's own way to act."""
+        if deterministic is None:
+            deterministic = not getattr(self.policy, "samples", True)
         actions, self._state = self.policy.predict(
             self.shown(),
             state=self._state,

@@ -29,7 +29,13 @@ class Policy(ABC):
     Args:
         observation_space: The space of *one* environment's observations.
         action_space: The space of *one* environment's actions.
+
+    Attributes:
+        samples: Of an expert, whether it is scored and recorded by sampled actions; otherwise by
+            the most likely ones. ``predict`` does as it is told.
     """
+
+    samples: bool = False
 
     def __init__(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         self.observation_space = observation_space

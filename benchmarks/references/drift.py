@@ -46,7 +46,7 @@ def pin(protocol: Protocol, tasks: Sequence[str], *, workers: int) -> dict[str, 
     """
     first = dataclasses.replace(protocol, episodes=min(PINNED, protocol.episodes))
     pending = {task: first.episodes_of(task) for task in tasks}
-    choice = PolicyChoice("expert", seed=protocol.seed, deterministic=True)
+    choice = PolicyChoice("expert", seed=protocol.seed, deterministic=None)
     with closing(play_episodes(pending, choice, workers=workers)) as played:
         results = [report for report in played if not isinstance(report, TimeSpent)]
     for result in results:

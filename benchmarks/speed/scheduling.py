@@ -16,7 +16,7 @@ from contextlib import closing
 
 from benchmarks.clock import TimeSpent
 from benchmarks.dispenser import longest_first
-from benchmarks.playing import PolicyChoice
+from benchmarks.playing import PolicyChoice, acting
 from benchmarks.protocol import EpisodeKey, Protocol
 from benchmarks.speed.comparison import Comparison
 from benchmarks.workers import play_episodes
@@ -77,7 +77,7 @@ def speedup(
 
 
 def _choice(policy: str) -> PolicyChoice:
-    return PolicyChoice(policy, deterministic=policy == "expert", device="cpu")
+    return PolicyChoice(policy, deterministic=acting(policy, None), device="cpu")
 
 
 def _episodes(suite: str, tasks: str | None, count: int) -> Pending:

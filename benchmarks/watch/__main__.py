@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.players import DEFAULT_POLICY
-from benchmarks.playing import PolicyChoice
+from benchmarks.playing import PolicyChoice, acting
 from benchmarks.protocol import BenchmarkError, EpisodeResult
 from benchmarks.watch.playing import WatchSettings, chosen_task, watch
 from benchmarks.watch.screens import Screen, Video, Window, has_display
@@ -72,7 +72,7 @@ def _settings(options: argparse.Namespace) -> WatchSettings:
     policy = PolicyChoice(
         options.policy,
         prompt=options.prompt,
-        deterministic=options.deterministic,
+        deterministic=acting(options.policy, options.deterministic),
         seed=options.seed,
         device=options.device,
     )
@@ -124,10 +124,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="replace a video that is there")
     add("--fps", type=int, metavar="N", help="timesteps a second (default: the environment's own)")
     add("--prompt", choices=("shipped", "none"), default="shipped", help="default: %(default)s")
-    acting = parser.add_mutually_exclusive_group()
-    acting.add_argument("--deterministic", action="store_true", help="the most likely action")
-    acting.add_argument(
-        "--sample", dest="deterministic", action="store_false", help="sampled actions (default)"
+    manner = parser.add_mutually_exclusive_group()
+    manner.add_argument(
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="the most likely action (default of experts, but of some games)",
+    )
+    manner.add_argument(
+        "--sample",
+        dest="deterministic",
+        action="store_false",
+        help="sampled actions (default of all others)",
     )
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
     return parser

@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     score = commands.add_parser(
         "score",
         help="an expert's return",
-        description="Play an expert's mean actions in held-out episodes.",
+        description="Play an expert in held-out episodes.",
     )
     score.set_defaults(run=_score)
     score.add_argument("task", help="task id, such as mujoco-hopper")

@@ -46,6 +46,9 @@ class ImageNetwork:
         strides: Of each convolution.
         dense: Weight ``[H, N]`` and bias ``[H]`` of each.
         action: Weight ``[A, H]`` and bias ``[A]`` of the logits.
+        samples: Whether it scores more by sampled actions than by the likeliest. It learned by
+            samples; and in games without chance, a likeliest action that changes nothing stays
+            the likeliest to the end of the game.
     """
 
     mean: Array
@@ -54,6 +57,7 @@ class ImageNetwork:
     strides: tuple[int, ...]
     dense: tuple[tuple[Array, Array], ...]
     action: tuple[Array, Array]
+    samples: bool = False
 
     def __post_init__(self) -> None:
         if len(self.strides) != len(self.convolutions) or min(self.strides, default=0) < 1:
@@ -106,11 +110,11 @@ class ImageNetwork:
 
     def config(self) -> dict[str, Any]:
         """What ``config.json`` tells besides the tensors."""
-        return {"strides": list(self.strides)}
+        return {"strides": list(self.strides), "samples": self.samples}
 
     @classmethod
     def from_tensors(
-        cls, tensors: Mapping[str, NDArray[Any]], *, strides: Sequence[int]
+        cls, tensors: Mapping[str, NDArray[Any]], *, strides: Sequence[int], samples: bool = False
     ) -> ImageNetwork:
         """The inverse of :meth:`tensors`.
 
@@ -127,7 +131,8 @@ class ImageNetwork:
 
         action = full["action.weight"], full["action.bias"]
         pixels = full["pixels.mean"], full["pixels.scale"]
-        return cls(*pixels, layers("convolution"), tuple(strides), layers("dense"), action)
+        convolutions = layers("convolution")
+        return cls(*pixels, convolutions, tuple(strides), layers("dense"), action, samples)
 
 
 def halved(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -203,7 +208,7 @@ class ImageExpert(Policy):
                 f"{channels} channels and Discrete({actions}): make the expert for the "
                 "environment of the task itself, without GatoTokenize"
             )
-        self.network, self.seed = network, seed
+        self.network, self.seed, self.samples = network, seed, network.samples
 
     def _predict_batch(
         self,

@@ -142,7 +142,11 @@ def network_from(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> Netwo
         KeyError, TypeError, ValueError: Something is missing, or of another kind.
     """
     if "strides" in config:
-        return ImageNetwork.from_tensors(tensors, strides=[int(n) for n in config["strides"]])
+        return ImageNetwork.from_tensors(
+            tensors,
+            strides=[int(n) for n in config["strides"]],
+            samples=bool(config.get("samples", False)),
+        )
     return ExpertNetwork.from_tensors(
         tensors,
         activation=str(config["activation"]),

@@ -204,7 +204,7 @@ def _record(args: argparse.Namespace, console: Console) -> int:
             args.episodes,
             args.dataset,
             seed=args.seed,
-            deterministic=not args.stochastic,
+            deterministic=not (args.stochastic or getattr(policy, "samples", False)),
             noise=args.noise,
             replace=args.overwrite,
             on_episode=lambda _: progress.advance(bar),
@@ -232,7 +232,12 @@ def _score(args: argparse.Namespace, console: Console) -> int:
     env = gato_gym.make(args.environment)
     policy = load_player(args.policy, env, algorithm=args.algorithm, trust_zip=args.trust_zip)
     chance = load_player("random", env)
-    found = play_returns(env, policy, args.episodes, deterministic=not args.stochastic)
+    found = play_returns(
+        env,
+        policy,
+        args.episodes,
+        deterministic=not (args.stochastic or getattr(policy, "samples", False)),
+    )
     least = play_returns(env, chance, args.episodes)
     env.close()
     mean, low = float(np.mean(found)), float(np.mean(least))

@@ -29,6 +29,7 @@ from gato_gym.frames import ObservationList
 from gato_gym.tasks import Task
 from policies.base import Policy
 from policies.experts import RandomPolicy, execute, failure_of, make_expert
+from policies.experts.images import ImageExpert
 from policies.training.faults import Beat, GuardedEnv
 from policies.training.filtering import least_return
 
@@ -235,7 +236,7 @@ class Recorder:
         """
         seed = episode_seed(self.task.id, index, seed=self.settings.seed)
         noise = self._noise(np.random.default_rng([seed, 1]))
-        if isinstance(self.expert, RandomPolicy):
+        if isinstance(self.expert, RandomPolicy | ImageExpert):
             self.expert.seed = seed  # games that begin alike are played differently
         observation = self._guarded.reset(seed)
         observations = ObservationList()
@@ -244,7 +245,7 @@ class Recorder:
         state, start, success, terminated, done = None, True, False, False, False
         spare = self.settings.steps_after_success
         while not done:
-            label, state = self.expert.predict(observation, state, np.array([start]), True)
+            label, state = self._chosen(observation, state, start)
             if failure_of(state, 0) is not None or (self.task.suite == "babyai" and label == DONE):
                 return "expert failed"
             action = noise.execute(label)
@@ -292,11 +293,15 @@ class Recorder:
         assert isinstance(actions, spaces.Discrete), "registered tasks have Boxes or choices"
         return UniformNoise(strength, actions, generator)
 
+    def _chosen(self, observation: Any, state: Any, start: bool) -> tuple[Any, Any]:
+        likeliest = not self.expert.samples
+        return self.expert.predict(observation, state, np.array([start]), likeliest)
+
     def _play_to_the_end(self, seed: int) -> Iterator[float]:
         observation = self._guarded.reset(seed)
         state, start, done = None, True, False
         while not done:
-            action, state = self.expert.predict(observation, state, np.array([start]), True)
+            action, state = self._chosen(observation, state, start)
             observation, reward, terminated, truncated, _ = self._guarded.step(action)
             start, done = False, terminated or truncated
             yield reward

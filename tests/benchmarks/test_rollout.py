@@ -83,7 +83,11 @@ def test_a_reward_that_is_not_finite_fails_the_episode(
     assert "seed 6: reward nan at timestep 0" in failures[0].reason
 
 
-def test_deterministic_reaches_the_policy(task, policy) -> None:
+@pytest.mark.parametrize(
+    ("asked", "samples", "found"),
+    [(True, True, True), (False, False, False), (None, False, True), (None, True, False)],
+)
+def test_deterministic_reaches_the_policy(task, policy, asked, samples, found) -> None:
     seen = set()
 
     class Noting(type(policy)):
@@ -91,8 +95,10 @@ def test_deterministic_reaches_the_policy(task, policy) -> None:
             seen.add(deterministic)
             return super().predict(observation, state, episode_start, deterministic)
 
-    list(play(make_rows(task, 2), Noting(), KEYS[:2], deterministic=True))
-    assert seen == {True}
+    noting = Noting()
+    noting.samples = samples
+    list(play(make_rows(task, 2), noting, KEYS[:2], deterministic=asked))
+    assert seen == {found}
 
 
 def test_rows_of_several_tasks_act_in_one_forward_and_idle_ones_are_dropped(

@@ -233,15 +233,14 @@ def test_trained_experts_are_part_of_what_a_run_is() -> None:
 @pytest.mark.parametrize(
     ("arguments", "deterministic"),
     [
-        (["--policy", "expert"], True),
+        (["--policy", "expert"], None),
+        (["--policy", "expert", "--deterministic"], True),
         (["--policy", "expert", "--sample"], False),
         (["--policy", "random"], False),
         (["--policy", "random", "--deterministic"], True),
     ],
 )
-def test_the_expert_plays_its_most_likely_actions(
-    arguments: list[str], deterministic: bool
-) -> None:
+def test_the_expert_plays_in_its_own_way(arguments: list[str], deterministic: bool | None) -> None:
     _, (asked,) = read_settings(["--suite", "mujoco", *arguments])
     assert asked.policy.deterministic is deterministic
 

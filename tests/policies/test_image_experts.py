@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -18,12 +19,13 @@ from gato_gym.tasks.atari import AtariEnv
 from policies.experts import load_trained
 from policies.experts.images import ImageExpert, ImageNetwork, halved
 from policies.experts.networks import ExpertError
-from policies.experts.stored import load_expert, network_from, save_expert
+from policies.experts.stored import load_expert, network_from, play_with, save_expert
 from policies.experts.training.algorithms import make_algorithm
 from policies.experts.training.atari import AtariVecEnv
 from policies.experts.training.convert import network_of
+from policies.experts.training.evaluation import evaluate
 from policies.experts.training.games import GAMES
-from policies.experts.training.trainer import TrainSettings, train
+from policies.experts.training.trainer import TrainSettings, _Training, train
 
 TASK = "atari-pong"
 SEEN = spaces.Box(0, 255, (4, 84, 84), np.uint8)
@@ -135,6 +137,45 @@ def test_pixels_are_seen_by_how_much_they_differ(algorithm: Any) -> None:
     shown = (network.mean[play] + 0.1 - network.mean[play]) * network.scale[play]
     assert np.median(shown) > 2
     assert network.scale.max() <= 50
+
+
+class OneFrame(gym.Env[Any, Any]):
+    """Games that all begin alike; an action that is wanted has a reward of 1."""
+
+    observation_space, action_space = SEEN, spaces.Discrete(6)
+
+    def __init__(self, frame: Any, wanted: set[int]) -> None:
+        self.frame, self.wanted, self.left = frame, wanted, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.left = 20
+        return self.frame, {}
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        return self.frame, float(int(action) in self.wanted), self.left == 0, False, {}
+
+
+def test_it_samples_where_that_scores_more(algorithm: Any, frames: Any, tmp_path: Path) -> None:
+    network = network_of(algorithm)
+    assert isinstance(network, ImageNetwork)
+    likeliest = int(network.forward(frames[0]).argmax())
+    settings = TrainSettings(TASK, tmp_path / "run", TINY)
+    for wanted, samples in ({likeliest}, False), (set(range(6)) - {likeliest}, True):
+        env = OneFrame(frames[0], wanted)
+        quiet = Console(file=io.StringIO())
+        training = _Training(lambda env=env: env, TASK, TINY, settings, quiet)  # type: ignore[misc]
+        best = training._at_its_best(network)
+        assert best.samples is samples
+        save_expert(tmp_path / f"{samples}", best, {"task": TASK})
+        assert load_expert(tmp_path / f"{samples}").config() == best.config()
+        policy = play_with(best, SEEN, spaces.Discrete(6))
+        returns = evaluate(policy, env, 5, first_seed=0)
+        assert returns == evaluate(policy, env, 5, first_seed=0)
+        if samples:  # though they begin alike
+            assert len(set(returns)) > 1
+        else:
+            assert returns == [20.0] * 5
 
 
 def test_halved_is_the_rounded_mean() -> None:

@@ -67,6 +67,7 @@ def _image_network(policy: Any) -> ImageNetwork:
         tuple(layer.stride[0] for layer in convolutions),
         tuple(hidden),
         action,
+        samples=True,
     )
 
 

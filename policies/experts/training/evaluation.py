@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from policies.base import Policy
+from policies.experts.images import ImageExpert
 
 EVALUATION_SEEDS_START = 2**31
 """Benchmarks play seeds below 1,000,000, trainings and recordings those between."""
@@ -38,7 +39,7 @@ class Evaluation:
 def evaluate(
     policy: Policy, env: gym.Env[Any, Any], episodes: int, *, first_seed: int
 ) -> list[float]:
-    """Play whole episodes with the policy's mean actions.
+    """Play whole episodes as an expert is scored: see :attr:`policies.base.Policy.samples`.
 
     Args:
         policy: Plays.
@@ -54,10 +55,12 @@ def evaluate(
     """
     returns = []
     for seed in range(first_seed, first_seed + episodes):
+        if isinstance(policy, ImageExpert):
+            policy.seed = seed  # games that begin alike are played differently
         observation, _ = env.reset(seed=seed)
         state, rewards, done = None, [], False
         while not done:
-            action, state = policy.predict(observation, state, deterministic=True)
+            action, state = policy.predict(observation, state, deterministic=not policy.samples)
             observation, reward, terminated, truncated, _ = env.step(action)
             rewards.append(float(reward))
             done = terminated or truncated

@@ -70,7 +70,7 @@ RECIPES: dict[str, Recipe] = {
     "mujoco-pusher": _sac(1.2e6, -25.2, -23.0, gamma=0.95),
     "dm_control-reacher-hard": _sac(6e5, 800, 950, start="dm_control-reacher-easy"),
     "dm_control-walker-walk": _sac(6e5, 800, 920),
-    "mujoco-walker": _sac(2e6, 4631, 5200),
+    "mujoco-walker": _sac(6e5, 4631, 5200),
     "mujoco-standup": _ppo(
         3e6, 273574, 330000, _zoo("HumanoidStandup-v4"), gae_lambda=0.9, log_std_init=-1.0
     ),

@@ -25,6 +25,7 @@ import gymnasium as gym
 import torch
 from rich.console import Console
 
+from policies.experts.images import ImageNetwork
 from policies.experts.stored import Network, network_from, play_with, read_config, save_expert
 from policies.experts.training.algorithms import make_algorithm
 from policies.experts.training.averaging import Average
@@ -62,6 +63,9 @@ LEARNING_TO_EVALUATION = 5
 AVERAGED, SAMPLES = 0.25, 25
 """What is evaluated is the mean of so many policies, from so late a part of the steps since the
 evaluation before."""
+
+MANNER_EPISODES = 10
+"""Episodes that tell whether an expert of a game is to sample."""
 
 FLAT_EVALUATIONS, FLAT = 3, 0.02
 """A training that has enough is flat when so many evaluations better it by less than this part."""
@@ -182,13 +186,9 @@ class _Training:
             self._learn()
         if self.best is None or self._scored():
             return self.state
-        returns = evaluate(
-            play_with(self.best, self.env.observation_space, self.env.action_space),
-            self.env,
-            self.settings.score_episodes,
-            first_seed=SCORE_SEEDS_START,
-        )
-        score = Evaluation.of(returns)
+        if isinstance(self.best, ImageNetwork):
+            self.best = self._at_its_best(self.best)
+        score = self._played(self.best, self.settings.score_episodes, SCORE_SEEDS_START)
         self._save_expert(score)
         self.console.print(
             f"{self.task_id}: {self.state.finished}; {score.mean:.1f} ± {score.std:.1f} over "
@@ -198,6 +198,20 @@ class _Training:
             soft_wrap=True,
         )
         return self.state
+
+    def _played(self, network: Network, episodes: int, first_seed: int) -> Evaluation:
+        policy = play_with(network, self.env.observation_space, self.env.action_space)
+        return Evaluation.of(evaluate(policy, self.env, episodes, first_seed=first_seed))
+
+    def _at_its_best(self, network: ImageNetwork) -> ImageNetwork:
+        """By likeliest or by sampled actions, whichever scores more; not where it is scored."""
+
+        def mean(manner: ImageNetwork) -> float:
+            episodes = MANNER_EPISODES
+            return self._played(manner, episodes, EVALUATION_SEEDS_START).mean
+
+        manners = [dataclasses.replace(network, samples=samples) for samples in (False, True)]
+        return max(manners, key=mean)
 
     def _scored(self) -> bool:
         """Whether the folder holds the best network already, with its score."""
@@ -275,14 +289,7 @@ class _Training:
         self.average.add(network_of(algorithm))
         network = self.average.take()
         speed = (algorithm.num_timesteps - state.steps) / max(seconds - state.seconds, 1e-9)
-        found = Evaluation.of(
-            evaluate(
-                play_with(network, self.env.observation_space, self.env.action_space),
-                self.env,
-                recipe.evaluation_episodes,
-                first_seed=EVALUATION_SEEDS_START,
-            )
-        )
+        found = self._played(network, recipe.evaluation_episodes, EVALUATION_SEEDS_START)
         state.steps, state.updates = algorithm.num_timesteps, int(algorithm._n_updates)
         state.seconds = seconds
         state.curve.append((state.steps, found.mean, found.std, round(seconds, 1)))
