@@ -64,9 +64,6 @@ AVERAGED, SAMPLES = 0.25, 25
 """What is evaluated is the mean of so many policies, from so late a part of the steps since the
 evaluation before."""
 
-MANNER_EPISODES = 10
-"""Episodes that tell whether an expert of a game is to sample."""
-
 FLAT_EVALUATIONS, FLAT = 3, 0.02
 """A training that has enough is flat when so many evaluations better it by less than this part."""
 
@@ -207,7 +204,7 @@ class _Training:
         """By likeliest or by sampled actions, whichever scores more; not where it is scored."""
 
         def mean(manner: ImageNetwork) -> float:
-            episodes = MANNER_EPISODES
+            episodes = self.recipe.evaluation_episodes
             return self._played(manner, episodes, EVALUATION_SEEDS_START).mean
 
         manners = [dataclasses.replace(network, samples=samples) for samples in (False, True)]
