@@ -7,6 +7,8 @@
 VENV := .venv
 PYTHON_IN_VENV := $(VENV)/bin/python
 STAMP := $(VENV)/installed.stamp
+# a process of tests holds a core and two gigabytes
+TEST_PROCESSES ?= 2
 # the first Python that can make environments; another one: make PYTHON=/path/to/python
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 	$$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -19,7 +21,7 @@ demo: $(STAMP)
 	$(PYTHON_IN_VENV) -m benchmarks.run --suite babyai --episodes 5
 
 test: $(STAMP)
-	$(PYTHON_IN_VENV) -m pytest
+	$(PYTHON_IN_VENV) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 check: $(STAMP)
 	$(PYTHON_IN_VENV) -m ruff format --check .
