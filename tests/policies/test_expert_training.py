@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.numpy import load_file
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -29,6 +30,7 @@ from policies.experts.training.averaging import Average
 from policies.experts.training.convert import load_zip, network_of
 from policies.experts.training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
 from policies.experts.training.hyperparameters import Recipe
+from policies.experts.training.memory import restore_memory, save_memory
 from policies.experts.training.recipes import RECIPES, recipe_for
 from policies.experts.training.state import (
     TrainingStateError,
@@ -37,7 +39,7 @@ from policies.experts.training.state import (
     save_state,
     tensors_of,
 )
-from policies.experts.training.trainer import STATE_FILE, TrainSettings, train
+from policies.experts.training.trainer import MEMORY_FILE, STATE_FILE, TrainSettings, train
 from policies.experts.training.vector import LeanVecEnv
 
 TASK = "mujoco-reacher"
@@ -113,6 +115,54 @@ def test_a_killed_training_goes_on(tmp_path: Path) -> None:
     assert after.steps >= recipe.steps
     assert after.curve[: len(before.curve)] == before.curve
     assert after.seconds > before.seconds
+
+
+def test_a_stopped_training_remembers(tmp_path: Path) -> None:
+    """Ctrl-C after an evaluation: what SAC has seen by then is there when it goes on."""
+
+    class Stopping(io.StringIO):
+        def write(self, text: str) -> int:
+            raise KeyboardInterrupt
+
+    memory = tmp_path / "run" / MEMORY_FILE
+    recipe = dataclasses.replace(SAC_RECIPE, return_steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(tmp_path / "run", recipe), console=Console(file=Stopping()))
+    held = load_file(memory)
+    state, _, _ = load_state(tmp_path / "run" / STATE_FILE)
+    assert held["observations"].shape == (state.steps // 2, 2, 10)
+    assert held["observations"].dtype == np.float32
+    np.testing.assert_array_equal(held["observations"][5], held["next_observations"][4])
+
+    fresh = make_algorithm(recipe, get_task(TASK).make, seed=0).replay_buffer  # type: ignore[attr-defined]
+    restore_memory(memory, fresh)
+    assert (fresh.pos, fresh.full) == (state.steps // 2, False)
+    np.testing.assert_array_equal(fresh.rewards[: fresh.pos], held["rewards"])
+    assert np.maximum(fresh.timeouts, fresh.dones)[fresh.pos - 1].tolist() == [1, 1]
+    assert (fresh.timeouts[: fresh.pos - 1] == held["timeouts"][:-1]).all()
+    small = make_algorithm(
+        dataclasses.replace(recipe, buffer_size=20), get_task(TASK).make, seed=0
+    ).replay_buffer  # type: ignore[attr-defined]
+    with pytest.raises(TrainingStateError, match=r"expected at most \(10, 2, 10\)"):
+        restore_memory(memory, small)
+
+    assert train(settings(tmp_path / "run", recipe), console=QUIET).finished == "all steps done"
+    assert not memory.exists(), "it is of no use to a training that has ended"
+
+
+def test_a_memory_that_is_full_goes_on_where_it_was(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(SAC_RECIPE, buffer_size=200, steps=250)
+    algorithm = make_algorithm(recipe, get_task(TASK).make, seed=0)
+    algorithm.learn(250)
+    full = algorithm.replay_buffer  # type: ignore[attr-defined]
+    save_memory(tmp_path / MEMORY_FILE, full)
+    fresh = make_algorithm(recipe, get_task(TASK).make, seed=1).replay_buffer  # type: ignore[attr-defined]
+    restore_memory(tmp_path / MEMORY_FILE, fresh)
+    assert (fresh.pos, fresh.full) == (full.pos, True) == (25, True)
+    np.testing.assert_array_equal(fresh.next_observations, full.next_observations)
+    (tmp_path / MEMORY_FILE).write_bytes(b"\x80\x04cos\nsystem\n.")
+    with pytest.raises(TrainingStateError, match="remove it to go on without"):
+        restore_memory(tmp_path / MEMORY_FILE, fresh)
 
 
 def test_a_finished_training_is_left_alone_and_a_longer_one_goes_on(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import gymnasium as gym
 import torch
 
 from policies.experts.training.hyperparameters import Recipe
+from policies.experts.training.memory import narrow
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -133,7 +134,7 @@ def _sac(recipe: Recipe, envs: Any, common: dict[str, Any]) -> Any:
     from sbx import SAC
 
     class PatientSAC(SAC):
-        """Learns once there is enough to learn from, after a resume too: its memory is not kept."""
+        """Learns once there is enough to learn from, after a resume without its memory too."""
 
         def train(self, gradient_steps: int, batch_size: int) -> None:
             assert self.replay_buffer is not None
@@ -142,7 +143,7 @@ def _sac(recipe: Recipe, envs: Any, common: dict[str, Any]) -> Any:
 
     activation = {"tanh": linen.tanh, "relu": linen.relu}[recipe.activation]
     network = {"net_arch": [recipe.width] * 2, "activation_fn": activation}
-    return PatientSAC(
+    algorithm = PatientSAC(
         "MlpPolicy",
         envs,
         learning_rate=recipe.learning_rate,
@@ -155,3 +156,5 @@ def _sac(recipe: Recipe, envs: Any, common: dict[str, Any]) -> Any:
         policy_kwargs=network,
         **common,
     )
+    narrow(algorithm.replay_buffer)
+    return algorithm

@@ -4,7 +4,8 @@
 * :func:`train` -- trains; every evaluation writes the state, the curve and the best expert.
 
 The output folder holds ``state.safetensors`` (see :mod:`policies.experts.training.state`),
-``curve.csv`` and ``expert/``, the expert whose evaluation was best.
+``curve.csv`` and ``expert/``, the expert whose evaluation was best; and, until the training ends,
+SAC's ``memory.safetensors`` (see :mod:`policies.experts.training.memory`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from policies.experts.training.averaging import Average
 from policies.experts.training.convert import network_of
 from policies.experts.training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
 from policies.experts.training.hyperparameters import Recipe
+from policies.experts.training.memory import restore_memory, save_memory
 from policies.experts.training.recipes import recipe_for
 from policies.experts.training.state import (
     TrainingState,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
 STATE_FILE, CURVE_FILE, EXPERT_FOLDER = "state.safetensors", "curve.csv", "expert"
+MEMORY_FILE = "memory.safetensors"
 SCORE_SEEDS_START = EVALUATION_SEEDS_START + 1_000_000
 NOT_LEARNING = ("steps", "bar", "enough", "source", "evaluations", "evaluation_episodes")
 """What may change in a recipe before a training goes on: none of it is of the learning itself."""
@@ -235,6 +238,8 @@ class _Training:
             restore(algorithm, self.tensors)
             algorithm.num_timesteps = self.state.steps
             algorithm._n_updates = self.state.updates
+            if (self.output / MEMORY_FILE).exists():
+                restore_memory(self.output / MEMORY_FILE, algorithm.replay_buffer)  # type: ignore[attr-defined]
         elif recipe.start is not None:
             self._start_from(algorithm, recipe.start)
 
@@ -313,6 +318,10 @@ class _Training:
         tensors = tensors_of(algorithm)
         tensors |= {f"best/{k}": torch.from_numpy(v) for k, v in self.best.tensors().items()}
         self.output.mkdir(parents=True, exist_ok=True)
+        if self.state.finished is not None:
+            (self.output / MEMORY_FILE).unlink(missing_ok=True)
+        elif (memory := getattr(algorithm, "replay_buffer", None)) is not None:
+            save_memory(self.output / MEMORY_FILE, memory)
         save_state(self.output / STATE_FILE, self.state, tensors, self.setting)
         _write_curve(self.output / CURVE_FILE, self.state)
 
