@@ -2,6 +2,7 @@
 
 * :class:`RunSettings` -- of one policy's run.
 * :func:`read_settings` -- from what was typed, one for each policy.
+* :func:`add_acting`, :func:`acting` -- whether policies sample.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.players import DEFAULT_POLICY, is_network, slugs
-from benchmarks.playing import PolicyChoice, acting
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError
 from benchmarks.workers import Workers, available_cores
 
@@ -110,6 +111,35 @@ def _choice(name: str, options: argparse.Namespace, *, alone: bool) -> PolicyCho
     )
 
 
+def add_acting(parser: argparse.ArgumentParser) -> None:
+    """``--deterministic`` and ``--sample``, of which :func:`acting` makes a choice."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="the most likely action (default of experts, but of some games)",
+    )
+    group.add_argument(
+        "--sample",
+        dest="deterministic",
+        action="store_false",
+        help="sampled actions (default of all others)",
+    )
+
+
+def acting(name: str, asked: bool | None) -> bool | None:
+    """How a policy acts (:attr:`PolicyChoice.deterministic`), asked for or, None, by default.
+
+    Example:
+        >>> acting("expert", None), acting("gato-mini", None), acting("expert", False)
+        (None, False, False)
+    """
+    if asked is not None:
+        return asked
+    return None if name == "expert" else False
+
+
 def _default_workers(choice: PolicyChoice) -> int:
     """One for a network on a GPU, which would be held by each; else as many as there are cores."""
     if choice.device == "cpu" or not is_network(choice.name):
@@ -165,19 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("end", "start"),
         help="which part of a demonstration that is too long is shown (default: it is refused)",
     )
-    manner = parser.add_mutually_exclusive_group()
-    manner.add_argument(
-        "--deterministic",
-        action="store_true",
-        default=None,
-        help="the most likely action (default of experts, but of some games)",
-    )
-    manner.add_argument(
-        "--sample",
-        dest="deterministic",
-        action="store_false",
-        help="sampled actions (default of all others)",
-    )
+    add_acting(parser)
     add(
         "--workers",
         type=_workers,

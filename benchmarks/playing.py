@@ -68,18 +68,6 @@ class PolicyChoice:
     episode_timeout: float | None = None
 
 
-def acting(name: str, asked: bool | None) -> bool | None:
-    """:attr:`PolicyChoice.deterministic` of a policy where a user asked for it, or, None, did not.
-
-    Example:
-        >>> acting("expert", None), acting("gato-mini", None), acting("expert", False)
-        (None, False, False)
-    """
-    if asked is not None:
-        return asked
-    return None if name == "expert" else False
-
-
 class Take(Protocol):
     """Where a player has its episodes from: :meth:`benchmarks.dispenser.Dispenser.take`."""
 

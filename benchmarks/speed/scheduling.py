@@ -14,9 +14,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
+from benchmarks.arguments import acting
 from benchmarks.clock import TimeSpent
 from benchmarks.dispenser import longest_first
-from benchmarks.playing import PolicyChoice, acting
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import EpisodeKey, Protocol
 from benchmarks.speed.comparison import Comparison
 from benchmarks.workers import play_episodes

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.arguments import acting, add_acting
 from benchmarks.players import DEFAULT_POLICY
-from benchmarks.playing import PolicyChoice, acting
+from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError, EpisodeResult
 from benchmarks.watch.playing import WatchSettings, chosen_task, watch
 from benchmarks.watch.screens import Screen, Video, Window, has_display
@@ -124,19 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="replace a video that is there")
     add("--fps", type=int, metavar="N", help="timesteps a second (default: the environment's own)")
     add("--prompt", choices=("shipped", "none"), default="shipped", help="default: %(default)s")
-    manner = parser.add_mutually_exclusive_group()
-    manner.add_argument(
-        "--deterministic",
-        action="store_true",
-        default=None,
-        help="the most likely action (default of experts, but of some games)",
-    )
-    manner.add_argument(
-        "--sample",
-        dest="deterministic",
-        action="store_false",
-        help="sampled actions (default of all others)",
-    )
+    add_acting(parser)
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
     return parser
 
