@@ -204,7 +204,7 @@ def _record(args: argparse.Namespace, console: Console) -> int:
             args.episodes,
             args.dataset,
             seed=args.seed,
-            deterministic=not (args.stochastic or getattr(policy, "samples", False)),
+            deterministic=_likeliest(policy, args),
             noise=args.noise,
             replace=args.overwrite,
             on_episode=lambda _: progress.advance(bar),
@@ -220,6 +220,10 @@ def _record(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _likeliest(policy: Any, args: argparse.Namespace) -> bool:
+    return not (args.stochastic or getattr(policy, "samples", False))
+
+
 def _score(args: argparse.Namespace, console: Console) -> int:
     import numpy as np
     import torch
@@ -232,12 +236,7 @@ def _score(args: argparse.Namespace, console: Console) -> int:
     env = gato_gym.make(args.environment)
     policy = load_player(args.policy, env, algorithm=args.algorithm, trust_zip=args.trust_zip)
     chance = load_player("random", env)
-    found = play_returns(
-        env,
-        policy,
-        args.episodes,
-        deterministic=not (args.stochastic or getattr(policy, "samples", False)),
-    )
+    found = play_returns(env, policy, args.episodes, deterministic=_likeliest(policy, args))
     least = play_returns(env, chance, args.episodes)
     env.close()
     mean, low = float(np.mean(found)), float(np.mean(least))

@@ -236,9 +236,7 @@ class Recorder:
         """
         seed = episode_seed(self.task.id, index, seed=self.settings.seed)
         noise = self._noise(np.random.default_rng([seed, 1]))
-        if isinstance(self.expert, RandomPolicy | ImageExpert):
-            self.expert.seed = seed  # games that begin alike are played differently
-        observation = self._guarded.reset(seed)
+        observation = self._begun(seed)
         observations = ObservationList()
         observations.append(observation)
         labels, executed, rewards = [], [], []
@@ -293,12 +291,18 @@ class Recorder:
         assert isinstance(actions, spaces.Discrete), "registered tasks have Boxes or choices"
         return UniformNoise(strength, actions, generator)
 
+    def _begun(self, seed: int) -> Any:
+        """The first observation of an episode that its seed decides, whatever came before it."""
+        if isinstance(self.expert, RandomPolicy | ImageExpert):
+            self.expert.seed = seed  # games that begin alike are played differently
+        return self._guarded.reset(seed)
+
     def _chosen(self, observation: Any, state: Any, start: bool) -> tuple[Any, Any]:
         likeliest = not self.expert.samples
         return self.expert.predict(observation, state, np.array([start]), likeliest)
 
     def _play_to_the_end(self, seed: int) -> Iterator[float]:
-        observation = self._guarded.reset(seed)
+        observation = self._begun(seed)
         state, start, done = None, True, False
         while not done:
             action, state = self._chosen(observation, state, start)

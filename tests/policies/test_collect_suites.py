@@ -12,9 +12,10 @@ from gymnasium import spaces
 from gato_gym import Episode, get_task, read_minari
 from gato_gym.episodes import expert_return_of, minari_metadata, minari_root
 from policies.experts import has_expert, make_expert
+from policies.experts.images import ImageExpert
 from policies.training import collect as command
 from policies.training.collect import Progress
-from policies.training.recording import RecordSettings, UniformNoise
+from policies.training.recording import Recorder, RecordSettings, UniformNoise
 from policies.training.shards import TaskShard, build_shards
 from policies.training.units import (
     UNIT_EPISODES,
@@ -162,3 +163,20 @@ def test_noise_of_choices_has_the_rate_asked_for() -> None:
     executed = np.array([noisy.execute(np.int64(3)) for _ in range(20_000)])
     assert np.mean(executed != 3) == pytest.approx(0.4 * 5 / 6, abs=0.015)
     assert set(executed.tolist()) == set(range(2, 8))
+
+
+def test_an_expert_that_samples_plays_what_its_seed_decides() -> None:
+    """Its returns and its episodes are the same whatever it has played before."""
+    pytest.importorskip("ale_py")
+    recorder = Recorder(get_task("atari-kangaroo"), RecordSettings())
+    assert recorder.expert.samples
+    expected = recorder.expert_returns(1)
+    assert isinstance(recorder.expert, ImageExpert)
+    recorder.expert.seed = 12345  # of an episode between
+    assert recorder.expert_returns(1) == expected
+    episodes = [recorder.record(0, None) for _ in range(2)]
+    recorder.close()
+    first, again = episodes
+    assert isinstance(first, Episode)
+    assert isinstance(again, Episode)
+    np.testing.assert_array_equal(first.actions, again.actions)
