@@ -34,9 +34,10 @@ from benchmarks.report import Summary, TaskSummary
 from benchmarks.run import run_benchmark, select_tasks
 from benchmarks.workers import WorkerError, available_cores
 from gato_gym.listing import PROGRAMS, task_rows
+from gato_gym.tasks.registry import SUITES
 
-EPISODES = {"atari": 100, "babyai": 20, "dm_control": 100, "metaworld": 10, "mujoco": 100}
-"""Episodes of each task, by suite; beside each recorded figure stands how many it is of."""
+EPISODES = 100
+"""Of each task and player; beside each recorded figure stands how many it is of."""
 
 
 def measure(
@@ -238,16 +239,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Measure random and expert play on a whole suite.",
     )
     add = parser.add_argument
-    add("--suite", choices=sorted(EPISODES), help="with --check, default: all")
+    add("--suite", choices=SUITES, help="with --check, default: all")
     add("--tasks", metavar="PATTERN", help="task ids or patterns, separated by commas")
     add("--check", action="store_true", help="fail where an expert drifted from what is recorded")
-    add("--episodes", type=int, help="of each task (default: 100; babyai 20, metaworld 10)")
+    add("--episodes", type=int, default=EPISODES, help="of each task (default: %(default)s)")
     add("--seed", type=int, default=0, help="chooses the episodes (default: 0)")
     add("--workers", type=int, default=available_cores(), help="processes (default: %(default)s)")
     add("--work", type=Path, default=Path("results/references"), help="default: %(default)s")
     options = parser.parse_args(argv)
     if options.suite is None and (options.tasks or not options.check):
-        parser.error("--suite is missing: expected one of " + ", ".join(sorted(EPISODES)))
+        parser.error("--suite is missing: expected one of " + ", ".join(SUITES))
     console = Console()
     try:
         if options.check:
@@ -266,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure_into_file(options: argparse.Namespace, console: Console) -> None:
     entry = measure(
         options.suite,
-        episodes=options.episodes or EPISODES[options.suite],
+        episodes=options.episodes,
         seed=options.seed,
         workers=options.workers,
         work=options.work,

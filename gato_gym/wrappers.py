@@ -238,13 +238,20 @@ def make(
     """``gym.make``, then each of ``wrappers`` around the environment, the first innermost.
 
     Args:
-        id: An environment id or spec.
+        id: An environment id or spec, or a task's id such as ``babyai-go-to-local``.
         wrappers: Functions from an environment to a wrapped one, such as :class:`GatoTokenize`.
         **kwargs: As ``gym.make`` takes them.
 
     Returns:
         The environment; ``gym.make(env.spec)`` builds it again.
+
+    Raises:
+        UnknownTaskError: It begins as a task's id, and there is no such task; names the nearest.
     """
+    from gato_gym.tasks.registry import NAMESPACE, SUITES, get_task
+
+    if isinstance(id, str) and id.partition("-")[0] in SUITES:
+        id = f"{NAMESPACE}/{get_task(id).id}"
     env: gym.Env[Any, Any] = gym.make(id, **kwargs)
     for wrapper in wrappers:
         env = wrapper(env)

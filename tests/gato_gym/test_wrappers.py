@@ -10,6 +10,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import gato_gym
 from gato_gym import GatoTokenize, GatoTokenizeVector, PlanOptions
+from gato_gym.tasks import UnknownTaskError
 from gato_gym.text import default_tokenizer
 from gato_gym.wrappers import token_space
 
@@ -106,6 +107,13 @@ def test_make_applies_wrappers_in_order():
     )
     assert isinstance(env, GatoTokenize)
     assert isinstance(env.env, gym.wrappers.RecordEpisodeStatistics)
+
+
+def test_make_takes_a_tasks_id():
+    env = gato_gym.make("babyai-go-to-local", wrappers=[GatoTokenize])
+    assert env.spec.id == "Gato/babyai-go-to-local"
+    with pytest.raises(UnknownTaskError, match=r"did you mean babyai-go-to-local"):
+        gato_gym.make("babyai-go-to-locla")
 
 
 def test_make_passes_gymnasiums_own_arguments_on():

@@ -51,6 +51,8 @@ SAC_RECIPE = dataclasses.replace(
     PPO_RECIPE, algorithm="sac", steps=400, activation="relu", learning_starts=100,
     gradient_steps=1, buffer_size=1000, normalize_reward=False,
 )  # fmt: skip
+SHORT_SIGHTED = dataclasses.replace(SAC_RECIPE, inputs=6)
+RECIPES_BY_NAME = {"ppo": PPO_RECIPE, "sac": SAC_RECIPE, "sac-inputs": SHORT_SIGHTED}
 QUIET = Console(file=io.StringIO())
 
 
@@ -58,7 +60,7 @@ def settings(folder: Path, recipe: Recipe = PPO_RECIPE, **other: Any) -> TrainSe
     return TrainSettings(TASK, folder, recipe, score_episodes=2, **other)
 
 
-@pytest.mark.parametrize("recipe", [PPO_RECIPE, SAC_RECIPE], ids=["ppo", "sac"])
+@pytest.mark.parametrize("recipe", RECIPES_BY_NAME.values(), ids=RECIPES_BY_NAME)
 def test_a_training_writes_an_expert_that_plays_as_the_algorithm(
     tmp_path: Path, recipe: Recipe
 ) -> None:
@@ -331,13 +333,16 @@ def test_converted_algorithms_act_alike(kind: Any, normalized: bool) -> None:
     np.testing.assert_allclose(actions, expected, atol=5e-3)  # float16 weights
 
 
-def test_sac_of_sbx_acts_as_its_expert() -> None:
-    algorithm = make_algorithm(SAC_RECIPE, get_task("mujoco-pusher").make, seed=0)
+@pytest.mark.parametrize("inputs", [None, 14])
+def test_sac_of_sbx_acts_as_its_expert(inputs: int | None) -> None:
+    recipe = dataclasses.replace(SAC_RECIPE, inputs=inputs)
+    algorithm = make_algorithm(recipe, get_task("mujoco-pusher").make, seed=0)
     algorithm.learn(300)
     single = get_task("mujoco-pusher").make()
-    policy = TrainedExpert(network_of(algorithm), single.observation_space, single.action_space)
+    network = network_of(algorithm, size=23 if inputs else None)
+    policy = TrainedExpert(network, single.observation_space, single.action_space)
     observations = np.random.default_rng(0).normal(size=(9, 23)) * 3
-    given = algorithm.get_vec_normalize_env().normalize_obs(observations)  # type: ignore[union-attr]
+    given = algorithm.get_vec_normalize_env().normalize_obs(observations[:, :inputs])  # type: ignore[union-attr]
     expected, _ = algorithm.predict(given, deterministic=True)
     actions, _ = policy.predict(observations, deterministic=True)
     np.testing.assert_allclose(actions, expected, atol=5e-3)  # float16 weights

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import torch
+from gymnasium import spaces
+from gymnasium.wrappers import TransformObservation
 
 from policies.experts.training.hyperparameters import Recipe
 from policies.experts.training.memory import narrow
@@ -75,9 +77,25 @@ def _environments(
         )
         return games, games
     limit = None if one.spec is None else one.spec.max_episode_steps
-    makers = [make_env] * recipe.num_envs
+    makers = [make_env if recipe.inputs is None else _shortened(make_env, recipe.inputs)]
+    makers *= recipe.num_envs
     vector = LeanVecEnv(makers, limit=limit, repeat=recipe.action_repeat)
     return vector, VecNormalize(vector, norm_reward=recipe.normalize_reward, gamma=recipe.gamma)
+
+
+def _shortened(
+    make_env: Callable[[], gym.Env[Any, Any]], inputs: int
+) -> Callable[[], gym.Env[Any, Any]]:
+    """Makes environments that show the first so many numbers of their observations."""
+
+    def make() -> gym.Env[Any, Any]:
+        env = make_env()
+        space = env.observation_space
+        assert isinstance(space, spaces.Box)
+        first = spaces.Box(space.low[:inputs], space.high[:inputs], dtype=space.dtype.type)
+        return TransformObservation(env, lambda observation: observation[:inputs], first)
+
+    return make
 
 
 def _ppo(recipe: Recipe, envs: Any, common: dict[str, Any]) -> BaseAlgorithm:

@@ -20,13 +20,15 @@ from policies.experts.training.jax_parts import actor_layers, is_jax
 Layer = tuple[Array, Array]
 
 
-def network_of(algorithm: Any, normalization: Any = None) -> Network:
+def network_of(algorithm: Any, normalization: Any = None, *, size: int | None = None) -> Network:
     """The network of a PPO, A2C or SAC algorithm with a plain MLP policy, or a small CNN's.
 
     Args:
         algorithm: Of Stable-Baselines3 or SBX's SAC, over a Box of actions and a vector of
             observations.
         normalization: Its ``VecNormalize``; None takes the algorithm's own, if it has one.
+        size: Numbers of the task's observations, where the algorithm saw only the first of them;
+            the network takes all and weighs the others zero.
 
     Raises:
         ValueError: The policy is of another kind; says which part.
@@ -39,7 +41,11 @@ def network_of(algorithm: Any, normalization: Any = None) -> Network:
     squash = hasattr(policy, "actor")
     layers, activation = _jax_layers(algorithm) if is_jax(algorithm) else _torch_layers(policy)
     *hidden, action, log_std = map(_rounded, layers)
-    mean, scale, clip = _normalization(normalization, hidden[0][0].shape[1])
+    (first, bias), *rest = hidden
+    mean, scale, clip = _normalization(normalization, first.shape[1])
+    unseen = 0 if size is None else size - first.shape[1]
+    mean, scale = np.pad(mean, (0, unseen)), np.pad(scale, (0, unseen))
+    hidden = [(np.pad(first, ((0, 0), (0, unseen))), bias), *rest]
     return ExpertNetwork(mean, scale, tuple(hidden), action, log_std, activation, squash, clip)
 
 

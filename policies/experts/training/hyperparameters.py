@@ -28,6 +28,7 @@ class Recipe:
         num_envs: Environments, all in this process.
         action_repeat: Environment steps that an action lasts while learning; the expert that comes
             out chooses one for every step, and is evaluated so.
+        inputs: How many of an observation's numbers, from the first, the networks see; None: all.
         gamma: Discount.
         learning_rate: At the start; PPO's falls linearly to zero.
         batch_size: Transitions of a gradient step.
@@ -57,6 +58,7 @@ class Recipe:
     start: str | None = None
     num_envs: int = 32
     action_repeat: int = 1
+    inputs: int | None = None
     gamma: float = 0.99
     learning_rate: float = 3e-4
     batch_size: int = 512

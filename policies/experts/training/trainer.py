@@ -282,13 +282,17 @@ class _Training:
         """Count the policy as it is into the mean that is evaluated next, if it is time to."""
         distance = AVERAGED * self.steps_between_evaluations / SAMPLES
         if algorithm.num_timesteps >= self.sampled + distance:
-            self.average.add(network_of(algorithm))
+            self.average.add(self._network_of(algorithm))
             self.sampled = algorithm.num_timesteps
+
+    def _network_of(self, algorithm: BaseAlgorithm) -> Network:
+        shape = self.env.observation_space.shape
+        return network_of(algorithm, size=shape[0] if shape and self.recipe.inputs else None)
 
     def evaluate(self, algorithm: BaseAlgorithm, seconds: float) -> None:
         """Play held-out episodes, keep the network if it is the best, and save everything."""
         state, recipe = self.state, self.recipe
-        self.average.add(network_of(algorithm))
+        self.average.add(self._network_of(algorithm))
         network = self.average.take()
         speed = (algorithm.num_timesteps - state.steps) / max(seconds - state.seconds, 1e-9)
         found = self._played(network, recipe.evaluation_episodes, EVALUATION_SEEDS_START)
