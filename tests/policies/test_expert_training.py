@@ -51,8 +51,8 @@ SAC_RECIPE = dataclasses.replace(
     PPO_RECIPE, algorithm="sac", steps=400, activation="relu", learning_starts=100,
     gradient_steps=1, buffer_size=1000, normalize_reward=False,
 )  # fmt: skip
-SHORT_SIGHTED = dataclasses.replace(SAC_RECIPE, inputs=6)
-RECIPES_BY_NAME = {"ppo": PPO_RECIPE, "sac": SAC_RECIPE, "sac-inputs": SHORT_SIGHTED}
+WITH_OPTIONS = dataclasses.replace(SAC_RECIPE, inputs=6, critic_norm=True, return_steps=3)
+RECIPES_BY_NAME = {"ppo": PPO_RECIPE, "sac": SAC_RECIPE, "sac-options": WITH_OPTIONS}
 QUIET = Console(file=io.StringIO())
 
 
@@ -83,7 +83,7 @@ def test_a_training_writes_an_expert_that_plays_as_the_algorithm(
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("recipe", [PPO_RECIPE, SAC_RECIPE], ids=["ppo", "sac"])
+@pytest.mark.parametrize("recipe", RECIPES_BY_NAME.values(), ids=RECIPES_BY_NAME)
 def test_the_state_restores_everything_that_is_learned(tmp_path: Path, recipe: Recipe) -> None:
     train(settings(tmp_path / "run", recipe), console=QUIET)
     _, tensors, _ = load_state(tmp_path / "run" / STATE_FILE)

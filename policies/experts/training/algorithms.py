@@ -160,7 +160,11 @@ def _sac(recipe: Recipe, envs: Any, common: dict[str, Any]) -> Any:
                 super().train(gradient_steps, batch_size)
 
     activation = {"tanh": linen.tanh, "relu": linen.relu}[recipe.activation]
-    network = {"net_arch": [recipe.width] * 2, "activation_fn": activation}
+    network = {
+        "net_arch": [recipe.width] * 2,
+        "activation_fn": activation,
+        "layer_norm": recipe.critic_norm,
+    }
     algorithm = PatientSAC(
         "MlpPolicy",
         envs,

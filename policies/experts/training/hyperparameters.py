@@ -46,6 +46,7 @@ class Recipe:
         learning_starts: SAC: steps of random actions before learning.
         policy_delay: SAC: updates of the critic for each of the actor.
         return_steps: SAC: rewards that are summed before the critic's own estimate.
+        critic_norm: SAC: normalise what each of the critic's layers gives.
         evaluations: Times the policy is evaluated over the whole training, at most.
         evaluation_episodes: Episodes of each evaluation.
     """
@@ -76,6 +77,7 @@ class Recipe:
     learning_starts: int = 5_000
     policy_delay: int = 1
     return_steps: int = 1
+    critic_norm: bool = False
     evaluations: int = 24
     evaluation_episodes: int = 10
 

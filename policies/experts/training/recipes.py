@@ -84,7 +84,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "dm_control-walker-run": _sac(2e6, 800, 830, start="dm_control-walker-walk"),
     "dm_control-hopper-stand": _sac(1.5e6, 800, 920),
-    "mujoco-ant": _sac(4e6, 5846, 6300, inputs=27),
+    "mujoco-ant": _sac(4e6, 5846, 6300, inputs=27, critic_norm=True),
     "mujoco-humanoid": _sac(4e6, 6281, 6600, inputs=45),
     "dm_control-hopper-hop": _sac(3e6, 800, 820, start="dm_control-hopper-stand"),
     "dm_control-acrobot-swingup": _sac(3e6, 800, 820),
