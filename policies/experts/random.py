@@ -1,6 +1,7 @@
 """Chance as a policy.
 
 * :class:`RandomPolicy` -- actions drawn from the action space, the same in any batch.
+* :func:`seed_episode` -- lets an episode's own seed decide what is drawn in it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 from numpy.typing import NDArray
 
 from policies.base import Policy, batch_rows, episode_generators
+from policies.experts.images import ImageExpert
 
 
 class RandomPolicy(Policy):
@@ -64,3 +66,13 @@ class RandomPolicy(Policy):
         assert empty is not None
         samples = [space.sample() for space in drawn]
         return concatenate(self.action_space, samples, empty), drawn
+
+
+def seed_episode(policy: object, seed: int) -> None:
+    """Let random actions, and what a game's expert samples, follow from an episode's seed.
+
+    They follow from its first observation too, but many games begin alike. Other policies are left
+    as they are.
+    """
+    if isinstance(policy, RandomPolicy | ImageExpert):
+        policy.seed = seed

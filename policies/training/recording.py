@@ -29,7 +29,7 @@ from gato_gym.frames import ObservationList
 from gato_gym.tasks import Task
 from policies.base import Policy
 from policies.experts import RandomPolicy, execute, failure_of, make_expert
-from policies.experts.images import ImageExpert
+from policies.experts.random import seed_episode
 from policies.training.faults import Beat, GuardedEnv
 from policies.training.filtering import least_return
 
@@ -293,8 +293,7 @@ class Recorder:
 
     def _begun(self, seed: int) -> Any:
         """The first observation of an episode that its seed decides, whatever came before it."""
-        if isinstance(self.expert, RandomPolicy | ImageExpert):
-            self.expert.seed = seed  # games that begin alike are played differently
+        seed_episode(self.expert, seed)
         return self._guarded.reset(seed)
 
     def _chosen(self, observation: Any, state: Any, start: bool) -> tuple[Any, Any]:

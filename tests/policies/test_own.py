@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gato_gym.__main__ import main
 from gato_gym.episodes import find_minari, read_minari, returns_of
 from policies import GatoPolicy
+from policies.experts import RandomPolicy
 from policies.training.playing import load_player, play_returns, record_episodes
 
 DATASET = "my/cartpole-v0"
@@ -59,6 +60,22 @@ def test_recorded_episodes_are_what_was_played(root: Path) -> None:
     assert find_minari(DATASET).storage.metadata["expert_return"] == 500.0
     assert returns_of(find_minari(DATASET)).tolist() == returns
     assert len(seen) == 2
+
+
+def test_episodes_that_begin_alike_are_drawn_by_their_own_seeds() -> None:
+    class Alike(gym.Env[Any, Any]):
+        observation_space, action_space = spaces.Box(0, 1, (2,)), spaces.Discrete(1000)
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action: Any) -> Any:
+            return np.zeros(2, np.float32), float(action), True, False, {}
+
+    policy = RandomPolicy(Alike.observation_space, Alike.action_space)
+    drawn = play_returns(Alike(), policy, 4)
+    assert len(set(drawn)) > 1
+    assert play_returns(Alike(), policy, 2, seed=2) == drawn[2:]
 
 
 def test_noise_is_executed_and_the_choice_recorded(root: Path) -> None:

@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from policies.base import Policy
-from policies.experts.images import ImageExpert
+from policies.experts.random import seed_episode
 
 EVALUATION_SEEDS_START = 2**31
 """Benchmarks play seeds below 1,000,000, trainings and recordings those between."""
@@ -55,8 +55,7 @@ def evaluate(
     """
     returns = []
     for seed in range(first_seed, first_seed + episodes):
-        if isinstance(policy, ImageExpert):
-            policy.seed = seed  # games that begin alike are played differently
+        seed_episode(policy, seed)
         observation, _ = env.reset(seed=seed)
         state, rewards, done = None, [], False
         while not done:
