@@ -40,7 +40,7 @@ class Recipe:
         ent_coef: PPO: weight of the entropy bonus.
         clip_range: PPO: of the probability ratio.
         log_std_init: PPO: logarithm of the first standard deviation of actions.
-        normalize_reward: PPO: divide rewards by the running deviation of the return.
+        normalize_reward: Divide rewards by the running deviation of the return.
         gradient_steps: SAC: after each step of all environments.
         buffer_size: SAC: transitions remembered.
         learning_starts: SAC: steps of random actions before learning.
