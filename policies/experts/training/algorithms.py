@@ -17,6 +17,7 @@ from gymnasium.wrappers import TransformObservation
 
 from policies.experts.training.hyperparameters import Recipe
 from policies.experts.training.memory import narrow
+from policies.experts.training.starts import RisenStarts
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -77,23 +78,26 @@ def _environments(
         )
         return games, games
     limit = None if one.spec is None else one.spec.max_episode_steps
-    makers = [make_env if recipe.inputs is None else _shortened(make_env, recipe.inputs)]
-    makers *= recipe.num_envs
-    vector = LeanVecEnv(makers, limit=limit, repeat=recipe.action_repeat)
+    maker = _changed(make_env, recipe)
+    vector = LeanVecEnv([maker] * recipe.num_envs, limit=limit, repeat=recipe.action_repeat)
     return vector, VecNormalize(vector, norm_reward=recipe.normalize_reward, gamma=recipe.gamma)
 
 
-def _shortened(
-    make_env: Callable[[], gym.Env[Any, Any]], inputs: int
+def _changed(
+    make_env: Callable[[], gym.Env[Any, Any]], recipe: Recipe
 ) -> Callable[[], gym.Env[Any, Any]]:
-    """Makes environments that show the first so many numbers of their observations."""
+    """Makes environments that begin, and show of their observations, what the recipe says."""
 
     def make() -> gym.Env[Any, Any]:
         env = make_env()
-        space = env.observation_space
-        assert isinstance(space, spaces.Box)
-        first = spaces.Box(space.low[:inputs], space.high[:inputs], dtype=space.dtype.type)
-        return TransformObservation(env, lambda observation: observation[:inputs], first)
+        if recipe.risen:
+            env = RisenStarts(env, recipe.risen)
+        if (inputs := recipe.inputs) is not None:
+            space = env.observation_space
+            assert isinstance(space, spaces.Box)
+            first = spaces.Box(space.low[:inputs], space.high[:inputs], dtype=space.dtype.type)
+            env = TransformObservation(env, lambda observation: observation[:inputs], first)
+        return env
 
     return make
 

@@ -29,6 +29,8 @@ class Recipe:
         action_repeat: Environment steps that an action lasts while learning; the expert that comes
             out chooses one for every step, and is evaluated so.
         inputs: How many of an observation's numbers, from the first, the networks see; None: all.
+        risen: Part of the training's episodes that begin between lying and standing, for
+            mujoco-standup alone: see :mod:`policies.experts.training.starts`.
         gamma: Discount.
         learning_rate: At the start; PPO's falls linearly to zero.
         batch_size: Transitions of a gradient step.
@@ -60,6 +62,7 @@ class Recipe:
     num_envs: int = 32
     action_repeat: int = 1
     inputs: int | None = None
+    risen: float = 0.0
     gamma: float = 0.99
     learning_rate: float = 3e-4
     batch_size: int = 512

@@ -1,0 +1,63 @@
+"""Where episodes of a training begin: standing up is learned from all heights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+pytest.importorskip("mujoco")
+
+from gato_gym.tasks import get_task
+from policies.experts.training.algorithms import make_algorithm
+from policies.experts.training.hyperparameters import Recipe
+from policies.experts.training.starts import RisenStarts
+
+
+def length(env: gym.Env[Any, Any]) -> int:
+    """Steps of an episode in which nothing is done."""
+    for step in range(1, 1001):
+        *_, terminated, truncated, _ = env.step(np.zeros(17, np.float32))
+        if terminated or truncated:
+            return step
+    return 0
+
+
+def test_episodes_begin_at_all_heights_and_those_are_short() -> None:
+    env = RisenStarts(get_task("mujoco-standup").make(), 0.5, limit=9)
+    heights = {True: [], False: []}
+    for seed in range(60):
+        observation, _ = env.reset(seed=seed)
+        assert env.observation_space.contains(observation)
+        lowest = env.unwrapped.data.geom_xpos[1:, 2].min()
+        assert lowest > 0  # nothing is under the floor
+        risen = env._left > 0
+        assert not risen or lowest == pytest.approx(0.08)
+        heights[risen].append(observation[0])
+    assert 20 <= len(heights[True]) <= 40
+    assert max(heights[False]) < 0.13
+    assert min(heights[True]) < 0.3
+    assert max(heights[True]) > 1.0
+    assert np.ptp(heights[True]) > 0.8
+
+    always, never = (RisenStarts(env.env, share, limit=9) for share in (1.0, 0.0))
+    always.reset(seed=0)
+    assert length(always) == 9
+    never.reset(seed=0)
+    assert length(never) == 1000
+
+
+def test_their_seed_decides_them() -> None:
+    env = RisenStarts(get_task("mujoco-standup").make(), 0.8)
+    first, _ = env.reset(seed=3)
+    env.reset()
+    again, _ = env.reset(seed=3)
+    np.testing.assert_array_equal(first, again)
+
+
+def test_other_bodies_are_refused() -> None:
+    recipe = Recipe("sac", 100, 1, 1, risen=0.5, num_envs=1)
+    with pytest.raises(ValueError, match="HalfCheetahEnv cannot begin risen"):
+        make_algorithm(recipe, get_task("mujoco-halfcheetah").make, seed=0)
