@@ -250,7 +250,7 @@ def make(
     """
     from gato_gym.tasks.registry import NAMESPACE, SUITES, get_task
 
-    if isinstance(id, str) and id.partition("-")[0] in SUITES:
+    if isinstance(id, str) and id not in gym.registry and id.partition("-")[0] in SUITES:
         id = f"{NAMESPACE}/{get_task(id).id}"
     env: gym.Env[Any, Any] = gym.make(id, **kwargs)
     for wrapper in wrappers:

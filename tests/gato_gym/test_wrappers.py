@@ -116,6 +116,12 @@ def test_make_takes_a_tasks_id():
         gato_gym.make("babyai-go-to-locla")
 
 
+def test_make_takes_an_id_that_was_registered_whatever_its_name(monkeypatch):
+    spec = gym.spec("CartPole-v1")
+    monkeypatch.setitem(gym.registry, "atari-like-v0", spec)
+    assert gato_gym.make("atari-like-v0").observation_space.shape == (4,)
+
+
 def test_make_passes_gymnasiums_own_arguments_on():
     env = gato_gym.make(
         "CartPole-v1", wrappers=[GatoTokenize], max_episode_steps=3, sutton_barto_reward=True

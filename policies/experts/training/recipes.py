@@ -72,7 +72,7 @@ RECIPES: dict[str, Recipe] = {
     "dm_control-reacher-hard": _sac(6e5, 800, 950, start="dm_control-reacher-easy"),
     "dm_control-walker-walk": _sac(6e5, 800, 920),
     "mujoco-walker": _sac(6e5, 4631, 5200),
-    # it sat after 0.08 M steps, with 141,000, and still after 0.25 M, where no episode begins risen
+    # not there yet: it sits after 0.25 M steps, with 156,000, with risen starts and without
     "mujoco-standup": _sac(
         2e6, 273574, 330000, inputs=45, critic_norm=True, normalize_reward=True, risen=0.8
     ),

@@ -2,9 +2,9 @@
 
 * :class:`RisenStarts` -- HumanoidStandup's episodes from anywhere between lying and standing.
 
-A body that has to stand up first learns to sit, and never meets what comes after. It does where
-episodes begin there as well (Florensa et al., arXiv 1707.05300). Evaluations begin as the task
-itself does.
+A body that has to stand up first learns to sit, and so does not meet what comes after. Where
+episodes begin there as well it meets that from the start (Florensa et al., arXiv 1707.05300).
+Evaluations begin as the task itself does.
 """
 
 from __future__ import annotations
