@@ -111,8 +111,9 @@ def _score(args: argparse.Namespace, console: Console) -> int:
     env = task.make()
     policy = load_trained(task.id, env.observation_space, env.action_space, folder=args.expert)
     found = Evaluation.of(evaluate(policy, env, args.episodes, first_seed=SCORE_SEEDS_START))
+    episodes = f"{found.episodes} episode{'' if found.episodes == 1 else 's'}"
     console.print(
-        f"{task.id}: {found.mean:.2f} ± {found.std:.2f} over {found.episodes} episodes, seeds from "
+        f"{task.id}: {found.mean:.2f} ± {found.std:.2f} over {episodes}, seeds from "
         f"{SCORE_SEEDS_START}",
         highlight=False,
     )

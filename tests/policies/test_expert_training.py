@@ -152,6 +152,18 @@ def test_a_stopped_training_remembers(tmp_path: Path) -> None:
     assert not memory.exists(), "it is of no use to a training that has ended"
 
 
+def test_a_training_without_its_memory_plays_before_it_learns() -> None:
+    """What it has learned would be unlearned from its first few steps alone."""
+    recipe = dataclasses.replace(SAC_RECIPE, buffer_size=4000, learning_starts=100)
+    for offset, least in ((0, 100), (200, 200), (100_000, 400)):
+        algorithm = make_algorithm(recipe, get_task(TASK).make, seed=0, offset=offset)
+        algorithm.num_timesteps = offset
+        algorithm.learn(least - recipe.num_envs, reset_num_timesteps=False)
+        assert algorithm._n_updates == 0
+        algorithm.learn(2 * recipe.num_envs, reset_num_timesteps=False)
+        assert algorithm._n_updates > 0
+
+
 def test_a_memory_that_is_full_goes_on_where_it_was(tmp_path: Path) -> None:
     recipe = dataclasses.replace(SAC_RECIPE, buffer_size=200, steps=250)
     algorithm = make_algorithm(recipe, get_task(TASK).make, seed=0)
