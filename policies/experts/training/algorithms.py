@@ -162,11 +162,17 @@ def _sac(recipe: Recipe, envs: Any, common: dict[str, Any], offset: int) -> Any:
         """
 
         least_memory: int
+        critic_alone = 0
+        """Steps until which the critic learns to value an actor that stays as it is."""
 
         def train(self, gradient_steps: int, batch_size: int) -> None:
             assert self.replay_buffer is not None
-            if self.replay_buffer.size() * self.n_envs >= self.least_memory:
-                super().train(gradient_steps, batch_size)
+            if self.replay_buffer.size() * self.n_envs < self.least_memory:
+                return
+            before = self.policy.actor_state, self.ent_coef_state
+            super().train(gradient_steps, batch_size)
+            if self.num_timesteps < self.critic_alone:
+                self.policy.actor_state, self.ent_coef_state = before
 
     activation = {"tanh": linen.tanh, "relu": linen.relu}[recipe.activation]
     network = {
@@ -184,6 +190,7 @@ def _sac(recipe: Recipe, envs: Any, common: dict[str, Any], offset: int) -> Any:
         gradient_steps=recipe.gradient_steps,
         policy_delay=recipe.policy_delay,
         n_steps=recipe.return_steps,
+        ent_coef=f"auto_{recipe.ent_coef or 1.0}",
         policy_kwargs=network,
         **common,
     )

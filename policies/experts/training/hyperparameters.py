@@ -23,8 +23,8 @@ class Recipe:
         bar: Mean return that the expert is meant to reach.
         enough: Mean return beyond which a training whose curve is flat stops early.
         source: Where the values come from.
-        start: Task of the same domain whose finished training beside this one gives the first
-            weights, or None.
+        start: Task of the same domain whose training beside this one, or else (for SAC) whose
+            expert of the package, gives the first weights; None: none does.
         num_envs: Environments, all in this process.
         action_repeat: Environment steps that an action lasts while learning; the expert that comes
             out chooses one for every step, and is evaluated so.
@@ -39,7 +39,8 @@ class Recipe:
         n_steps: PPO: steps of each environment between updates.
         n_epochs: PPO: passes over each rollout.
         gae_lambda: PPO: of the advantage estimate.
-        ent_coef: PPO: weight of the entropy bonus.
+        ent_coef: PPO: weight of the entropy bonus. SAC: its first weight, which is then learned;
+            0 is SAC's own, 1.
         clip_range: PPO: of the probability ratio.
         log_std_init: PPO: logarithm of the first standard deviation of actions.
         normalize_reward: Divide rewards by the running deviation of the return.

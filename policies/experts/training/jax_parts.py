@@ -2,7 +2,7 @@
 
 * :func:`is_jax` -- whether an algorithm is one.
 * :func:`jax_tensors`, :func:`restore_jax` -- weights and optimisers, out and in.
-* :func:`actor_layers` -- the weights of an actor, as PyTorch has them.
+* :func:`actor_layers`, :func:`put_actor` -- the weights of an actor, as PyTorch has them.
 """
 
 from __future__ import annotations
@@ -68,15 +68,42 @@ def restore_jax(algorithm: Any, tensors: Mapping[str, Tensor], *, optimisers: bo
         setattr(owner, name, jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(state), new))
 
 
-def actor_layers(algorithm: Any) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+Layers = list[tuple[NDArray[Any], NDArray[Any]]]
+
+
+def actor_layers(algorithm: Any) -> Layers:
     """Weight ``[outputs, inputs]`` and bias of each layer; the mean's and the deviation's last."""
     layers = algorithm.policy.actor_state.params["params"]
-    names = sorted(layers, key=lambda name: int(name.rpartition("_")[2]))
     return [
         # in the order of a file's numbers: sums over another one round otherwise
         (np.ascontiguousarray(np.asarray(layers[name]["kernel"]).T), np.array(layers[name]["bias"]))
-        for name in names
+        for name in _in_order(layers)
     ]
+
+
+def put_actor(algorithm: Any, layers: Layers) -> None:
+    """The inverse of :func:`actor_layers`.
+
+    Raises:
+        ValueError: A layer is of another shape.
+    """
+    import jax
+
+    state = algorithm.policy.actor_state
+    own = state.params["params"]
+    names = _in_order(own)
+    was = [layer["kernel"].T.shape for layer in map(own.get, names)]
+    if (given := [weight.shape for weight, _ in layers]) != was:
+        raise ValueError(f"layers of {given}, expected {was}")
+    new = {
+        name: {"kernel": jax.numpy.asarray(weight.T), "bias": jax.numpy.asarray(bias)}
+        for name, (weight, bias) in zip(names, layers, strict=True)
+    }
+    algorithm.policy.actor_state = state.replace(params={"params": new})
+
+
+def _in_order(layers: Mapping[str, Any]) -> list[str]:
+    return sorted(layers, key=lambda name: int(name.rpartition("_")[2]))
 
 
 def _states(algorithm: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from policies.experts.training.jax_parts import is_jax, jax_tensors, restore_jax
 
+STATE_FILE = "state.safetensors"
 FORMAT = 2
 
 

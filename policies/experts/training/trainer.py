@@ -30,12 +30,14 @@ from policies.experts.images import ImageNetwork
 from policies.experts.stored import Network, network_from, play_with, read_config, save_expert
 from policies.experts.training.algorithms import make_algorithm
 from policies.experts.training.averaging import Average
+from policies.experts.training.beginning import start_from
 from policies.experts.training.convert import network_of
 from policies.experts.training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
 from policies.experts.training.hyperparameters import Recipe
 from policies.experts.training.memory import restore_memory, save_memory
 from policies.experts.training.recipes import recipe_for
 from policies.experts.training.state import (
+    STATE_FILE,
     TrainingState,
     TrainingStateError,
     load_state,
@@ -48,7 +50,7 @@ from policies.threads import one_thread
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
-STATE_FILE, CURVE_FILE, EXPERT_FOLDER = "state.safetensors", "curve.csv", "expert"
+CURVE_FILE, EXPERT_FOLDER = "curve.csv", "expert"
 MEMORY_FILE = "memory.safetensors"
 SCORE_SEEDS_START = EVALUATION_SEEDS_START + 1_000_000
 NOT_LEARNING = ("steps", "bar", "enough", "source", "evaluations", "evaluation_episodes")
@@ -241,7 +243,8 @@ class _Training:
             if (self.output / MEMORY_FILE).exists():
                 restore_memory(self.output / MEMORY_FILE, algorithm.replay_buffer)  # type: ignore[attr-defined]
         elif recipe.start is not None:
-            self._start_from(algorithm, recipe.start)
+            begun = start_from(algorithm, recipe.start, self.output.parent)
+            self.console.print(f"{self.task_id}: {begun}", highlight=False, soft_wrap=True)
 
         class Watch(BaseCallback):
             """Evaluates between rollouts, at even distances."""
@@ -265,18 +268,6 @@ class _Training:
             else:
                 self._save(algorithm)
         algorithm.get_env().close()  # type: ignore[union-attr]
-
-    def _start_from(self, algorithm: BaseAlgorithm, task: str) -> None:
-        """Take the weights and the normalisation of another task's training, if it is there."""
-        path = self.output.parent / task / STATE_FILE
-        if not path.exists():
-            self.console.print(
-                f"{self.task_id}: {path} is not there, so this starts from nothing; "
-                f"gato-gym expert train {task} first would be quicker"
-            )
-            return
-        _, tensors, _ = load_state(path)
-        restore(algorithm, tensors, optimisers=False)
 
     def sample(self, algorithm: BaseAlgorithm) -> None:
         """Count the policy as it is into the mean that is evaluated next, if it is time to."""
