@@ -86,7 +86,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "dm_control-walker-run": _sac(2e6, 800, 830, start="dm_control-walker-walk"),
     "dm_control-hopper-stand": _sac(1.5e6, 800, 920),
-    # after 0.17 M steps 1,887 to 1,954; 1,234 without critic_norm; 917 with twice the updates at 1e-3
+    # after 0.17 M steps 1,887; 1,234 without critic_norm; 917 with twice the updates at 1e-3
     "mujoco-ant": _sac(4e6, 5846, 6300, inputs=27, critic_norm=True),
     "mujoco-humanoid": _sac(4e6, 6281, 6600, inputs=45, ent_coef=0.1, start="mujoco-humanoid"),
     "dm_control-hopper-hop": _sac(3e6, 800, 820, start="dm_control-hopper-stand"),
