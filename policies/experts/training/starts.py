@@ -2,9 +2,9 @@
 
 * :class:`RisenStarts` -- HumanoidStandup's episodes from anywhere between lying and standing.
 
-A body that has to stand up first learns to sit, and so does not meet what comes after. Where
-episodes begin there as well it meets that from the start (Florensa et al., arXiv 1707.05300).
-Evaluations begin as the task itself does.
+A body that has to stand up first learns to sit, and so does not meet what comes after: kneeling,
+squatting, standing. Where episodes begin there as well it meets that from the start (Florensa et
+al., arXiv 1707.05300). Evaluations begin as the task itself does.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-FROM_TORSO_TO_FEET = 1.13
-"""Metres, in the pose of Gymnasium's humanoidstandup.xml, which lies along x."""
-
-THICKNESS = 0.08
-"""Metres from the middle of a limb to its skin, about."""
+HIP, KNEE = -1.9, -2.6
+"""Radians by which legs are folded at most, in front of the body and under it."""
 
 JOINTS, SPEEDS = 0.4, 0.3
-"""Joints begin so far from straight at most, in radians, and turn as fast at most, in rad/s."""
+"""Joints begin so far from there at most, in radians, and turn as fast at most, in rad/s."""
+
+ABOVE_FLOOR = 0.01
+"""Metres from the floor to the lowest point of the body."""
 
 
 class RisenStarts(gym.Wrapper[Any, Any, Any, Any]):
-    """HumanoidStandup-v5, part of whose episodes begin with the body turned up around its feet.
+    """HumanoidStandup-v5, part of whose episodes begin with its body turned up, on its legs.
+
+    The torso leans back by any angle from lying to upright; hips and knees are folded by any.
 
     Args:
         env: The task, before any change of its observations.
@@ -64,13 +66,23 @@ class RisenStarts(gym.Wrapper[Any, Any, Any, Any]):
 
     def _rise(self, generator: np.random.Generator) -> Any:
         body: Any = self.env.unwrapped
-        angle = generator.uniform(0, np.pi / 2)
+        angle = np.pi / 2 * np.sqrt(generator.random())  # upright more often than lying
         position = body.init_qpos.copy()
-        position[2] += FROM_TORSO_TO_FEET * np.sin(angle)
+        position[2] = 2.0
         position[3:7] = np.cos(angle / 2), 0, np.sin(angle / 2), 0
         position[7:] += generator.uniform(-JOINTS, JOINTS, len(position) - 7)
+        for joint, most in (("hip_y", HIP), ("knee", KNEE)):
+            legs = [body.model.joint(f"{side}_{joint}").qposadr[0] for side in ("left", "right")]
+            position[legs] += most * generator.random()
         position[7:] = np.clip(position[7:], *body.model.jnt_range[1:].T)
         body.set_state(position, generator.uniform(-SPEEDS, SPEEDS, body.model.nv))
-        position[2] += THICKNESS - body.data.geom_xpos[1:, 2].min()  # the floor is the first
+        position[2] += ABOVE_FLOOR - lowest(body.model, body.data)
         body.set_state(position, body.data.qvel.copy())
         return body._get_obs()
+
+
+def lowest(model: Any, data: Any) -> float:
+    """Height in metres of the lowest point of spheres and capsules, but the first, the floor."""
+    radius, half = model.geom_size[1:, 0], model.geom_size[1:, 1]
+    along = np.abs(data.geom_xmat[1:, 8])
+    return float((data.geom_xpos[1:, 2] - radius - along * half).min())
