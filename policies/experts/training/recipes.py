@@ -81,7 +81,7 @@ RECIPES: dict[str, Recipe] = {
         inputs=45,
         critic_norm=True,
         normalize_reward=True,
-        risen=0.8,
+        risen=0.95,
         ent_coef=0.01,
         action_repeat=2,
     ),

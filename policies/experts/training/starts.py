@@ -13,12 +13,16 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 HIP, KNEE = -1.9, -2.6
 """Radians by which legs are folded at most, in front of the body and under it."""
 
 JOINTS, SPEEDS = 0.4, 0.3
 """Joints begin so far from there at most, in radians, and turn as fast at most, in rad/s."""
+
+FALLEN = 0.3
+"""Metres below the highest that the torso has been."""
 
 ABOVE_FLOOR = 0.01
 """Metres from the floor to the lowest point of the body."""
@@ -27,12 +31,14 @@ ABOVE_FLOOR = 0.01
 class RisenStarts(gym.Wrapper[Any, Any, Any, Any]):
     """HumanoidStandup-v5, part of whose episodes begin with its body turned up, on its legs.
 
-    The torso leans back by any angle from lying to upright; hips and knees are folded by any.
+    The torso leans in any direction, by any angle from upright to lying; hips and knees are folded
+    by any.
 
     Args:
         env: The task, before any change of its observations.
         share: Part of the episodes that begin so; the others as the task's own.
-        limit: Timesteps after which these are truncated: once they lie, they teach nothing new.
+        limit: Timesteps after which these are truncated; sooner once the torso has fallen by
+            :data:`FALLEN`, for sitting is learned in the others.
 
     Raises:
         ValueError: The environment is of another body.
@@ -44,7 +50,7 @@ class RisenStarts(gym.Wrapper[Any, Any, Any, Any]):
         if name != "HumanoidStandupEnv":
             raise ValueError(f"episodes of {name} cannot begin risen: expected HumanoidStandupEnv")
         self._share, self._limit = share, limit
-        self._left = -1
+        self._left, self._highest = -1, 0.0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -56,20 +62,32 @@ class RisenStarts(gym.Wrapper[Any, Any, Any, Any]):
         if generator.random() < self._share:
             self._left = self._limit
             observation = self._rise(generator)
+        self._highest = float(observation[0])
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One step; a risen episode is truncated at its limit."""
+        """One step; a risen episode is truncated at its limit or when the body has fallen."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._left -= 1
-        return observation, float(reward), terminated, truncated or self._left == 0, info
+        self._highest = max(self._highest, float(observation[0]))
+        if self._left > 0:
+            self._left -= 1
+            fallen = observation[0] < self._highest - FALLEN
+            truncated = truncated or self._left == 0 or bool(fallen)
+        return observation, float(reward), terminated, truncated, info
 
     def _rise(self, generator: np.random.Generator) -> Any:
+        import mujoco
+
         body: Any = self.env.unwrapped
-        angle = np.pi / 2 * np.sqrt(generator.random())  # upright more often than lying
+        lean = np.pi / 2 * generator.random()
+        direction = np.pi * (2 * generator.random() - 1)
         position = body.init_qpos.copy()
         position[2] = 2.0
-        position[3:7] = np.cos(angle / 2), 0, np.sin(angle / 2), 0
+        mujoco.mju_mulQuat(
+            position[3:7],
+            about(np.cos(direction), np.sin(direction), lean),
+            about(0, 1, np.pi / 2),  # the body of the task's file lies on its back, along x
+        )
         position[7:] += generator.uniform(-JOINTS, JOINTS, len(position) - 7)
         for joint, most in (("hip_y", HIP), ("knee", KNEE)):
             legs = [body.model.joint(f"{side}_{joint}").qposadr[0] for side in ("left", "right")]
@@ -79,6 +97,11 @@ class RisenStarts(gym.Wrapper[Any, Any, Any, Any]):
         position[2] += ABOVE_FLOOR - lowest(body.model, body.data)
         body.set_state(position, body.data.qvel.copy())
         return body._get_obs()
+
+
+def about(x: float, y: float, angle: float) -> NDArray[np.float64]:
+    """The quaternion of a turn by radians about a horizontal axis of length 1."""
+    return np.array([np.cos(angle / 2), *np.sin(angle / 2) * np.array([x, y, 0.0])])
 
 
 def lowest(model: Any, data: Any) -> float:
