@@ -76,18 +76,12 @@ class RisenStarts(gym.Wrapper[Any, Any, Any, Any]):
         return observation, float(reward), terminated, truncated, info
 
     def _rise(self, generator: np.random.Generator) -> Any:
-        import mujoco
-
         body: Any = self.env.unwrapped
         lean = np.pi / 2 * generator.random()
         direction = np.pi * (2 * generator.random() - 1)
         position = body.init_qpos.copy()
         position[2] = 2.0
-        mujoco.mju_mulQuat(
-            position[3:7],
-            about(np.cos(direction), np.sin(direction), lean),
-            about(0, 1, np.pi / 2),  # the body of the task's file lies on its back, along x
-        )
+        position[3:7] = leaning(lean, direction)
         position[7:] += generator.uniform(-JOINTS, JOINTS, len(position) - 7)
         for joint, most in (("hip_y", HIP), ("knee", KNEE)):
             legs = [body.model.joint(f"{side}_{joint}").qposadr[0] for side in ("left", "right")]
@@ -99,9 +93,17 @@ class RisenStarts(gym.Wrapper[Any, Any, Any, Any]):
         return body._get_obs()
 
 
-def about(x: float, y: float, angle: float) -> NDArray[np.float64]:
-    """The quaternion of a turn by radians about a horizontal axis of length 1."""
-    return np.array([np.cos(angle / 2), *np.sin(angle / 2) * np.array([x, y, 0.0])])
+def leaning(lean: float, direction: float) -> NDArray[np.float64]:
+    """The torso's quaternion, float64 ``[4]``: upright, then turned by ``lean`` radians.
+
+    Args:
+        lean: From upright to lying at pi / 2.
+        direction: Radians of the horizontal axis of that turn.
+    """
+    w, turn = np.cos(lean / 2), np.sin(lean / 2)
+    x, y = turn * np.cos(direction), turn * np.sin(direction)
+    # (w, x, y, 0) after a quarter about y: the body of the task's file lies on its back, along x
+    return np.sqrt(0.5) * np.array([w - y, x, w + y, x])
 
 
 def lowest(model: Any, data: Any) -> float:
