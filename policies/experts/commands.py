@@ -40,6 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--steps", type=float, help="actions to learn from (default: the recipe's)")
     train.add_argument("--output", type=Path, help=f"default: {ROOT}/TASK")
     train.add_argument(
+        "--from-expert",
+        action="store_true",
+        help="begin with the package's expert of the task rather than with nothing; SAC's alone",
+    )
+    train.add_argument(
         "--device",
         default="cpu",
         choices=("cpu", "cuda"),
@@ -96,6 +101,7 @@ def _train(args: argparse.Namespace, console: Console) -> int:
         steps=None if args.steps is None else int(args.steps),
         seed=args.seed,
         tensorboard=args.tensorboard,
+        from_expert=args.from_expert,
         device=args.device,
     )
     return queue.run(console)

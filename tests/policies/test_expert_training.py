@@ -23,15 +23,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from gato_gym.__main__ import main
 from gato_gym.tasks import get_task, list_tasks
 from policies.experts.networks import ExpertNetwork, TrainedExpert
-from policies.experts.stored import load_expert, read_config, shipped_folder
+from policies.experts.stored import load_expert, read_config
 from policies.experts.training import queue
 from policies.experts.training.algorithms import make_algorithm
 from policies.experts.training.averaging import Average
-from policies.experts.training.beginning import start_from
 from policies.experts.training.convert import load_zip, network_of
 from policies.experts.training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
 from policies.experts.training.hyperparameters import Recipe
-from policies.experts.training.jax_parts import jax_tensors
 from policies.experts.training.memory import restore_memory, save_memory
 from policies.experts.training.recipes import RECIPES, recipe_for
 from policies.experts.training.state import (
@@ -155,18 +153,6 @@ def test_a_stopped_training_remembers(tmp_path: Path) -> None:
     assert not memory.exists(), "it is of no use to a training that has ended"
 
 
-def test_a_training_without_its_memory_plays_before_it_learns() -> None:
-    """What it has learned would be unlearned from its first few steps alone."""
-    recipe = dataclasses.replace(SAC_RECIPE, buffer_size=4000, learning_starts=100)
-    for offset, least in ((0, 100), (200, 200), (100_000, 400)):
-        algorithm = make_algorithm(recipe, get_task(TASK).make, seed=0, offset=offset)
-        algorithm.num_timesteps = offset
-        algorithm.learn(least - recipe.num_envs, reset_num_timesteps=False)
-        assert algorithm._n_updates == 0
-        algorithm.learn(2 * recipe.num_envs, reset_num_timesteps=False)
-        assert algorithm._n_updates > 0
-
-
 def test_a_memory_that_is_full_goes_on_where_it_was(tmp_path: Path) -> None:
     recipe = dataclasses.replace(SAC_RECIPE, buffer_size=200, steps=250)
     algorithm = make_algorithm(recipe, get_task(TASK).make, seed=0)
@@ -236,53 +222,6 @@ def test_enough_and_flat_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert after.best == max(mean for steps, mean, *_ in after.curve if steps > state.steps), (
         "the best over one episode is no match for means over two"
     )
-
-
-def test_a_recipe_may_start_from_another_tasks_training(tmp_path: Path) -> None:
-    train(settings(tmp_path / TASK), console=QUIET)
-    _, tensors, _ = load_state(tmp_path / TASK / STATE_FILE)
-    recipe = dataclasses.replace(PPO_RECIPE, steps=1, start=TASK, learning_rate=0.0)
-    train(settings(tmp_path / "other", recipe), console=QUIET)
-    _, started, _ = load_state(tmp_path / "other" / STATE_FILE)
-    name = "policy/mlp_extractor.policy_net.0.weight"
-    torch.testing.assert_close(started[name], tensors[name], rtol=0, atol=0)
-    said = io.StringIO()
-    absent = dataclasses.replace(recipe, start="mujoco-ant")
-    train(settings(tmp_path / "third", absent), console=Console(file=said, width=200))
-    assert "starts from nothing" in said.getvalue()
-
-
-def test_a_recipe_may_start_from_another_tasks_expert(tmp_path: Path) -> None:
-    """The actor is the package's, and stays so while the critic learns; then both learn."""
-    task = get_task("dm_control-reacher-hard")
-    start = "dm_control-reacher-easy"
-    recipe = dataclasses.replace(recipe_for(task.id), start=start, learning_starts=100)
-    algorithm = make_algorithm(recipe, task.make, seed=0)
-    assert start_from(algorithm, start, tmp_path).startswith(f"starts from the expert of {start}")
-    before = network_of(algorithm)
-    shipped = load_expert(shipped_folder(start))
-    for name, tensor in shipped.tensors().items():
-        np.testing.assert_allclose(before.tensors()[name], tensor, rtol=1e-4, err_msg=name)
-
-    critic = jax_tensors(algorithm)
-    entropy = {name for name in critic if name.startswith("ent_coef_state/params")}
-    algorithm.critic_alone = 200  # type: ignore[attr-defined]
-    algorithm.learn(160)
-    after = jax_tensors(algorithm)
-    changed = {name for name in critic if not torch.equal(critic[name], after[name])}
-    assert changed, "the critic learns"
-    rate = "actor_state/opt_state/hyperparams/learning_rate"  # the same, in fewer bits
-    assert {name for name in changed if not name.startswith("qf_state/")} <= {rate}
-    algorithm.learn(120, reset_num_timesteps=False)
-    now = jax_tensors(algorithm)
-    actor = {name for name in critic if name.startswith("actor_state/params")}
-    assert all(not torch.equal(after[name], now[name]) for name in actor | entropy)
-
-    other = dataclasses.replace(recipe, width=8)
-    with pytest.raises(TrainingStateError, match=f"the expert of {start} does not fit this recipe"):
-        start_from(make_algorithm(other, task.make, seed=0), start, tmp_path)
-    with pytest.raises(TrainingStateError, match="it is none of SAC's"):
-        start_from(algorithm, "mujoco-reacher", tmp_path)
 
 
 def test_ppo_learns(tmp_path: Path) -> None:

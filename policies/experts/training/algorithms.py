@@ -15,6 +15,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
 
+from policies.experts.training.beginning import entropy_state
 from policies.experts.training.hyperparameters import Recipe
 from policies.experts.training.memory import narrow
 from policies.experts.training.starts import RisenStarts
@@ -169,9 +170,12 @@ def _sac(recipe: Recipe, envs: Any, common: dict[str, Any], offset: int) -> Any:
             assert self.replay_buffer is not None
             if self.replay_buffer.size() * self.n_envs < self.least_memory:
                 return
+            alone = self.num_timesteps < self.critic_alone
+            if alone and self._n_updates == 0:
+                self.ent_coef_state = entropy_state(self)
             before = self.policy.actor_state, self.ent_coef_state
             super().train(gradient_steps, batch_size)
-            if self.num_timesteps < self.critic_alone:
+            if alone:
                 self.policy.actor_state, self.ent_coef_state = before
 
     activation = {"tanh": linen.tanh, "relu": linen.relu}[recipe.activation]

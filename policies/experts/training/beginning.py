@@ -1,6 +1,7 @@
-"""Where a training begins, when its recipe starts from another.
+"""Where a training begins, when its recipe starts from another or from an expert.
 
-* :func:`start_from` -- another task's training, or else its expert that comes with the package.
+* :func:`start_from` -- another task's training, or an expert that comes with the package.
+* :func:`entropy_state` -- SAC's weight of entropy where its actor is an expert.
 """
 
 from __future__ import annotations
@@ -23,26 +24,43 @@ CRITIC_ALONE = 50_000
 would unlearn what it can."""
 
 
-def start_from(algorithm: BaseAlgorithm, task: str, trainings: Path) -> str:
-    """Take the first weights and the normalisation from another task of the same domain.
+ENTROPY_TO_REWARD = 0.02
+"""First weight of an expert's entropy, in parts of a step's mean reward: it ends at 0.01 to 0.04 of
+it, and SAC's own first weight, 1, would drown Pusher's rewards."""
+
+LEAST_REWARD = 1e-3
+"""Where it met none."""
+
+
+def start_from(algorithm: BaseAlgorithm, task: str, trainings: Path | None) -> str:
+    """Take the first weights and the normalisation from a task of the same domain.
 
     Args:
         algorithm: As it is made.
-        task: The other task.
-        trainings: Folder of trainings, by task.
+        task: The task.
+        trainings: Folder of trainings, by task; where the task has none, SAC takes the package's
+            expert. None: only that will do.
 
     Returns:
         What it starts from, in words.
 
     Raises:
-        TrainingStateError: The other task's training or expert does not fit.
+        TrainingStateError: The training or expert does not fit, or there is no expert.
     """
-    path = trainings / task / STATE_FILE
-    if path.exists():
+    if trainings is not None and (path := trainings / task / STATE_FILE).exists():
         _, tensors, _ = load_state(path)
         restore(algorithm, tensors, optimisers=False)
         return f"starts from {path}"
     folder = shipped_folder(task)
+    if trainings is None and not is_jax(algorithm):
+        raise TrainingStateError(
+            f"the recipe of {task} is PPO's: expected SAC's, whose critic can follow an actor; "
+            "train it without --from-expert"
+        )
+    if trainings is None and not folder.is_dir():
+        raise TrainingStateError(
+            f"no expert of {task} comes with this gato-gym: train it without --from-expert"
+        )
     if not (folder.is_dir() and is_jax(algorithm)):
         return (
             f"{path} is not there, so this starts from nothing; "
@@ -72,3 +90,14 @@ def _put_expert(algorithm: Any, expert: Any, seen: int) -> None:
     statistics.var = 1.0 / expert.scale[:size].astype(np.float64) ** 2 - epsilon
     statistics.count = float(seen)
     algorithm.critic_alone = CRITIC_ALONE
+    algorithm.learning_starts = 0  # no random actions: what it remembers is the expert's
+
+
+def entropy_state(algorithm: Any) -> Any:
+    """The state of SBX's SAC for the weight of entropy, small beside the rewards it remembers."""
+    memory, envs = algorithm.replay_buffer, algorithm.get_vec_normalize_env()
+    rewards = envs.normalize_reward(memory.rewards[: memory.size()])
+    weight = ENTROPY_TO_REWARD * max(float(np.abs(rewards).mean()), LEAST_REWARD)
+    state = algorithm.ent_coef_state
+    like = state.params["log_ent_coef"]
+    return state.replace(params={"log_ent_coef": np.full_like(like, np.log(weight))})

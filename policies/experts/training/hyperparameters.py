@@ -24,7 +24,8 @@ class Recipe:
         enough: Mean return beyond which a training whose curve is flat stops early.
         source: Where the values come from.
         start: Task of the same domain whose training beside this one, or else (for SAC) whose
-            expert of the package, gives the first weights; None: none does.
+            expert of the package, gives the first weights; the task itself: its expert alone;
+            None: none does.
         num_envs: Environments, all in this process.
         action_repeat: Environment steps that an action lasts while learning; the expert that comes
             out chooses one for every step, and is evaluated so.

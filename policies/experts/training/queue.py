@@ -50,6 +50,7 @@ class TrainQueue:
         seed: Of every training.
         tensorboard: Whether to write its events.
         device: Where PPO learns.
+        from_expert: Whether to begin with the package's experts.
     """
 
     tasks: Sequence[str]
@@ -59,6 +60,7 @@ class TrainQueue:
     seed: int = 0
     tensorboard: bool = False
     device: str = "cpu"
+    from_expert: bool = False
 
     def run(self, console: Console) -> int:
         """Train what is not done; a training that fails is told and the next one begins.
@@ -74,6 +76,8 @@ class TrainQueue:
             recipe = recipe_for(task)
             if self.steps is not None:
                 recipe = dataclasses.replace(recipe, steps=self.steps)
+            if self.from_expert:
+                recipe = dataclasses.replace(recipe, start=task)
             folder = self.output or self.root / task
             settings = TrainSettings(
                 task,

@@ -243,7 +243,8 @@ class _Training:
             if (self.output / MEMORY_FILE).exists():
                 restore_memory(self.output / MEMORY_FILE, algorithm.replay_buffer)  # type: ignore[attr-defined]
         elif recipe.start is not None:
-            begun = start_from(algorithm, recipe.start, self.output.parent)
+            others = None if recipe.start == self.task_id else self.output.parent
+            begun = start_from(algorithm, recipe.start, others)
             self.console.print(f"{self.task_id}: {begun}", highlight=False, soft_wrap=True)
 
         class Watch(BaseCallback):
