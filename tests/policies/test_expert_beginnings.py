@@ -87,15 +87,19 @@ def test_a_recipe_may_start_from_another_tasks_expert(tmp_path: Path) -> None:
 def test_a_training_may_go_on_from_the_packages_expert(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(task: str) -> int:
-        command = ["expert", "train", task, "--from-expert", "--steps", "400"]
+    def run(task: str, steps: int = 6000) -> int:
+        command = ["expert", "train", task, "--from-expert", "--steps", str(steps)]
         return main([*command, "--output", str(tmp_path / task)])
 
     assert run("mujoco-pusher") == 0
-    state, _, setting = load_state(tmp_path / "mujoco-pusher" / STATE_FILE)
+    state, first, setting = load_state(tmp_path / "mujoco-pusher" / STATE_FILE)
     assert setting["recipe"]["start"] == "mujoco-pusher"
     assert state.curve[0][1] > -40, "as the expert plays; chance has -150"
-    assert run("mujoco-pusher") == 0, "the same command goes on"
+    assert run("mujoco-pusher", 12_000) == 0, "the same command goes on"
+    _, second, _ = load_state(tmp_path / "mujoco-pusher" / STATE_FILE)
+    changed = {name for name in first if not torch.equal(first[name], second[name])}
+    assert any(name.startswith("qf_state/params") for name in changed)
+    assert not any(name.startswith("actor_state/params") for name in changed), "it is early yet"
     capsys.readouterr()
     assert run("mujoco-reacher") == 1
     assert "the recipe of mujoco-reacher is PPO's: expected SAC's" in capsys.readouterr().err

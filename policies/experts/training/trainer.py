@@ -30,7 +30,7 @@ from policies.experts.images import ImageNetwork
 from policies.experts.stored import Network, network_from, play_with, read_config, save_expert
 from policies.experts.training.algorithms import make_algorithm
 from policies.experts.training.averaging import Average
-from policies.experts.training.beginning import start_from
+from policies.experts.training.beginning import CRITIC_ALONE, start_from
 from policies.experts.training.convert import network_of
 from policies.experts.training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
 from policies.experts.training.hyperparameters import Recipe
@@ -240,6 +240,8 @@ class _Training:
             restore(algorithm, self.tensors)
             algorithm.num_timesteps = self.state.steps
             algorithm._n_updates = self.state.updates
+            if recipe.start == self.task_id:
+                algorithm.critic_alone = CRITIC_ALONE  # type: ignore[attr-defined]
             if (self.output / MEMORY_FILE).exists():
                 restore_memory(self.output / MEMORY_FILE, algorithm.replay_buffer)  # type: ignore[attr-defined]
         elif recipe.start is not None:
