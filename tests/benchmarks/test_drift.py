@@ -17,6 +17,7 @@ from benchmarks.protocol import BenchmarkError, Protocol
 from benchmarks.references.drift import PINNED, find_drift
 
 PACKAGES = {
+    "atari": "ale_py",
     "babyai": "minigrid",
     "dm_control": "shimmy",
     "metaworld": "metaworld",
@@ -50,6 +51,7 @@ def test_figures_say_how_many_episodes_they_are_of(suite: str) -> None:
 @pytest.mark.parametrize(
     ("suite", "tasks"),
     [
+        ("atari", "kangaroo"),
         ("babyai", "go-to-local,open,pickup-dist,put-next"),
         ("dm_control", "cartpole-balance_sparse"),
         ("metaworld", "drawer-close"),
@@ -96,8 +98,9 @@ def test_the_check_fails_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch, ca
     out = capsys.readouterr().out
     assert "mujoco: 1 experts, 1 drifted" in out
     assert "measure again" in out
+    monkeypatch.setattr(experts, "_content", lambda: {"suites": {"mujoco": {}, "babyai": {}}})
     assert experts.main(["--check", "--suite", "atari"]) == 2
-    assert "atari was not measured" in capsys.readouterr().err
+    assert "atari was not measured: expected one of mujoco, babyai" in capsys.readouterr().err
 
 
 def test_some_tasks_are_measured_into_what_is_recorded(tmp_path: Any) -> None:
