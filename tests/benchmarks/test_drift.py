@@ -35,8 +35,7 @@ def recorded() -> dict[str, Any]:
 def test_figures_say_how_many_episodes_they_are_of(suite: str) -> None:
     entry = recorded()[suite]
     protocol = Protocol.from_json(entry["protocol"])
-    # Meta-World's hundred are two hours of a core, which are still to come
-    assert protocol.episodes == (10 if suite == "metaworld" else experts.EPISODES)
+    assert protocol.episodes == experts.EPISODES
     assert protocol.hash == entry["protocol_hash"]
     assert list(protocol.tasks) == list(entry["tasks"])
     for players in entry["tasks"].values():
