@@ -10,7 +10,6 @@ Averages are over the tasks that all of them played. Each pair is compared as
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -27,6 +26,7 @@ from benchmarks.page import asset, template_of
 from benchmarks.protocol import BenchmarkError, Protocol, differences, listed
 from benchmarks.record import RecordedRun, read_run, write_json
 from benchmarks.report import Summary, TaskSummary, summarise
+from policies.folders import write_whole
 
 FORMAT = 1
 """Version of ``comparison.json``."""
@@ -163,13 +163,10 @@ def write(output: Path, folders: Sequence[Path]) -> RenderableType:
         BenchmarkError: As :func:`read_beside`; or they cannot be written.
     """
     found = read_beside(folders)
-    temporary = output / f"{PAGE}.tmp"
     try:
         write_json(output / FIGURES, found.to_json())
-        temporary.write_text(render_page(found), encoding="utf-8")
-        os.replace(temporary, output / PAGE)
+        write_whole(output / PAGE, render_page(found))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise BenchmarkError(
             f"{output} cannot be written to ({error}): make room, then resume"
         ) from error

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from benchmarks.protocol import ALL, BenchmarkError, Protocol
 from benchmarks.record import read_run
 from benchmarks.report import Summary, TaskSummary, summarise
 from benchmarks.rules import RULES, rules_hash
+from policies.folders import write_whole
 
 NAME = "report.html"
 
@@ -174,13 +174,7 @@ def write_page(path: Path, summary: Summary) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(render_page(summary, path.parent), encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, render_page(summary, path.parent))
 
 
 def _measured(tasks: Iterable[str]) -> list[tuple[str, Protocol]]:

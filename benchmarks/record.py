@@ -36,6 +36,7 @@ from benchmarks.protocol import (
     installed_versions,
     listed,
 )
+from policies.folders import write_whole
 
 FORMAT = 1
 """Version of ``run.json`` and ``results.jsonl``."""
@@ -344,10 +345,4 @@ def _write_line(file: IO[bytes], line: bytes) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file so that it is never seen half written."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=1) + "\n")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, json.dumps(value, indent=1) + "\n")

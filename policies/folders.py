@@ -1,7 +1,8 @@
-"""Folders that are replaced without a moment at which no whole one is there.
+"""Folders and files that are replaced without a moment at which no whole one is there.
 
 * :func:`appearing` -- a folder that is filled under another name and takes its place when whole.
 * :func:`surviving` -- the folder, or what a process left of it that was killed in between.
+* :func:`write_whole` -- a text file that nobody sees half written.
 """
 
 from __future__ import annotations
@@ -48,6 +49,25 @@ def surviving(folder: Path) -> Path:
         return folder
     aside = _beside(folder, "previous")
     return aside if aside.exists() else folder
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file; who reads it meanwhile finds what was there before, or all of it.
+
+    Args:
+        path: The file. Its folder is there.
+        text: What it is to hold, in UTF-8.
+
+    Raises:
+        OSError: It cannot be written; what was there stays.
+    """
+    partial = _beside(path, "partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _beside(folder: Path, ending: str) -> Path:

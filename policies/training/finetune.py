@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from policies.checkpoint import (
     save_checkpoint,
 )
 from policies.configuration import NetworkConfig
-from policies.folders import appearing
+from policies.folders import appearing, write_whole
 from policies.matching import TaskRecord
 from policies.network import GatoNetwork
 from policies.prompts import prompt_from_episode
@@ -313,9 +312,7 @@ class FinetuneRun:
             with appearing(self.settings.output / RUN_CHECKPOINT) as place:
                 shutil.copytree(folder / RUN_CHECKPOINT, place, dirs_exist_ok=True)
         found = {**dataclasses.asdict(unit), "minutes": round(minutes, 3), **scores.to_json()}
-        temporary = folder / ".score.partial"
-        temporary.write_text(json.dumps(found, indent=1))
-        os.replace(temporary, done)
+        write_whole(done, json.dumps(found, indent=1))
         self._tidy(unit, folder)
         return scores
 

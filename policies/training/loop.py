@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from policies.folders import appearing, surviving
+from policies.folders import appearing, surviving, write_whole
 from policies.masks import check_trainable
 from policies.network import GatoNetwork, PackedBatch, count_parameters
 from policies.training.config import TrainConfig, as_begun, check_same_config
@@ -197,7 +197,7 @@ class Trainer:
             )
         self.output.mkdir(parents=True, exist_ok=True)
         if not self.ranks.rank and not found.exists():
-            found.write_text(json.dumps(wanted, indent=1))
+            write_whole(found, json.dumps(wanted, indent=1))
         self.ranks.wait()
         last = surviving(self.output / "last")
         if not last.exists():

@@ -11,7 +11,6 @@ for each size, ``scaling.csv`` and ``scaling.png``.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ from rich.progress import track
 
 from policies.checkpoint import RUN_STATE, save_checkpoint
 from policies.configuration import preset
+from policies.folders import write_whole
 from policies.matching import TaskRecord, check_sizes, signature
 from policies.network import GatoNetwork, count_parameters
 from policies.prompts import prompt_from_episode
@@ -246,9 +246,7 @@ class ScalingRun:
             f"{size} after {row['tokens']:,} tokens: held-out loss {row['loss']:.4f}{told}",
             highlight=False,
         )
-        temporary = folder / ".row.partial"
-        temporary.write_text(json.dumps(row, indent=1))
-        os.replace(temporary, done)
+        write_whole(done, json.dumps(row, indent=1))
         return row
 
     @cached_property

@@ -191,7 +191,7 @@ def test_a_full_disk_leaves_a_run_that_resumes(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_from_the_start_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Path, text: str) -> int:
+    def full(self: Path, text: str, encoding: str) -> int:
         self.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -18,7 +18,7 @@ from test_training import config, losses, shards
 
 from policies import GatoPolicy
 from policies.checkpoint import load_checkpoint
-from policies.folders import appearing, surviving
+from policies.folders import appearing, surviving, write_whole
 from policies.training.loop import Trainer
 
 
@@ -170,6 +170,58 @@ def test_control_c_finishes_the_step_and_saves(tmp_path: Path) -> None:
         (tmp_path / run / "last" / "model.safetensors").read_bytes() for run in ("run", "straight")
     ]
     assert ends[0] == ends[1]
+
+
+def test_a_process_killed_while_it_writes_a_file_leaves_the_one_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, whole = tmp_path / "figures.json", Path.write_text
+
+    def dying(path: Path, text: str, **kwargs: Any) -> None:
+        whole(path, text[: len(text) // 2], **kwargs)
+        raise Killed
+
+    def killed(*args: Any, **kwargs: Any) -> None:
+        raise Killed
+
+    def full(*args: Any) -> None:
+        raise OSError("no room")
+
+    write_whole(path, "first")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", dying)
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(Killed):
+            write_whole(path, "second")
+    assert path.read_text() == "first"
+    write_whole(path, "third")
+    assert [(each, each.read_text()) for each in tmp_path.iterdir()] == [(path, "third")]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="no room"):
+            write_whole(path, "fourth")
+    assert [(each, each.read_text()) for each in tmp_path.iterdir()] == [(path, "third")]
+
+
+def test_a_run_killed_while_it_writes_its_configuration_can_begin_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it would be refused, and read so by a second process that starts at that moment."""
+
+    def dying(path: Path, text: str, **kwargs: Any) -> None:
+        with path.open("w") as file:
+            file.write(text[: len(text) // 2])
+        raise Killed
+
+    killed = Trainer(config(steps=2), shards(), tmp_path / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", dying)
+        with pytest.raises(Killed):
+            killed.resume()
+    again = Trainer(config(steps=2), shards(), tmp_path / "run")
+    again.resume()
+    again.run()
+    assert again.step == 2
 
 
 def test_a_run_that_has_written_no_checkpoint_says_so(tmp_path: Path) -> None:

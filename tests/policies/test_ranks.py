@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,43 +25,50 @@ from policies.training.ranks import Ranks
 RANK = Path(__file__).with_name("rank.py")
 
 
-def start(mode: str, folder: Path) -> list[subprocess.Popen[str]]:
-    """Two processes, as torchrun would start them."""
+@contextmanager
+def started(mode: str, folder: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes, as torchrun would start them; none outlives the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    return [
-        subprocess.Popen(
-            [sys.executable, str(RANK), "compute", mode, str(folder)],
-            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    with ExitStack() as processes:
+        pair = [
+            processes.enter_context(
+                subprocess.Popen(
+                    [sys.executable, str(RANK), "compute", mode, str(folder)],
+                    env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for rank in range(2)
+        ]
+        for process in pair:
+            processes.callback(process.kill)
+        yield pair
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_two_processes_learn_what_one_does_and_hand_over_to_one_and_back(
     tmp_path: Path, mode: str
 ) -> None:
-    pair = start(mode, tmp_path)
-    alone = trainer(mode, tmp_path / "alone")
-    expected = losses(alone, 50)
-    assert pair[0].stdout is not None
-    assert pair[0].stdout.readline() == "saved\n"
-    middle = trainer(mode, tmp_path / "moved")
-    assert middle.step == 6
-    second = losses(middle, 6)
-    middle.save()
-    for process in pair:
-        assert process.stdin is not None
-        print("go on", file=process.stdin, flush=True)
-    for process in pair:
-        process.communicate(timeout=120)
-        assert process.returncode == 0
+    with started(mode, tmp_path) as pair:
+        alone = trainer(mode, tmp_path / "alone")
+        expected = losses(alone, 50)
+        assert pair[0].stdout is not None
+        assert pair[0].stdout.readline() == "saved\n"
+        middle = trainer(mode, tmp_path / "moved")
+        assert middle.step == 6
+        second = losses(middle, 6)
+        middle.save()
+        for process in pair:
+            assert process.stdin is not None
+            print("go on", file=process.stdin, flush=True)
+        for process in pair:
+            process.communicate(timeout=120)
+            assert process.returncode == 0
     found = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
     assert found[0] == found[1], "every process knows the whole batch's loss"
     assert found[0]["divided"] == (mode == "fsdp")

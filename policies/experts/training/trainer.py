@@ -14,7 +14,6 @@ import csv
 import dataclasses
 import importlib.util
 import io
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ from policies.experts.training.state import (
     save_state,
     tensors_of,
 )
+from policies.folders import write_whole
 from policies.threads import one_thread
 
 if TYPE_CHECKING:
@@ -374,6 +374,4 @@ def _write_curve(path: Path, state: TrainingState) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["steps", "return", "std", "seconds"])
     writer.writerows((s, f"{mean:.2f}", f"{std:.2f}", secs) for s, mean, std, secs in state.curve)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text.getvalue())
-    os.replace(temporary, path)
+    write_whole(path, text.getvalue())
