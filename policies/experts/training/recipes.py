@@ -105,7 +105,7 @@ RECIPES: dict[str, Recipe] = {
     "dm_control-hopper-stand": _sac(1.5e6, 800, 920, critic_norm=True, action_repeat=2),
     # after 0.17 M steps 1,887; 1,234 without critic_norm; 917 with twice the updates at 1e-3
     "mujoco-ant": _sac(4e6, 5846, 6300, inputs=27, critic_norm=True),
-    # from nothing 5,372 after 0.8 M steps; from that expert 6,391 after 1.0 M more, 7,312 after 2.2 M
+    # from nothing 5,372 after 0.8 M steps; from that expert 7,312 after 2.2 M more
     "mujoco-humanoid": _sac(4e6, 6281, 6600, inputs=45),
     "dm_control-hopper-hop": _sac(3e6, 800, 820, start="dm_control-hopper-stand"),
     "dm_control-acrobot-swingup": _sac(3e6, 800, 820),
