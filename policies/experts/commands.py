@@ -143,10 +143,15 @@ def _convert(args: argparse.Namespace, console: Console) -> int:
 def _ship(args: argparse.Namespace, console: Console) -> int:
     from policies.experts.training.queue import chosen, ship
 
-    for task in chosen(None, args.tasks):
-        said = ship(ROOT / task, task)
-        if said is not None:
-            console.print(f"{task}: {said}", highlight=False)
+    said = {task: ship(ROOT / task, task) for task in chosen(None, args.tasks)}
+    finished = {task: line for task, line in said.items() if line is not None}
+    for task, line in finished.items():
+        console.print(f"{task}: {line}", highlight=False)
+    if not finished:
+        raise ValueError(
+            f"{ROOT} holds no finished training of {args.tasks or 'any task'}: "
+            "gato-gym expert train TASK makes one"
+        )
     return 0
 
 

@@ -450,11 +450,18 @@ def test_shipping_keeps_the_better_expert(tmp_path: Path, monkeypatch: pytest.Mo
         (["train", "mujoco-hoper"], "did you mean mujoco-hopper"),
         (["train", "--suite", "mujoco", "--output", "x"], "names the folder of one training"),
         (["score", "mujoco-hopper", "--expert", "nowhere"], "holds no config.json"),
+        (["ship"], "runs/experts holds no finished training of any task: gato-gym expert train"),
+        (["ship", "mujoco-hopper"], "holds no finished training of mujoco-hopper"),
     ],
 )
 def test_mistakes_are_told_in_one_line(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(["expert", *arguments]) == 1
     error = capsys.readouterr().err
     assert said in error

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from rich.console import Console
 from policies.experts.stored import read_config, shipped_folder
 from policies.experts.training.recipes import RECIPES, recipe_for
 from policies.experts.training.trainer import CURVE_FILE, EXPERT_FOLDER, TrainSettings, train
+from policies.folders import appearing
 
 
 def chosen(suite: str | None, pattern: str | None) -> list[str]:
@@ -136,14 +136,9 @@ def ship(training: Path, task: str) -> str | None:
     old = read_config(target)["score"] if target.is_dir() else None
     if old is not None and old["mean"] >= new["mean"]:
         return f"kept, {old['mean']:.1f} is not below {new['mean']:.1f}"
-    temporary = target.with_name(f".{task}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    temporary.mkdir()
-    for path in (expert / "config.json", expert / "model.safetensors", training / CURVE_FILE):
-        shutil.copyfile(path, temporary / path.name)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(temporary, target)
+    with appearing(target) as place:
+        for path in (expert / "config.json", expert / "model.safetensors", training / CURVE_FILE):
+            shutil.copyfile(path, place / path.name)
     return f"shipped, {new['mean']:.1f}" + ("" if old is None else f" after {old['mean']:.1f}")
 
 
