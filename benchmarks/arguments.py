@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.players import DEFAULT_POLICY, is_network, slugs
-from benchmarks.playing import PolicyChoice
+from benchmarks.policies import DEFAULT_POLICY, is_network, slugs
 from benchmarks.protocol import BenchmarkError
-from benchmarks.workers import Workers, available_cores
+from benchmarks.workers.processes import Workers, available_cores
+from benchmarks.workers.worker import PolicyChoice
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _default_workers(choice: PolicyChoice) -> int:
         return available_cores()
     on_gpu = choice.device == "cuda"
     if not on_gpu and shutil.which("nvidia-smi"):  # without one, torch need not be loaded to ask
-        from policies.precision import choose_device
+        from policies.model.quantization import choose_device
 
         on_gpu = choose_device("auto").type == "cuda"
     return 1 if on_gpu else available_cores()

@@ -18,22 +18,22 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from benchmarks import beside
 from benchmarks.arguments import RunSettings, read_settings
-from benchmarks.clips import Clip, check_filming, film, read_clips
-from benchmarks.clock import NAME as COST
-from benchmarks.clock import Costs, TimeSpent
-from benchmarks.dispenser import longest_first
-from benchmarks.faults import check_time_limit
-from benchmarks.page import NAME as REPORT
-from benchmarks.page import write_page
-from benchmarks.players import describe_policy, is_network, left_out, resolved
-from benchmarks.playing import PolicyChoice
-from benchmarks.progress import progress
+from benchmarks.policies import describe_policy, is_network, left_out, resolved
 from benchmarks.protocol import ALL, BenchmarkError, Protocol
-from benchmarks.record import Record, RecordError, RunHeader, write_json
-from benchmarks.report import Summary, render, render_cost, summarise
-from benchmarks.workers import WorkerError, available_cores, play_episodes
+from benchmarks.report import side_by_side as beside
+from benchmarks.report.html import NAME as REPORT
+from benchmarks.report.html import write_page
+from benchmarks.report.progress import progress
+from benchmarks.report.summary import Summary, render, render_cost, summarise
+from benchmarks.store.run_store import Record, RecordError, RunHeader, write_json
+from benchmarks.video.recording import Clip, check_filming, film, read_clips
+from benchmarks.workers.processes import WorkerError, available_cores, play_episodes
+from benchmarks.workers.scheduler import longest_first
+from benchmarks.workers.worker import PolicyChoice
+from policies.rollout.faults import check_time_limit
+from policies.rollout.timing import NAME as COST
+from policies.rollout.timing import Costs, TimeSpent
 
 if TYPE_CHECKING:
     from gato_gym.tasks import Task

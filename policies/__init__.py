@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from policies.base import Policy
 
 if TYPE_CHECKING:
-    from policies.gato import GatoPolicy
+    from policies.gato.policy import GatoPolicy
 
 __all__ = ["GatoPolicy", "Policy", "make_policy"]
 
@@ -38,18 +38,18 @@ def make_policy(
         env: The environment, vector environment or SB3 VecEnv that it plays in.
         seed: Of its choices; a factory's policy has its own.
         device: Of a network.
-        precision: Of a network, as in :meth:`policies.gato.GatoPolicy.load`.
-        prompt: Of a network: "shipped", "none", or what :func:`policies.prompts.demonstration`
+        precision: Of a network, as in :meth:`policies.gato.policy.GatoPolicy.load`.
+        prompt: Of a network: "shipped", "none", or what :func:`policies.gato.prompts.demonstration`
             takes.
         cut: Which part of a demonstration that is too long is kept, as in
-            :meth:`policies.gato.GatoPolicy.load`.
+            :meth:`policies.gato.policy.GatoPolicy.load`.
 
     Raises:
         ValueError: The expert of an environment that is not one of the tasks was asked for; or a
             factory is none, or returns no policy.
     """
-    from policies.factories import call_factory, is_factory
-    from policies.matching import spaces_of
+    from policies.gato.task_specs import spaces_of
+    from policies.registry import call_factory, is_factory
 
     if name == "random":
         from policies.experts import RandomPolicy
@@ -69,7 +69,7 @@ def make_policy(
     if is_factory(name):
         made: Policy = call_factory(str(name), env)
         return made
-    from policies.gato import GatoPolicy
+    from policies.gato.policy import GatoPolicy
 
     return GatoPolicy.load(
         name, env=env, seed=seed, device=device, precision=precision, prompt=prompt, cut=cut
@@ -79,7 +79,7 @@ def make_policy(
 def __getattr__(name: str) -> Any:
     """:class:`GatoPolicy`, whose torch the experts' processes have no use for."""
     if name == "GatoPolicy":
-        from policies.gato import GatoPolicy
+        from policies.gato.policy import GatoPolicy
 
         return GatoPolicy
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from benchmarks.references import TaskReferences, measured, published
 from gato_gym.tasks import list_tasks
-from policies.experts.stored import SHIPPED, read_config
-from policies.experts.training.queue import share_of_bar
-from policies.experts.training.recipes import RECIPES
+from policies.expert_training.queue import share_of_bar
+from policies.expert_training.recipes import RECIPES
+from policies.experts.store import SHIPPED, read_config
 
 PAGE = Path(__file__).parents[1] / "docs" / "experts.md"
 BEGIN, END = "<!-- table: scripts/experts_page.py -->", "<!-- end of table -->"

@@ -19,7 +19,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from benchmarks.protocol import ALL, Protocol
-from benchmarks.statistics import beats_random, normalised_score
+from benchmarks.statistics.scores import beats_random, normalised_score
 
 MEASURED_FILE = "measured.json"
 

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from benchmarks.clock import TimeSpent
-from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import (
     EpisodeFailure,
     EpisodeResult,
@@ -23,7 +21,9 @@ from benchmarks.protocol import (
     installed_versions,
     listed,
 )
-from benchmarks.workers import WorkerError, play_episodes
+from benchmarks.workers.processes import WorkerError, play_episodes
+from benchmarks.workers.worker import PolicyChoice
+from policies.rollout.timing import TimeSpent
 
 PINNED = 3
 """Episodes of each expert whose returns are kept: the first ones of the measurement."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.record import write_json
 from benchmarks.speed.comparison import Comparison, table
-from policies.configuration import PRESETS
+from benchmarks.store.run_store import write_json
+from policies.model.config import PRESETS
 from policies.threads import one_thread
 
 
@@ -56,7 +56,7 @@ def policy(seconds: float, *, device: str, threads: int) -> Iterator[Comparison]
     import torch
 
     from benchmarks.speed import predicting
-    from policies.precision import choose_device
+    from policies.model.quantization import choose_device
 
     place = choose_device(device)
     torch.set_num_threads(threads)
@@ -70,7 +70,7 @@ def weights(seconds: float, *, device: str, threads: int) -> Iterator[Comparison
     import torch
 
     from benchmarks.speed import predicting
-    from policies.precision import choose_device
+    from policies.model.quantization import choose_device
 
     place = choose_device(device)
     torch.set_num_threads(threads)
@@ -104,7 +104,7 @@ def training(
     import torch
 
     from benchmarks.speed import training as measures
-    from policies.precision import choose_device
+    from policies.model.quantization import choose_device
 
     place = choose_device(device)
     torch.set_num_threads(threads)

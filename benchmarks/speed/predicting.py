@@ -26,11 +26,11 @@ from torch import Tensor
 from benchmarks.speed.comparison import Comparison, compare, compare_percentile
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import compile_plan
-from policies.checkpoint import load_checkpoint
-from policies.configuration import preset
-from policies.gato import GatoPolicy
-from policies.network import GatoNetwork, inference
-from policies.precision import choose_precision, with_precision
+from policies.gato.checkpoint import load_checkpoint
+from policies.gato.policy import GatoPolicy
+from policies.model.config import preset
+from policies.model.network import GatoNetwork, inference
+from policies.model.quantization import choose_precision, with_precision
 
 CONTEXT = 1024
 SEEN = spaces.Box(-np.inf, np.inf, (17,), np.float64)
@@ -49,9 +49,9 @@ def make_policy(
     Args:
         name: A shipped checkpoint, or a preset, whose weights are random.
         device: Where it acts.
-        precision: As in :meth:`policies.gato.GatoPolicy.load`.
+        precision: As in :meth:`policies.gato.policy.GatoPolicy.load`.
         chosen: Numbers of an action.
-        compiled: As in :meth:`policies.gato.GatoPolicy.load`; None compiles on a GPU.
+        compiled: As in :meth:`policies.gato.policy.GatoPolicy.load`; None compiles on a GPU.
     """
     torch.manual_seed(0)
     if name == "gato-mini":

@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from benchmarks.arguments import acting
-from benchmarks.clock import TimeSpent
-from benchmarks.dispenser import longest_first
-from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import EpisodeKey, Protocol
 from benchmarks.speed.comparison import Comparison
-from benchmarks.workers import play_episodes
+from benchmarks.workers.processes import play_episodes
+from benchmarks.workers.scheduler import longest_first
+from benchmarks.workers.worker import PolicyChoice
+from policies.rollout.timing import TimeSpent
 
 Pending = Mapping[str, Sequence[EpisodeKey]]
 

@@ -23,17 +23,17 @@ from gymnasium import spaces
 from minari.serialization import serialize_space
 
 from benchmarks.speed.comparison import Comparison, compare
-from gato_gym.episodes import Episode
+from gato_gym.episodes.minari_datasets import Episode
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import compile_plan
-from policies.configuration import PAPER_SIZES, PRESETS, preset
+from policies.model.config import PAPER_SIZES, PRESETS, preset
 from policies.training.config import TrainConfig
-from policies.training.loop import Trainer
+from policies.training.data.packing import Mixture
+from policies.training.data.shards import TaskShard, write_shard
 from policies.training.loss import action_loss
-from policies.training.optimiser import OptimiserConfig, published
-from policies.training.packing import Mixture
+from policies.training.optimizer import OptimiserConfig, published
 from policies.training.peak import SIZES, finish, flops_per_token, product
-from policies.training.shards import TaskShard, write_shard
+from policies.training.trainer import Trainer
 
 TASK = "numbers"
 

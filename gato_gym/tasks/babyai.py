@@ -23,7 +23,7 @@ from gymnasium.vector.utils import (
 )
 from numpy.typing import NDArray
 
-from gato_gym.episodes import Episode
+from gato_gym.episodes.minari_datasets import Episode
 from gato_gym.options import PlanOptions
 from gato_gym.tasks.levels import bounded_level
 from gato_gym.tasks.registry import Task, need

@@ -16,7 +16,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from gato_gym.episodes import Episode
+from gato_gym.episodes.minari_datasets import Episode
 from gato_gym.options import PlanOptions
 
 NAMESPACE = "Gato"

@@ -16,7 +16,7 @@ import gymnasium as gym
 
 from policies.base import Policy, State
 from policies.experts.babyai import BotRow
-from policies.experts.random import RandomPolicy
+from policies.random_policy import RandomPolicy
 
 __all__ = ["RandomPolicy", "execute", "failure_of", "has_expert", "load_trained", "make_expert"]
 
@@ -74,7 +74,7 @@ def has_expert(task_id: str) -> bool:
         (True, True)
     """
     from gato_gym.tasks import get_task
-    from policies.experts.stored import shipped_folder
+    from policies.experts.store import shipped_folder
 
     task = get_task(task_id)
     return task.suite in SCRIPTED_SUITES or (shipped_folder(task.id) / "config.json").is_file()
@@ -100,9 +100,9 @@ def load_trained(
         ValueError: There is none and no recipe that trains one, or the spaces are not those
             it was trained for.
     """
-    from policies.experts.networks import ExpertError
-    from policies.experts.stored import load_expert, play_with, read_config, shipped_folder
-    from policies.experts.training.recipes import recipe_for
+    from policies.expert_training.recipes import recipe_for
+    from policies.experts.mlp import ExpertError
+    from policies.experts.store import load_expert, play_with, read_config, shipped_folder
 
     place = shipped_folder(task_id) if folder is None else folder
     if folder is None and not place.is_dir():

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.base import Policy
-from policies.experts.quick_bot import quick_bot
+from policies.experts.babyai_bot import quick_bot
 
 DONE = 6
 """MiniGrid's action that does nothing."""

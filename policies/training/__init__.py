@@ -1,1 +1,1 @@
-"""From experts' episodes to a checkpoint: collect, shards, packing, loss, loop, recipes."""
+"""From episodes to a checkpoint: batches, loss, optimiser, trainer, export."""

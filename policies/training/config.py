@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from policies.configuration import NetworkConfig
-from policies.training.optimiser import OptimiserConfig
-from policies.training.packing import Mixture
+from policies.model.config import NetworkConfig
+from policies.training.data.packing import Mixture
+from policies.training.optimizer import OptimiserConfig
 
 PRECISIONS = ("float32", "bfloat16")
 

@@ -16,15 +16,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gato_gym import Episode, get_task, read_minari
-from policies.checkpoint import save_checkpoint
-from policies.configuration import NetworkConfig
-from policies.folders import surviving
-from policies.matching import TaskRecord
-from policies.network import GatoNetwork
-from policies.prompts import prompt_from_episode
-from policies.sampling import Sampler
-from policies.training.loop import open_shards
-from policies.training.shards import TaskShard
+from gato_gym.atomic_io import surviving
+from policies.gato.checkpoint import save_checkpoint
+from policies.gato.prompts import prompt_from_episode
+from policies.gato.sampling import Sampler
+from policies.gato.task_specs import TaskRecord
+from policies.model.config import NetworkConfig
+from policies.model.network import GatoNetwork
+from policies.training.data.shards import TaskShard
+from policies.training.trainer import open_shards
 
 SAMPLER = Sampler(temperature=1.0, continuous_temperature=0.0, continuous="peak")
 """Discrete actions are sampled, which leaves loops; a robot's are the expected ones of a peak."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from policies.network import GatoNetwork
+from policies.model.network import GatoNetwork
 
 MATRICES = r"backbone\..*\.(qkv|attention_out|feed_in|feed_out)"
 

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from policies.configuration import NetworkConfig
-from policies.network import GatoNetwork, PackedBatch, Targets
+from policies.model.config import NetworkConfig
+from policies.model.network import GatoNetwork, PackedBatch, Targets
 from policies.training.config import TrainConfig
 
 

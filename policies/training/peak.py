@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from policies.configuration import NetworkConfig
+from policies.model.config import NetworkConfig
 
 SIZES = {"cpu": 1024, "cuda": 8192}
 """Rows and columns of the matrices that are multiplied."""

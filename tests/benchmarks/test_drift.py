@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import experts
+from benchmarks import measure_references
+from benchmarks.commands.measure_references import main
 from benchmarks.protocol import BenchmarkError, Protocol
 from benchmarks.references.drift import PINNED, find_drift
 
@@ -35,7 +36,7 @@ def recorded() -> dict[str, Any]:
 def test_figures_say_how_many_episodes_they_are_of(suite: str) -> None:
     entry = recorded()[suite]
     protocol = Protocol.from_json(entry["protocol"])
-    assert protocol.episodes == experts.EPISODES
+    assert protocol.episodes == measure_references.EPISODES
     assert protocol.hash == entry["protocol_hash"]
     assert list(protocol.tasks) == list(entry["tasks"])
     for players in entry["tasks"].values():
@@ -59,7 +60,7 @@ def test_figures_say_how_many_episodes_they_are_of(suite: str) -> None:
 )
 def test_experts_play_as_they_did(suite: str, tasks: str, capsys: Any) -> None:
     pytest.importorskip(PACKAGES[suite])
-    status = experts.main(["--check", "--suite", suite, "--tasks", tasks, "--workers", "1"])
+    status = main(["--check", "--suite", suite, "--tasks", tasks, "--workers", "1"])
     out = capsys.readouterr().out
     assert status == 0, out
     assert f"{suite}: {tasks.count(',') + 1} experts, 0 drifted" in out
@@ -93,12 +94,12 @@ def test_another_simulator_is_named() -> None:
 
 def test_the_check_fails_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(experts, "find_drift", lambda entry, tasks, workers: ["x: drifted"])
-    assert experts.main(["--check", "--suite", "mujoco", "--tasks", "reacher"]) == 1
+    assert main(["--check", "--suite", "mujoco", "--tasks", "reacher"]) == 1
     out = capsys.readouterr().out
     assert "mujoco: 1 experts, 1 drifted" in out
     assert "measure again" in out
     monkeypatch.setattr(experts, "_content", lambda: {"suites": {"mujoco": {}, "babyai": {}}})
-    assert experts.main(["--check", "--suite", "atari"]) == 2
+    assert main(["--check", "--suite", "atari"]) == 2
     assert "atari was not measured: expected one of mujoco, babyai" in capsys.readouterr().err
 
 

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import playing, run
-from benchmarks.faults import EpisodeTimeout, check_time_limit, time_limit
-from benchmarks.playing import PolicyChoice
+from benchmarks import run
 from benchmarks.protocol import BenchmarkError, EpisodeFailure, EpisodeKey, EpisodeResult
-from benchmarks.report import render
-from benchmarks.rollout import play
+from benchmarks.report.summary import render
 from benchmarks.run import RunSettings, main, run_benchmark
-from benchmarks.tables import make_rows
+from benchmarks.workers import worker as playing
+from benchmarks.workers.worker import PolicyChoice
+from policies.rollout.env_batch import make_rows
+from policies.rollout.faults import EpisodeTimeout, check_time_limit, time_limit
+from policies.rollout.vector_rollout import play
 
 SEEDS = (6, 13, 7, 1, 20, 3, 5)
 KEYS = [EpisodeKey("babyai-stub", index, seed) for index, seed in enumerate(SEEDS)]
@@ -191,7 +192,7 @@ class TestTheCommand:
     def test_a_full_disk_ends_the_run_with_one_line(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        write, lines = "benchmarks.record._write_line", 0
+        write, lines = "benchmarks.store.run_store._write_line", 0
 
         def full(file: Any, line: bytes) -> None:
             nonlocal lines

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.experts import measure
+from benchmarks.measure_references import measure
 from benchmarks.references import published, published_normalised
 from gato_gym.listing import task_rows
 from gato_gym.tasks import list_tasks
@@ -70,7 +70,7 @@ def test_measuring_a_suite_of_trained_experts(
     """Random plays every task, an expert those that have one; a second call plays nothing."""
     tasks = list_tasks("mujoco", "reacher,pusher")
     rows = task_rows("mujoco", "reacher")
-    monkeypatch.setattr("benchmarks.experts.task_rows", lambda suite: rows)
+    monkeypatch.setattr("benchmarks.measure_references.task_rows", lambda suite: rows)
     select = "benchmarks.run.select_tasks"
     monkeypatch.setattr(select, lambda suite, pattern: tasks if pattern is None else tasks[1:])
 
@@ -83,5 +83,5 @@ def test_measuring_a_suite_of_trained_experts(
     assert list(entry["tasks"]["mujoco-pusher"]) == ["random"]
     reacher = entry["tasks"]["mujoco-reacher"]
     assert reacher["expert"]["mean"] > -8 > reacher["random"]["mean"]
-    monkeypatch.setattr("benchmarks.playing.Rollout", None)
+    monkeypatch.setattr("benchmarks.workers.worker.Rollout", None)
     assert again() == entry

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 from gymnasium.vector import SyncVectorEnv
 
-from benchmarks import bootstrap, protocol, rules
+from benchmarks import protocol, rules
 from benchmarks.arguments import RunSettings
-from benchmarks.compare import compare
-from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import ALL, BenchmarkError, EpisodeKey, EpisodeResult, Protocol, TaskRules
-from benchmarks.record import Record, RunHeader, read_run
-from benchmarks.rollout import play
+from benchmarks.report.compare import compare
 from benchmarks.run import run_benchmark
-from benchmarks.tables import make_rows
+from benchmarks.statistics import bootstrap
+from benchmarks.store.run_store import Record, RunHeader, read_run
+from benchmarks.workers.worker import PolicyChoice
 from gato_gym.tasks import atari, dm_control, get_task, list_tasks, metaworld
 from policies import make_policy
+from policies.rollout.env_batch import make_rows
+from policies.rollout.vector_rollout import play
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 WORDS = " ".join(rule for section in rules.RULES.values() for rule in section)

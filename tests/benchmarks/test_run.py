@@ -12,11 +12,11 @@ from rich.console import Console
 
 from benchmarks import run
 from benchmarks.arguments import read_settings
-from benchmarks.playing import Player, PolicyChoice
 from benchmarks.protocol import BenchmarkError, episode_seed
 from benchmarks.run import RunSettings, main, run_benchmark, select_tasks
-from benchmarks.tables import make_rows
-from benchmarks.workers import available_cores
+from benchmarks.workers.processes import available_cores
+from benchmarks.workers.worker import Player, PolicyChoice
+from policies.rollout.env_batch import make_rows
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError
 from benchmarks.run import RunSettings, main, run_benchmark
+from benchmarks.workers.worker import PolicyChoice
 from gato_gym.tasks import get_task
 from policies import GatoPolicy
-from policies.configuration import NetworkConfig
+from policies.model.config import NetworkConfig
 
 
 def play(output: Path, suite: str, tasks: str, policy: str, **how: Any) -> list[dict[str, Any]]:

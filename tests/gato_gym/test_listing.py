@@ -10,7 +10,7 @@ import pytest
 from gato_gym.__main__ import main
 from gato_gym.listing import task_rows
 from gato_gym.tasks import list_tasks
-from policies.experts.stored import SHIPPED
+from policies.experts.store import SHIPPED
 
 
 def test_rows() -> None:

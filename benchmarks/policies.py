@@ -1,0 +1,258 @@
+"""Who is scored: what identifies a policy in a record, and which tasks it can play.
+
+* :func:`describe_policy` -- what a record says of it.
+* :func:`is_network` -- whether a name is a checkpoint's.
+* :func:`resolved` -- the same policy by the folder that its name stands for.
+* :func:`left_out` -- the tasks that it cannot play, and why.
+* :func:`slugs` -- names of policies as names of folders.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.protocol import BenchmarkError
+from benchmarks.workers.worker import PolicyChoice
+
+if TYPE_CHECKING:
+    from gato_gym.episodes.minari_datasets import Episode
+    from gato_gym.tasks import Task
+
+DEFAULT_POLICY = "gato-mini"
+
+_BUILT_IN = ("random", "expert")
+
+
+def describe_policy(choice: PolicyChoice, tasks: Iterable[str] = ()) -> dict[str, Any]:
+    """What identifies a policy in a record.
+
+    Args:
+        choice: The policy.
+        tasks: Task ids that it plays; the trained experts among theirs have weights.
+
+    Returns:
+        ``name``, ``prompt``, ``deterministic``, ``seed``, ``precision``; ``weights``, a hash of
+        the checkpoint's files but its card, of the module's source where a factory makes the
+        policy, or None; and of a demonstration that was named ``prompt_hash``, a hash of what is
+        in it, and ``prompt_cut``.
+
+    Raises:
+        BenchmarkError: There is no policy of that name, or no such demonstration.
+    """
+    described = {
+        "name": choice.name,
+        "weights": _weights(choice, tasks),
+        "prompt": choice.prompt,
+        "deterministic": choice.deterministic,
+        "seed": choice.seed,
+        "precision": choice.precision,
+    }
+    if choice.prompt not in ("shipped", "none"):
+        described |= {"prompt_hash": _prompt_hash(choice), "prompt_cut": choice.prompt_cut}
+    return described
+
+
+def _weights(choice: PolicyChoice, tasks: Iterable[str]) -> str | None:
+    from policies.registry import find_factory, is_factory, source_of
+
+    if choice.name == "random":
+        return None
+    if choice.name == "expert":
+        trained = Path(str(resources.files("policies"))) / "experts" / "trained"
+        return _folder_hash(*(trained / task for task in sorted(tasks)))
+    if is_factory(choice.name):
+        try:
+            source = source_of(find_factory(choice.name))
+        except (ImportError, ValueError) as error:
+            raise BenchmarkError(str(error)) from error
+        return None if source is None else hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    return _folder_hash(_folder(choice))
+
+
+def is_network(name: str) -> bool:
+    """Whether a name is a checkpoint's: it has a precision, and may be shown a demonstration."""
+    from policies.registry import is_factory
+
+    return name not in _BUILT_IN and not is_factory(name)
+
+
+def resolved(choice: PolicyChoice) -> PolicyChoice:
+    """The choice with the folder of its checkpoint for its name, so that no process looks again.
+
+    Raises:
+        BenchmarkError: There is no policy of that name.
+    """
+    if not is_network(choice.name):
+        return choice
+    return replace(choice, name=str(_folder(choice)))
+
+
+def _folder(choice: PolicyChoice) -> Path:
+    """The checkpoint's folder, fetched if need be."""
+    from policies.gato.checkpoint import CheckpointError, locate_checkpoint, shipped_names
+
+    name = choice.name
+    try:
+        folder = locate_checkpoint(name)
+    except CheckpointError as error:
+        if "/" in name or Path(name).exists():
+            raise BenchmarkError(f"no policy {name!r}: {error}") from error
+        known = [*_BUILT_IN, *shipped_names()]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "give one of these, or its path"
+        raise BenchmarkError(
+            f"no policy {name!r}, expected {', '.join(known)}, a checkpoint folder, a hub id "
+            f"owner/name or module:factory: {hint}"
+        ) from error
+    if not (folder / "config.json").is_file():
+        raise BenchmarkError(
+            f"no policy in {folder}: expected a checkpoint folder, which has a config.json"
+        )
+    return folder
+
+
+def _folder_hash(*folders: Path) -> str | None:
+    """A hash of everything in checkpoints that decides an action; None where there is nothing."""
+    digest = hashlib.sha256()
+    found = False
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.suffix not in (".csv", ".md"):
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256")
+                name = path.relative_to(folder).as_posix()
+                digest.update(f"{name}\n".encode() + content.digest())
+                found = True
+    return digest.hexdigest()[:16] if found else None
+
+
+def _prompt_hash(choice: PolicyChoice) -> str:
+    from policies.gato.prompts import demonstration
+
+    if not is_network(choice.name):
+        raise BenchmarkError(
+            f"--prompt {choice.prompt}: policy {choice.name} takes no demonstration, expected a "
+            "checkpoint; leave --prompt out"
+        )
+    try:
+        return _episode_hash(demonstration(choice.prompt))
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise BenchmarkError(
+            f"--prompt {choice.prompt} cannot be read ({error}): expected shipped, none, or a "
+            "Minari dataset's id or path, '#3' at its end for episode 3"
+        ) from error
+
+
+def _episode_hash(episode: Episode) -> str:
+    """Of what a demonstration shows: its observations and actions."""
+    digest = hashlib.sha256()
+
+    def add(part: Any, path: str) -> None:
+        if isinstance(part, dict):
+            for key in sorted(part, key=str):
+                add(part[key], f"{path}/{key}")
+        elif isinstance(part, (tuple, list)):
+            for index, each in enumerate(part):
+                add(each, f"{path}/{index}")
+        else:
+            array = np.asarray(part)
+            digest.update(f"{path} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+
+    add(episode.observations, "observations")
+    add(episode.actions, "actions")
+    return digest.hexdigest()[:16]
+
+
+def left_out(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
+    """Tasks that a policy cannot play, and why; by task id.
+
+    An expert plays the tasks that have one. A checkpoint plays the tasks that it was trained on,
+    and others whose spaces are those of one of them alone, as :meth:`policies.GatoPolicy.load`
+    decides. Of several suites, those whose simulator is not installed are left out.
+
+    Args:
+        choice: The policy; a factory is taken to play everything.
+        tasks: What is asked for.
+
+    Returns:
+        Not all of them: a policy that can play none is left to fail with what is wrong.
+
+    Raises:
+        BenchmarkError: The checkpoint cannot be read.
+    """
+    found = _unplayable(choice, tasks)
+    if len({task.suite for task in tasks}) > 1:
+        found |= _not_installed([task for task in tasks if task.id not in found])
+    return {} if len(found) == len(tasks) else dict(sorted(found.items()))
+
+
+def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
+    from policies.registry import is_factory
+
+    if choice.name == "random" or is_factory(choice.name):
+        return {}
+    if choice.name == "expert":
+        from policies.experts import has_expert
+
+        return {task.id: "it has no expert" for task in tasks if not has_expert(task.id)}
+    from policies.gato.checkpoint import CheckpointError, read_tasks
+    from policies.gato.task_specs import SpaceMismatchError, find_task
+
+    try:
+        known = read_tasks(_folder(choice))
+    except CheckpointError as error:
+        raise BenchmarkError(str(error)) from error
+    found = {}
+    for task in tasks:
+        if task.id in known:
+            continue
+        try:
+            with closing(task.make()) as env:
+                find_task(known, env, None)
+        except SpaceMismatchError:
+            found[task.id] = "the network was not trained on it, and its spaces tell no task"
+        except Exception:
+            continue  # what is wrong with an environment is told where it is played
+    return found
+
+
+def _not_installed(tasks: Sequence[Task]) -> dict[str, str]:
+    from gato_gym.tasks import MissingPackageError
+
+    missing: dict[str, str | None] = {}
+    for task in tasks:
+        if task.suite in missing:
+            continue
+        missing[task.suite] = None
+        try:
+            task.make().close()
+        except MissingPackageError as error:
+            missing[task.suite] = str(error)
+        except Exception:
+            continue
+    return {task.id: why for task in tasks if (why := missing[task.suite]) is not None}
+
+
+def slugs(choices: Sequence[PolicyChoice]) -> list[str]:
+    """Names of policies as names of folders, no two alike.
+
+    Example:
+        >>> slugs([PolicyChoice("runs/a"), PolicyChoice("expert"), PolicyChoice("old/a")])
+        ['a', 'expert', 'a-2']
+    """
+    found: list[str] = []
+    for choice in choices:
+        name = Path(choice.name).name.replace(":", "-") or "policy"
+        candidates = [name, *(f"{name}-{number}" for number in range(2, len(choices) + 1))]
+        found.append(next(each for each in candidates if each not in found))
+    return found

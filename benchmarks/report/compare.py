@@ -1,0 +1,345 @@
+"""What changed from one run to another: ``python -m benchmarks.compare A B``.
+
+* :func:`compare` -- from two recorded runs to a :class:`Comparison`.
+* :class:`TaskDifference`, :class:`AverageDifference` -- its lines.
+* :func:`render` -- for the terminal, regressions first.
+
+Every difference is B's figure less A's. Runs of one protocol play the same episodes, so episodes
+are compared in pairs: what makes one hard for both does not blur the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks import references
+from benchmarks.protocol import BenchmarkError, EpisodeKey, EpisodeResult, differences, listed
+from benchmarks.references import TaskReferences
+from benchmarks.statistics import bootstrap
+from benchmarks.statistics import scores as statistics
+from benchmarks.statistics.aggregates import suite_of
+from benchmarks.statistics.scores import Average
+from benchmarks.store.run_store import RecordedRun
+
+FORMAT = 1
+"""Version of the file that ``--output`` writes."""
+
+_AVERAGES: tuple[tuple[str, Average], ...] = (
+    ("normalised mean", statistics.mean_of_tasks),
+    ("normalised median", statistics.median_of_tasks),
+    ("normalised IQM", statistics.interquartile_mean),
+    ("optimality gap", statistics.optimality_gap),
+)
+
+
+@dataclass(frozen=True)
+class TaskDifference:
+    """One task. ``low`` and ``high`` are the 95 % interval of ``difference``.
+
+    Attributes:
+        task: Task id.
+        normalised: Whether the figures are normalised scores; else returns, of a task that
+            cannot be normalised.
+        a: A's mean.
+        b: B's mean.
+        difference: ``b - a``.
+        low: Lower end.
+        high: Upper end.
+        episodes: Pairs of episodes; without pairs, the fewer of the two.
+    """
+
+    task: str
+    normalised: bool
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    episodes: int
+
+    @property
+    def verdict(self) -> str:
+        """``worse`` or ``better`` where the interval does not hold 0, else nothing."""
+        return "worse" if self.high < 0 else "better" if self.low > 0 else ""
+
+
+@dataclass(frozen=True)
+class AverageDifference:
+    """An average over tasks; the fields are those of :class:`TaskDifference`."""
+
+    name: str
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    tasks: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side.
+
+    Attributes:
+        a: Folder of the one.
+        b: Folder of the other.
+        players: What was scored in each.
+        paired: Whether episodes were compared in pairs.
+        tasks: The tasks of both, those that are worse first, then by difference; those in
+            returns at the end.
+        averages: Averages over tasks that can be normalised, and ``success``.
+        improvement: The probability that an episode of B scores above one of A of the same task,
+            and its 95 % interval; None without normalised tasks.
+        unlike: Where the protocols part; empty unless forced.
+        notes: What a reader must know.
+    """
+
+    a: str
+    b: str
+    players: tuple[str, str]
+    paired: bool
+    tasks: tuple[TaskDifference, ...]
+    averages: tuple[AverageDifference, ...]
+    improvement: tuple[float, float, float] | None
+    unlike: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, by attribute."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+Episodes = dict[str, tuple[list[EpisodeResult], list[EpisodeResult]]]
+"""A's and B's episodes of each task of both."""
+
+
+def compare(a: RecordedRun, b: RecordedRun, *, force: bool = False) -> Comparison:
+    """Compare two runs.
+
+    Args:
+        a: What is compared with.
+        b: What is compared.
+        force: Also if their protocols differ.
+
+    Raises:
+        BenchmarkError: The protocols differ, or no task is in both.
+    """
+    protocols = [run.header.protocol.to_json() for run in (a, b)]
+    unlike = differences(*protocols, path="protocol", sides=("A", "B"))
+    if unlike and not force:
+        raise BenchmarkError(
+            f"{a.folder} and {b.folder} were played under different protocols "
+            f"({listed(unlike)}): play one of them again, or pass --force to compare anyway"
+        )
+    episodes, paired = _matched(a, b)
+    if not episodes:
+        raise BenchmarkError(
+            f"{a.folder} and {b.folder} have no task with episodes in common, expected at least "
+            "one: compare runs of the same tasks"
+        )
+    returns = {task: _both(both, lambda each: each.total_return) for task, both in episodes.items()}
+    scores = {task: _normalised(task, both) for task, both in returns.items()}
+    tasks = [
+        _task_difference(task, both, scores[task], paired=paired) for task, both in returns.items()
+    ]
+    normalised = [both for both in scores.values() if both is not None]
+    return Comparison(
+        str(a.folder),
+        str(b.folder),
+        players=(_player(a), _player(b)),
+        paired=paired,
+        tasks=tuple(sorted(tasks, key=_regressions_first)),
+        averages=_averages(normalised, _successes(episodes), paired=paired),
+        improvement=_improvement(normalised, paired=paired),
+        unlike=tuple(unlike),
+        notes=_notes(a, b, episodes, paired=paired),
+    )
+
+
+def _regressions_first(task: TaskDifference) -> tuple[bool, bool, float]:
+    return not task.normalised, task.verdict != "worse", task.difference
+
+
+def _matched(a: RecordedRun, b: RecordedRun) -> tuple[Episodes, bool]:
+    """Episodes to compare; only those of both where there are any, else all that each has."""
+
+    def by_task(run: RecordedRun) -> dict[str, dict[EpisodeKey, EpisodeResult]]:
+        found: dict[str, dict[EpisodeKey, EpisodeResult]] = {}
+        for key in sorted(run.results, key=lambda key: (key.task, key.index)):
+            found.setdefault(key.task, {})[key] = run.results[key]
+        return found
+
+    ours, theirs = by_task(a), by_task(b)
+    tasks = [task for task in ours if task in theirs]
+    common = {task: [key for key in ours[task] if key in theirs[task]] for task in tasks}
+    if any(common.values()):
+        pairs = {
+            task: ([ours[task][key] for key in keys], [theirs[task][key] for key in keys])
+            for task, keys in common.items()
+            if keys
+        }
+        return pairs, True
+    return {task: (list(ours[task].values()), list(theirs[task].values())) for task in tasks}, False
+
+
+Pair = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""A figure of A's episodes and of B's, float64 ``[episodes]`` each."""
+
+
+def _both(
+    episodes: tuple[Sequence[EpisodeResult], Sequence[EpisodeResult]],
+    figure: Callable[[EpisodeResult], float],
+) -> Pair:
+    one, other = (np.array([figure(each) for each in of], dtype=np.float64) for of in episodes)
+    return one, other
+
+
+def _normalised(task: str, returns: Pair) -> Pair | None:
+    measured = references.measured(suite_of(task)).get(task, TaskReferences())
+    if measured.random is None or measured.expert is None:
+        return None
+    random, expert = measured.random.mean, measured.expert.mean
+    if not statistics.beats_random(random=random, expert=expert):
+        return None
+    one, other = (
+        statistics.normalised_score(each, random=random, expert=expert) for each in returns
+    )
+    return one, other
+
+
+def _successes(episodes: Episodes) -> list[Pair]:
+    return [
+        _both(both, lambda each: float(each.success or False))
+        for both in episodes.values()
+        if all(each.success is not None for of in both for each in of)
+    ]
+
+
+def _task_difference(
+    task: str, returns: Pair, scores: Pair | None, *, paired: bool
+) -> TaskDifference:
+    a, b = scores if scores is not None else returns
+    drawn = bootstrap.paired_replicates([b], [a], statistics.mean_of_tasks, paired=paired)
+    interval = bootstrap.interval_of(drawn)
+    return TaskDifference(
+        task,
+        normalised=scores is not None,
+        a=float(a.mean()),
+        b=float(b.mean()),
+        difference=float(b.mean() - a.mean()),
+        low=interval.low,
+        high=interval.high,
+        episodes=min(len(a), len(b)),
+    )
+
+
+def _averages(
+    scores: Sequence[Pair], successes: Sequence[Pair], *, paired: bool
+) -> tuple[AverageDifference, ...]:
+    found = []
+    wanted = [(*each, scores) for each in _AVERAGES]
+    for name, average, of in (*wanted, ("success", statistics.mean_of_tasks, successes)):
+        if not of:
+            continue
+        a, b = (statistics.Sample.of([pair[side] for pair in of]) for side in (0, 1))
+        interval = bootstrap.interval_of(bootstrap.paired_replicates(b, a, average, paired=paired))
+        one, other = float(average(a)), float(average(b))
+        found.append(
+            AverageDifference(name, one, other, other - one, interval.low, interval.high, len(of))
+        )
+    return tuple(found)
+
+
+def _improvement(scores: Sequence[Pair], *, paired: bool) -> tuple[float, float, float] | None:
+    if not scores:
+        return None
+    a, b = (statistics.Sample.of([pair[side] for pair in scores]) for side in (0, 1))
+    interval = bootstrap.interval_of(bootstrap.improvement_replicates(b, a, paired=paired))
+    return float(statistics.probability_of_improvement(b, a)), interval.low, interval.high
+
+
+def _player(run: RecordedRun) -> str:
+    policy = run.header.policy
+    weights = f" ({policy['weights']})" if policy.get("weights") else ""
+    return f"{policy.get('name', '?')}{weights}"
+
+
+def _notes(a: RecordedRun, b: RecordedRun, episodes: Episodes, *, paired: bool) -> tuple[str, ...]:
+    notes = []
+    for name, run in (("A", a), ("B", b)):
+        missing = run.header.episodes - len(run.results) - len(run.failures)
+        if missing:
+            notes.append(f"{name} is incomplete: {missing} episodes are still to be played")
+        if run.failures:
+            tasks = sorted({key.task for key in run.failures})
+            notes.append(f"{name}: {len(run.failures)} episodes failed, of {', '.join(tasks)}")
+    if not paired:
+        notes.append("the two have no episode in common: intervals are of unpaired episodes")
+    left_out = {key.task for run in (a, b) for key in run.results} - set(episodes)
+    if left_out:
+        notes.append(f"{len(left_out)} tasks are not in both: {listed(sorted(left_out))}")
+    others = differences(
+        dict(a.header.versions), dict(b.header.versions), path="versions", sides=("A", "B")
+    )
+    if others:
+        notes.append(f"versions differ: {listed(others)}")
+    return tuple(notes)
+
+
+def render(comparison: Comparison) -> RenderableType:
+    """Tasks, regressions first; averages; and what to know before quoting them."""
+    table = Table(title=f"B − A: {' against '.join(comparison.players[::-1])}")
+    table.title_justify = "left"
+    table.add_column("task", no_wrap=True)
+    suites = {suite_of(task.task) for task in comparison.tasks}
+    prefix = f"{suites.pop()}-" if len(suites) == 1 else ""
+    for column in ("A", "B", "difference", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for task in comparison.tasks:
+        style = {"worse": "red", "better": "green"}.get(task.verdict, "")
+        unit = "" if task.normalised else "in returns"
+        verdict = Text(" ".join(filter(None, (task.verdict, unit))), style=style)
+        table.add_row(task.task.removeprefix(prefix), *_figures(task), verdict)
+    averages = Table(title="averages over tasks", title_justify="left")
+    for column in ("average", "A", "B", "difference", "95 % interval", "tasks"):
+        averages.add_column(column, justify="left" if column == "average" else "right")
+    for average in comparison.averages:
+        averages.add_row(average.name, *_figures(average), str(average.tasks))
+    lines = []
+    if comparison.improvement is not None:
+        value, low, high = comparison.improvement
+        lines.append(
+            f"probability of improvement, B over A: {value:.3f}, 95 % interval {low:.3f} to "
+            f"{high:.3f} (0.5: neither)"
+        )
+    worse, better = (
+        sum(task.verdict == verdict for task in comparison.tasks) for verdict in ("worse", "better")
+    )
+    lines.append(
+        f"{worse} tasks worse, {better} better, by intervals of one task each: of "
+        f"{len(comparison.tasks)} tasks about {0.05 * len(comparison.tasks):.0f} would be one or "
+        "the other by chance"
+    )
+    if comparison.unlike:
+        lines.append(f"warning: different protocols: {listed(comparison.unlike)}")
+    lines += [f"note: {note}" for note in comparison.notes]
+    return Group(table, averages, *map(Text, lines))
+
+
+def _figures(line: TaskDifference | AverageDifference) -> tuple[str, ...]:
+    digits = 3 if max(abs(line.a), abs(line.b)) < 100 else 0
+    return (
+        f"{line.a:.{digits}f}",
+        f"{line.b:.{digits}f}",
+        f"{line.difference:+.{digits}f}",
+        f"{line.low:+.{digits}f} to {line.high:+.{digits}f}",
+    )

@@ -1,0 +1,345 @@
+"""A run as one self-contained web page: ``report.html``, to open offline or attach to a paper.
+
+* :func:`render_page`, :func:`write_page` -- from a summary to the page; ``benchmarks.run`` writes
+  it beside ``summary.json``.
+* :func:`main` -- ``python -m benchmarks.report.html FOLDER`` makes the page of a recorded run anew.
+
+The page loads nothing: styles, drawings and videos are in it, but for videos that are too large,
+which are linked to. Every text is escaped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from rich.console import Console
+
+from benchmarks import references
+from benchmarks.protocol import ALL, BenchmarkError, Protocol
+from benchmarks.report.summary import Summary, TaskSummary, summarise
+from benchmarks.rules import RULES, rules_hash
+from benchmarks.statistics.aggregates import Aggregate, Curve, Profile, suite_of
+from benchmarks.store.run_store import read_run
+from benchmarks.video.recording import Clip, read_clips
+from gato_gym.atomic_io import write_whole
+from policies.rollout.timing import Costs
+
+NAME = "report.html"
+
+TITLES = {
+    ALL: "every suite",
+    "atari": "Atari",
+    "babyai": "BabyAI",
+    "dm_control": "DeepMind Control",
+    "metaworld": "Meta-World",
+    "mujoco": "MuJoCo",
+}
+
+_WIDEST = (-0.5, 2.0)
+"""Scores that bars show at most; what lies beyond is drawn to the edge and told in numbers."""
+
+
+LARGEST_VIDEO, LARGEST_VIDEOS = 3 * 2**20, 24 * 2**20
+"""Bytes of a video, and of all of them, that are put into the page; others are linked to."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """A video as the page shows it: ``source`` holds all of it, or is None where it is linked."""
+
+    clip: Clip
+    source: str | None
+    megabytes: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A task's bar; all positions in percent of the scale's width.
+
+    Attributes:
+        task: The figures.
+        name: The task's id without its suite.
+        left: Where the bar begins.
+        width: How wide it is.
+        low: Where its interval begins.
+        high: Where it ends.
+        beyond: The side on which the score is off the scale, ``left`` or ``right``, or nothing.
+        jat: JAT's published score; None without one.
+        human: A human's published score; None without one.
+    """
+
+    task: TaskSummary
+    name: str
+    left: float
+    width: float
+    low: float
+    high: float
+    beyond: str
+    jat: float | None
+    human: float | None
+
+
+@dataclass(frozen=True)
+class Bars:
+    """The bars of one suite, and where on their scale random (0) and expert (1) are."""
+
+    suite: str
+    bars: tuple[Bar, ...]
+    random: float
+    expert: float
+    ticks: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A curve with its band, ready to be drawn.
+
+    Attributes:
+        line: SVG path data of the figure itself.
+        band: Path data of its interval.
+        across: Position and text of each tick of the horizontal axis.
+        up: Of the vertical one.
+        expert: Horizontal position of the score 1.
+    """
+
+    line: str
+    band: str
+    across: tuple[tuple[float, str], ...]
+    up: tuple[tuple[float, str], ...]
+    expert: float
+
+
+FRAME = {"left": 44.0, "right": 378.0, "top": 12.0, "bottom": 218.0}
+"""Where in a drawing of 400 by 262 the axes are."""
+
+
+def render_page(summary: Summary, folder: Path | None = None) -> str:
+    """The page of a run, as HTML.
+
+    Args:
+        summary: Of the run.
+        folder: Of the run, where its videos are; None shows none.
+    """
+    template = template_of("report.html.j2")
+    profile = summary.profile
+    header, protocol = summary.header, summary.header.protocol
+    return template.render(
+        summary=summary,
+        header=header,
+        protocol=protocol,
+        policy=Path(str(header.policy.get("name", "?"))).name,
+        style=asset("report.css"),
+        averages={each.name: each for each in summary.aggregates},
+        suites={
+            suite: {each.name: each for each in found} for suite, found in summary.suites.items()
+        },
+        bars=[_bars(suite, tasks) for suite, tasks in _by_suite(summary.tasks).items()],
+        drawings=_drawings(profile) if profile else [],
+        profile=profile,
+        half=_tasks_above(profile, 0.5),
+        frame=FRAME,
+        flagged=[task for task in summary.tasks if task.flag],
+        seeds={task: [key.seed for key in protocol.episodes_of(task)] for task in protocol.tasks},
+        rules=sorted({rules.success for rules in protocol.tasks.values()}),
+        played=sum(task.episodes for task in summary.tasks),
+        planned=header.episodes,
+        own=_measured(protocol.tasks),
+        films=_films(summary.clips, folder) if folder else [],
+        words=RULES if protocol.rules == rules_hash() else {},
+        has_human=any(references.published_normalised(t.task, "human") for t in summary.tasks),
+        has_jat=any(references.published_normalised(t.task) for t in summary.tasks),
+    )
+
+
+def template_of(name: str) -> jinja2.Template:
+    """A template among the package's assets, with the filters of a page."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"number": _number, "score": _score, "title": _title}
+    return environment.from_string(asset(name))
+
+
+def write_page(path: Path, summary: Summary) -> None:
+    """Write the page of a run, beside its videos, never half of it.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    write_whole(path, render_page(summary, path.parent))
+
+
+def _measured(tasks: Iterable[str]) -> list[tuple[str, Protocol]]:
+    """The protocols under which random and expert of these tasks' suites were measured."""
+    found = [
+        (suite, references.measured_protocol(suite)) for suite in sorted({*map(suite_of, tasks)})
+    ]
+    return [(suite, protocol) for suite, protocol in found if protocol is not None]
+
+
+def _films(clips: Sequence[Clip], folder: Path) -> list[Film]:
+    films, room = [], LARGEST_VIDEOS
+    for clip in clips:
+        path = folder / clip.file
+        if not path.is_file():
+            continue
+        size, source = path.stat().st_size, None
+        if size <= min(LARGEST_VIDEO, room):
+            room -= size
+            source = "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
+        films.append(Film(clip, source, size / 1e6))
+    return films
+
+
+def _by_suite(tasks: Sequence[TaskSummary]) -> Mapping[str, list[TaskSummary]]:
+    found: dict[str, list[TaskSummary]] = {}
+    for task in tasks:
+        found.setdefault(suite_of(task.task), []).append(task)
+    return found
+
+
+def _bars(suite: str, tasks: Sequence[TaskSummary]) -> Bars:
+    drawn = [task for task in tasks if task.normalised is not None]
+    ends = [end for task in drawn for end in (task.low, task.high) if end is not None]
+    low = max(_WIDEST[0], min([0.0, *ends]))
+    high = min(_WIDEST[1], max([1.1, *ends]))
+
+    def place(score: float | None) -> float | None:
+        if score is None:
+            return None
+        return round(100.0 * (min(max(score, low), high) - low) / (high - low), 2)
+
+    def bar(task: TaskSummary) -> Bar:
+        score = task.normalised if task.normalised is not None else 0.0
+        begin, end = sorted((place(0.0) or 0.0, place(score) or 0.0))
+        return Bar(
+            task,
+            name=task.task.removeprefix(f"{suite}-"),
+            left=begin,
+            width=round(end - begin, 2),
+            low=place(task.low) or 0.0,
+            high=place(task.high) or 0.0,
+            beyond="left" if score < low else "right" if score > high else "",
+            jat=place(references.published_normalised(task.task)),
+            human=place(references.published_normalised(task.task, "human")),
+        )
+
+    steps = [step / 2 for step in range(-1, 5) if low <= step / 2 <= high]
+    return Bars(
+        suite,
+        tuple(map(bar, tasks)),
+        random=place(0.0) or 0.0,
+        expert=place(1.0) or 0.0,
+        ticks=tuple((place(step) or 0.0, f"{step:g}".replace("-", "−")) for step in steps),
+    )
+
+
+def _drawings(profile: Profile) -> list[tuple[str, str, Drawing]]:
+    """Of episodes and of tasks: caption, name of the vertical axis, and drawing."""
+    return [
+        (
+            "Episodes above each score",
+            "share of episodes",
+            _drawing(profile, profile.episodes, most=1.0, steps=4, percent=True),
+        ),
+        (
+            "Tasks above each percentage of expert",
+            "number of tasks",
+            _drawing(profile, profile.tasks, most=float(profile.count), steps=4, percent=False),
+        ),
+    ]
+
+
+def _drawing(profile: Profile, curve: Curve, *, most: float, steps: int, percent: bool) -> Drawing:
+    first, last = profile.thresholds[0], profile.thresholds[-1]
+    wide, high = FRAME["right"] - FRAME["left"], FRAME["bottom"] - FRAME["top"]
+
+    def x(score: float) -> float:
+        return round(FRAME["left"] + wide * (score - first) / (last - first), 1)
+
+    def y(value: float) -> float:
+        return round(FRAME["bottom"] - high * value / most, 1)
+
+    def points(values: Sequence[float]) -> list[str]:
+        return [f"{x(s)} {y(v)}" for s, v in zip(profile.thresholds, values, strict=True)]
+
+    marks = [most * step / steps for step in range(steps + 1)]
+    if not percent:
+        step = max(1, round(most / steps / 5) * 5 if most >= 20 else round(most / steps))
+        marks = [float(mark) for mark in range(0, int(most) + 1, step)]
+    scores = [score / 4 for score in range(-4, 13) if first <= score / 4 <= last]
+    return Drawing(
+        line="M" + "L".join(points(curve.value)),
+        band="M" + "L".join([*points(curve.high), *points(curve.low)[::-1]]) + "Z",
+        across=tuple((x(score), f"{100 * score:g} %") for score in scores),
+        up=tuple((y(mark), f"{100 * mark:g} %" if percent else f"{mark:g}") for mark in marks),
+        expert=x(1.0),
+    )
+
+
+def _tasks_above(profile: Profile | None, score: float) -> int | None:
+    if profile is None or score not in profile.thresholds:
+        return None
+    return round(profile.tasks.value[profile.thresholds.index(score)])
+
+
+def asset(name: str) -> str:
+    """The text of a file among the package's assets."""
+    return resources.files("benchmarks.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    digits = 0 if abs(value) >= 100 else 2
+    return f"{value:,.{digits}f}".replace("-", "−").replace(",", "\u202f")
+
+
+def _score(value: Aggregate | float | None) -> str:
+    number = value.value if isinstance(value, Aggregate) else value
+    return "–" if number is None else f"{number:.3f}".replace("-", "−")
+
+
+def _title(suite: str) -> str:
+    return TITLES.get(suite, suite)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report.html", description="Make the page of a recorded run anew."
+    )
+    parser.add_argument("folder", type=Path, help="what was --output of benchmarks.run")
+    parser.add_argument("--output", type=Path, metavar="FILE", help=f"default: FOLDER/{NAME}")
+    options: Any = parser.parse_args(argv)
+    output = options.output or options.folder / NAME
+    try:
+        run = read_run(options.folder)
+        summary = summarise(
+            run.header,
+            tuple(run.results.values()),
+            tuple(run.failures.values()),
+            cost=Costs.of_run(options.folder),
+            clips=read_clips(options.folder),
+        )
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_page(output, summary)
+    except (BenchmarkError, OSError) as error:
+        Console(stderr=True).print(
+            f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
+        return 2
+    Console().print(f"wrote {output}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

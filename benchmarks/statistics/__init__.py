@@ -1,0 +1,1 @@
+"""Scores, their averages and their intervals; no environment, no policy."""

@@ -1,0 +1,158 @@
+"""Figures over many tasks, each with its 95 % interval.
+
+* :class:`Aggregate` -- a figure; :func:`averages`, :func:`averages_of_suites` make them.
+* :class:`Curve`, :class:`Profile` -- how many episodes and tasks are above each score;
+  :func:`profile`.
+* :func:`suite_of` -- the suite that a task belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.statistics import bootstrap
+from benchmarks.statistics import scores as statistics
+from benchmarks.statistics.scores import Average, MeanOfGroups
+
+TaskScores = Mapping[str, NDArray[np.float64]]
+"""Scores of episodes, float64 ``[episodes]``, by task id."""
+
+THRESHOLDS = tuple(step / 50 for step in range(-10, 76))
+"""Scores at which profiles are evaluated: -0.2 to 1.5, in steps of 0.02."""
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """An average over tasks with its 95 % stratified bootstrap interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    tasks: int
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the name."""
+        entry = asdict(self)
+        del entry["name"]
+        return entry
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure at each of several scores, and the ends of its 95 % interval."""
+
+    value: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much is above each score.
+
+    Attributes:
+        thresholds: Normalised scores, ascending.
+        episodes: Share of episodes strictly above each, in [0, 1], tasks weighing the same: the
+            performance profile of Agarwal et al. (arXiv:2108.13264).
+        tasks: Number of tasks whose mean is strictly above each: the figure of Reed et al.
+            (arXiv:2205.06175).
+        count: Number of tasks.
+    """
+
+    thresholds: tuple[float, ...]
+    episodes: Curve
+    tasks: Curve
+    count: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON, by attribute; the two curves as objects with value, low and high."""
+        return {
+            "thresholds": list(self.thresholds),
+            "episodes": {end: list(of) for end, of in asdict(self.episodes).items()},
+            "tasks": {end: list(of) for end, of in asdict(self.tasks).items()},
+            "count": self.count,
+        }
+
+
+def suite_of(task: str) -> str:
+    """The suite that a task id begins with.
+
+    Example:
+        >>> suite_of("dm_control-cheetah-run")
+        'dm_control'
+    """
+    return task.split("-", 1)[0]
+
+
+def averages(scores: TaskScores, successes: TaskScores) -> tuple[Aggregate, ...]:
+    """Averages over all tasks, and the means over suites.
+
+    Args:
+        scores: Normalised scores of tasks that are not flagged.
+        successes: 1 for an episode that solved its task and 0 for one that did not, of tasks for
+            which success is defined.
+
+    Returns:
+        ``normalised mean``, ``normalised median``, ``normalised IQM``, ``optimality gap``,
+        ``mean of suites`` (Gato's mean over domains), ``mean of suites' IQMs`` (JAT's aggregate),
+        ``success``; without those that there are no tasks for.
+    """
+    suites = tuple(map(suite_of, scores))
+    wanted: list[tuple[str, Average, TaskScores]] = [
+        ("normalised mean", statistics.mean_of_tasks, scores),
+        ("normalised median", statistics.median_of_tasks, scores),
+        ("normalised IQM", statistics.interquartile_mean, scores),
+        ("optimality gap", statistics.optimality_gap, scores),
+        ("mean of suites", MeanOfGroups(statistics.mean_of_tasks, suites), scores),
+        ("mean of suites' IQMs", MeanOfGroups(statistics.interquartile_mean, suites), scores),
+        ("success", statistics.mean_of_tasks, successes),
+    ]
+    return tuple(_aggregate(*each) for each in wanted if each[2])
+
+
+def averages_of_suites(
+    scores: TaskScores, successes: TaskScores
+) -> Mapping[str, tuple[Aggregate, ...]]:
+    """:func:`averages` within each suite, without the means over suites; by suite, sorted."""
+
+    def within(suite: str, of: TaskScores) -> TaskScores:
+        return {task: values for task, values in of.items() if suite_of(task) == suite}
+
+    return {
+        suite: tuple(
+            each
+            for each in averages(within(suite, scores), within(suite, successes))
+            if not each.name.startswith("mean of suites")
+        )
+        for suite in sorted({*map(suite_of, scores), *map(suite_of, successes)})
+    }
+
+
+def profile(scores: TaskScores, thresholds: tuple[float, ...] = THRESHOLDS) -> Profile | None:
+    """How much of ``scores`` is above each threshold; None without scores."""
+    if not scores:
+        return None
+    episodes, tasks = (
+        _curve(average, scores)
+        for average in (statistics.EpisodesAbove(thresholds), statistics.TasksAbove(thresholds))
+    )
+    return Profile(thresholds, episodes, tasks, len(scores))
+
+
+def _aggregate(name: str, average: Average, scores: TaskScores) -> Aggregate:
+    sample = statistics.Sample.of(list(scores.values()))
+    interval = bootstrap.stratified_bootstrap(sample, average)
+    return Aggregate(name, float(average(sample)), interval.low, interval.high, len(scores))
+
+
+def _curve(average: Average, scores: TaskScores) -> Curve:
+    sample = statistics.Sample.of(list(scores.values()))
+    low, high = bootstrap.band_of(bootstrap.replicates(sample, average))
+    value = np.asarray(average(sample))
+    return Curve(*(tuple(map(float, end)) for end in (value, low, high)))

@@ -1,0 +1,1 @@
+"""Experiments whose results the documentation reports, and ``gato-mini`` itself."""

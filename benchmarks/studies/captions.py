@@ -1,0 +1,230 @@
+"""One network that captions images and plays: ``python -m benchmarks.studies.captions``.
+
+Makes MiniGrid rooms with one object, rendered as RGB, and a sentence for each; records the bot's
+episodes of a BabyAI level; trains a small network on both in the same batches; and counts how often
+its captions of rooms it has not seen name the object, the colour and the place. Every part that is
+there is kept, so that the command can be stopped and run again.
+
+* :class:`Scene` -- a room, its picture and its sentence.
+* :func:`draw_scenes`, :func:`write_scenes` -- rooms, and their files.
+* :func:`count_hits` -- which words of a caption are right.
+* :func:`main` -- the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import gato_gym
+from gato_gym.atomic_io import appearing
+from policies import GatoPolicy, make_policy
+from policies.collection.record import play_returns, record_episodes
+from policies.training.run import OwnRun, OwnSettings
+
+LEVEL = "babyai-go-to-local"
+KINDS = ("ball", "box", "key")
+COLOURS = ("blue", "green", "grey", "purple", "red", "yellow")
+PLACES = (
+    "top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom",
+    "bottom right",
+)  # fmt: skip
+ROOM = 6
+"""Cells of a room's side: nine places of two by two cells."""
+TILE = 8
+"""Pixels of a cell's side."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A room with one object and the agent.
+
+    Attributes:
+        kind: One of :data:`KINDS`.
+        colour: One of :data:`COLOURS`.
+        place: One of :data:`PLACES`.
+        cell: Column and row of the object's cell.
+        agent: Column and row of the agent's cell.
+        direction: Where the agent looks, 0 to 3.
+    """
+
+    kind: str
+    colour: str
+    place: str
+    cell: tuple[int, int]
+    agent: tuple[int, int]
+    direction: int
+
+    @property
+    def sentence(self) -> str:
+        """Such as "a red ball at the top left"."""
+        return f"a {self.colour} {self.kind} at the {self.place}"
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """Object, colour and place."""
+        return self.kind, self.colour, self.place
+
+    def render(self) -> NDArray[np.uint8]:
+        """The room from above, without walls: uint8 ``[48, 48, 3]``."""
+        from minigrid.core.grid import Grid
+        from minigrid.core.world_object import Ball, Box, Key
+
+        grid = Grid(ROOM, ROOM)
+        made = dict(zip(KINDS, (Ball, Box, Key), strict=True))[self.kind]
+        grid.set(*self.cell, made(self.colour))
+        return np.asarray(grid.render(TILE, self.agent, self.direction), np.uint8)
+
+
+def held_out() -> frozenset[tuple[str, str, str]]:
+    """Combinations of object, colour and place that no training scene has: one of nine.
+
+    Every object, colour, place, and pair of object and colour is in training.
+    """
+    return frozenset(
+        (kind, colour, PLACES[(5 * i + j) % len(PLACES)])
+        for i, kind in enumerate(KINDS)
+        for j, colour in enumerate(COLOURS)
+    )
+
+
+def draw_scenes(count: int, seed: int, *, new: bool = False) -> list[Scene]:
+    """Random rooms.
+
+    Args:
+        count: How many, no two the same.
+        seed: Of the draw.
+        new: Whether to draw from the combinations that training does not have, or from the others.
+    """
+    generator = np.random.default_rng(seed)
+    rare = held_out()
+    combinations = [c for c in itertools.product(KINDS, COLOURS, PLACES) if (c in rare) == new]
+    found: dict[Scene, None] = {}
+    while len(found) < count:
+        kind, colour, place = combinations[generator.integers(len(combinations))]
+        row, column = divmod(PLACES.index(place), 3)
+        x, y = (int(n) for n in generator.integers(2, size=2))
+        cell = (2 * column + x, 2 * row + y)
+        agent = (int(generator.integers(ROOM)), int(generator.integers(ROOM)))
+        if agent != cell:
+            scene = Scene(kind, colour, place, cell, agent, int(generator.integers(4)))
+            found[scene] = None
+    return list(found)
+
+
+def write_scenes(scenes: Sequence[Scene], folder: Path) -> Path:
+    """Write ``scenes.jsonl`` and its images; the folder appears when it is complete."""
+    from PIL import Image
+
+    if not folder.exists():
+        with appearing(folder) as partial, (partial / "scenes.jsonl").open("w") as file:
+            for index, scene in enumerate(scenes):
+                name = f"{index:05d}.png"
+                Image.fromarray(scene.render()).save(partial / name)
+                file.write(json.dumps({"image": name, "text": scene.sentence}) + "\n")
+    return folder / "scenes.jsonl"
+
+
+def count_hits(captions: Sequence[str], scenes: Sequence[Scene]) -> dict[str, int]:
+    """How many captions have the right object, colour, place, and all three.
+
+    A caption that is no sentence of these words has none.
+    """
+    hits = dict.fromkeys(("object", "colour", "place", "all"), 0)
+    by_sentence = {
+        f"a {colour} {kind} at the {place}": (kind, colour, place)
+        for kind, colour, place in itertools.product(KINDS, COLOURS, PLACES)
+    }
+    for caption, scene in zip(captions, scenes, strict=True):
+        said = by_sentence.get(caption.strip(), ("", "", ""))
+        right = [a == b for a, b in zip(said, scene.parts, strict=True)]
+        for name, hit in zip(hits, (*right, all(right)), strict=True):
+            hits[name] += hit
+    return hits
+
+
+def caption(policy: GatoPolicy, scenes: Sequence[Scene]) -> Iterator[str]:
+    """The likeliest caption of each scene."""
+    for scene in scenes:
+        yield policy.generate_text(image=scene.render(), max_tokens=16, temperature=0)
+
+
+def record_level(episodes: int, root: Path) -> Path:
+    """The bot's episodes of the control task as a dataset under ``root``, if not there already."""
+    name = f"captions/{LEVEL}-v0"
+    if not (root / name).exists():
+        env = gato_gym.make(f"Gato/{LEVEL}")
+        record_episodes(env, make_policy("expert", env=env), episodes, name, root=root)
+        env.close()
+    return root / name
+
+
+def score(folder: Path, scenes: int, episodes: int) -> dict[str, Mapping[str, int]]:
+    """What a trained network captions and plays, none of which it has seen.
+
+    Returns:
+        Hits of "unseen scenes" and of "unseen combinations", with their count as ``of``; and
+        episodes solved of the control task.
+    """
+    env = gato_gym.make(f"Gato/{LEVEL}")
+    policy = GatoPolicy.load(folder, env=env, device="cpu")
+    found: dict[str, Mapping[str, int]] = {}
+    for name, new in (("unseen scenes", False), ("unseen combinations", True)):
+        drawn = draw_scenes(scenes, seed=1, new=new)
+        found[name] = {**count_hits(list(caption(policy, drawn)), drawn), "of": scenes}
+    returns = play_returns(env, policy, episodes, deterministic=False)
+    env.close()
+    found[LEVEL] = {"solved": sum(value > 0 for value in returns), "of": episodes}
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Train a network that captions and plays.")
+    add = parser.add_argument
+    add("--output", type=Path, default=Path("runs/captions"))
+    add("--scenes", type=int, default=4000, help="to train on")
+    add("--episodes", type=int, default=400, help="of the control task to train on")
+    add("--steps", type=int, default=450, help="updates")
+    add("--weight", type=float, default=3.0, help="of captions, the control task's being 1")
+    add("--test-scenes", type=int, default=200, help="of each kind to caption")
+    add("--test-episodes", type=int, default=50, help="to play")
+    add("--seed", type=int, default=0)
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    tests = set(draw_scenes(args.test_scenes, seed=1))
+    rooms = [s for s in draw_scenes(args.scenes, seed=args.seed + 2) if s not in tests]
+    pairs = write_scenes(rooms, args.output / "scenes")
+    dataset = record_level(args.episodes, args.output / "data")
+    settings = OwnSettings(
+        datasets=(str(dataset),),
+        pairs=(pairs,),
+        output=args.output / "run",
+        preset="tiny",
+        rows=8,
+        length=128,
+        steps=args.steps,
+        weights={"scenes": args.weight},
+        seed=args.seed,
+        device="cpu",
+    )
+    run = OwnRun(settings)
+    run.describe()
+    run.train()
+    found = score(args.output / "run", args.test_scenes, args.test_episodes)
+    (args.output / "captions.json").write_text(json.dumps(found, indent=1))
+    for name, hits in found.items():
+        told = ", ".join(f"{what} {n}" for what, n in hits.items() if what != "of")
+        print(f"{name}: {told} of {hits['of']}")
+
+
+if __name__ == "__main__":
+    main()

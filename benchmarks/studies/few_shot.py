@@ -1,0 +1,165 @@
+"""A few episodes of a task, and what a checkpoint already knows of it.
+
+* :func:`nested_order` -- an order of a task's episodes whose beginnings are the subsets.
+* :func:`subset_shard` -- the first of them as a shard.
+* :class:`Familiar`, :func:`familiar` -- how the checkpoint would read the task's spaces.
+* :func:`make_environments` -- the task's environment, to play in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from minari.serialization import serialize_space
+
+import gato_gym
+from gato_gym.episodes.minari_datasets import Episode, episodes_of
+from gato_gym.options import PlanOptions
+from policies.gato.checkpoint import Checkpoint
+from policies.gato.task_specs import SpaceMismatchError, signature
+from policies.training.data.datasets import DatasetTask
+from policies.training.data.shards import (
+    FORMAT,
+    TaskShard,
+    kept_shard,
+    moments,
+    with_statistics,
+    write_shard,
+)
+
+Place = tuple[int, int]
+"""Number of a source, and of an episode in it."""
+
+
+@dataclass(frozen=True)
+class Familiar:
+    """How a checkpoint reads a task's spaces.
+
+    Attributes:
+        options: Token options of the task, or of tasks that look like it; None where the checkpoint
+            knows no such spaces.
+        known: Whether the task itself is one of the checkpoint's.
+        prompted: Whether it acts after a demonstration there.
+    """
+
+    options: PlanOptions | None
+    known: bool
+    prompted: bool
+
+
+def familiar(checkpoint: Checkpoint, task: DatasetTask) -> Familiar:
+    """What a checkpoint knows of a task: itself, tasks of the same spaces, or neither.
+
+    Raises:
+        SpaceMismatchError: It knows a task of this id with other spaces.
+    """
+    own = signature(task.observation_space, task.action_space)
+    record = checkpoint.tasks.get(task.id)
+    if record is not None:
+        if record.signature != own:
+            raise SpaceMismatchError(
+                f"the checkpoint knows {task.id!r} with spaces {record.signature}, and the dataset "
+                f"has {own}: expected the same; record the environment as it was in training, or "
+                "give the dataset's another id"
+            )
+        return Familiar(record.options, True, record.prompted)
+    alike = [record for record in checkpoint.tasks.values() if record.signature == own]
+    if not alike or any(record.options != alike[0].options for record in alike):
+        return Familiar(None, False, False)
+    return Familiar(alike[0].options, False, any(record.prompted for record in alike))
+
+
+def nested_order(task: DatasetTask, seed: int) -> list[Place]:
+    """The kept episodes in an order of their own for each seed.
+
+    The first n of them are a subset, which contains those of every smaller n.
+    """
+    places = [
+        (number, int(index))
+        for number, source in enumerate(task.sources)
+        for index in np.flatnonzero(source.kept)
+    ]
+    order = np.random.default_rng([seed, len(places)]).permutation(len(places))
+    return [places[i] for i in order]
+
+
+def episodes_at(task: DatasetTask, places: Sequence[Place]) -> Iterator[Episode]:
+    """The episodes at these places, in this order."""
+    for number, index in places:
+        yield next(episodes_of(task.sources[number].dataset, first=index))
+
+
+def subset_shard(
+    task: DatasetTask, places: Sequence[Place], options: PlanOptions | None, folder: Path
+) -> TaskShard:
+    """The episodes at these places as a shard; one that is there, made of the same, is kept.
+
+    Args:
+        task: The task.
+        places: Of its episodes.
+        options: How they become tokens; None takes the task's, with the statistics of the vectors
+            of these episodes alone.
+        folder: Of the shard.
+    """
+    meta = {"format": FORMAT, "task": task.id, "group": task.id}
+    meta |= {"made_of": {**task.identity(), "places": [list(place) for place in places]}}
+    if options is not None:
+        meta["options"] = options.to_json()
+    if kept_shard(folder, meta) is None:
+        chosen = options or _measured(task, places)
+        spaces = [serialize_space(s) for s in (task.observation_space, task.action_space)]
+        more = {"spaces": spaces, "options": chosen.to_json()}
+        write_shard(folder, task.plan(chosen), episodes_at(task, places), {**meta, **more})
+    return TaskShard.open(folder)
+
+
+def _measured(task: DatasetTask, places: Sequence[Place]) -> PlanOptions:
+    plan = task.plan()
+    if not plan.vector_length or task.options.vector_mean:
+        return task.options
+    return with_statistics(task.options, [moments(plan, episodes_at(task, places))])
+
+
+def make_environments(
+    task: DatasetTask, count: int, name: str | None = None
+) -> list[gym.Env[Any, Any]]:
+    """Environments of a task.
+
+    Args:
+        task: Its dataset tells the environment.
+        count: How many.
+        name: Id of the environment, where the dataset does not tell.
+
+    Raises:
+        ValueError: Nothing tells which, or its spaces are not the dataset's.
+    """
+    given: Any = name or task.sources[0].dataset.spec.env_spec
+    if given is None:
+        raise ValueError(
+            f"dataset {task.id!r} does not tell its environment, in which the network is to be "
+            "scored: pass --env, such as --env module:Mine-v0"
+        )
+    envs = [gato_gym.make(given) for _ in range(count)]
+    found = signature(envs[0].observation_space, envs[0].action_space)
+    wanted = signature(task.observation_space, task.action_space)
+    if found != wanted:
+        raise ValueError(
+            f"the environment has spaces {found}, and the dataset {wanted}: expected the same; "
+            "name the environment that was recorded with --env"
+        )
+    return envs
+
+
+def expert_return(task: DatasetTask) -> float:
+    """Mean return of the expert: of clean episodes as the dataset has it, or of all there are."""
+    told = [source.dataset.storage.metadata.get("expert_return") for source in task.sources]
+    means = [
+        float(source.returns.mean() if value is None else value)
+        for value, source in zip(told, task.sources, strict=True)
+    ]
+    return float(np.average(means, weights=[len(source.returns) for source in task.sources]))

@@ -1,0 +1,397 @@
+"""Fine-tuning on a few episodes of one environment, and the curve of how few are enough.
+
+* :class:`FinetuneSettings` -- what is asked for.
+* :class:`FinetuneRun` -- every number of episodes, seed and arm, one after another.
+
+A unit is a training on the first n episodes of a seed's order, scored afterwards. The folder holds
+``units/``, ``curve.csv``, ``curve.png``, and ``checkpoint/`` of the first seed's largest subset,
+which :meth:`policies.GatoPolicy.load` finds by the folder's name, as it does in each unit's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from benchmarks.studies.few_shot import (
+    episodes_at,
+    expert_return,
+    familiar,
+    make_environments,
+    nested_order,
+    subset_shard,
+)
+from benchmarks.studies.few_shot_curve import Unit, write_curve
+from benchmarks.studies.plots import NOT_DRAWN, can_draw
+from gato_gym.atomic_io import appearing, write_whole
+from gato_gym.episodes.minari_datasets import Episode
+from gato_gym.options import PlanOptions
+from policies.collection.record import load_player
+from policies.collection.scores import Scores, play_scores
+from policies.gato.checkpoint import (
+    RUN_CHECKPOINT,
+    RUN_STATE,
+    load_checkpoint,
+    save_checkpoint,
+)
+from policies.gato.prompts import prompt_from_episode
+from policies.gato.task_specs import TaskRecord
+from policies.model.config import NetworkConfig
+from policies.model.network import GatoNetwork
+from policies.training.config import TrainConfig, check_same
+from policies.training.data.datasets import find_tasks
+from policies.training.data.packing import Mixture
+from policies.training.data.shards import TaskShard
+from policies.training.export import averaged_weights
+from policies.training.initialization import grown_config, start_from
+from policies.training.lora import add_lora, merged, trained_parameters
+from policies.training.optimizer import OptimiserConfig
+from policies.training.trainer import Trainer
+
+LARGE_WIDTH = 768
+"""Networks from this width on are fine-tuned with the small steps that large networks need."""
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """What is asked for.
+
+    Attributes:
+        source: The checkpoint: a folder, a shipped name, or a hub id.
+        datasets: Ids or paths of Minari datasets of one environment.
+        output: The run's folder.
+        episodes: Numbers of episodes, each a point of the curve.
+        seeds: Of subsets and batches: 0 to ``seeds - 1``.
+        steps: Updates of each unit.
+        lora: Rank of low-rank updates; None trains every weight.
+        from_scratch: Whether fresh weights of the same sizes are trained on the same batches too.
+        score_episodes: Episodes that each unit plays.
+        environments: How many it plays at a time.
+        env: Id of the environment, where the dataset does not tell.
+        rate: Peak learning rate of AdamW; None for the usual one. Muon's is twice that.
+        optimiser: "muon" or "adamw"; None for the usual one.
+        layout, memory, options: How spaces become tokens, where it shall not be as the checkpoint
+            reads such spaces.
+        keep: Share of the expert's windowed return that an episode must reach; 0 keeps all.
+        rows, length: Of a batch.
+        device: "auto", "cpu", "cuda".
+    """
+
+    source: str
+    datasets: tuple[str, ...]
+    output: Path
+    episodes: tuple[int, ...] = (1, 3, 5, 10, 100)
+    seeds: int = 3
+    steps: int = 500
+    lora: int | None = None
+    from_scratch: bool = False
+    score_episodes: int = 20
+    environments: int = 10
+    env: str | None = None
+    rate: float | None = None
+    optimiser: str | None = None
+    layout: str | None = None
+    memory: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    keep: float = 0.8
+    rows: int = 8
+    length: int = 256
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "steps", "score_episodes", "environments", "rows", "length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        if not self.episodes or min(self.episodes) < 1:
+            raise ValueError(
+                f"episodes is {list(self.episodes)}: expected numbers of 1 or more, such as 1,3,10"
+            )
+        if not 0 <= self.keep <= 1:
+            raise ValueError(f"keep is {self.keep}: expected 0 to 1")
+        if self.optimiser not in (None, "muon", "adamw"):
+            raise ValueError(f"optimiser is {self.optimiser!r}: expected muon or adamw")
+        if self.rate is not None and not self.rate > 0:
+            raise ValueError(f"rate is {self.rate}: expected more than 0")
+        if self.lora is not None and self.lora < 1:
+            raise ValueError(f"lora is {self.lora}: expected a rank of 1 or more, such as 8")
+        object.__setattr__(self, "episodes", tuple(sorted(set(self.episodes))))
+
+
+def tuning_optimiser(
+    settings: FinetuneSettings, config: NetworkConfig, *, scratch: bool
+) -> OptimiserConfig:
+    """Rates of an arm: a quarter of a pretraining's where it starts from pretrained weights.
+
+    LoRA's updates start at zero and take the full rate; wide networks take a constant 1e-5 with
+    AdamW. Training from scratch has the rates that ``gato-gym train`` has.
+    """
+    usual = OptimiserConfig()
+    lora = settings.lora is not None and not scratch
+    large = config.width >= LARGE_WIDTH
+    name = settings.optimiser or ("adamw" if lora or large else "muon")
+    rate = usual.rate if scratch or lora else usual.rate / 4
+    if large:
+        rate = 1e-4 if scratch or lora else 1e-5
+    if settings.rate is not None and not scratch:
+        rate = settings.rate
+    return dataclasses.replace(
+        usual,
+        name=name,
+        rate=rate,
+        matrix_rate=2 * rate,
+        warmup=max(1, min(100, settings.steps // 10)),
+        cooldown=0.0 if large else usual.cooldown,
+    )
+
+
+class FinetuneRun:
+    """Every unit of a curve, in a folder.
+
+    Args:
+        settings: What is asked for.
+        console: Where it is told.
+
+    Raises:
+        policies.gato.checkpoint.CheckpointError: There is no such checkpoint.
+        FileNotFoundError: A dataset is not there.
+        ValueError: A dataset has too few episodes, or its spaces do not fit, or the folder holds
+            another run.
+    """
+
+    def __init__(self, settings: FinetuneSettings, console: Console | None = None) -> None:
+        self.settings = settings
+        self.console = console or Console(soft_wrap=True)
+        self.checkpoint = load_checkpoint(settings.source)
+        tasks = find_tasks(
+            settings.datasets,
+            share=settings.keep,
+            layout=settings.layout,
+            memory=settings.memory,
+            changes=settings.options,
+        )
+        if len(tasks) != 1:
+            raise ValueError(
+                f"the datasets are of {', '.join(task.id for task in tasks)}: expected those of "
+                "one environment; fine-tune on one at a time"
+            )
+        (self.task,) = tasks
+        self._check_enough()
+        self.familiar = familiar(self.checkpoint, self.task)
+        own = settings.layout or settings.memory or settings.options
+        self.options: PlanOptions | None = None if own else self.familiar.options
+        plan = self.task.plan(self.options)
+        self.network = grown_config(self.checkpoint.network.config, plan)
+        self._check_same_run()
+        if not can_draw():
+            self.console.print(NOT_DRAWN, highlight=False, markup=False)
+
+    def _check_enough(self) -> None:
+        kept, total = self.task.counts
+        if (most := max(self.settings.episodes)) > kept:
+            raise ValueError(
+                f"{most} episodes of {self.task.id!r} are asked for and there are {kept} (of "
+                f"{total}, {self.settings.keep:.0%} of the expert's return): record more, lower "
+                f"--keep, or ask for {kept} at most"
+            )
+
+    def _check_same_run(self) -> None:
+        digest = hashlib.blake2b(digest_size=8)
+        for _, tensor in sorted(self.checkpoint.network.state_dict().items()):
+            digest.update(tensor.numpy().tobytes())
+        asked = self.settings
+        identity = {
+            "weights": digest.hexdigest(),
+            "task": self.task.identity(),
+            "options": None if self.options is None else self.options.to_json(),
+            "steps": asked.steps,
+            "lora": asked.lora,
+            "rate": asked.rate,
+            "optimiser": asked.optimiser,
+            "rows": asked.rows,
+            "length": asked.length,
+            "score_episodes": asked.score_episodes,
+        }
+        path = asked.output / RUN_STATE / "finetune.json"
+        if path.exists():
+            check_same(json.loads(path.read_text()), json.loads(json.dumps(identity)), asked.output)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(identity, indent=1))
+
+    @cached_property
+    def environments(self) -> list[Any]:
+        """What the units play in, each episode of a unit in one of them."""
+        count = min(self.settings.environments, self.settings.score_episodes)
+        return make_environments(self.task, count, self.settings.env)
+
+    def units(self) -> list[Unit]:
+        """All of them, in the order in which they are done."""
+        asked = self.settings
+        arms = ("tuned", "scratch") if asked.from_scratch else ("tuned",)
+        found = [Unit("chance", 0, 0), Unit("untrained", 0, 0)]
+        if self.options is None:
+            found.pop()
+        elif self.familiar.prompted and not self.familiar.known:
+            found += [Unit("untrained", 0, seed) for seed in range(1, asked.seeds)]
+        return found + [
+            Unit(arm, count, seed)
+            for seed in range(asked.seeds)
+            for count in asked.episodes
+            for arm in arms
+        ]
+
+    def run(self) -> Path:
+        """Do what is not done yet; returns the checkpoint's folder.
+
+        Raises:
+            KeyboardInterrupt: It was stopped; the same settings go on.
+        """
+        units = self.units()
+        self._describe(len(units))
+        scores: dict[Unit, Scores] = {}
+        for number, unit in enumerate(units, 1):
+            try:
+                scores[unit] = self._unit(unit)
+            except KeyboardInterrupt:
+                self.console.print(
+                    f"{number - 1} of {len(units)} units are done: run again to go on",
+                    highlight=False,
+                )
+                raise
+            shown = "" if scores[unit].success is None else f"  success {scores[unit].success:.2f}"
+            line = f"[{number}/{len(units)}] {unit.title}: return {scores[unit].mean:.2f}{shown}"
+            self.console.print(line, highlight=False, markup=False)
+            write_curve(
+                self.settings.output, scores, task=self.task.id, expert=expert_return(self.task)
+            )
+        return self.settings.output / RUN_CHECKPOINT
+
+    def _describe(self, count: int) -> None:
+        known = (
+            "a task that the checkpoint knows"
+            if self.familiar.known
+            else "a new task of spaces that it knows"
+            if self.familiar.options is not None
+            else "spaces that it does not know"
+        )
+        read = "its own tokens" if self.options is None else "the checkpoint's tokens"
+        kept, total = self.task.counts
+        self.console.print(
+            f"{self.task.id}: {known}, read as {read}; {kept} of {total} episodes kept; "
+            f"{count} units of {self.settings.steps} steps",
+            highlight=False,
+        )
+
+    def _unit(self, unit: Unit) -> Scores:
+        folder = self.settings.output / "units" / unit.name
+        done = folder / "score.json"
+        if done.exists():
+            return Scores.from_json(json.loads(done.read_text()))
+        folder.mkdir(parents=True, exist_ok=True)
+        minutes, player = 0.0, "random"
+        if unit.arm == "untrained":
+            self._write_untrained(unit, folder / RUN_CHECKPOINT)
+        elif unit.arm != "chance":
+            minutes = self._train(unit, folder)
+        if unit.arm != "chance":
+            player = str(folder / RUN_CHECKPOINT)
+        env = self.environments[0]
+        scores = play_scores(
+            self.environments, load_player(player, env), self.settings.score_episodes
+        )
+        if unit == Unit("tuned", max(self.settings.episodes), 0):
+            with appearing(self.settings.output / RUN_CHECKPOINT) as place:
+                shutil.copytree(folder / RUN_CHECKPOINT, place, dirs_exist_ok=True)
+        found = {**dataclasses.asdict(unit), "minutes": round(minutes, 3), **scores.to_json()}
+        write_whole(done, json.dumps(found, indent=1))
+        self._tidy(unit, folder)
+        return scores
+
+    def _tidy(self, unit: Unit, folder: Path) -> None:
+        """Leave of a unit its checkpoint and curve; of training from scratch the curve alone."""
+        shutil.rmtree(folder / RUN_STATE / "last", ignore_errors=True)
+        shutil.rmtree(folder / "shard", ignore_errors=True)
+        if unit.arm == "scratch":
+            shutil.rmtree(folder / RUN_CHECKPOINT, ignore_errors=True)
+
+    def _write_untrained(self, unit: Unit, place: Path) -> None:
+        """The checkpoint as it is, after the first episode of the unit's subsets if prompted."""
+        record = self.checkpoint.tasks.get(self.task.id)
+        if record is None:
+            (first,) = episodes_at(self.task, nested_order(self.task, unit.seed)[:1])
+            record = self._record(self.task.plan(self.options), first, self.familiar.prompted)
+        network = self.checkpoint.network
+        save_checkpoint(
+            place, network, {self.task.id: record}, self.checkpoint.sampler, dtype=torch.bfloat16
+        )
+
+    def _record(self, plan: Any, episode: Episode, prompted: bool) -> TaskRecord:
+        prompt = prompt_from_episode(plan, episode, capacity=self.network.prompt_tokens, cut="end")
+        return TaskRecord.of(plan, prompt, prompted=prompted)
+
+    def _train(self, unit: Unit, folder: Path) -> float:
+        """Train a unit, or go on with it, and write its checkpoint; returns the minutes."""
+        places = nested_order(self.task, unit.seed)[: unit.episodes]
+        shard = subset_shard(self.task, places, self.options, folder / "shard")
+        scratch = unit.arm == "scratch"
+        steps = self.settings.steps
+        config = TrainConfig(
+            network=self.network,
+            mixture=Mixture(weights={self.task.id: 1.0}),
+            optimiser=tuning_optimiser(self.settings, self.network, scratch=scratch),
+            steps=steps,
+            rows=self.settings.rows,
+            length=self.settings.length,
+            seed=unit.seed,
+        )
+        trainer = Trainer(
+            config,
+            {self.task.id: shard},
+            folder / RUN_STATE,
+            every=max(50, steps // 4),
+            kept_every=None,
+            stretch=max(1, steps // 2),
+            device=self.settings.device,
+            begin=None if scratch else self._begin,
+        )
+        trainer.resume()
+        if trainer.step < steps:
+            if trainer.step:
+                self.console.print(f"{unit.title}: going on from step {trainer.step}")
+            trainer.run()
+        self._write(unit, shard, places[0], trainer.output, folder / RUN_CHECKPOINT)
+        return trainer.minutes
+
+    def _begin(self, network: GatoNetwork) -> None:
+        start_from(network, self.checkpoint.network.state_dict())
+        if self.settings.lora is not None:
+            add_lora(network, self.settings.lora, embeddings=self.options is None)
+
+    def _write(
+        self, unit: Unit, shard: TaskShard, shown: tuple[int, int], run: Path, place: Path
+    ) -> None:
+        network = GatoNetwork(self.network)
+        if unit.arm == "tuned":
+            self._begin(network)
+        trained = trained_parameters(network)
+        network.load_state_dict({**network.state_dict(), **averaged_weights(run)}, strict=True)
+        if unit.arm == "tuned" and self.settings.lora is not None:
+            network = merged(network)
+        (episode,) = episodes_at(self.task, [shown])
+        # One task is all that it knows now: nothing has to tell it which.
+        record = self._record(shard.plan, episode, prompted=False)
+        card = (
+            f"# {self.task.id}\n\n{self.settings.source}, {unit.title}, {self.settings.steps} "
+            f"steps of {trained:,} parameters. What it could do besides is not kept.\n"
+        )
+        tasks, sampler = {self.task.id: record}, self.checkpoint.sampler
+        save_checkpoint(place, network, tasks, sampler, dtype=torch.bfloat16, card=card)

@@ -1,0 +1,1 @@
+"""Episodes to look at: frames with the tokens of each action beside them."""

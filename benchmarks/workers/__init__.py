@@ -1,0 +1,1 @@
+"""Episodes played by processes, of one machine or of a Ray cluster."""

@@ -1,0 +1,224 @@
+"""The processes that play a run.
+
+* :func:`play_episodes` -- plays all and yields each episode as it ends.
+* :data:`Workers` -- how many there are, or "ray"; :func:`available_cores` -- how many make sense.
+* :class:`WorkerError` -- a worker failed, or was lost too often.
+
+Processes ask for episodes as they have rows free (:mod:`benchmarks.workers.scheduler`). What a
+process had under way when it was killed is played again by the one that takes its place.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal
+
+from benchmarks.protocol import BenchmarkError, EpisodeKey
+from benchmarks.workers.scheduler import Dispenser
+from benchmarks.workers.worker import Player, PolicyChoice, Report, Trouble, tell
+from policies.rollout.timing import TimeSpent
+from policies.threads import one_thread
+
+MOST_LOSSES = 2
+"""How often an episode may be under way in a worker that is lost, before the run is given up."""
+
+
+Workers = int | Literal["ray"]
+"""Number of processes, or the actors of a Ray cluster."""
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class WorkerError(RuntimeError):
+    """A worker cannot go on; the message says why."""
+
+
+def play_episodes(
+    pending: Mapping[str, Sequence[EpisodeKey]],
+    choice: PolicyChoice,
+    *,
+    workers: Workers,
+    num_envs: int | None = None,
+) -> Generator[Report]:
+    """Play all episodes, in this process, in several, or on a Ray cluster.
+
+    Closing the iterator, or an exception in its consumer, stops the processes.
+
+    Args:
+        pending: What to play, by task id, the first tasks first.
+        choice: The policy; every process makes its own.
+        workers: Number of processes; 1 plays in this one; "ray" see
+            :mod:`benchmarks.workers.ray_cluster`.
+        num_envs: Environments that a process plays at a time; None chooses.
+
+    Yields:
+        Results and failures as episodes end, and the time spent; their order depends on
+        ``workers``.
+
+    Raises:
+        BenchmarkError: A task or the policy cannot be made.
+        WorkerError: A worker process failed, or was killed again and again.
+    """
+    if workers == "ray":
+        from benchmarks.workers.ray_cluster import play_on_cluster
+
+        yield from play_on_cluster(pending, choice, num_envs=num_envs)
+        return
+    count = min(workers, sum(map(len, pending.values())))
+    dispenser = Dispenser(pending, workers=max(1, count))
+    if count <= 1:
+        with one_thread():
+            player = Player(choice, num_envs)
+            yield from player.play(
+                lambda rows, task=None: dispenser.take(0, rows, task), lambda: False
+            )
+        return
+    crew = _Crew(choice, num_envs)
+    try:
+        for _ in range(count):
+            crew.start()
+        yield from _collect(crew, dispenser)
+    finally:
+        crew.stop()
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """A process has rows free."""
+
+    rows: int
+    task: str | None
+
+
+class _Crew:
+    """Processes, by number, and the connections to them."""
+
+    def __init__(self, choice: PolicyChoice, num_envs: int | None) -> None:
+        self._choice, self._num_envs = choice, num_envs
+        self._context = multiprocessing.get_context("spawn")
+        self._processes: dict[int, Any] = {}
+        self._connections: dict[int, Connection] = {}
+        self._started = 0
+
+    @property
+    def working(self) -> bool:
+        """Whether any process has not said that it is done."""
+        return bool(self._connections)
+
+    def start(self) -> None:
+        """One more."""
+        ours, theirs = self._context.Pipe()
+        number, self._started = self._started, self._started + 1
+        process = self._context.Process(
+            target=_work, args=(self._choice, self._num_envs, theirs), daemon=True
+        )
+        with one_thread():  # what a child's environment variables say, its libraries read at import
+            process.start()
+        theirs.close()
+        self._processes[number], self._connections[number] = process, ours
+
+    def messages(self) -> Generator[tuple[int, Any]]:
+        """What processes say now, by their number; None is the end of what one says."""
+        numbers = {connection: number for number, connection in self._connections.items()}
+        for ready in wait(list(numbers)):
+            assert isinstance(ready, Connection)
+            try:
+                message = ready.recv()
+            except (EOFError, OSError):  # cut short, where it was killed while it spoke
+                message = None
+            yield numbers[ready], message
+
+    def answer(self, number: int, keys: tuple[EpisodeKey, ...]) -> None:
+        """Give a process episodes."""
+        with suppress(OSError):  # it is gone, which its connection will tell
+            self._connections[number].send(keys)
+
+    def leave(self, number: int) -> int | None:
+        """Let a process go; its exit code."""
+        self._connections.pop(number).close()
+        process = self._processes.pop(number)
+        process.join()
+        code: int | None = process.exitcode
+        return code
+
+    def stop(self) -> None:
+        """End all: a closed connection tells a process to stop."""
+        for connection in self._connections.values():
+            connection.close()
+        for process in self._processes.values():
+            process.join(timeout=10.0)
+            if process.is_alive():
+                process.terminate()
+
+
+def _work(choice: PolicyChoice, num_envs: int | None, connection: Connection) -> None:
+    """The main function of a process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+
+    def take(rows: int, task: str | None = None) -> tuple[EpisodeKey, ...]:
+        connection.send(_Ask(rows, task))
+        keys: tuple[EpisodeKey, ...] = connection.recv()
+        return keys
+
+    with suppress(EOFError, ConnectionError):  # the parent is gone, or wants no more
+        for report in tell(Player(choice, num_envs), take, connection.poll):
+            connection.send(report)
+
+
+def _collect(crew: _Crew, dispenser: Dispenser) -> Generator[Report]:
+    while crew.working:
+        for number, message in crew.messages():
+            if isinstance(message, _Ask):
+                crew.answer(number, dispenser.take(number, message.rows, message.task))
+            elif isinstance(message, TimeSpent):
+                yield message
+            elif message is None:
+                code = crew.leave(number)
+                if code != 0:
+                    had = dispenser.lost(number)
+                    check_loss(had, dispenser.losses(), f"exit code {code}, expected 0")
+                    crew.start()
+            elif isinstance(message, Trouble):
+                raise_trouble(message)
+            elif dispenser.ended(number, message.key):
+                yield message
+
+
+def check_loss(had: Sequence[EpisodeKey], times: int, how: str) -> None:
+    """Whether a run goes on that has lost a worker.
+
+    Args:
+        had: What the worker had to play.
+        times: How often the episode was lost that was lost most often.
+        how: What is known of its end.
+
+    Raises:
+        WorkerError: It had nothing, or some episode was lost too often.
+    """
+    if not had or times > MOST_LOSSES:
+        what = f"with {had[0].task}, seed {had[0].seed} under way" if had else "before it played"
+        raise WorkerError(
+            f"a worker ended {what}: {how}; it may have run out of memory; try fewer --workers or "
+            "--num-envs"
+        )
+
+
+def raise_trouble(trouble: Trouble) -> None:
+    """Raise what a worker said.
+
+    Raises:
+        BenchmarkError: What was asked for cannot be done.
+        WorkerError: Otherwise.
+    """
+    raise (BenchmarkError if trouble.asked_wrongly else WorkerError)(trouble.message)

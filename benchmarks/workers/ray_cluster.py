@@ -1,0 +1,194 @@
+"""A run on the machines of a Ray cluster: ``--workers ray``.
+
+* :func:`play_on_cluster` -- as :func:`benchmarks.workers.processes.play_episodes`, with actors for
+  processes.
+
+With ``RAY_ADDRESS`` set (``auto`` for a cluster that this machine is part of) it connects to that
+cluster; without, it starts one of this machine's cores that nothing outside can reach, and stops
+it in the end. What an actor had under way when it was killed is played again by another.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from benchmarks.protocol import BenchmarkError, EpisodeKey, differences, listed
+from benchmarks.store.run_store import installed_environment
+from benchmarks.workers.processes import available_cores, check_loss, raise_trouble
+from benchmarks.workers.scheduler import Dispenser
+from benchmarks.workers.worker import Player, PolicyChoice, Report, Trouble, tell
+from policies.rollout.timing import TimeSpent
+from policies.threads import one_thread
+
+_OWN_CLUSTER = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listens on this machine alone, despite its name
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # as other workers; Ray's default gives way to everything
+}
+"""Environment variables of a cluster that is started here, which Ray reads when it is imported."""
+
+
+def play_on_cluster(
+    pending: Mapping[str, Sequence[EpisodeKey]],
+    choice: PolicyChoice,
+    *,
+    num_envs: int | None = None,
+) -> Generator[Report]:
+    """Play all episodes, with an actor for each core of the cluster, or each GPU.
+
+    Closing the iterator, or an exception in its consumer, stops the actors.
+
+    Args:
+        pending: What to play, by task id, the first tasks first.
+        choice: The policy; every actor makes its own. A checkpoint's folder must be there on every
+            machine, and with ``device="cuda"`` every actor has a GPU.
+        num_envs: Environments that an actor plays at a time; None chooses.
+
+    Yields:
+        Results and failures as episodes end, and the time spent.
+
+    Raises:
+        BenchmarkError: Ray is not installed, the cluster cannot be reached or has other versions
+            installed, or a task or the policy cannot be made.
+        WorkerError: An actor failed, or was killed again and again.
+    """
+    total = sum(map(len, pending.values()))
+    if not total:
+        return
+    with _connected() as ray:
+        resource = "GPU" if choice.device == "cuda" else "CPU"
+        workers = min(total, int(ray.cluster_resources().get(resource, 0)))
+        if not workers:
+            raise BenchmarkError(
+                f"the Ray cluster has no {resource}, expected one or more: add machines to it, or "
+                "pass another --device"
+            )
+        crew = _Crew(ray, pending, choice, num_envs, workers=workers)
+        try:
+            for _ in range(workers):
+                crew.start()
+            yield from _collect(ray, crew)
+        finally:
+            crew.stop()
+
+
+@contextmanager
+def _connected() -> Iterator[Any]:
+    """Ray, connected to a cluster."""
+    outside = os.environ.get("RAY_ADDRESS")
+    if not outside:
+        for name, value in _OWN_CLUSTER.items():
+            os.environ.setdefault(name, value)
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise BenchmarkError(
+            '--workers ray needs Ray, which is not installed: pip install "gato-gym[ray]"'
+        ) from error
+    if ray.is_initialized():
+        yield ray
+        return
+    own = {} if outside else {"num_cpus": available_cores(), "include_dashboard": False}
+    try:
+        with one_thread():
+            ray.init(outside or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise BenchmarkError(
+            f"no Ray cluster: {error}; set RAY_ADDRESS to one that runs, or unset it to have one "
+            "started here"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+class _Worker:
+    """An actor that plays. Its methods run in the main thread, where time limits need to be."""
+
+    def __init__(
+        self, choice: PolicyChoice, num_envs: int | None, versions: Mapping[str, str]
+    ) -> None:
+        self._player, self._versions = Player(choice, num_envs), versions
+
+    def play(self, number: int, dispenser: Any) -> Generator[Report | Trouble]:
+        """Everything that the dispenser gives."""
+        ray: Any = importlib.import_module("ray")
+        found = differences(dict(self._versions), installed_environment())
+        if found:
+            message = f"a machine of the Ray cluster has other versions installed ({listed(found)})"
+            yield Trouble(f"{message}: install the same on all", asked_wrongly=True)
+            return
+
+        def take(rows: int, task: str | None = None) -> tuple[EpisodeKey, ...]:
+            keys: tuple[EpisodeKey, ...] = ray.get(dispenser.take.remote(number, rows, task))
+            return keys
+
+        yield from tell(self._player, take, lambda: False)
+
+
+class _Crew:
+    """Actors, by the stream of what each tells, and the dispenser that they ask."""
+
+    def __init__(
+        self,
+        ray: Any,
+        pending: Mapping[str, Sequence[EpisodeKey]],
+        choice: PolicyChoice,
+        num_envs: int | None,
+        *,
+        workers: int,
+    ) -> None:
+        gpus = 1 if choice.device == "cuda" else 0
+        self._ray = ray
+        self._make = ray.remote(num_cpus=1, num_gpus=gpus)(_Worker).remote
+        self._arguments = choice, num_envs, installed_environment()
+        plain = {task: list(keys) for task, keys in pending.items()}
+        self.dispenser = ray.remote(num_cpus=0)(Dispenser).remote(plain, workers=workers)
+        self.streams: dict[Any, int] = {}
+        self._actors: dict[int, Any] = {}
+
+    def start(self) -> None:
+        """One more actor."""
+        number = len(self._actors)
+        actor = self._actors[number] = self._make(*self._arguments)
+        stream = actor.play.options(num_returns="streaming").remote(number, self.dispenser)
+        self.streams[stream] = number
+
+    def leave(self, stream: Any) -> None:
+        """Let an actor go, so that one that waits for its core can begin."""
+        self._ray.kill(self._actors[self.streams.pop(stream)])
+
+    def stop(self) -> None:
+        """End all."""
+        for stream in list(self.streams):
+            self.leave(stream)
+        self._ray.kill(self.dispenser)
+
+
+def _collect(ray: Any, crew: _Crew) -> Generator[Report]:
+    dispenser = crew.dispenser
+    while crew.streams:
+        (stream,), _ = ray.wait(list(crew.streams), num_returns=1)
+        number = crew.streams[stream]
+        try:
+            message = ray.get(next(stream))
+        except StopIteration:
+            crew.leave(stream)
+        except ray.exceptions.RayError as error:
+            crew.leave(stream)
+            had, times = ray.get([dispenser.lost.remote(number), dispenser.losses.remote()])
+            check_loss(had, times, str(error).strip().splitlines()[0])
+            crew.start()
+        else:
+            if isinstance(message, Trouble):
+                raise_trouble(message)
+            if isinstance(message, TimeSpent) or ray.get(
+                dispenser.ended.remote(number, message.key)
+            ):
+                yield message

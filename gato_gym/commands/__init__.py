@@ -1,0 +1,1 @@
+"""The command ``gato-gym`` and its subcommands."""

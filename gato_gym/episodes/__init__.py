@@ -1,0 +1,1 @@
+"""Episodes: one of them in memory, many as Minari datasets."""

@@ -1,0 +1,263 @@
+"""Episodes in the row schema of the JAT dataset (arXiv 2402.09844).
+
+* :func:`episode_of_row` -- one row as an :class:`~gato_gym.episodes.minari_datasets.Episode`.
+* :func:`row_spaces` -- the spaces that rows imply, where no environment tells.
+* :func:`import_rows` -- rows to a Minari dataset.
+* :func:`read_rows` -- rows of a file or of a hub dataset, through the package ``datasets``.
+
+One row is one episode:
+
+====================  ==========================  ============================================
+suite                 columns                     become
+====================  ==========================  ============================================
+Atari                 ``image_observations``,     uint8 ``[4, H, W]``, the newest frame last;
+                      ``discrete_actions``        Discrete
+BabyAI                ``discrete_observations``,  ``direction``, ``image`` uint8 ``[7, 7, 3]``,
+                      ``text_observations``,      ``mission``; Discrete
+                      ``discrete_actions``
+MuJoCo, Meta-World    ``continuous_observations`` float32 vectors; Box
+                      ``continuous_actions``
+====================  ==========================  ============================================
+
+with ``rewards`` in each. A row has T observations for T actions: what followed the last action is
+not in it, and neither is whether the episode ended or was cut off. The last observation is
+repeated, and the episode counts as cut off; ``info["last_observation"]`` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from gato_gym.episodes.minari_datasets import Episode, new_minari
+
+GRID = (7, 7, 3)
+HUB_DATASET = "jat-project/jat-dataset"
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RowSpaces:
+    """What a Minari dataset asks of an environment.
+
+    Attributes:
+        observation_space, action_space: Of one environment.
+        spec: None: rows do not name an environment.
+    """
+
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    spec: None = None
+
+
+def episode_of_row(row: Row, *, task: str = "") -> Episode:
+    """One row as an episode.
+
+    Args:
+        row: Columns by name.
+        task: Id of the task that the episode is of.
+
+    Raises:
+        ValueError: Columns are missing, or differ in length; names them.
+    """
+    observations, actions = _observations(row), _actions(row)
+    rewards = np.asarray(_column(row, "rewards"), np.float32)
+    lengths = {"rewards": len(rewards), "actions": len(actions), **_lengths(observations)}
+    if len(set(lengths.values())) != 1 or not len(rewards):
+        raise ValueError(f"the row's columns have lengths {lengths}: expected one, 1 or more")
+    last = np.zeros(len(rewards), np.bool_)
+    last[-1] = True
+    return Episode(
+        task=task,
+        observations=_with_last_twice(observations),
+        actions=actions,
+        rewards=rewards,
+        terminations=np.zeros(len(rewards), np.bool_),
+        truncations=last,
+        info={"last_observation": "repeated"},
+    )
+
+
+def _column(row: Row, name: str) -> Any:
+    if row.get(name) is None:
+        raise ValueError(f"the row has columns {sorted(row)}: expected {name!r} among them")
+    return row[name]
+
+
+def _observations(row: Row) -> Any:
+    if row.get("image_observations") is not None:
+        frames = np.stack([np.asarray(image, np.uint8) for image in row["image_observations"]])
+        if frames.ndim != 4 or frames.shape[-1] != 4:
+            raise ValueError(
+                f"image_observations have shape {frames.shape[1:]}: expected [height, width, 4], "
+                "four frames as channels"
+            )
+        return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
+    if row.get("discrete_observations") is not None:
+        symbols = np.asarray(row["discrete_observations"], np.int64)
+        if symbols.ndim != 2 or symbols.shape[1] != 1 + np.prod(GRID):
+            raise ValueError(
+                f"discrete_observations have shape {symbols.shape}: expected [T, 148], a direction "
+                "and 7 x 7 x 3 symbols"
+            )
+        return {
+            "direction": symbols[:, 0],
+            "image": symbols[:, 1:].reshape(-1, *GRID).astype(np.uint8),
+            "mission": [str(text) for text in _column(row, "text_observations")],
+        }
+    return np.asarray(_column(row, "continuous_observations"), np.float32)
+
+
+def _actions(row: Row) -> NDArray[Any]:
+    if row.get("discrete_actions") is not None:
+        return np.asarray(row["discrete_actions"], np.int64)
+    return np.asarray(_column(row, "continuous_actions"), np.float32)
+
+
+def _lengths(observations: Any) -> dict[str, int]:
+    if isinstance(observations, dict):
+        return {name: len(part) for name, part in observations.items()}
+    return {"observations": len(observations)}
+
+
+def _with_last_twice(observations: Any) -> Any:
+    if isinstance(observations, dict):
+        return {name: _with_last_twice(part) for name, part in observations.items()}
+    if isinstance(observations, list):
+        return [*observations, observations[-1]]
+    return np.concatenate([observations, observations[-1:]])
+
+
+def row_spaces(episodes: Iterable[Episode]) -> RowSpaces:
+    """Spaces that hold every one of some episodes.
+
+    Rows do not say how many actions there are, nor a Box's bounds: Discrete is as large as the
+    largest action seen, and a Box reaches to -1 and 1, or to the largest number seen if it is
+    further. Name the environment where that is too little.
+
+    Raises:
+        ValueError: There is no episode.
+    """
+    most, first = 0.0, None
+    for episode in episodes:
+        first = first or episode
+        most = max(most, float(np.abs(episode.actions).max()))
+    if first is None:
+        raise ValueError("there is no row: expected at least one")
+    if first.actions.dtype.kind == "i":
+        action: gym.Space[Any] = spaces.Discrete(int(most) + 1)
+    else:
+        bound = max(1.0, most)
+        action = spaces.Box(-bound, bound, first.actions.shape[1:], np.float32)
+    return RowSpaces(_observation_space(first.observations), action)
+
+
+def _observation_space(observations: Any) -> gym.Space[Any]:
+    if isinstance(observations, dict):
+        letters = " ,abcdefghijklmnopqrstuvwxyz"
+        return spaces.Dict(
+            direction=spaces.Discrete(4),
+            image=spaces.Box(0, 255, GRID, np.uint8),
+            mission=spaces.Text(512, charset=letters),
+        )
+    if observations.dtype == np.uint8:
+        return spaces.Box(0, 255, observations.shape[1:], np.uint8)
+    return spaces.Box(-np.inf, np.inf, observations.shape[1:], np.float32)
+
+
+def import_rows(
+    rows: Iterable[Row],
+    dataset_id: str,
+    *,
+    env: gym.Env[Any, Any] | None = None,
+    root: Path | None = None,
+) -> list[float]:
+    """Write rows as a Minari dataset.
+
+    Args:
+        rows: At least one; gone through twice where ``env`` is None, so not an iterator then.
+        dataset_id: Such as ``jat/halfcheetah-v0``.
+        env: Gives the spaces and the environment's id; None infers spaces, see
+            :func:`row_spaces`.
+        root: Folder of datasets; None is Minari's own.
+
+    Returns:
+        The return of each episode.
+
+    Raises:
+        ValueError: There is no row, one is not of the schema, or the environment has other spaces.
+    """
+    from gato_gym.episodes import hdf5
+
+    source: Any = env or row_spaces(episode_of_row(row) for row in rows)
+    returns: list[float] = []
+    metadata = {"algorithm_name": "expert", "description": f"Rows of JAT's schema: {dataset_id}"}
+    with new_minari(dataset_id, env=source, root=root, metadata=metadata) as file:
+        for index, row in enumerate(rows):
+            episode = episode_of_row(row, task=dataset_id)
+            _check_member(source, episode, index)
+            hdf5.append_episode(file, index, episode)
+            returns.append(episode.total_return)
+    return returns
+
+
+def _check_member(env: Any, episode: Episode, number: int) -> None:
+    """Refuse an episode whose first step is of other spaces."""
+    observed = episode.observations
+    first = {k: v[0] for k, v in observed.items()} if isinstance(observed, dict) else observed[0]
+    got = _kinds(first)
+    wanted = _kinds(env.observation_space.sample())
+    action = np.shape(episode.actions[0])
+    if got != wanted or action != tuple(env.action_space.shape):
+        raise ValueError(
+            f"row {number} has observations {got} and actions of shape {action}: expected {wanted} "
+            f"and {tuple(env.action_space.shape)}; name the environment that it was recorded in"
+        )
+
+
+def _kinds(member: Any) -> Any:
+    if isinstance(member, dict):
+        return {key: _kinds(member[key]) for key in sorted(member)}
+    return "text" if isinstance(member, str) else list(np.shape(member))
+
+
+def read_rows(source: str | Path, *, split: str = "train") -> Any:
+    """Rows of a parquet or JSON-lines file, of a folder that ``datasets`` saved, or of the hub.
+
+    Args:
+        source: A path; or ``jat:mujoco-halfcheetah`` for that part of ``jat-project/jat-dataset``.
+        split: Of a folder or the hub.
+
+    Returns:
+        A ``datasets.Dataset``: rows that can be gone through again and again.
+
+    Raises:
+        ImportError: The package ``datasets`` is not installed.
+        FileNotFoundError: There is no such file.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(
+            "rows are read by the package 'datasets': run pip install 'gato-gym[jat]'"
+        ) from error
+    name, path = str(source), Path(source)
+    if name.startswith("jat:"):
+        return datasets.load_dataset(HUB_DATASET, name.removeprefix("jat:"), split=split)
+    if path.is_dir():
+        found = datasets.load_from_disk(name)
+        return found[split] if isinstance(found, datasets.DatasetDict) else found
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file {name!r}: expected .parquet, .jsonl, a folder that datasets saved, or "
+            "jat:TASK"
+        )
+    kind = "parquet" if path.suffix == ".parquet" else "json"
+    return datasets.load_dataset(kind, data_files=name, split="train")

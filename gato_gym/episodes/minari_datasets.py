@@ -1,0 +1,315 @@
+"""Episodes, and Minari datasets of them.
+
+* :class:`Episode` -- one recorded episode.
+* :func:`write_minari`, :func:`read_minari` -- to a Minari dataset and back.
+* :func:`find_minari`, :func:`episodes_of` -- a dataset from its id, folder or file; its episodes.
+* :func:`new_minari` -- a dataset to be filled episode by episode.
+* :func:`returns_of` -- the returns of a dataset's episodes.
+* :func:`minari_metadata`, :func:`expert_return_of` -- what is kept beside the episodes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+EXECUTED = "executed_actions"
+"""Key of the executed actions in a Minari episode's infos, where they differ from the labels."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One recorded episode of T steps.
+
+    Attributes:
+        task: Id of the task, or of the environment.
+        observations: Arrays ``[T + 1, ...]``, nested in dict and tuple as the space is; text is a
+            list of T + 1 strings. The last observation follows the last action.
+        actions: ``[T, ...]``, nested as the space is: what the expert chose. Where noise was
+            executed instead, these remain the expert's own choices.
+        rewards: float32 ``[T]``.
+        terminations: bool ``[T]``.
+        truncations: bool ``[T]``.
+        seed: What the environment was reset with.
+        info: JSON values, such as ``noise`` and ``success``.
+        executed: ``[T, ...]``, the actions executed, or None where they are ``actions``.
+    """
+
+    task: str
+    observations: Any
+    actions: Any
+    rewards: NDArray[np.float32]
+    terminations: NDArray[np.bool_]
+    truncations: NDArray[np.bool_]
+    seed: int | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    executed: Any = None
+
+    @property
+    def length(self) -> int:
+        """T, the number of steps."""
+        return len(self.rewards)
+
+    @property
+    def total_return(self) -> float:
+        """Sum of the rewards, undiscounted."""
+        return float(np.sum(self.rewards, dtype=np.float64))
+
+
+@contextmanager
+def minari_root(root: Path | None) -> Iterator[None]:
+    """Point Minari at a folder of datasets; None leaves its own setting."""
+    previous = os.environ.get("MINARI_DATASETS_PATH")
+    if root is not None:
+        os.environ["MINARI_DATASETS_PATH"] = str(Path(root).resolve())
+    try:
+        yield
+    finally:
+        if root is not None and previous is None:
+            del os.environ["MINARI_DATASETS_PATH"]
+        elif root is not None and previous is not None:
+            os.environ["MINARI_DATASETS_PATH"] = previous
+
+
+def write_minari(
+    dataset_id: str,
+    episodes: Iterable[Episode],
+    *,
+    env: gym.Env[Any, Any],
+    root: Path | None = None,
+    expert_return: float | None = None,
+    algorithm: str = "expert",
+    description: str = "",
+) -> None:
+    """Write episodes as a new Minari dataset (HDF5, images not compressed).
+
+    The dataset appears when it is complete.
+
+    Args:
+        dataset_id: Such as ``gato/babyai-go-to-local-v0``.
+        episodes: At least one; taken one by one.
+        env: Gives the spaces and the spec that ``recover_environment`` uses.
+        root: Folder of datasets; None is Minari's own.
+        expert_return: Mean return of the expert, kept in the metadata.
+        algorithm: Name of who acted.
+        description: One line.
+
+    Raises:
+        ValueError: There are no episodes, or the dataset exists.
+    """
+    from gato_gym.episodes import hdf5
+
+    with new_minari(
+        dataset_id,
+        env=env,
+        root=root,
+        metadata={
+            "algorithm_name": algorithm,
+            "description": description or f"Episodes of {dataset_id}",
+            **({} if expert_return is None else {"expert_return": expert_return}),
+        },
+    ) as file:
+        for index, episode in enumerate(episodes):
+            hdf5.append_episode(file, index, episode)
+
+
+@contextmanager
+def new_minari(
+    dataset_id: str,
+    *,
+    env: gym.Env[Any, Any],
+    root: Path | None = None,
+    metadata: dict[str, Any],
+    replace: bool = False,
+) -> Iterator[Any]:
+    """A new Minari dataset, as an open HDF5 file to which :mod:`gato_gym.episodes.hdf5` adds
+    episodes.
+
+    The dataset appears when the block ends without an error.
+
+    Args:
+        dataset_id: Such as ``gato/babyai-go-to-local-v0``.
+        env: Gives the spaces and the spec.
+        root: Folder of datasets; None is Minari's own.
+        metadata: JSON values kept with the dataset.
+        replace: Whether a dataset of this id gives way.
+
+    Raises:
+        ValueError: No episode was added, or the dataset exists.
+    """
+    import minari
+    from minari.dataset.minari_storage import MinariStorage
+
+    from gato_gym.episodes import hdf5
+
+    with minari_root(root):
+        folder = Path(os.path.abspath(minari.storage.get_dataset_path(dataset_id)))
+    if folder.exists() and not replace:
+        raise ValueError(
+            f"dataset {dataset_id!r} exists in {folder}: remove that folder, or choose another "
+            "root or version"
+        )
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        storage = MinariStorage.new(
+            partial / "data",
+            env.observation_space,
+            env.action_space,
+            env_spec=env.spec,
+            jpeg_encoding=False,
+        )
+        (path,) = (partial / "data").glob("*.hdf5")
+        with hdf5.open_file(path, "w") as file:
+            yield file
+            lengths = [hdf5.count_steps(file, index) for index in range(len(file.keys()))]
+        if not lengths:
+            raise ValueError(f"dataset {dataset_id!r} would hold no episode: pass at least one")
+        storage.update_metadata(
+            {
+                "dataset_id": dataset_id,
+                "author": {"gato-gym"},
+                "minari_version": minari.__version__,
+                "total_episodes": len(lengths),
+                "total_steps": sum(lengths),
+                "dataset_size": storage.get_size(),
+                **metadata,
+            }
+        )
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_minari(dataset_id: str, *, root: Path | None = None) -> Iterator[Episode]:
+    """The episodes of a Minari dataset, in order.
+
+    Args:
+        dataset_id: Its id.
+        root: Folder of datasets; None is Minari's own.
+
+    Raises:
+        FileNotFoundError: There is no such dataset.
+    """
+    yield from episodes_of(_load(dataset_id, root))
+
+
+def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
+    """The episodes of a loaded Minari dataset, in order.
+
+    Args:
+        dataset: A ``minari.MinariDataset``.
+        first: Number of the first one.
+    """
+    from gato_gym.episodes import hdf5
+
+    storage = dataset.storage
+    task = dataset.spec.dataset_id.rpartition("/")[2].rpartition("-v")[0]
+    indices = range(first, storage.total_episodes)
+    if storage.FORMAT == "hdf5" and not storage.jpeg_encoding:
+        (path,) = Path(storage.data_path).glob("*.hdf5")
+        with hdf5.open_file(path, "r") as file:
+            for index in indices:
+                yield hdf5.read_episode(file, index, task=task)
+        return
+    metadata = storage.get_episode_metadata(indices)
+    for raw, meta in zip(storage.get_episodes(indices), metadata, strict=True):
+        infos = raw.get("infos") or {}
+        options = meta.get("options") or {}
+        yield Episode(
+            task=task,
+            observations=raw["observations"],
+            actions=raw["actions"],
+            rewards=np.asarray(raw["rewards"], np.float32),
+            terminations=np.asarray(raw["terminations"], np.bool_),
+            truncations=np.asarray(raw["truncations"], np.bool_),
+            seed=meta.get("seed"),
+            info=json.loads(options.get("info", "{}")),
+            executed=infos.get(EXECUTED),
+        )
+
+
+def returns_of(dataset: Any) -> NDArray[np.float64]:
+    """The return of every episode of a loaded Minari dataset, in order: float64 ``[E]``."""
+    from gato_gym.episodes import hdf5
+
+    storage = dataset.storage
+    if storage.FORMAT == "hdf5":
+        (path,) = Path(storage.data_path).glob("*.hdf5")
+        with hdf5.open_file(path, "r") as file:
+            rewards = [hdf5.read_rewards(file, i) for i in range(storage.total_episodes)]
+    else:
+        rewards = [e["rewards"] for e in storage.get_episodes(range(storage.total_episodes))]
+    return np.array([np.sum(part, dtype=np.float64) for part in rewards])
+
+
+def find_minari(source: str | Path | Any) -> Any:
+    """A Minari dataset from whatever names it.
+
+    Args:
+        source: A ``minari.MinariDataset``, the id of one in Minari's own folder, a dataset's
+            folder, or the HDF5 file in it.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: The folder or file holds no dataset that Minari can read.
+    """
+    import minari
+
+    if isinstance(source, minari.MinariDataset):
+        return source
+    path = Path(source)
+    if not path.exists():
+        return _load(str(source), None)
+    folder = path.parent if path.is_file() else path
+    data = folder / "data" if (folder / "data").is_dir() else folder
+    try:
+        return minari.MinariDataset(data)
+    except (KeyError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no Minari dataset ({error}): expected its folder, which holds "
+            "data/main_data.hdf5 and data/metadata.json, or that file"
+        ) from error
+
+
+def minari_metadata(dataset_id: str, *, root: Path | None = None) -> dict[str, Any]:
+    """A dataset's metadata.
+
+    Raises:
+        FileNotFoundError: There is no such dataset.
+    """
+    metadata: dict[str, Any] = _load(dataset_id, root).storage.metadata
+    return metadata
+
+
+def _load(dataset_id: str, root: Path | None) -> Any:
+    import minari
+
+    with minari_root(root):
+        try:
+            return minari.load_dataset(dataset_id)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"no Minari dataset {dataset_id!r} under {root or 'the Minari folder'}: make it "
+                "with gato-gym record or python -m policies.collection.collect, or name another "
+                "root"
+            ) from error
+
+
+def expert_return_of(dataset_id: str, *, root: Path | None = None) -> float | None:
+    """The expert's mean return that the dataset's metadata holds, if any."""
+    value = minari_metadata(dataset_id, root=root).get("expert_return")
+    return None if value is None else float(value)

@@ -1,0 +1,1 @@
+"""Experts' episodes as datasets."""

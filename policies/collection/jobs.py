@@ -1,0 +1,308 @@
+"""The pieces of work of a collection.
+
+* :class:`CollectSettings` -- what a collection is.
+* :class:`JobRunner` -- does pieces: the expert's return, a unit of episodes, or the dataset.
+
+A task's episodes are numbered; unit u holds the attempts ``[u * n, (u + 1) * n)`` and is a file of
+its own that appears when it is complete. What a unit holds depends on the settings alone, so any
+number of workers makes the same dataset, and work that was stopped goes on at the missing units.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gato_gym.episodes.minari_datasets import Episode, minari_metadata, new_minari
+from gato_gym.tasks import Task, get_task
+from policies.collection.env_faults import Beat, EnvironmentFault
+from policies.collection.recorder import Recorder, RecordSettings
+from policies.experts import SCRIPTED_SUITES
+from policies.experts.store import shipped_folder
+
+FORMAT = 1
+UNIT_EPISODES = {"atari": 1, "babyai": 64, "dm_control": 4, "metaworld": 8, "mujoco": 4}
+"""Attempts in a unit: a few seconds of work."""
+
+SIMULATORS = {
+    "atari": ("ale-py",),
+    "babyai": ("minigrid",),
+    "dm_control": ("dm_control", "mujoco", "shimmy"),
+    "metaworld": ("metaworld", "mujoco"),
+    "mujoco": ("gymnasium", "mujoco"),
+}
+MOST_FAULTS = 3
+"""Environments' faults at which a task is given up."""
+
+
+@dataclass(frozen=True)
+class CollectSettings:
+    """What a collection is.
+
+    Attributes:
+        root: Folder of the Minari datasets; the units are under ``.collect`` there.
+        record: What decides an episode.
+        episodes: Episodes a task, or None.
+        steps: Recorded steps a task, at least, or None. One of the two is given.
+        expert_episodes: Clean episodes that measure the expert's return.
+        time_limit: Seconds that a step, or a reset, may take.
+    """
+
+    root: Path
+    record: RecordSettings = field(default_factory=RecordSettings)
+    episodes: int | None = None
+    steps: int | None = None
+    expert_episodes: int = 20
+    time_limit: float = 300.0
+
+    def __post_init__(self) -> None:
+        if (self.episodes is None) == (self.steps is None):
+            raise ValueError("give either episodes or steps: how much to collect of each task")
+        if (self.episodes or self.steps or 0) < 1 or self.expert_episodes < 1:
+            raise ValueError("episodes, steps and expert_episodes are counts of 1 or more")
+        if not self.time_limit > 0:
+            raise ValueError(f"time_limit is {self.time_limit}: expected seconds above 0")
+
+    def identity(self, task: Task) -> dict[str, Any]:
+        """What a unit of a task depends on, as JSON values."""
+        record: dict[str, Any] = asdict(self.record)
+        if record["policy"] == "expert":
+            del record["policy"]
+            weights = weights_of(task)
+            record |= {"weights": weights} if weights else {}
+        return {
+            "format": FORMAT,
+            "task": task.id,
+            **record,
+            "expert_episodes": self.expert_episodes,
+            "unit_episodes": UNIT_EPISODES[task.suite],
+            "packages": {name: _version(name) for name in SIMULATORS[task.suite]},
+        }
+
+    def folder(self, task: Task) -> Path:
+        """Where the units of a task are."""
+        text = json.dumps(self.identity(task), sort_keys=True)
+        digest = hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+        return self.root / ".collect" / task.id / digest
+
+    def goal(self) -> dict[str, int]:
+        """How much to collect, as JSON values."""
+        return {"episodes": self.episodes} if self.episodes else {"steps": self.steps or 0}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of work.
+
+    Attributes:
+        kind: "expert", "unit" or "dataset".
+        task: The task's id.
+        unit: Number of the unit; for "dataset", how many units it takes.
+        expert_return: The expert's mean return, once it is known.
+    """
+
+    kind: str
+    task: str
+    unit: int = 0
+    expert_return: float | None = None
+
+
+@dataclass(frozen=True)
+class UnitReport:
+    """What a unit holds.
+
+    Attributes:
+        lengths: Steps of each episode kept, in order.
+        dropped: Attempts not kept, by reason.
+        seconds: Time it took.
+        faults: What the environment did wrong, and where.
+    """
+
+    lengths: list[int]
+    dropped: dict[str, int]
+    seconds: float
+    faults: list[str] = field(default_factory=list)
+
+
+def unit_path(settings: CollectSettings, task: Task, unit: int) -> Path:
+    """The file of a unit."""
+    return settings.folder(task) / f"unit-{unit:05d}.hdf5"
+
+
+def read_report(path: Path) -> UnitReport:
+    """What the unit in this file holds."""
+    from gato_gym.episodes import hdf5
+
+    with hdf5.open_file(path, "r") as file:
+        return UnitReport(**json.loads(file.attrs["report"]))
+
+
+def read_expert_return(settings: CollectSettings, task: Task) -> float | None:
+    """The expert's mean return if it has been measured."""
+    path = settings.folder(task) / "expert.json"
+    return float(json.loads(path.read_text())["mean"]) if path.exists() else None
+
+
+def is_complete(settings: CollectSettings, task: Task) -> bool:
+    """Whether the task's dataset is there, made with these settings.
+
+    Raises:
+        ValueError: A dataset is there that other settings made.
+    """
+    name = dataset_id(task, settings.record.policy)
+    try:
+        found = minari_metadata(name, root=settings.root).get("collect")
+    except FileNotFoundError:
+        return False
+    if found is None or found["settings"] != json.loads(json.dumps(settings.identity(task))):
+        raise ValueError(
+            f"dataset {name!r} under {settings.root} was made with other settings: pass "
+            "--overwrite to replace it, or another --root"
+        )
+    return bool(found["goal"] == settings.goal())
+
+
+def dataset_id(task: Task, policy: str = "expert") -> str:
+    """The Minari id of a task's dataset: the expert's is the one that is trained on."""
+    return f"{'gato' if policy == 'expert' else f'gato-{policy}'}/{task.id}-v0"
+
+
+def weights_of(task: Task) -> str | None:
+    """A hash of the trained expert that plays a task; None where a program does."""
+    path = shipped_folder(task.id) / "model.safetensors"
+    if task.suite in SCRIPTED_SUITES or not path.is_file():
+        return None
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+
+
+class JobRunner:
+    """Does jobs, keeping the environment of the last task open.
+
+    Args:
+        settings: The collection.
+        beat: Told the seed and the number of each step before it is played.
+    """
+
+    def __init__(self, settings: CollectSettings, *, beat: Beat = lambda seed, step: None) -> None:
+        self.settings, self._beat = settings, beat
+        self._recorder: Recorder | None = None
+
+    def run(self, job: Job) -> Any:
+        """Do a job; returns the expert's mean return, a `UnitReport`, or the dataset's counts.
+
+        Raises:
+            EnvironmentFault: The environment is at fault once while the expert's return is
+                measured, or :data:`MOST_FAULTS` times in a unit.
+        """
+        task = get_task(job.task)
+        self.settings.folder(task).mkdir(parents=True, exist_ok=True)
+        recorder = self._recorder_of(task)
+        if job.kind == "expert":
+            return _measure_expert(self.settings, recorder)
+        if job.kind == "unit":
+            return _record_unit(self.settings, recorder, job)
+        return _write_dataset(self.settings, recorder, job)
+
+    def _recorder_of(self, task: Task) -> Recorder:
+        if self._recorder is None or self._recorder.task.id != task.id:
+            if self._recorder is not None:
+                self._recorder.close()
+                self._recorder = None
+            self._recorder = Recorder(task, self.settings.record, beat=self._beat)
+        return self._recorder
+
+
+def _measure_expert(settings: CollectSettings, recorder: Recorder) -> float:
+    returns = recorder.expert_returns(settings.expert_episodes)
+    mean = float(np.mean(returns))
+    path = settings.folder(recorder.task) / "expert.json"
+    with _appearing(path) as partial:
+        partial.write_text(json.dumps({"mean": mean, "returns": returns}))
+    return mean
+
+
+def _record_unit(settings: CollectSettings, recorder: Recorder, job: Job) -> UnitReport:
+    from gato_gym.episodes import hdf5
+
+    began = time.monotonic()
+    size = UNIT_EPISODES[recorder.task.suite]
+    lengths: list[int] = []
+    dropped: dict[str, int] = {}
+    faults: list[str] = []
+    path = unit_path(settings, recorder.task, job.unit)
+    with _appearing(path) as partial, hdf5.open_file(partial, "w") as file:
+        for index in range(job.unit * size, (job.unit + 1) * size):
+            try:
+                episode = recorder.record(index, job.expert_return)
+            except EnvironmentFault as fault:
+                faults.append(str(fault))
+                if len(faults) >= MOST_FAULTS:
+                    raise EnvironmentFault("\n".join(faults)) from fault
+                recorder.reopen()
+                episode = "faults"
+            if isinstance(episode, Episode):
+                hdf5.append_episode(file, len(lengths), episode)
+                lengths.append(episode.length)
+            else:
+                dropped[episode] = dropped.get(episode, 0) + 1
+        report = UnitReport(lengths, dropped, time.monotonic() - began, faults)
+        file.attrs["report"] = json.dumps(asdict(report))
+    return report
+
+
+def _write_dataset(settings: CollectSettings, recorder: Recorder, job: Job) -> tuple[int, int]:
+    """Copy the kept episodes of the first units until the goal is reached."""
+    from gato_gym.episodes import hdf5
+
+    task, policy, steps, episodes = recorder.task, settings.record.policy, 0, 0
+    choices = "the expert's own choices" if policy == "expert" else "random"
+    known = {} if job.expert_return is None else {"expert_return": job.expert_return}
+    metadata = {
+        "algorithm_name": policy,
+        "description": f"{task.description}. Actions are {choices}.",
+        **known,
+        "collect": {"settings": settings.identity(task), "goal": settings.goal()},
+    }
+    with new_minari(
+        dataset_id(task, policy),
+        env=recorder.env,
+        root=settings.root,
+        metadata=metadata,
+        replace=True,
+    ) as file:
+        for unit in range(job.unit):
+            with hdf5.open_file(unit_path(settings, task, unit), "r") as source:
+                for index, length in enumerate(json.loads(source.attrs["report"])["lengths"]):
+                    if episodes == settings.episodes or steps >= (settings.steps or np.inf):
+                        return episodes, steps
+                    hdf5.copy_episode(source, index, file, episodes)
+                    episodes, steps = episodes + 1, steps + length
+    return episodes, steps
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that becomes ``path`` when the block ends without an error."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

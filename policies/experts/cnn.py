@@ -1,0 +1,229 @@
+"""Trained experts of games that are seen: a small convolutional network in NumPy.
+
+* :class:`ImageNetwork` -- the weights of one expert and what they compute.
+* :class:`ImageExpert` -- the policy.
+* :func:`halved` -- frames as the network sees them.
+
+Shapes: C channels (frames of a stack), O of a layer's outputs, K the side of its kernel, H hidden
+units, A actions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from policies.base import Policy, row_generators
+from policies.experts.mlp import ExpertError
+
+Array = NDArray[np.float32]
+
+
+PIXEL_LIMIT = np.float32(5)
+"""How many standard deviations from its mean a pixel is seen to be, at most."""
+
+
+@dataclass(frozen=True)
+class ImageNetwork:
+    """Convolutions, dense layers, and a logit for each action.
+
+    ``x = clip((halved(observation) / 255 - mean) * scale, -5, 5)``, pixel by pixel, then
+    ``x = relu(convolution(x))`` without padding, then ``h = relu(W h + b)`` over the flattened
+    maps, then ``W h + b``. Observations of a batch are computed one by one and without BLAS, so
+    that an expert plays the same game in any batch, with any number of threads.
+
+    Attributes:
+        mean, scale: float32 ``[height, width]``, of the pixels of halved frames.
+        convolutions: Weight float32 ``[O, C, K, K]`` and bias ``[O]`` of each.
+        strides: Of each convolution.
+        dense: Weight ``[H, N]`` and bias ``[H]`` of each.
+        action: Weight ``[A, H]`` and bias ``[A]`` of the logits.
+        samples: Whether it scores more by sampled actions than by the likeliest. It learned by
+            samples; and in games without chance, a likeliest action that changes nothing stays
+            the likeliest to the end of the game.
+    """
+
+    mean: Array
+    scale: Array
+    convolutions: tuple[tuple[Array, Array], ...]
+    strides: tuple[int, ...]
+    dense: tuple[tuple[Array, Array], ...]
+    action: tuple[Array, Array]
+    samples: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.strides) != len(self.convolutions) or min(self.strides, default=0) < 1:
+            raise ExpertError(
+                f"strides are {self.strides} for {len(self.convolutions)} convolutions: expected "
+                "one each, of 1 or more"
+            )
+        for name, (weight, bias) in self._layers():
+            dimensions = 4 if name.startswith("convolution") else 2
+            if weight.ndim != dimensions or bias.shape != weight.shape[:1]:
+                raise ExpertError(
+                    f"{name} has weight {weight.shape} and bias {bias.shape}: expected a weight "
+                    f"of {dimensions} dimensions and a number of the bias for each output"
+                )
+        if self.mean.ndim != 2 or self.mean.shape != self.scale.shape:
+            raise ExpertError(
+                f"pixels have means {self.mean.shape} and scales {self.scale.shape}: expected "
+                "(height, width) of both"
+            )
+        if not all(np.isfinite(part).all() for part in self.tensors().values()):
+            raise ExpertError(
+                "weights are not finite: the training diverged or the file is damaged"
+            )
+
+    def _layers(self) -> list[tuple[str, tuple[Array, Array]]]:
+        convolutions = [(f"convolution.{n}", layer) for n, layer in enumerate(self.convolutions)]
+        dense = [(f"dense.{n}", layer) for n, layer in enumerate(self.dense)]
+        return [*convolutions, *dense, ("action", self.action)]
+
+    def forward(self, observation: NDArray[np.uint8]) -> Array:
+        """Logits, float32 ``[A]``, for one observation, uint8 ``[C, height, width]``."""
+        x = halved(observation).astype(np.float32) / np.float32(255)
+        x = np.clip((x - self.mean) * self.scale, -PIXEL_LIMIT, PIXEL_LIMIT)
+        for (weight, bias), stride in zip(self.convolutions, self.strides, strict=True):
+            x = np.maximum(_convolved(x, weight, stride) + bias[:, None, None], np.float32(0))
+        hidden = x.reshape(-1)
+        for weight, bias in self.dense:
+            hidden = np.maximum(np.einsum("ij,j->i", weight, hidden) + bias, np.float32(0))
+        weight, bias = self.action
+        logits: Array = np.einsum("ij,j->i", weight, hidden) + bias
+        return logits
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The tensors of ``model.safetensors``: weights in float16, biases in float32."""
+        found: dict[str, NDArray[Any]] = {"pixels.mean": self.mean, "pixels.scale": self.scale}
+        for name, (weight, bias) in self._layers():
+            found[f"{name}.weight"] = np.ascontiguousarray(weight.astype(np.float16))
+            found[f"{name}.bias"] = np.ascontiguousarray(bias)
+        return found
+
+    def config(self) -> dict[str, Any]:
+        """What ``config.json`` tells besides the tensors."""
+        return {"strides": list(self.strides), "samples": self.samples}
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, NDArray[Any]], *, strides: Sequence[int], samples: bool = False
+    ) -> ImageNetwork:
+        """The inverse of :meth:`tensors`.
+
+        Raises:
+            KeyError: A tensor is missing.
+            ExpertError: Shapes do not fit, or numbers are not finite.
+        """
+        full = {name: np.asarray(part, np.float32) for name, part in tensors.items()}
+
+        def layers(kind: str) -> tuple[tuple[Array, Array], ...]:
+            depth = sum(re.fullmatch(kind + r"\.\d+\.weight", name) is not None for name in full)
+            names = [f"{kind}.{n}" for n in range(depth)]
+            return tuple((full[f"{name}.weight"], full[f"{name}.bias"]) for name in names)
+
+        action = full["action.weight"], full["action.bias"]
+        pixels = full["pixels.mean"], full["pixels.scale"]
+        convolutions = layers("convolution")
+        return cls(*pixels, convolutions, tuple(strides), layers("dense"), action, samples)
+
+
+def halved(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Frames of half the height and width: the mean of each two by two pixels, rounded.
+
+    Args:
+        frames: uint8 ``[..., height, width]``, both even.
+
+    Returns:
+        uint8 ``[..., height / 2, width / 2]``.
+    """
+    rows = frames[..., ::2, :].astype(np.uint16) + frames[..., 1::2, :]
+    mean: NDArray[np.uint8] = ((rows[..., ::2] + rows[..., 1::2] + 2) >> 2).astype(np.uint8)
+    return mean
+
+
+def _convolved(x: Array, weight: Array, stride: int) -> Array:
+    """A convolution without padding: float32 ``[C, height, width]`` to ``[O, ...]``."""
+    outputs, channels, size, _ = weight.shape
+    if x.shape[0] != channels or min(x.shape[1:]) < size:
+        raise ExpertError(
+            f"a convolution of {channels} channels and side {size} met maps of shape {x.shape}: "
+            "the network is of other observations"
+        )
+    windows = sliding_window_view(x, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+    _, height, width = windows.shape[:3]
+    patches = windows.transpose(1, 2, 0, 3, 4).reshape(height * width, -1)
+    maps: Array = np.einsum("ok,pk->op", weight.reshape(outputs, -1), patches)
+    return maps.reshape(outputs, height, width)
+
+
+class ImageExpert(Policy):
+    """A trained network that sees images and chooses one of several actions.
+
+    Deterministic, it plays the likeliest action; otherwise it samples, and the state holds a
+    generator for each row, seeded by the episode's first observation.
+
+    Args:
+        network: The weights.
+        observation_space: Box of uint8 ``(C, height, width)``.
+        action_space: Discrete.
+        seed: Of what is sampled.
+
+    Raises:
+        ValueError: The spaces are not those that the network was trained for.
+    """
+
+    def __init__(
+        self,
+        network: ImageNetwork,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        actions, shape = len(network.action[1]), observation_space.shape
+        fits = (
+            isinstance(action_space, spaces.Discrete)
+            and action_space.n == actions
+            and isinstance(observation_space, spaces.Box)
+            and observation_space.dtype == np.uint8
+        )
+        try:
+            if fits:
+                network.forward(np.zeros(shape or (), np.uint8))
+        except ValueError:
+            fits = False
+        if not fits:
+            channels = network.convolutions[0][0].shape[1]
+            raise ValueError(
+                f"spaces are {observation_space} and {action_space}, expected images of "
+                f"{channels} channels and Discrete({actions}): make the expert for the "
+                "environment of the task itself, without GatoTokenize"
+            )
+        self.network, self.seed, self.samples = network, seed, network.samples
+
+    def _predict_batch(
+        self,
+        observation: Any,
+        state: list[np.random.Generator] | None,
+        starts: NDArray[np.bool_],
+        deterministic: bool,
+    ) -> tuple[NDArray[Any], list[np.random.Generator] | None]:
+        logits = np.stack([self.network.forward(row) for row in observation])
+        start = int(getattr(self.action_space, "start", 0))
+        if deterministic:
+            return start + logits.argmax(1), state
+        generators = row_generators(
+            self.observation_space, observation, state, starts, seed=self.seed
+        )
+        # the largest of logits with Gumbel noise is a sample of their softmax
+        noise = np.stack([dice.gumbel(size=logits.shape[1]) for dice in generators])
+        return start + (logits + noise).argmax(1), generators

@@ -1,0 +1,155 @@
+"""Trained experts as folders of safetensors and JSON; nothing in them can run code.
+
+* :func:`save_expert`, :func:`load_expert` -- ``config.json`` and ``model.safetensors``.
+* :func:`play_with` -- the policy of a network.
+* :func:`read_config` -- what is told of an expert.
+* :func:`shipped_folder` -- where the experts that come with the package are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from policies.base import Policy
+from policies.experts.cnn import ImageExpert, ImageNetwork
+from policies.experts.mlp import ExpertError, ExpertNetwork, TrainedExpert
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "trained"
+LARGEST_FILE = 16 * 2**20
+"""Bytes of the largest file of an expert that is read."""
+
+Network = ExpertNetwork | ImageNetwork
+
+
+def play_with(
+    network: Network,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    *,
+    seed: int = 0,
+) -> Policy:
+    """The policy that plays with a network; the arguments are its class's.
+
+    Raises:
+        ValueError: The spaces are not those that the network was trained for.
+    """
+    kind = ImageExpert if isinstance(network, ImageNetwork) else TrainedExpert
+    return kind(network, observation_space, action_space, seed=seed)  # type: ignore[arg-type]
+
+
+def shipped_folder(task_id: str) -> Path:
+    """Where the expert of a task is, if one comes with the package."""
+    return SHIPPED / task_id
+
+
+def save_expert(folder: Path, network: Network, record: Mapping[str, Any]) -> None:
+    """Write an expert under a temporary name and rename it into place.
+
+    Args:
+        folder: Where; an expert that is there is replaced.
+        network: The weights.
+        record: What else ``config.json`` tells: how it was trained and what it scores.
+
+    Raises:
+        FileExistsError: ``folder`` exists and is no expert.
+    """
+    if folder.exists() and not (folder / "config.json").exists() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} exists and is not an expert: choose another folder or remove it"
+        )
+    temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "previous"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(network.tensors(), temporary / "model.safetensors")
+    config = {
+        "format": FORMAT,
+        **network.config(),
+        **record,
+    }
+    (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(temporary, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of an expert.
+
+    Raises:
+        ExpertError: There is none, it is damaged, or a newer version wrote it.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ExpertError(
+            f"{folder} holds no config.json: expected an expert's folder "
+            "(config.json, model.safetensors)"
+        )
+    if path.stat().st_size > LARGEST_FILE:
+        raise ExpertError(f"{path} has {path.stat().st_size} bytes: expected a few kilobytes")
+    try:
+        config = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ExpertError(
+            f"{path} is not JSON ({error}): the file is damaged, take a fresh copy"
+        ) from error
+    version = config.get("format") if isinstance(config, dict) else None
+    if not isinstance(version, int):
+        raise ExpertError(f"{path} names no format version: it is not a trained expert")
+    if version > FORMAT:
+        raise ExpertError(
+            f"{folder} has expert format {version} and this gato-gym reads up to {FORMAT}: "
+            "upgrade gato-gym"
+        )
+    return config
+
+
+def load_expert(folder: Path) -> Network:
+    """Read an expert's network.
+
+    Raises:
+        ExpertError: The folder holds none, or a damaged one.
+    """
+    config = read_config(folder)
+    path = folder / "model.safetensors"
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ExpertError(f"{path} has {path.stat().st_size} bytes: expected below a megabyte")
+        return network_from(load_file(path), config)
+    except ExpertError:
+        raise
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise ExpertError(
+            f"{path} does not hold an expert ({error!r}): take a fresh copy or train it again"
+        ) from error
+
+
+def network_from(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> Network:
+    """The network that ``tensors()`` and ``config()`` of another tell.
+
+    Raises:
+        KeyError, TypeError, ValueError: Something is missing, or of another kind.
+    """
+    if "strides" in config:
+        return ImageNetwork.from_tensors(
+            tensors,
+            strides=[int(n) for n in config["strides"]],
+            samples=bool(config.get("samples", False)),
+        )
+    return ExpertNetwork.from_tensors(
+        tensors,
+        activation=str(config["activation"]),
+        squash=bool(config["squash"]),
+        clip=float(config["clip"]),
+    )

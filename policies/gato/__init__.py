@@ -1,0 +1,1 @@
+"""Gato: observations to tokens to actions, prompts, checkpoints."""

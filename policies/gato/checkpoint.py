@@ -1,0 +1,340 @@
+"""A checkpoint is a folder of safetensors and JSON; nothing in it can run code.
+
+=====================  =======================================================================
+``config.json``        format version, network sizes, tasks with their token options, sampling
+``model.safetensors``  weights
+``prompts.safetensors``  a demonstration for each task that has one
+``text.model``         the SentencePiece model of the text ids
+``card.md``            what it is and how it scores
+=====================  =======================================================================
+
+* :func:`save_checkpoint`, :func:`load_checkpoint`, :class:`Checkpoint`.
+* :func:`locate_checkpoint` -- the folder that a name stands for.
+* :func:`read_tasks` -- what a checkpoint was trained on, without its weights.
+* :class:`CheckpointError` -- a folder that cannot be used, with why and what to do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gato_gym.atomic_io import appearing, surviving
+from gato_gym.options import PlanOptions
+from gato_gym.text import default_tokenizer
+from policies.gato.prompts import Prompt
+from policies.gato.sampling import Sampler
+from policies.gato.task_specs import TaskRecord
+from policies.model.config import NetworkConfig
+from policies.model.network import GatoNetwork
+
+FORMAT = 1
+SHIPPED = Path(__file__).parents[1] / "checkpoints"
+RUN_CHECKPOINT, RUN_STATE = "checkpoint", "training"
+"""What a run's folder holds: the checkpoint that it has written, and what it goes on from."""
+LARGEST_CONFIG = 4 * 2**20
+"""Bytes of the largest ``config.json`` that is read."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Attributes:
+        network: The weights, in float32 on the CPU.
+        tasks: What they were trained on, by task id.
+        sampler: How action tokens are chosen.
+    """
+
+    network: GatoNetwork
+    tasks: dict[str, TaskRecord]
+    sampler: Sampler
+
+
+def shipped_names() -> list[str]:
+    """Names of the checkpoints that come with the package."""
+    return sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
+
+
+def save_checkpoint(
+    folder: Path,
+    network: GatoNetwork,
+    tasks: Mapping[str, TaskRecord],
+    sampler: Sampler,
+    *,
+    dtype: torch.dtype = torch.float32,
+    card: str = "",
+) -> None:
+    """Write a checkpoint under a temporary name and rename it into place.
+
+    Args:
+        folder: Where; replaced if it is a checkpoint, refused if it is something else.
+        network: The weights.
+        tasks: Records by task id.
+        sampler: How action tokens are chosen.
+        dtype: Of the weights in the file.
+        card: Text of ``card.md``.
+
+    Raises:
+        FileExistsError: ``folder`` exists and is no checkpoint.
+    """
+    if folder.exists() and not (folder / "config.json").exists() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} exists and is not a checkpoint: choose another folder or remove it"
+        )
+    with appearing(folder) as temporary:
+        _write(temporary, network, tasks, sampler, dtype, card or _card(folder))
+
+
+def _card(folder: Path) -> str:
+    return f"# {folder.name}\n\nA Gato checkpoint.\n"
+
+
+def _write(
+    folder: Path,
+    network: GatoNetwork,
+    tasks: Mapping[str, TaskRecord],
+    sampler: Sampler,
+    dtype: torch.dtype,
+    card: str,
+) -> None:
+    weights = {
+        name: t.detach().to("cpu", dtype).contiguous() for name, t in network.state_dict().items()
+    }
+    save_file(weights, folder / "model.safetensors")
+    prompts: dict[str, np.ndarray[Any, Any]] = {}
+    for name, record in tasks.items():
+        if record.prompt is not None:
+            prompts |= {k: np.ascontiguousarray(v) for k, v in record.prompt.tensors(name).items()}
+    save_arrays(prompts, folder / "prompts.safetensors")
+    (folder / "text.model").write_bytes(default_tokenizer().model)
+    config = {
+        "format": FORMAT,
+        "network": network.config.to_json(),
+        "sampler": dataclasses.asdict(sampler),
+        "text_model": _text_model(),
+        "tasks": {
+            name: {
+                "options": record.options.to_json(),
+                "signature": record.signature,
+                "prompted": record.prompted,
+                "spaces": record.spaces,
+            }
+            for name, record in sorted(tasks.items())
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    (folder / "card.md").write_text(card)
+
+
+def load_checkpoint(name: str | Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        name: A folder (a checkpoint's, or that of a run which has written one), the name of a
+            shipped checkpoint, or a hub id ``owner/name``.
+
+    Raises:
+        CheckpointError: There is none, it is damaged, or a newer version wrote it.
+    """
+    folder = locate_checkpoint(name)
+    config = _read_config(folder)
+    tasks = _records(folder, config)
+    try:
+        network = GatoNetwork(NetworkConfig.from_json(config["network"]))
+        sampler = Sampler(**config["sampler"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _no_checkpoint(folder, error) from error
+    if config.get("text_model") != _text_model():
+        raise CheckpointError(
+            f"{folder} was trained with another text model "
+            f"({str(config.get('text_model'))[:12]}… there, {_text_model()[:12]}… here): "
+            "install the gato-gym version that made it"
+        )
+    _fill(network, _read(folder / "model.safetensors", load_file), folder)
+    return Checkpoint(network, tasks, sampler)
+
+
+def read_tasks(folder: Path) -> dict[str, TaskRecord]:
+    """What a checkpoint was trained on, by task id; its weights are not read.
+
+    Raises:
+        CheckpointError: It is damaged, or a newer version wrote it.
+    """
+    return _records(folder, _read_config(folder))
+
+
+def _records(folder: Path, config: Mapping[str, Any]) -> dict[str, TaskRecord]:
+    prompts = _read(folder / "prompts.safetensors", load_arrays)
+    try:
+        return {
+            task: TaskRecord(
+                options=PlanOptions.from_json(entry["options"]),
+                signature=entry["signature"],
+                prompt=Prompt.from_tensors(prompts, task) if f"{task}/text" in prompts else None,
+                prompted=bool(entry["prompted"]),
+                spaces=_spaces(entry.get("spaces")),
+            )
+            for task, entry in config["tasks"].items()
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise _no_checkpoint(folder, error) from error
+
+
+def _no_checkpoint(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{folder / 'config.json'} does not describe a checkpoint ({error}): "
+        "save it again with this version, or take a fresh copy"
+    )
+
+
+def _spaces(entry: Any) -> tuple[str, str] | None:
+    if entry is None:
+        return None
+    observation, action = entry
+    return str(observation), str(action)
+
+
+def locate_checkpoint(name: str | Path) -> Path:
+    """The folder of a checkpoint; a hub id's is fetched, or taken from the hub's cache.
+
+    Args:
+        name: As for :func:`load_checkpoint`.
+
+    Raises:
+        CheckpointError: There is none, or it cannot be fetched.
+    """
+    folder = surviving(Path(name))
+    if folder.is_dir():
+        return _of_run(folder)
+    text = str(name)
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*", text):
+        if (SHIPPED / text / "config.json").exists():
+            return SHIPPED / text
+        raise CheckpointError(
+            f"no checkpoint {text!r}: it is no folder and not one of the shipped ones "
+            f"({', '.join(shipped_names()) or 'none'})"
+        )
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) and not folder.parent.is_dir():
+        return _from_hub(text)
+    raise CheckpointError(f"no checkpoint at {text!r}: expected a folder with config.json")
+
+
+def _of_run(folder: Path) -> Path:
+    """The checkpoint in a run's folder; any other folder is taken for a checkpoint itself."""
+    if not (folder / RUN_STATE).is_dir() or (folder / "config.json").exists():
+        return folder
+    checkpoint = surviving(folder / RUN_CHECKPOINT)
+    if not checkpoint.is_dir():
+        raise CheckpointError(
+            f"{folder} holds a run that has written no checkpoint yet: wait for its first, or go "
+            "on with the command that began it"
+        )
+    return checkpoint
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise CheckpointError(
+            f"{name!r} is a hub id and huggingface_hub is not installed: "
+            'run pip install "gato-gym[hub]", or pass a folder'
+        ) from error
+    patterns = ["config.json", "*.safetensors", "text.model", "card.md"]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # of the network, the hub, the disk: from several libraries
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(
+            f"hub checkpoint {name!r} could not be fetched ({why[:300]}): "
+            "check the name and the network, or pass a folder"
+        ) from error
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"hub checkpoint {name!r} holds no config.json: expected a checkpoint that "
+            "GatoPolicy.save wrote; check the name"
+        )
+    return folder
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} holds no config.json: expected a checkpoint folder "
+            "(config.json, model.safetensors, prompts.safetensors)"
+        )
+    if path.stat().st_size > LARGEST_CONFIG:
+        raise CheckpointError(f"{path} has {path.stat().st_size} bytes: expected a few kilobytes")
+    try:
+        config = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is not JSON ({error}): the file is damaged, take a fresh copy"
+        ) from error
+    version = config.get("format") if isinstance(config, dict) else None
+    if not isinstance(version, int):
+        raise CheckpointError(f"{path} names no format version: it is not a gato-gym checkpoint")
+    if version > FORMAT:
+        raise CheckpointError(
+            f"{folder} has checkpoint format {version} and this gato-gym reads up to {FORMAT}: "
+            "upgrade gato-gym"
+        )
+    return config
+
+
+def _read(path: Path, reader: Any) -> dict[str, Any]:
+    try:
+        return dict(reader(path))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing: take a fresh copy of the checkpoint") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or cut short ({error}): take a fresh copy of the checkpoint"
+        ) from error
+
+
+def _fill(network: GatoNetwork, weights: dict[str, Tensor], folder: Path) -> None:
+    wanted = network.state_dict()
+    missing = sorted(wanted.keys() - weights.keys())
+    unknown = sorted(weights.keys() - wanted.keys())
+    shapes = [
+        f"{name} {list(weights[name].shape)} instead of {list(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & weights.keys())
+        if weights[name].shape != wanted[name].shape
+    ]
+    if missing or unknown or shapes:
+        problems = (
+            ([f"missing {', '.join(missing[:3])}"] if missing else [])
+            + ([f"unknown {', '.join(unknown[:3])}"] if unknown else [])
+            + shapes[:3]
+        )
+        raise CheckpointError(
+            f"{folder / 'model.safetensors'} does not fit config.json ({'; '.join(problems)}): "
+            "they are of different checkpoints"
+        )
+    network.load_state_dict({name: t.float() for name, t in weights.items()}, strict=True)
+
+
+def _text_model() -> str:
+    """Digest of the packaged text model."""
+    return hashlib.sha256(default_tokenizer().model).hexdigest()

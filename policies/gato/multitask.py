@@ -1,0 +1,222 @@
+"""One network in several environments at once, whatever their tasks and spaces.
+
+* :class:`MultiTaskPolicy` -- a ``predict`` whose rows belong to different policies.
+* :class:`MultiTaskState` -- what it hands back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gato_gym.spaces import TokenizedBatch
+from policies.base import batch_of_one, batch_rows, first_of_batch, is_single
+from policies.gato.decoding import GatoState, run
+from policies.gato.policy import GatoPolicy
+from policies.model.kv_cache import RingCache
+
+__all__ = ["MultiTaskPolicy", "MultiTaskState"]
+
+
+@dataclass
+class MultiTaskState:
+    """What the rows of several policies need; opaque to the caller.
+
+    Attributes:
+        whole: Of all rows, one policy's after another's.
+        sizes: Rows of each policy.
+    """
+
+    whole: GatoState
+    sizes: list[int]
+
+    @property
+    def parts(self) -> list[GatoState]:
+        """Each policy's part, a view."""
+        return [self.whole.part(rows) for rows in _spans(self.sizes)]
+
+
+class MultiTaskPolicy:
+    """Several views of one network that act together, in one forward for each action token.
+
+    Args:
+        policies: Views that share their network, from :meth:`GatoPolicy.with_env` or
+            :meth:`GatoPolicy.with_prompt`.
+
+    Raises:
+        ValueError: There is no policy, or two have networks of their own.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> import gato_gym
+        >>> ids = ("Gato/babyai-go-to-local", "Gato/metaworld-reach")
+        >>> envs = [gym.make(name) for name in ids]
+        >>> first = GatoPolicy.load("gato-mini", env=envs[0])
+        >>> policy = MultiTaskPolicy([first, first.with_env(envs[1])])
+        >>> observations = [env.reset(seed=0)[0] for env in envs]
+        >>> actions, state = policy.predict(observations, deterministic=True)
+        >>> [env.action_space.contains(a) for env, a in zip(envs, actions, strict=True)]
+        [True, True]
+    """
+
+    def __init__(self, policies: Sequence[GatoPolicy]) -> None:
+        self.policies = list(policies)
+        if not self.policies:
+            raise ValueError("there are no policies: expected one or more")
+        self.network = self.policies[0].network
+        for index, policy in enumerate(self.policies):
+            if policy.network is not self.network:
+                raise ValueError(
+                    f"policy {index} has a network of its own: expected views of one network; "
+                    "make them with with_env or with_prompt of the first"
+                )
+
+    def predict(
+        self,
+        observations: Sequence[Any],
+        state: MultiTaskState | None = None,
+        episode_start: Sequence[NDArray[np.bool_] | None] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[list[Any], MultiTaskState]:
+        """Choose actions for every policy's environments.
+
+        Args:
+            observations: One for each policy: an observation, or a batch of them.
+            state: What the previous call returned, or None to start every row afresh.
+            episode_start: For each policy as in :meth:`policies.base.Policy.predict`.
+            deterministic: As there.
+
+        Returns:
+            Actions for each policy, one or a batch as its observation was, and the next state.
+
+        Raises:
+            ValueError: There are not as many observations, or rows, as policies and states.
+        """
+        if len(observations) != len(self.policies):
+            raise ValueError(
+                f"{len(observations)} observations for {len(self.policies)} policies: "
+                "pass one, or one batch, for each"
+            )
+        spaces = [policy.observation_space for policy in self.policies]
+        single = [is_single(*pair) for pair in zip(spaces, observations, strict=True)]
+        batches = [
+            batch_of_one(space, observation) if one else observation
+            for space, observation, one in zip(spaces, observations, single, strict=True)
+        ]
+        sizes = [batch_rows(*pair) for pair in zip(spaces, batches, strict=True)]
+        starts = self._starts(sizes, episode_start, fresh=state is None)
+        state = self._new_state(sizes) if state is None else state
+        seen = [
+            policy.observe(batch, own, start, deterministic=deterministic)
+            for policy, batch, own, start in zip(
+                self.policies, batches, state.parts, starts, strict=True
+            )
+        ]
+        ids = self._choose(state, seen, deterministic=deterministic)
+        actions = [
+            policy.plan.decode_batch(own) for policy, own in zip(self.policies, ids, strict=True)
+        ]
+        return [
+            first_of_batch(policy.action_space, action) if one else action
+            for policy, action, one in zip(self.policies, actions, single, strict=True)
+        ], state
+
+    def join(self, states: Sequence[GatoState | int]) -> MultiTaskState:
+        """The state of rows that have played elsewhere, or not yet.
+
+        Args:
+            states: For each policy: the state of its rows, from another batch; or how many rows
+                it has, all of which start an episode with the next call. All policies need as
+                much memory a row.
+
+        Returns:
+            A copy.
+
+        Raises:
+            ValueError: A row of one needs more memory than one of another.
+
+        Example:
+            >>> import gymnasium as gym
+            >>> import gato_gym
+            >>> policy = GatoPolicy.load("gato-mini", env=gym.make("Gato/babyai-open"))
+            >>> state = MultiTaskPolicy([policy, policy]).join([3, 1])
+            >>> some = state.parts[0].take(np.array([2, 0]))  # rows 2 and 0 of the first
+            >>> MultiTaskPolicy([policy, policy, policy]).join([some, state.parts[1], 4]).sizes
+            [2, 1, 4]
+        """
+        made = [
+            policy.new_state(state) if isinstance(state, int) else state
+            for policy, state in zip(self.policies, states, strict=True)
+        ]
+        return MultiTaskState(GatoState.join(made), [state.rows for state in made])
+
+    def _choose(
+        self,
+        state: MultiTaskState,
+        seen: Sequence[tuple[TokenizedBatch, NDArray[np.float32]]],
+        *,
+        deterministic: bool,
+    ) -> list[NDArray[np.int64]]:
+        """Each policy's action ids; neighbours that act alike act as one batch."""
+        actings, sizes = [], []
+        first = 0
+        spans = _spans(state.sizes)
+        while first < len(self.policies):
+            policy, stop = self.policies[first], first + 1
+            while stop < len(self.policies) and policy.acts_like(self.policies[stop]):
+                stop += 1
+            rows = slice(spans[first].start, spans[stop - 1].stop)
+            encoded = TokenizedBatch.join([each for each, _ in seen[first:stop]])
+            uniforms = np.concatenate([each for _, each in seen[first:stop]])
+            part = state.whole.part(rows)
+            actings.append(policy.act(part, encoded, uniforms, deterministic=deterministic))
+            sizes.append(rows.stop - rows.start)
+            first = stop
+        found = run(self.network, state.whole.cache, actings, sizes)
+        ids = [row for group in found for row in group]
+        return [np.stack(ids[rows]) for rows in spans]
+
+    def _starts(
+        self,
+        sizes: Sequence[int],
+        given: Sequence[NDArray[np.bool_] | None] | None,
+        *,
+        fresh: bool,
+    ) -> list[NDArray[np.bool_]]:
+        found = []
+        for index, size in enumerate(sizes):
+            own = None if given is None else given[index]
+            starts = np.full(size, fresh) if own is None else np.asarray(own, np.bool_).reshape(-1)
+            if len(starts) != size:
+                raise ValueError(
+                    f"episode_start of policy {index} has {len(starts)} entries for {size} "
+                    "observations: pass one bool a row"
+                )
+            found.append(starts | fresh)
+        return found
+
+    def _new_state(self, sizes: Sequence[int]) -> MultiTaskState:
+        ring = max(policy.ring for policy in self.policies)
+        pinned = max(policy.prompt_slots for policy in self.policies)
+        cache = RingCache.empty(
+            self.network.config,
+            rows=sum(sizes),
+            ring=ring,
+            pinned=pinned,
+            like=self.network.head.weight,
+        )
+        states = [
+            policy.new_state(rows.stop - rows.start, cache.part(rows))
+            for policy, rows in zip(self.policies, _spans(sizes), strict=True)
+        ]
+        return MultiTaskState(GatoState.join(states, cache), list(sizes))
+
+
+def _spans(sizes: Sequence[int]) -> list[slice]:
+    """The rows of each of groups that follow each other."""
+    stops = np.cumsum(sizes).tolist()
+    return [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]

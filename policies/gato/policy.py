@@ -1,0 +1,405 @@
+"""GatoPolicy: one transformer behind Stable-Baselines3's ``predict``.
+
+* :class:`GatoPolicy` -- load, predict, save.
+
+:mod:`policies.gato.decoding` has what happens inside an action.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gato_gym.options import PlanOptions
+from gato_gym.spaces import Plan, TokenizedBatch, compile_plan
+from gato_gym.tasks import get_task, task_id_of
+from policies.base import Policy, episode_generators
+from policies.gato.decoding import Acting, GatoState, Streamer, run
+from policies.gato.prompts import Prompt, demonstration, encode_prompt, prompt_from_episode
+from policies.gato.sampling import Sampler
+from policies.gato.task_specs import TaskRecord, check_sizes, find_task, spaces_of
+from policies.gato.text_generation import write
+from policies.model.config import NetworkConfig, preset
+from policies.model.kv_cache import RingCache
+from policies.model.network import GatoNetwork, count_parameters, inference
+from policies.model.quantization import choose_device, choose_precision, with_precision
+
+
+class GatoPolicy(Policy):
+    """A network that acts in one pair of spaces.
+
+    Make one with :meth:`load` (shipped or saved weights) or :meth:`create` (fresh weights).
+
+    Args:
+        network: The weights, shared by all views of it.
+        plan: How the spaces become tokens.
+        tasks: What the weights were trained on, by task id.
+        task: Id of the task that is played, if it is one of them.
+        prompt: The demonstration that the policy acts after, or None.
+        sampler: How action tokens are chosen.
+        seed: Of sampling.
+    """
+
+    def __init__(
+        self,
+        network: GatoNetwork,
+        plan: Plan,
+        *,
+        tasks: Mapping[str, TaskRecord] | None = None,
+        task: str | None = None,
+        prompt: Prompt | None = None,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(plan.observation_space, plan.action_space)
+        self.network, self.plan = inference(network), plan
+        self.tasks, self.task, self.prompt = dict(tasks or {}), task, prompt
+        self.sampler, self.seed = sampler or Sampler(), seed
+        check_sizes(network.config, plan)
+        self._streamer = Streamer(network, plan, self.sampler, self._pinned(network))
+
+    def _pinned(self, network: GatoNetwork) -> RingCache | None:
+        """The encoded prompt, as the network sees it."""
+        return None if self.prompt is None else encode_prompt(network, self.plan, self.prompt)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    @classmethod
+    def create(
+        cls,
+        env: Any,
+        *,
+        config: NetworkConfig | str = "mini",
+        options: PlanOptions | None = None,
+        seed: int = 0,
+    ) -> GatoPolicy:
+        """A policy with fresh weights for any environment.
+
+        Args:
+            env: An environment, a vector environment, or SB3's VecEnv.
+            config: The network's sizes, or a preset's name.
+            options: How its spaces become tokens; None takes those of the environment's task, and
+                the defaults where it is none of this package's.
+            seed: Of the weights and of sampling.
+        """
+        task = task_id_of(env)
+        if options is None and task is not None:
+            options = get_task(task).options
+        torch.manual_seed(seed)
+        network = GatoNetwork(preset(config) if isinstance(config, str) else config)
+        plan = compile_plan(*spaces_of(env), options)
+        return cls(network, plan, seed=seed)
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        env: Any = None,
+        task: str | None = None,
+        prompt: Any = "shipped",
+        cut: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        compiled: bool = False,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+    ) -> GatoPolicy:
+        """Load a checkpoint for an environment.
+
+        Args:
+            name: A shipped name such as ``gato-mini``, a folder, or a hub id ``owner/name``.
+            env: The environment to act in (or a vector environment, or SB3's VecEnv): its task id,
+                or else its spaces, choose the task among those of the checkpoint. None is enough
+                for a checkpoint of one task, or with ``task``.
+            task: The task's id, where the environment does not tell.
+            prompt: "shipped" for the checkpoint's own demonstration of the task; an Episode, a
+                Minari dataset, or its id or path, see :func:`policies.gato.prompts.demonstration`;
+                None for no prompt.
+            cut: Which part of a demonstration longer than the network's prompt region is kept,
+                "end" or "start"; None refuses one.
+            device: "cpu", "cuda", or "auto": a GPU where there is one.
+            precision: "float32", "bfloat16", "int8" (weights of eight bits), or "auto": float32 on
+                a CPU, bfloat16 on a GPU. Only float32 on a CPU gives a row the same numbers
+                whatever the batch.
+            compiled: Whether steps that come again are compiled by PyTorch and, on a GPU, recorded
+                as CUDA graphs, see :mod:`policies.model.cuda_graphs`. The first of them then take
+                half a
+                minute. It is meant for a GPU: a CPU's bfloat16 and int8 are compiled anyway, and
+                its float32 gains little in one environment and loses in many.
+            sampler: How action tokens are chosen; None takes the checkpoint's.
+            seed: Of sampling.
+
+        Raises:
+            policies.gato.checkpoint.CheckpointError: The checkpoint is damaged or of a newer
+                version.
+            policies.gato.task_specs.SpaceMismatchError: It was not trained for these spaces, or for
+                several tasks with these spaces.
+        """
+        from policies.gato.checkpoint import load_checkpoint
+
+        checkpoint = load_checkpoint(name)
+        place = choose_device(device)
+        network = inference(checkpoint.network)
+        network = with_precision(network, choose_precision(precision, place)).to(place)
+        network.backbone.compiled = compiled
+        first = _View(network, checkpoint.tasks, sampler or checkpoint.sampler, seed)
+        return first.bind(env, task=task, prompt=prompt, cut=cut)
+
+    def with_env(
+        self,
+        env: Any,
+        *,
+        task: str | None = None,
+        prompt: Any = "shipped",
+        cut: str | None = None,
+    ) -> GatoPolicy:
+        """A view of the same weights for another environment; arguments as in :meth:`load`."""
+        view = _View(self.network, self.tasks, self.sampler, self.seed)
+        return view.bind(env, task=task, prompt=prompt, cut=cut)
+
+    def with_prompt(self, prompt: Any, *, cut: str | None = None) -> GatoPolicy:
+        """A view of the same weights after another demonstration.
+
+        Args:
+            prompt: An Episode, a Minari dataset, or its id or path, see
+                :func:`policies.gato.prompts.demonstration`; or None.
+            cut: As in :meth:`load`.
+
+        Raises:
+            FileNotFoundError: There is no such dataset.
+            ValueError: It is no demonstration, or too long and not to be cut.
+        """
+        made = None
+        if prompt is not None:
+            capacity = self.network.config.prompt_tokens
+            made = prompt_from_episode(self.plan, demonstration(prompt), capacity=capacity, cut=cut)
+        return GatoPolicy(
+            self.network,
+            self.plan,
+            tasks=self.tasks,
+            task=self.task,
+            prompt=made,
+            sampler=self.sampler,
+            seed=self.seed,
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write a checkpoint folder that :meth:`load` reads; see :mod:`policies.gato.checkpoint`.
+
+        Raises:
+            ValueError: The weights are of fewer bits than they were trained with.
+        """
+        from policies.gato.checkpoint import save_checkpoint
+
+        if self.network.precision != "float32":
+            raise ValueError(
+                f"this policy is in {self.network.precision}, and a checkpoint holds what was "
+                "trained: load it with precision='float32' and save that"
+            )
+        tasks = dict(self.tasks)
+        if not tasks:
+            record = TaskRecord.of(self.plan, self.prompt)
+            tasks[self.task or "custom"] = record
+        save_checkpoint(Path(folder), self.network, tasks, self.sampler)
+
+    def generate_text(
+        self,
+        prompt: str = "",
+        image: NDArray[np.uint8] | None = None,
+        *,
+        max_tokens: int = 64,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> str:
+        """The text that the network goes on with; arguments as in
+        :func:`policies.gato.text_generation.write`.
+
+        What it is worth depends on the texts that the network was trained on, if any.
+        """
+        parts = self.stream_text(
+            prompt, image, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
+        )
+        return "".join(parts)
+
+    def stream_text(
+        self,
+        prompt: str = "",
+        image: NDArray[np.uint8] | None = None,
+        *,
+        max_tokens: int = 64,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """The parts of :meth:`generate_text`, each as soon as it is chosen."""
+        return write(
+            self.network,
+            prompt,
+            image=image,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+        )
+
+    def to(self, device: str | torch.device) -> GatoPolicy:
+        """This policy on a device; one with weights of its own where it is not there already.
+
+        States belong to the device of the policy that made them.
+        """
+        place = choose_device(str(device))
+        if place == self.device:
+            return self
+        moved = copy.deepcopy(self)
+        moved.network.to(place)
+        pinned = self._pinned(moved.network)
+        moved._streamer = Streamer(moved.network, self.plan, self.sampler, pinned)
+        return moved
+
+    def describe(self) -> str:
+        """A few lines: sizes, tokens of a timestep, memory of a row."""
+        config, plan = self.network.config, self.plan
+        streamer = self._streamer
+        cache = RingCache.empty(
+            config,
+            rows=1,
+            ring=streamer.ring,
+            pinned=streamer.prompt_slots,
+            like=self.network.head.weight,
+        )
+        return "\n".join(
+            (
+                f"{count_parameters(self.network):,} parameters, {config.layers} layers, "
+                f"width {config.width}, in {self.network.precision} on {self.device}",
+                f"task {self.task or 'none'}, prompt {'yes' if self.prompt else 'none'}",
+                f"{plan.num_tokens} body and {plan.num_actions} action tokens a timestep, "
+                f"layout {plan.options.layout}, memory {plan.options.memory}",
+                f"window {config.window} tokens, cache {cache.nbytes / 2**20:.1f} MiB a row",
+            )
+        )
+
+    def _predict_batch(
+        self,
+        observation: Any,
+        state: GatoState | None,
+        starts: NDArray[np.bool_],
+        deterministic: bool,
+    ) -> tuple[Any, GatoState]:
+        rows = len(starts)
+        state = self._streamer.new_state(rows) if state is None else state
+        seen = self.observe(observation, state, starts, deterministic=deterministic)
+        acting = self.act(state, *seen, deterministic=deterministic)
+        (ids,) = run(self.network, state.cache, [acting], [rows])
+        return self.plan.decode_batch(ids), state
+
+    def new_state(self, rows: int, cache: RingCache | None = None) -> GatoState:
+        """The state of rows that start afresh; see :meth:`Streamer.new_state`."""
+        return self._streamer.new_state(rows, cache)
+
+    @property
+    def ring(self) -> int:
+        """Cache slots that a row needs beside the prompt's."""
+        return self._streamer.ring
+
+    @property
+    def prompt_slots(self) -> int:
+        """Cache slots of the prompt."""
+        return self._streamer.prompt_slots
+
+    def observe(
+        self, observation: Any, state: GatoState, starts: NDArray[np.bool_], *, deterministic: bool
+    ) -> tuple[TokenizedBatch, NDArray[np.float32]]:
+        """Begin a timestep of a batch; :meth:`act` goes on with what it gives.
+
+        Args:
+            observation: A batch.
+            state: Of its rows; written.
+            starts: bool ``[B]``; rows that start an episode.
+            deterministic: As in ``predict``.
+
+        Returns:
+            The encoded observations, and the random numbers ``[B, A]`` of the action tokens.
+
+        Raises:
+            ValueError: The state is of another number of rows, or no state at all.
+        """
+        rows = len(starts)
+        if not isinstance(state, GatoState) or state.rows != rows:
+            got = (
+                f"{state.rows} rows"
+                if isinstance(state, GatoState)
+                else f"a {type(state).__name__}"
+            )
+            raise ValueError(
+                f"state is {got} and the observation has {rows} rows: "
+                "pass the state that predict returned for the same environments"
+            )
+        encoded = self.plan.encode_batch(observation)
+        self._streamer.restart(state, starts)
+        fresh = episode_generators(self.observation_space, observation, starts, seed=self.seed)
+        for row, generator in fresh.items():
+            state.generators[row] = generator
+        uniforms = np.zeros((rows, self.plan.num_actions), np.float32)
+        if not deterministic:
+            for row, own in enumerate(state.generators):
+                assert own is not None, "every row starts with an episode"
+                uniforms[row] = own.random(self.plan.num_actions, np.float32)
+        return encoded, uniforms
+
+    def act(
+        self,
+        state: GatoState,
+        encoded: TokenizedBatch,
+        uniforms: NDArray[np.float32],
+        *,
+        deterministic: bool,
+    ) -> Acting:
+        """Go on with a timestep; see :meth:`Streamer.act`."""
+        return self._streamer.act(state, encoded, uniforms, deterministic=deterministic)
+
+    def acts_like(self, other: GatoPolicy) -> bool:
+        """Whether :meth:`act` of this policy and of another are the same function."""
+        return self._streamer.acts_like(other._streamer)
+
+
+class _View:
+    """Weights and tasks before they meet an environment."""
+
+    def __init__(
+        self,
+        network: GatoNetwork,
+        tasks: Mapping[str, TaskRecord],
+        sampler: Sampler,
+        seed: int,
+    ) -> None:
+        self.network, self.tasks, self.sampler, self.seed = network, tasks, sampler, seed
+
+    def bind(self, env: Any, *, task: str | None, prompt: Any, cut: str | None) -> GatoPolicy:
+        """The policy that acts in ``env``."""
+        shipped = isinstance(prompt, str) and prompt == "shipped"
+        if isinstance(prompt, str) and prompt == "none":
+            prompt = None
+        task_id, record = find_task(self.tasks, env, task)
+        spaces = record.read_spaces() if env is None else spaces_of(env)
+        plan = compile_plan(*spaces, record.options)
+        policy = GatoPolicy(
+            self.network,
+            plan,
+            tasks=self.tasks,
+            task=task_id,
+            prompt=record.prompt if shipped and record.prompted else None,
+            sampler=self.sampler,
+            seed=self.seed,
+        )
+        return policy if shipped or prompt is None else policy.with_prompt(prompt, cut=cut)

@@ -1,0 +1,170 @@
+"""Prompts: a demonstration as a plan encodes it, and its keys and values in the cache.
+
+* :class:`Prompt` -- the timesteps of a demonstration, ready to lay out.
+* :func:`demonstration` -- the episode that an id, a dataset or a file names.
+* :func:`prompt_from_episode` -- from an :class:`~gato_gym.episodes.minari_datasets.Episode`.
+* :func:`encode_prompt` -- one forward that fills the pinned region of a cache row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gato_gym.episodes.minari_datasets import Episode, episodes_of, find_minari
+from gato_gym.spaces import Plan
+from policies.model.kv_cache import RingCache
+from policies.model.network import GatoNetwork
+from policies.model.sequence import (
+    TimestepArrays,
+    TokenCollector,
+    cut_text,
+    lay_out_prompt,
+    prompt_steps,
+)
+
+FIELDS = ("ids", "vectors", "grids", "images", "actions")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A demonstration's timesteps.
+
+    Attributes:
+        steps: Their parts.
+        text: int32 ``[L]``, ids of the text shown; empty without one.
+    """
+
+    steps: TimestepArrays
+    text: NDArray[np.int32]
+
+    def tensors(self, prefix: str) -> dict[str, NDArray[np.generic]]:
+        """Named arrays, for safetensors."""
+        named = {f"{prefix}/{name}": getattr(self.steps, name) for name in FIELDS}
+        return {**named, f"{prefix}/text": self.text}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray[np.generic]], prefix: str) -> Prompt:
+        """The prompt that :meth:`tensors` named."""
+        parts = {name: np.asarray(tensors[f"{prefix}/{name}"]) for name in FIELDS}
+        return cls(TimestepArrays(**parts), np.asarray(tensors[f"{prefix}/text"], np.int32))
+
+
+def first_steps(observations: object, length: int) -> object:
+    """The first ``length`` of nested per-timestep observations."""
+    if isinstance(observations, dict):
+        return {key: first_steps(part, length) for key, part in observations.items()}
+    if isinstance(observations, tuple):
+        return tuple(first_steps(part, length) for part in observations)
+    return observations[:length]  # type: ignore[index]
+
+
+def demonstration(source: Any) -> Episode:
+    """The demonstration that somebody names.
+
+    Args:
+        source: An Episode; or a Minari dataset, its id, its folder or its HDF5 file. In a string,
+            ``#3`` at the end asks for episode 3; the first is taken otherwise.
+
+    Raises:
+        FileNotFoundError: There is no such dataset.
+        ValueError: It is none, or has no episode of that number.
+    """
+    if isinstance(source, Episode):
+        return source
+    number = 0
+    if isinstance(source, (str, Path)):
+        name, mark, given = str(source).rpartition("#")
+        if mark and given.isdigit():
+            source, number = name, int(given)
+    elif not hasattr(source, "storage"):
+        raise ValueError(
+            f"prompt is a {type(source).__name__}: expected 'shipped', None, an Episode, or a "
+            "Minari dataset, its id or its path"
+        )
+    dataset = find_minari(source)
+    total = dataset.storage.total_episodes
+    if number >= total:
+        raise ValueError(
+            f"{dataset.spec.dataset_id} has episodes 0 to {total - 1}, and the prompt is to be "
+            f"{number}: name another"
+        )
+    return next(episodes_of(dataset, first=number))
+
+
+def prompt_from_episode(
+    plan: Plan, episode: Episode, *, capacity: int, cut: str | None = None
+) -> Prompt:
+    """A prompt of at most ``capacity`` tokens from a demonstration.
+
+    Args:
+        plan: Encodes it.
+        episode: The demonstration.
+        capacity: Size of the pinned region, in tokens.
+        cut: Which part of a longer demonstration is kept, "end" or "start"; None refuses one.
+
+    Raises:
+        ValueError: The demonstration is longer than ``capacity`` and ``cut`` is None.
+    """
+    if cut not in (None, "end", "start"):
+        raise ValueError(f"cut is {cut!r}: expected 'end', 'start', or None to refuse")
+    length = episode.length
+    encoded = plan.encode_batch(first_steps(episode.observations, length))
+    text = cut_text(np.asarray(encoded.text[length - 1], np.int32))
+    count = prompt_steps(plan, length, text if plan.has_text else None, capacity)
+    if cut is None and count < length:
+        fed = plan.num_actions if plan.options.memory == "all" else 0
+        tokens = length * (plan.num_tokens + fed) + (len(text) if plan.has_text else 0)
+        raise ValueError(
+            f"the demonstration has {length} timesteps, {tokens} tokens, and the network's prompt "
+            f"region has room for {count} timesteps, {capacity} tokens: pass a shorter one, or "
+            "cut='end' or cut='start' to keep a part"
+        )
+    chosen = slice(0, count) if cut == "start" else slice(length - count, length)
+    steps = TimestepArrays(
+        ids=encoded.ids[chosen],
+        vectors=encoded.vectors[chosen],
+        grids=encoded.grids[chosen],
+        images=encoded.images[chosen],
+        actions=plan.encode_actions(episode.actions)[chosen],
+    )
+    return Prompt(steps, text)
+
+
+@torch.no_grad()
+def encode_prompt(network: GatoNetwork, plan: Plan, prompt: Prompt) -> RingCache:
+    """Keys and values of a prompt: a cache of one row whose pinned region holds it.
+
+    Raises:
+        ValueError: The prompt has more tokens than the pinned region.
+    """
+    config = network.config
+    text = prompt.text if plan.has_text else None
+    layout = lay_out_prompt(plan, text, prompt.steps)
+    like = network.head.weight
+    size = len(layout.ids)
+    if size > config.prompt_tokens:
+        raise ValueError(
+            f"the prompt has {size} tokens and the network's prompt region "
+            f"{config.prompt_tokens}: cut the demonstration (prompt_from_episode does)"
+        )
+    cache = RingCache.empty(config, rows=1, ring=1, pinned=size, like=like)
+    if not size:
+        return cache
+    collector = TokenCollector(1, size)
+    collector.add(plan, layout, prompt.steps, 0)
+    device = like.device
+    conditions = torch.zeros(1, config.width, device=device)
+    if text is not None and len(text):
+        collector.conditions[:] = 0
+        texts = torch.from_numpy(text[None].astype(np.int64)).to(device)
+        conditions = network.embedding.encode_texts(texts)
+    x_BTD = network.embedding(collector.finish().to(device), conditions)
+    network.step(x_BTD[0], np.zeros(size, np.int64), layout.positions, cache)
+    return cache

@@ -1,0 +1,198 @@
+"""Which task of a checkpoint an environment plays: by its id, or else by its spaces.
+
+* :class:`TaskRecord` -- what a checkpoint knows of a task.
+* :func:`find_task` -- the task of an environment.
+* :func:`signature` -- what of a pair of spaces must agree.
+* :func:`check_sizes` -- whether a network takes a plan's parts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+
+from gato_gym.options import PlanOptions
+from gato_gym.spaces import Plan
+from gato_gym.tasks import task_id_of
+from policies.base import is_text_space
+from policies.gato.prompts import Prompt
+from policies.model.config import NetworkConfig
+
+
+class SpaceMismatchError(ValueError):
+    """An environment's spaces are not those that a checkpoint was trained for."""
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """What a checkpoint knows of a task.
+
+    Attributes:
+        options: How its spaces become tokens.
+        signature: Of its spaces, see :func:`signature`.
+        prompt: A demonstration, if one is kept.
+        prompted: Whether the policy acts after it unless told otherwise.
+        spaces: Its observation and action space as :mod:`minari.serialization` writes them, or None
+            where it cannot.
+    """
+
+    options: PlanOptions
+    signature: str
+    prompt: Prompt | None = None
+    prompted: bool = True
+    spaces: tuple[str, str] | None = None
+
+    @classmethod
+    def of(cls, plan: Plan, prompt: Prompt | None = None, *, prompted: bool = True) -> TaskRecord:
+        """The record of a plan's task."""
+        found = plan.observation_space, plan.action_space
+        return cls(plan.options, signature(*found), prompt, prompted, _written(*found))
+
+    def read_spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
+        """Its observation and action space.
+
+        Raises:
+            SpaceMismatchError: They were not kept.
+        """
+        from minari.serialization import deserialize_space
+
+        if self.spaces is None:
+            raise SpaceMismatchError(
+                f"the checkpoint does not hold the spaces of {self.signature}: pass env="
+            )
+        observation, action = (deserialize_space(text) for text in self.spaces)
+        return observation, action
+
+
+def _written(observation: gym.Space[Any], action: gym.Space[Any]) -> tuple[str, str] | None:
+    from minari.serialization import serialize_space
+
+    try:
+        return serialize_space(observation), serialize_space(action)
+    except NotImplementedError:
+        return None
+
+
+def spaces_of(env: Any) -> tuple[gym.Space[Any], gym.Space[Any]]:
+    """Spaces of one environment of ``env``, which may be a vector environment or SB3's VecEnv."""
+    observation = getattr(env, "single_observation_space", None) or env.observation_space
+    action = getattr(env, "single_action_space", None) or env.action_space
+    return observation, action
+
+
+def describe_space(space: gym.Space[Any]) -> Any:
+    """What of a space must agree between training and use: kinds, shapes and sizes, no bounds."""
+    if isinstance(space, spaces.Dict):
+        return {
+            str(key): describe_space(space.spaces[key]) for key in sorted(space.spaces, key=str)
+        }
+    if isinstance(space, spaces.Tuple):
+        return [describe_space(part) for part in space.spaces]
+    if isinstance(space, spaces.Sequence):
+        return {f"Sequence, stack={space.stack}": describe_space(space.feature_space)}
+    if isinstance(space, spaces.OneOf):
+        return {"OneOf": [describe_space(branch) for branch in space.spaces]}
+    if is_text_space(space):
+        return "text"
+    if isinstance(space, spaces.Discrete):
+        return f"Discrete({int(space.n)})"
+    if isinstance(space, spaces.MultiDiscrete):
+        return f"MultiDiscrete({space.nvec.tolist()})"
+    if isinstance(space, spaces.MultiBinary):
+        return f"MultiBinary({space.n})"
+    kind = "integers" if space.dtype is not None and space.dtype.kind in "iub" else "floats"
+    return f"{type(space).__name__}{list(space.shape or ())} {kind}"
+
+
+def signature(observation: gym.Space[Any], action: gym.Space[Any]) -> str:
+    """A text that is equal for spaces that one task record serves."""
+    described = {"observation": describe_space(observation), "action": describe_space(action)}
+    return json.dumps(described, sort_keys=True)
+
+
+def find_task(
+    tasks: Mapping[str, TaskRecord], env: Any, task: str | None
+) -> tuple[str, TaskRecord]:
+    """The task of ``env`` among a checkpoint's.
+
+    Args:
+        tasks: Records by task id.
+        env: Gives its task id and its spaces; None leaves it to ``task``, or to the only task.
+        task: A task id that overrides the environment's.
+
+    Raises:
+        SpaceMismatchError: The task is unknown, its spaces differ, or several tasks fit.
+    """
+    if task is not None and task not in tasks:
+        near = difflib.get_close_matches(task, tasks, 3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"it knows {_listed(tasks)}"
+        raise SpaceMismatchError(f"the checkpoint has no task {task!r}: {hint}")
+    if env is None:
+        if task is None and len(tasks) != 1:
+            raise SpaceMismatchError(
+                f"the checkpoint knows {len(tasks)} tasks: pass env=, or task=, one of "
+                f"{_listed(tasks)}"
+            )
+        only = task or next(iter(tasks))
+        return only, tasks[only]
+    found = signature(*spaces_of(env))
+    named = task or task_id_of(env) or _environment_id(env)
+    if named is not None and named in tasks:
+        record = tasks[named]
+        if record.signature != found:
+            raise SpaceMismatchError(
+                f"task {named!r} was trained with spaces {record.signature} and this environment "
+                f"has {found}: pass an environment as it was in training, or task="
+            )
+        return named, record
+    fitting = [name for name, record in tasks.items() if record.signature == found]
+    if len(fitting) == 1:
+        return fitting[0], tasks[fitting[0]]
+    if not fitting:
+        raise SpaceMismatchError(
+            f"no task of the checkpoint has these spaces: got {found}; it knows {_listed(tasks)}. "
+            "Train a checkpoint on episodes of this environment, or use GatoPolicy.create(env) "
+            "for fresh weights"
+        )
+    raise SpaceMismatchError(
+        f"{len(fitting)} tasks of the checkpoint have this environment's spaces: pass task=, one "
+        f"of {_listed(fitting)}"
+    )
+
+
+def check_sizes(config: NetworkConfig, plan: Plan) -> None:
+    """Refuse a plan whose parts are larger than a network takes.
+
+    Raises:
+        ValueError: One is; names it.
+    """
+    for name, got, limit in (
+        ("vector_size", plan.options.vector_size, config.vector_size),
+        ("grid height", plan.grid_size[0], config.grid_size),
+        ("grid width", plan.grid_size[1], config.grid_size),
+        ("grid planes", plan.grid_size[2], config.grid_planes),
+        ("image channels", plan.image_shape[2], 4),
+    ):
+        if got > limit:
+            raise ValueError(
+                f"{name} is {got} and the network takes at most {limit}: "
+                "change the plan's options or use a network made for it"
+            )
+
+
+def _environment_id(env: Any) -> str | None:
+    """Gymnasium's id of an environment, or of the first of a vector environment."""
+    first = env.envs[0] if getattr(env, "envs", None) else env
+    return getattr(getattr(first, "spec", None), "id", None)
+
+
+def _listed(names: Any, most: int = 8) -> str:
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,1 @@
+"""The network: embedding, transformer, cache; numbers in, logits out."""

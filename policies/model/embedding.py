@@ -1,0 +1,305 @@
+"""From a timestep's parts to token embeddings.
+
+A token's embedding is the sum of its contributions: a row of the vocabulary table, image patches,
+vector patches, symbolic grids, each with its local position. Continuous ids carry the magnitude
+of their bin beside their table row.
+
+* :class:`TokenInputs` -- what the network reads: ids and contributions of a batch of tokens.
+* :class:`Embedding` -- the module; also the tied output table.
+
+Shapes: B rows, T tokens, D width, N contributions, L text length, C channels, K vector size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from policies.model.config import NetworkConfig
+
+TEXT_PLACES = 256
+BODY_PLACES = 256
+ACTION_PLACE = TEXT_PLACES + BODY_PLACES
+NUM_PLACES = ACTION_PLACE + 1
+
+
+@dataclass
+class Contributions:
+    """Parts added into tokens.
+
+    Attributes:
+        slots: int64 ``[N]``, index into the flattened ``[B * T]`` tokens.
+        places: int64 ``[N]``, local positions in ``[0, BODY_PLACES)``.
+        values: ids int64 ``[N]``; vectors float32 ``[N, K]``; grids uint8 ``[N, H, W, planes]``;
+            image patches ``[N, C, P, P]``.
+        intervals: image patches only: int64 ``[N, 2]``, row and column position bucket.
+    """
+
+    slots: Tensor
+    places: Tensor
+    values: Tensor
+    intervals: Tensor | None = None
+
+    def to(self, device: torch.device) -> Contributions:
+        """The same on a device."""
+        moved = (getattr(self, f.name) for f in fields(self))
+        return Contributions(*(None if t is None else t.to(device) for t in moved))  # type: ignore[arg-type]
+
+
+@dataclass
+class TokenInputs:
+    """A batch of tokens before embedding.
+
+    Attributes:
+        ids: int64 ``[B, T]``, vocabulary ids; -1 where a token has no table row of its own
+            (body tokens, padding).
+        places: int64 ``[B, T]``, local positions in ``[0, NUM_PLACES)`` of the tokens with ids.
+        conditions: int64 ``[B, T]``, row of the conditions table, -1 for none.
+        text_slots: int64 ``[n]``, index into the flattened tokens of those with text ids.
+        symbol_slots: int64 ``[n]``, likewise of those with other ids.
+        added_ids, vectors, grids, images: contributions, or None.
+    """
+
+    ids: Tensor
+    places: Tensor
+    conditions: Tensor
+    text_slots: Tensor
+    symbol_slots: Tensor
+    added_ids: Contributions | None = None
+    vectors: Contributions | None = None
+    grids: Contributions | None = None
+    images: Contributions | None = None
+
+    def to(self, device: torch.device) -> TokenInputs:
+        """The same on a device."""
+        if self.ids.device == device:
+            return self
+        moved = (getattr(self, f.name) for f in fields(self))
+        return TokenInputs(*(None if part is None else part.to(device) for part in moved))  # type: ignore[arg-type]
+
+
+def magnitude_features(bins: int, octaves: int = 6) -> Tensor:
+    """Linear and Fourier features of the centres of ``bins`` uniform bins on [-1, 1].
+
+    Returns:
+        float32 ``[bins, 2 + 2 * octaves]``: the value, its cube, sines and cosines of 1, 2, 4, …
+        half turns.
+    """
+    value = (torch.arange(bins, dtype=torch.float32) + 0.5) * (2.0 / bins) - 1.0
+    turns = value[:, None] * math.pi * 2.0 ** torch.arange(octaves)
+    return torch.cat([value[:, None], value[:, None] ** 3, turns.sin(), turns.cos()], dim=1)
+
+
+class TextCondition(nn.Module):
+    """Pools a text into one vector: a width-5 convolution over tokens, then attention pooling."""
+
+    def __init__(self, width: int, queries: int = 4) -> None:
+        super().__init__()
+        self.mix = nn.Conv1d(width, width, 5, padding=2)
+        self.queries = nn.Parameter(torch.randn(queries, width) / width**0.5)
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(queries * width, width)
+
+    def forward(self, x_NLD: Tensor, mask_NL: Tensor) -> Tensor:
+        x_NLD = x_NLD * mask_NL[..., None]
+        mixed = F.gelu(self.mix(x_NLD.transpose(1, 2)).transpose(1, 2))
+        x_NLD = self.norm(x_NLD + mixed)
+        scores = x_NLD @ self.queries.T  # [N, L, Q]
+        scores = scores.masked_fill(~mask_NL[..., None], -1e9).softmax(dim=1)
+        pooled = scores.transpose(1, 2) @ x_NLD  # [N, Q, D]
+        return self.out(pooled.flatten(1))
+
+
+class ResidualPatch(nn.Module):
+    """One ResNet v2 block (Gato, appendix C.2), its two normalised inputs modulated by the text.
+
+    Without a text the modulation is the identity, which is the published block.
+    """
+
+    def __init__(self, channels: int, groups: int, width: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.GroupNorm(groups, channels) for _ in range(2)])
+        self.convs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)])
+        self.modulate = nn.Linear(width, 4 * channels)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, x_NCHW: Tensor, condition_ND: Tensor) -> Tensor:
+        scale1, shift1, scale2, shift2 = self.modulate(condition_ND)[..., None, None].chunk(4, 1)
+        h = F.gelu(self.norms[0](x_NCHW) * (1 + scale1) + shift1)
+        h = self.convs[0](h)
+        h = F.gelu(self.norms[1](h) * (1 + scale2) + shift2)
+        return x_NCHW + self.convs[1](h)
+
+
+class GridEmbedding(nn.Module):
+    """A symbolic grid (MiniGrid's view) to one embedding.
+
+    Every cell is the sum of its symbols' embeddings and its position's; one residual block that
+    the instruction modulates; then one linear map of the whole grid.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        c, size = config.grid_channels, config.grid_size
+        self.size, self.planes, self.symbols = size, config.grid_planes, config.grid_symbols
+        self.cells = nn.Embedding(config.grid_planes * config.grid_symbols, c)
+        self.where = nn.Parameter(torch.randn(c, size, size) * 0.1)
+        self.block = ResidualPatch(c, config.grid_groups, config.width)
+        self.out = nn.Linear(c * size * size, config.width)
+
+    def forward(self, grids: Tensor, condition_ND: Tensor) -> Tensor:
+        n, height, width, planes = grids.shape
+        offsets = torch.arange(planes, device=grids.device) * self.symbols
+        symbols = grids.long().clamp_(max=self.symbols - 1) + offsets
+        x = F.embedding_bag(
+            symbols.reshape(-1, planes), self.cells.weight, mode="sum"
+        )  # [N * H * W, C]
+        x = x.view(n, height, width, -1).permute(0, 3, 1, 2)
+        x = F.pad(x, (0, self.size - width, 0, self.size - height)) + self.where
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = F.gelu(self.block(x, condition_ND))
+        return self.out(x.permute(0, 2, 3, 1).flatten(1))
+
+
+class ImageEmbedding(nn.Module):
+    """A 16 x 16 patch to one embedding: one ResNet v2 block, plus row and column positions."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        c = config.patch_channels
+        self.stem = nn.Conv2d(4, c, 3, stride=2, padding=1)
+        self.block = ResidualPatch(c, min(32, c), config.width)
+        self.out = nn.Linear(c * (config.patch_size // 2) ** 2, config.width)
+        self.rows = nn.Embedding(128, config.width)
+        self.columns = nn.Embedding(128, config.width)
+
+    def forward(self, patches_NCHW: Tensor, buckets: Tensor, condition_ND: Tensor) -> Tensor:
+        x = F.gelu(self.block(self.stem(patches_NCHW), condition_ND))
+        return self.out(x.flatten(1)) + self.rows(buckets[:, 0]) + self.columns(buckets[:, 1])
+
+
+class Embedding(nn.Module):
+    """Token embeddings, and the same table as output weights.
+
+    The text table is factorised: ``[32000, rank]`` times ``[rank, D]``; values, discrete ids and
+    the separator have full rows.
+    """
+
+    features: Tensor
+    frozen_table: Tensor | None
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        d = config.width
+        self.register_buffer("frozen_table", None, persistent=False)
+        self.config = config
+        vocabulary = config.vocabulary
+        self.text = nn.Embedding(vocabulary.text.stop, config.text_rank)
+        self.text_out = nn.Linear(config.text_rank, d, bias=False)
+        self.symbols = nn.Embedding(vocabulary.size - vocabulary.text.stop, d)
+        self.register_buffer(
+            "features", magnitude_features(len(vocabulary.continuous)), persistent=False
+        )
+        self.magnitude = nn.Linear(self.features.shape[1], d) if config.numeric_features else None
+        self.place = nn.Embedding(NUM_PLACES, d)
+        hidden = config.vector_hidden
+        self.vector = nn.Sequential(
+            nn.Linear(config.vector_size, hidden), nn.GELU(), nn.Linear(hidden, d)
+        )
+        self.grid = GridEmbedding(config)
+        self.image = ImageEmbedding(config)
+        self.condition = TextCondition(d)
+        self.condition_in = nn.Linear(d, d, bias=False)
+        for table in (self.text, self.symbols, self.place):
+            nn.init.normal_(table.weight, std=0.02 if table is not self.text else 0.2)
+
+    def symbol_table(self) -> Tensor:
+        """Rows of all ids from ``text.stop`` on: float ``[size - text.stop, D]``."""
+        if self.frozen_table is not None and not self.training:
+            return self.frozen_table
+        count = self.features.shape[0]
+        table = self.symbols.weight
+        if self.magnitude is None:
+            return table
+        return torch.cat([table[:count] + self.magnitude(self.features), table[count:]])
+
+    def freeze(self) -> None:
+        """Keep the rows of :meth:`symbol_table` for inference, where the weights stay."""
+        self.frozen_table = None
+        self.frozen_table = self.symbol_table().detach()
+
+    def embed_symbols(self, ids: Tensor) -> Tensor:
+        """Table rows of ids past the text ids: int64 ``[...]`` to float ``[..., D]``."""
+        return F.embedding(ids - self.config.vocabulary.text.stop, self.symbol_table())
+
+    def action_tokens(self, ids: Tensor) -> Tensor:
+        """Embeddings of action tokens: int64 ``[N]`` to float ``[N, D]``."""
+        return self.embed_symbols(ids) + self.place.weight[ACTION_PLACE]
+
+    def text_tokens(self, ids: Tensor) -> Tensor:
+        """Embeddings of one text's tokens: int64 ``[L]`` to float ``[L, D]``."""
+        places = torch.arange(len(ids), device=ids.device).clamp(max=TEXT_PLACES - 1)
+        return self.embed_text(ids) + self.place(places)
+
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """Text table rows: int64 ``[...]`` to float ``[..., D]``."""
+        return self.text_out(self.text(ids))
+
+    def encode_texts(self, texts_NL: Tensor) -> Tensor:
+        """Conditions from texts: int64 ``[N, L]`` padded with -1, to float ``[N, D]``."""
+        mask = texts_NL >= 0
+        places = torch.arange(texts_NL.shape[1], device=texts_NL.device).clamp(max=TEXT_PLACES - 1)
+        x = self.embed_text(texts_NL.clamp(min=0)) + self.place(places)
+        return self.condition(x, mask)
+
+    def forward(self, tokens: TokenInputs, conditions: Tensor) -> Tensor:
+        """Embed a batch.
+
+        Args:
+            tokens: The tokens.
+            conditions: float ``[n, D]``, rows that ``tokens.conditions`` names.
+
+        Returns:
+            float ``[B, T, D]``.
+        """
+        batch, length = tokens.ids.shape
+        device, dtype = tokens.ids.device, self.place.weight.dtype  # autocast gives fewer bits
+        table = torch.cat([conditions, conditions.new_zeros(1, conditions.shape[1])])
+        flat = torch.zeros(batch * length, self.config.width, dtype=dtype, device=device)
+        ids, places = tokens.ids.flatten(), tokens.places.flatten()
+        for slots, rows_of in (
+            (tokens.text_slots, self.embed_text),
+            (tokens.symbol_slots, self.embed_symbols),
+        ):
+            if len(slots):
+                rows = rows_of(ids[slots]) + self.place(places[slots])
+                flat = flat.index_add(0, slots, rows.to(dtype))
+        owner = tokens.conditions.flatten()
+
+        def add(part: Contributions, values: Tensor) -> None:
+            nonlocal flat
+            values = values + self.place(part.places + TEXT_PLACES)
+            flat = flat.index_add(0, part.slots, values.to(dtype))
+
+        def condition_of(part: Contributions) -> Tensor:
+            return F.embedding(owner[part.slots] % table.shape[0], table)
+
+        if tokens.added_ids is not None:
+            add(tokens.added_ids, self.embed_symbols(tokens.added_ids.values))
+        if tokens.vectors is not None:
+            add(tokens.vectors, self.vector(tokens.vectors.values.to(dtype)))
+        if tokens.grids is not None:
+            condition = condition_of(tokens.grids)
+            values = self.grid(tokens.grids.values, condition) + self.condition_in(condition)
+            add(tokens.grids, values)
+        if tokens.images is not None:
+            assert tokens.images.intervals is not None
+            condition = condition_of(tokens.images)
+            patches = tokens.images.values.to(dtype)
+            patches = self.image(patches, tokens.images.intervals, condition)
+            add(tokens.images, patches)
+        return flat.view(batch, length, -1)

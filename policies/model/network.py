@@ -1,0 +1,189 @@
+"""Gato's network: embedding, backbone, and logits from the tied table.
+
+* :class:`GatoNetwork` -- the module whose weights a checkpoint holds.
+* :class:`PackedBatch` -- whole packed sequences with their targets, for training.
+
+Shapes: B rows, T tokens, D width, N targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from policies.model.attention import TokenRoles
+from policies.model.config import NetworkConfig
+from policies.model.embedding import Embedding, TokenInputs
+from policies.model.kv_cache import RingCache
+from policies.model.observation_heads import NextParts, ObservationHeads
+from policies.model.transformer import Backbone
+
+
+@dataclass
+class Targets:
+    """Action tokens, and tokens of texts, to predict.
+
+    Attributes:
+        slots: int64 ``[N]``, index into the flattened ``[B * T]`` tokens of the position that
+            predicts: the one *before* the target token.
+        ids: int64 ``[N]``, the vocabulary id to predict.
+        starts, stops: int64 ``[N]``, legal ids of the position: ``[start, stop)``; of texts their
+            pieces, beside which the separator is legal.
+        weights: float32 ``[N]``, weight of each in the loss.
+        tasks: int64 ``[N]``, number of each one's task among the packer's.
+    """
+
+    slots: Tensor
+    ids: Tensor
+    starts: Tensor
+    stops: Tensor
+    weights: Tensor
+    tasks: Tensor
+
+    def at(self, index: Tensor) -> Targets:
+        """Some of the targets."""
+        return Targets(*(getattr(self, f.name)[index] for f in fields(self)))
+
+
+@dataclass
+class PackedBatch:
+    """Packed sequences: tokens, texts that condition them, roles, targets.
+
+    Attributes:
+        tokens: The tokens.
+        texts: int64 ``[n, L]``, the texts that ``tokens.conditions`` names, padded with -1.
+        roles: What decides visibility.
+        targets: What is predicted.
+        task_tokens: How many of its tokens are of each task, by id.
+        next_parts: The observations that follow, by the kind of their parts; empty where they are
+            not predicted.
+        kept: float32 ``[B, L, 2]``, see :meth:`policies.model.transformer.Backbone.forward`; None
+            without stochastic depth.
+    """
+
+    tokens: TokenInputs
+    texts: Tensor
+    roles: TokenRoles
+    targets: Targets
+    task_tokens: dict[str, int] = field(default_factory=dict)
+    next_parts: dict[str, NextParts] = field(default_factory=dict)
+    kept: Tensor | None = None
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same on a device."""
+        if self.texts.device == device:
+            return self
+        roles, targets = (
+            {f.name: getattr(part, f.name).to(device) for f in fields(part)}
+            for part in (self.roles, self.targets)
+        )
+        return PackedBatch(
+            self.tokens.to(device),
+            self.texts.to(device),
+            TokenRoles(**roles),
+            Targets(**targets),
+            self.task_tokens,
+            {kind: parts.to(device) for kind, parts in self.next_parts.items()},
+            None if self.kept is None else self.kept.to(device),
+        )
+
+
+class GatoNetwork(nn.Module):
+    """The transformer over token embeddings.
+
+    Args:
+        config: Its sizes.
+
+    Attributes:
+        precision: Of the weights that a step reads, see :mod:`policies.model.quantization`.
+    """
+
+    output_table: Tensor | None
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.precision = "float32"
+        self.register_buffer("output_table", None, persistent=False)
+        self.embedding = Embedding(config)
+        self.backbone = Backbone(config)
+        self.head = nn.Linear(config.width, config.width)
+        self.observation_heads = ObservationHeads(config) if config.observation_heads else None
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Hidden vectors of packed sequences: float ``[B, T, D]``."""
+        conditions = self.embedding.encode_texts(batch.texts)
+        x = self.embedding(batch.tokens, conditions)
+        mask = self.backbone.visibility(batch.roles)
+        return self.backbone(x, batch.roles.positions, mask, batch.kept)
+
+    def step(
+        self,
+        x_ND: Tensor,
+        rows: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        cache: RingCache,
+    ) -> Tensor:
+        """Hidden vectors of new tokens against the cache: float ``[N, D]``.
+
+        Arguments as in :meth:`policies.model.transformer.Backbone.step`.
+        """
+        return self.backbone.step(x_ND.to(self.head.weight.dtype), rows, positions, cache)
+
+    def freeze(self) -> None:
+        """Keep what follows from the weights, for inference, where they stay as they are."""
+        self.embedding.freeze()
+        self.output_table = self.embedding.symbol_table().to(self.head.weight.dtype)
+
+    def symbol_logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:
+        """Logits of the ids ``[start, stop)``, all past the text ids.
+
+        Args:
+            hidden: float ``[..., D]``.
+            start: First id.
+            stop: One past the last id.
+
+        Returns:
+            float32 ``[..., stop - start]``.
+        """
+        first = self.config.vocabulary.text.stop
+        frozen = None if self.training else self.output_table
+        table = self.embedding.symbol_table() if frozen is None else frozen
+        table = table[start - first : stop - first]
+        return (self.head(hidden) @ table.T).float()
+
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the text ids: float32 ``[..., 32000]``."""
+        factor = self.head(hidden).float() @ self.embedding.text_out.weight
+        return factor @ self.embedding.text.weight.T
+
+    def writing_logits(self, hidden: Tensor) -> Tensor:
+        """Logits of what a text goes on with: float32 ``[..., 32001]``.
+
+        A piece for each text id, then the separator, which ends the text.
+        """
+        vocabulary = self.config.vocabulary
+        ends = self.symbol_logits(hidden, vocabulary.separator, vocabulary.separator + 1)
+        return torch.cat([self.text_logits(hidden)[..., vocabulary.text.start :], ends], dim=-1)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of weights, of however many bits."""
+    named = network.state_dict().items()
+    return sum(t.numel() for name, t in named if not name.endswith(".scale"))
+
+
+def inference(network: GatoNetwork) -> GatoNetwork:
+    """The network in evaluation mode, without gradients."""
+    network.eval()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    network.freeze()
+    return network
+
+
+__all__ = ["GatoNetwork", "PackedBatch", "Targets", "count_parameters", "inference"]

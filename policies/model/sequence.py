@@ -1,0 +1,326 @@
+"""Timesteps laid out as a sequence of tokens: the one place that decides order and position.
+
+Training's packed sequences, prompts and live steps all go through :func:`lay_out`, so that a
+token carries the same id, place, position and role in each.
+
+* :class:`TimestepArrays` -- the parts of n timesteps, as a plan encodes them.
+* :class:`Layout` -- their tokens.
+* :func:`emits_text` -- at which timesteps an instruction is emitted.
+
+A timestep is: text tokens (when emitted), body tokens, action tokens. Positions advance by what
+the timestep leaves visible; the tokens of its actions stand past that and are rewound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gato_gym.spaces import Plan, PlanOptions
+from gato_gym.vocabulary import Vocabulary
+from policies.model.embedding import (
+    ACTION_PLACE,
+    BODY_PLACES,
+    TEXT_PLACES,
+    Contributions,
+    TokenInputs,
+)
+from policies.model.text_sequence import TextLayout
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TimestepArrays:
+    """The parts of n timesteps of one task.
+
+    Attributes:
+        ids: int ``[n, I]``, id contributions.
+        vectors: float32 ``[n, V, K]``.
+        grids: uint8 ``[n, G, H, W, planes]``.
+        images: uint8 or float32 ``[n, M, P, P, C]``, in [0, 255] or [0, 1].
+        actions: int ``[n, A]``, action ids; only columns that are fed need be filled.
+    """
+
+    ids: NDArray[np.integer]
+    vectors: NDArray[np.float32]
+    grids: NDArray[np.uint8]
+    images: NDArray[np.generic]
+    actions: NDArray[np.integer]
+
+
+@dataclass
+class Layout:
+    """Tokens of n timesteps, in order: L tokens.
+
+    Attributes:
+        ids: int64 ``[L]``, -1 for body tokens.
+        places: int64 ``[L]``, local positions.
+        positions: int64 ``[L]``.
+        steps: int64 ``[L]``, index of the token's timestep in ``[0, n)``.
+        actions: int64 ``[L]``, 1 for action tokens.
+        predictors: int64 ``[n, A]``, the token whose output predicts each action token.
+        body_starts: int64 ``[n]``, first body token of each timestep.
+        next_position: Position that the following timestep starts at.
+    """
+
+    ids: Ints
+    places: Ints
+    positions: Ints
+    steps: Ints
+    actions: Ints
+    predictors: Ints
+    body_starts: Ints
+    next_position: int
+
+
+def emits_text(options: PlanOptions, texts: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Timesteps of one episode at which its text is emitted.
+
+    Args:
+        options: The plan's options.
+        texts: int ``[T]``, a number for the text of each timestep; equal means unchanged.
+
+    Returns:
+        bool ``[T]``: all when ``text`` is "always" or nothing is remembered; else the first, the
+        changes, and every ``text_refresh`` timesteps since the last emission.
+    """
+    emits = np.ones(len(texts), np.bool_)
+    if options.text == "always" or options.memory == "none" or not len(texts):
+        return emits
+    changed = np.flatnonzero(np.r_[True, texts[1:] != texts[:-1]])
+    last = np.repeat(changed, np.diff(np.r_[changed, len(texts)]))
+    return (np.arange(len(texts)) - last) % options.text_refresh == 0
+
+
+def fed_actions(plan: Plan) -> int:
+    """Action tokens of a finished timestep that enter a sequence: the last only if remembered."""
+    return plan.num_actions if plan.options.memory == "all" else plan.num_actions - 1
+
+
+def lay_out(
+    plan: Plan,
+    texts: Sequence[NDArray[np.integer] | None],
+    actions: NDArray[np.integer],
+    *,
+    first_position: int,
+    fed: int,
+) -> Layout:
+    """Lay n timesteps out as tokens.
+
+    Args:
+        plan: The task's plan.
+        texts: Text ids of each timestep, None where none is emitted.
+        actions: int ``[n, A]``, action ids.
+        first_position: Position of the first token.
+        fed: Action tokens of each timestep that are laid out (from the first).
+
+    Returns:
+        The tokens. With memory "none" every timestep starts at ``first_position``.
+    """
+    n, memory = len(texts), plan.options.memory
+    text_sizes = np.array([0 if text is None else len(text) for text in texts], np.int64)
+    before = text_sizes + plan.num_tokens
+    sizes = before + fed
+    starts = np.cumsum(sizes) - sizes
+    kept = before + (fed if memory == "all" else 0)
+    bases = np.cumsum(kept) - kept if memory != "none" else np.zeros(n, np.int64)
+    length = int(sizes.sum())
+    steps = np.repeat(np.arange(n), sizes)
+    within = np.arange(length) - starts[steps]
+    ids = np.full(length, -1, np.int64)
+    places = np.zeros(length, np.int64)
+    for i, text in enumerate(texts):
+        if text is None:
+            continue
+        span = slice(starts[i], starts[i] + text_sizes[i])
+        ids[span] = text
+        places[span] = np.minimum(np.arange(text_sizes[i]), TEXT_PLACES - 1)
+    body_starts = starts + text_sizes
+    is_action = within >= before[steps]
+    if fed:
+        ids[is_action] = actions[:, :fed].reshape(-1)
+        places[is_action] = ACTION_PLACE
+    return Layout(
+        ids=ids,
+        places=places,
+        positions=first_position + bases[steps] + within,
+        steps=steps,
+        actions=is_action.astype(np.int64),
+        predictors=(body_starts + plan.num_tokens - 1)[:, None] + np.arange(plan.num_actions),
+        body_starts=body_starts,
+        next_position=first_position + (int(kept.sum()) if memory != "none" else 0),
+    )
+
+
+def prompt_steps(plan: Plan, length: int, text: NDArray[np.integer] | None, capacity: int) -> int:
+    """Whole timesteps of an episode of ``length`` that fit a prompt of ``capacity`` tokens."""
+    step = plan.num_tokens + (plan.num_actions if plan.options.memory == "all" else 0)
+    room = capacity - (0 if text is None else len(text))
+    return max(0, min(length, room // step))
+
+
+def lay_out_prompt(plan: Plan, text: NDArray[np.integer] | None, arrays: TimestepArrays) -> Layout:
+    """A demonstration's timesteps as a prompt: its text first, actions only where remembered."""
+    n = len(arrays.actions)
+    texts: list[NDArray[np.integer] | None] = [text if i == 0 else None for i in range(n)]
+    fed = plan.num_actions if plan.options.memory == "all" else 0
+    layout = lay_out(plan, texts, arrays.actions, first_position=0, fed=fed)
+    if plan.options.memory == "none":
+        layout.positions = np.arange(len(layout.ids))
+    return layout
+
+
+def cut_text(ids: NDArray[np.int32]) -> NDArray[np.int32]:
+    """A text's ids, cut to the local positions there are."""
+    return ids[:TEXT_PLACES]
+
+
+class TokenCollector:
+    """Gathers the contributions of many layouts into one :class:`TokenInputs`.
+
+    Args:
+        rows: B.
+        length: T.
+    """
+
+    def __init__(self, rows: int, length: int) -> None:
+        self.ids = np.full((rows, length), -1, np.int64)
+        self.places = np.zeros((rows, length), np.int64)
+        self.conditions = np.full((rows, length), -1, np.int64)
+        self._first_symbol = 0
+        self._parts: dict[str, list[tuple[NDArray[np.generic], ...]]] = {}
+
+    def add(
+        self,
+        plan: Plan,
+        layout: Layout,
+        arrays: TimestepArrays,
+        offset: int,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        """Put a layout at flattened token ``offset``, with its timesteps' contributions.
+
+        ``generator`` draws image positions inside their interval, as in training; None takes the
+        rounded mean, as in evaluation.
+        """
+        span = slice(offset, offset + len(layout.ids))
+        self.ids.reshape(-1)[span] = layout.ids
+        self.places.reshape(-1)[span] = layout.places
+        self._first_symbol = plan.vocabulary.text.stop
+        self.add_parts(plan, offset + layout.body_starts, arrays, generator)
+
+    def add_text(
+        self,
+        layout: TextLayout,
+        vocabulary: Vocabulary,
+        offset: int,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        """Put passages at flattened token ``offset``; ``generator`` as in :meth:`add`."""
+        span = slice(offset, offset + len(layout.ids))
+        self.ids.reshape(-1)[span] = layout.ids
+        self.places.reshape(-1)[span] = layout.places
+        self._first_symbol = vocabulary.text.stop
+        if layout.patches is not None:
+            slots = offset + layout.patch_slots
+            buckets = patch_buckets(layout.intervals, generator)
+            part = (slots, layout.patch_places, layout.patches, buckets)
+            self._parts.setdefault("images", []).append(part)
+
+    def add_parts(
+        self,
+        plan: Plan,
+        body_starts: Ints,
+        arrays: TimestepArrays,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        """Put timesteps' contributions at bodies that start at these flattened tokens."""
+        bodies = body_starts[:, None]
+        for name, values, slots, places in (
+            ("ids", arrays.ids, plan.id_slots, plan.id_places),
+            ("vectors", arrays.vectors, plan.vector_slots, plan.vector_places),
+            ("grids", arrays.grids, plan.grid_slots, plan.grid_places),
+            ("images", arrays.images, plan.image_slots, plan.image_places),
+        ):
+            if len(slots):
+                flat = values.reshape(-1, *values.shape[2:])
+                where = (bodies + np.asarray(slots)).reshape(-1)
+                place = np.tile(np.minimum(places, BODY_PLACES - 1), len(bodies))
+                part: tuple[NDArray[np.generic], ...] = (where, place, flat)
+                if name == "images":
+                    edges = np.tile(plan.image_intervals, (len(bodies), 1)).astype(np.int64)
+                    part = (*part, patch_buckets(edges, generator))
+                self._parts.setdefault(name, []).append(part)
+
+    def finish(self) -> TokenInputs:
+        """The tokens as tensors."""
+        parts = {name: self._join(name) for name in self._parts}
+        own = self.ids.reshape(-1)
+        text = (own >= 0) & (own < self._first_symbol)
+        return TokenInputs(
+            ids=torch.from_numpy(self.ids),
+            places=torch.from_numpy(self.places),
+            conditions=torch.from_numpy(self.conditions),
+            text_slots=torch.from_numpy(np.flatnonzero(text)),
+            symbol_slots=torch.from_numpy(np.flatnonzero((own >= 0) & ~text)),
+            added_ids=parts.get("ids"),
+            vectors=parts.get("vectors"),
+            grids=parts.get("grids"),
+            images=parts.get("images"),
+        )
+
+    def _join(self, name: str) -> Contributions:
+        chunks = self._parts[name]
+        slots, places = (np.concatenate([c[i] for c in chunks]).astype(np.int64) for i in (0, 1))
+        found = [c[2] for c in chunks]
+        if name == "images":  # scaled first: a channel that is not there is 0, not black
+            found = [scale_patches(values) for values in found]
+        values = pad_stack(found)
+        intervals = None
+        if name == "ids":
+            values = values.astype(np.int64)
+        elif name == "vectors":
+            values = values.astype(np.float32)
+        elif name == "images":
+            intervals = torch.from_numpy(np.concatenate([c[3] for c in chunks]))
+        return Contributions(
+            torch.from_numpy(slots), torch.from_numpy(places), torch.from_numpy(values), intervals
+        )
+
+
+def pad_stack(chunks: list[NDArray[Any]]) -> NDArray[Any]:
+    """Concatenate along axis 0, zero padding the other axes to the largest."""
+    shape = np.max([c.shape[1:] for c in chunks], axis=0) if chunks[0].ndim > 1 else ()
+    if all(c.shape[1:] == tuple(shape) for c in chunks):
+        return np.concatenate(chunks)
+    padded = [
+        np.pad(c, [(0, 0)] + [(0, int(m) - s) for m, s in zip(shape, c.shape[1:], strict=True)])
+        for c in chunks
+    ]
+    return np.concatenate(padded)
+
+
+def scale_patches(patches: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Patches ``[N, P, P, C]``, C of 4 at most, to float32 ``[N, 4, P, P]``.
+
+    Pixels go to [-1, 1] and are divided by the square root of the patch size (arXiv 2205.06175,
+    section 2.1).
+    """
+    scale = 127.5 if patches.dtype == np.uint8 else 0.5
+    scaled = (patches.astype(np.float32) / scale - 1.0) / patches.shape[1] ** 0.5
+    scaled = np.pad(scaled, [(0, 0)] * 3 + [(0, 4 - scaled.shape[-1])])
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def patch_buckets(edges: Ints, generator: np.random.Generator | None) -> Ints:
+    """Row and column buckets of patches: int64 ``[N, 4]`` intervals to ``[N, 2]`` in [0, 128)."""
+    low, high = edges[:, [0, 2]], edges[:, [1, 3]]
+    if generator is None:
+        return np.minimum(np.rint((low + high) / 2).astype(np.int64), 127)
+    return generator.integers(low, np.maximum(high, low + 1))

@@ -1,0 +1,205 @@
+"""The transformer: whole sequences, and steps against a cache.
+
+* :class:`Backbone` -- pre-norm blocks: rotary attention, gated feed-forward (GEGLU).
+
+:mod:`policies.model.attention` has the rule of who sees whom in whole packed sequences, and
+:mod:`policies.model.kv_cache` what a step sees. Positions count what stays visible: after a
+timestep they rewind to the end of what it leaves, so that a token's position, like its mask, is
+the same in training and in deployment.
+
+Shapes: B rows, T tokens, N new tokens of all rows, S cache slots, D width, H heads, K head size,
+L layers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from policies.model.attention import TokenRoles, attend, mask_for
+from policies.model.config import NetworkConfig
+from policies.model.kv_cache import Arrivals, RingCache
+from policies.model.rotary import rotary_table, rotate
+from policies.model.row_blocks import in_blocks, padded
+
+if TYPE_CHECKING:
+    from policies.model.attention import Mask
+
+
+class Block(nn.Module):
+    """Pre-norm attention and GEGLU. Queries and keys are normalised before they are turned."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        d, inner = config.width, config.heads * config.head_size
+        self.heads = config.heads
+        self.norm_attention, self.norm_feed = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.norm_query, self.norm_key = (nn.RMSNorm(config.head_size) for _ in range(2))
+        self.qkv = nn.Linear(d, 3 * inner, bias=False)
+        self.attention_out = nn.Linear(inner, d, bias=False)
+        self.feed_in = nn.Linear(d, 2 * config.feed_forward, bias=False)
+        self.feed_out = nn.Linear(config.feed_forward, d, bias=False)
+        for layer in (self.attention_out, self.feed_out):
+            nn.init.normal_(layer.weight, std=0.02 / (2 * config.layers) ** 0.5)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Mask,
+        kept_B2: Tensor | None = None,
+    ) -> Tensor:
+        """Whole sequences; ``kept_B2`` multiplies what attention and feed-forward add."""
+        batch, length, _ = x_BTD.shape
+        qkv = self.qkv(self.norm_attention(x_BTD))
+        q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        dtype = self.norm_query.weight.dtype  # autocast gives fewer bits than the norms have
+        q = rotate(self.norm_query(q.to(dtype)), *rotary)
+        k = rotate(self.norm_key(k.to(dtype)), *rotary)
+        y = attend(q, k, v, mask)
+        y = self.attention_out(y.transpose(1, 2).reshape(batch, length, -1))
+        if kept_B2 is None:
+            x_BTD = x_BTD + y
+            return x_BTD + self.feed(x_BTD)
+        x_BTD = x_BTD + kept_B2[:, 0, None, None] * y
+        return x_BTD + kept_B2[:, 1, None, None] * self.feed(x_BTD)
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The gated feed-forward of ``[..., D]``, with its norm."""
+        gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
+        return self.feed_out(F.gelu(gate) * value)
+
+    def step(self, x_ND: Tensor, arrivals: Arrivals, keys: Tensor, values: Tensor) -> Tensor:
+        """New tokens, padded to whole blocks, against one layer's cache ``[B, H, K, S]``."""
+        count = len(arrivals.rows)
+        qkv = in_blocks(lambda x: self.qkv(self.norm_attention(x)), x_ND)[:count]
+        q, k, v = qkv.view(count, 3, self.heads, -1).unbind(1)
+        q = rotate(self.norm_query(q), *arrivals.rotary).to(keys.dtype) * q.shape[-1] ** -0.5
+        k = rotate(self.norm_key(k), *arrivals.rotary)
+        keys[arrivals.rows, :, :, arrivals.slots] = k.to(keys.dtype)
+        values[arrivals.rows, :, :, arrivals.slots] = v.to(keys.dtype)
+        y = padded(arrivals.attend(q, keys, values).flatten(1).to(x_ND.dtype))
+        x_ND = x_ND + in_blocks(self.attention_out, y)
+        return x_ND + in_blocks(self.feed, x_ND)
+
+
+BlockStep = Callable[[Block, Tensor, Arrivals, Tensor, Tensor], Tensor]
+
+
+@functools.cache
+def compiled_step() -> BlockStep:
+    """:meth:`Block.step` compiled by PyTorch, once for all blocks of one size."""
+    return torch.compile(Block.step, dynamic=False)
+
+
+class Backbone(nn.Module):
+    """A stack of blocks and a final norm.
+
+    Attributes:
+        recompute: Whether the backward pass computes a block's activations again.
+        attention: How whole sequences attend: "dense", "flex", or "auto" by the device; see
+            :mod:`policies.model.attention`. That changes the rounding alone.
+        compiled: Whether steps are compiled by PyTorch, and on a GPU recorded, see
+            :mod:`policies.model.cuda_graphs`.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config, self.recompute, self.attention = config, False, "auto"
+        self.compiled = False
+        self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
+        self.norm = nn.LayerNorm(config.width)
+
+    def visibility(self, roles: TokenRoles) -> Mask:
+        """Who sees whom in packed sequences, made once for all blocks."""
+        return mask_for(roles, self.config.window, attention=self.attention)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        positions_BT: Tensor,
+        mask: Mask,
+        kept_BL2: Tensor | None = None,
+    ) -> Tensor:
+        """Whole sequences.
+
+        Args:
+            x_BTD: Embeddings.
+            positions_BT: int64, of each token.
+            mask: From :meth:`visibility`.
+            kept_BL2: float32, what each block's attention and feed-forward are multiplied by in
+                training: 0 where stochastic depth skips them (arXiv 1603.09382). None keeps all.
+
+        Returns:
+            float ``[B, T, D]``.
+        """
+        rotary = rotary_table(positions_BT, self.config.head_size)
+        for layer, block in enumerate(self.blocks):
+            kept = None if kept_BL2 is None or not self.training else kept_BL2[:, layer]
+            if self.recompute and self.training:
+                x_BTD = checkpoint(block, x_BTD, rotary, mask, kept, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, rotary, mask, kept)
+        return self.norm(x_BTD)
+
+    def step(
+        self,
+        x_ND: Tensor,
+        rows: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        cache: RingCache,
+    ) -> Tensor:
+        """New tokens against the cache, which takes them in.
+
+        Args:
+            x_ND: Embeddings of the new tokens, of as many rows and as many a row as there are.
+            rows: int64 ``[N]``, the row of each, ascending.
+            positions: int64 ``[N]``, their positions.
+            cache: The cache of all rows. Rows without a token stay as they are.
+
+        Returns:
+            float ``[N, D]``.
+        """
+        placed = cache.place(rows, positions)
+        if cache.keys.device.type == "cpu" and cache.keys.dtype == torch.bfloat16:
+            return self._step_narrow(x_ND, Arrivals(rows, placed, cache, self.config), cache)
+        work = functools.partial(self._step, rows=rows, cache=cache)
+        if not self.compiled:
+            return work(x_ND, placed)
+        quick = functools.partial(work, step=compiled_step())
+        return cache.recordings.play((self, rows.tobytes()), work, quick, x_ND, placed)
+
+    def _step(
+        self,
+        x_ND: Tensor,
+        placed: Tensor,
+        *,
+        rows: NDArray[np.int64],
+        cache: RingCache,
+        step: BlockStep = Block.step,
+    ) -> Tensor:
+        """A step that does the same for all values of its two tensors."""
+        arrivals = Arrivals(rows, placed, cache, self.config)
+        x_ND = padded(x_ND)
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            x_ND = step(block, x_ND, arrivals, cache.keys[layer], cache.values[layer])
+        return self.norm(x_ND)[: len(rows)]
+
+    def _step_narrow(self, x_ND: Tensor, arrivals: Arrivals, cache: RingCache) -> Tensor:
+        """New tokens on a CPU, with weights and a cache of fewer bits."""
+        from policies.model import cpu_kernels as kernels
+
+        wide_ND = x_ND.to(torch.float32, copy=True)
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            kernels.step(block, wide_ND, arrivals, cache.keys[layer], cache.values[layer])
+        return self.norm(wide_ND.to(x_ND.dtype))

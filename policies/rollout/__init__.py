@@ -1,0 +1,1 @@
+"""Playing episodes: environments in batches, faults, time limits, time spent."""

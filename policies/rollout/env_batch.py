@@ -1,0 +1,345 @@
+"""Environments of one task, and the episodes under way in them.
+
+An environment that raises, hangs or returns a reward that is not finite fails its episode and is
+replaced by a new one; the others go on as if nothing had happened.
+
+* :class:`Predictor` -- all that is asked of a policy.
+* :func:`make_rows` -- the environments, as a vector environment.
+* :class:`Row` -- one of them, which a new one can take the place of.
+* :class:`Table` -- plays exactly the given episodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
+from numpy.typing import NDArray
+
+from benchmarks.protocol import BenchmarkError, EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
+from policies.rollout.faults import EnvironmentFault, describe, time_limit
+from policies.rollout.shared_forward import shared_by
+from policies.rollout.timing import Clock
+
+if TYPE_CHECKING:
+    from gato_gym.tasks import Task
+
+
+class Predictor(Protocol):
+    """Stable-Baselines3's ``predict``: all that a benchmark asks of a policy."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, Any]:
+        """Actions for a batch of observations, and the state for the next call."""
+
+
+def make_rows(task: Task, num_envs: int) -> SyncVectorEnv:
+    """``num_envs`` environments of a task, none of which resets itself."""
+    return SyncVectorEnv([lambda: Row(task.make)] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+
+
+class Row(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment that can be made anew where it stands, so that who holds it need not know.
+
+    Args:
+        make: Makes the environment.
+    """
+
+    def __init__(self, make: Callable[[], gym.Env[Any, Any]]) -> None:
+        super().__init__(make())
+        self._make = make
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+        """The environment's own."""
+        return self.env.spec
+
+    def renew(self) -> None:
+        """Put a new environment in the place of one that failed, which may not even close.
+
+        Raises:
+            EnvironmentFault: It cannot be made again.
+        """
+        with contextlib.suppress(Exception), time_limit(10.0, "it does not close"):
+            self.env.close()
+        try:
+            self.env = self._make()
+        except Exception as error:
+            raise EnvironmentFault(f"it failed and cannot be made again: {error}") from error
+
+
+class Table:
+    """Environments of one task, and the episodes under way in them.
+
+    Args:
+        envs: From :func:`make_rows`.
+        policy: Plays in all of them.
+        episodes: What to play, one or more.
+        episode_timeout: As in :func:`play`.
+        clock: Measures environments.
+
+    Attributes:
+        policy: As given.
+        task: Task id.
+        pending: Episodes not begun.
+        running: The episode of each row; None where none is.
+        shares: Whether the policy can act together with others.
+    """
+
+    def __init__(
+        self,
+        envs: SyncVectorEnv,
+        policy: Predictor,
+        episodes: Sequence[EpisodeKey],
+        episode_timeout: float | None,
+        clock: Clock,
+    ) -> None:
+        self.policy, self.task, self.pending = policy, episodes[0].task, deque(episodes)
+        self.shares = shared_by(policy) is not None
+        self.running: list[_Running | None] = [None] * envs.num_envs
+        self._envs, self._timeout, self._clock = list(envs.envs), episode_timeout, clock
+        self._spaces = envs.single_observation_space, envs.single_action_space
+        self._starts = np.ones(envs.num_envs, dtype=np.bool_)
+        self._places = np.full(envs.num_envs, -1)
+        self._observations: list[Any] = [None] * envs.num_envs
+        self._state: Any = None
+
+    @property
+    def size(self) -> int:
+        """Rows."""
+        return len(self.running)
+
+    @property
+    def active(self) -> int:
+        """Rows in which an episode is under way."""
+        return sum(episode is not None for episode in self.running)
+
+    def predict(self, *, deterministic: bool | None) -> Any:
+        """Actions of all rows, from the policy alone; None for an expert's own way to act."""
+        if deterministic is None:
+            deterministic = not getattr(self.policy, "samples", True)
+        actions, self._state = self.policy.predict(
+            self.shown(),
+            state=self._state,
+            episode_start=self.take_starts(),
+            deterministic=deterministic,
+        )
+        return actions
+
+    def take_starts(self) -> NDArray[np.bool_]:
+        """Where an episode begins with what is shown next: bool ``[rows]``; asked for once."""
+        starts, self._starts = self._starts, np.zeros(self.size, dtype=np.bool_)
+        return starts
+
+    def take_places(self) -> NDArray[np.int64]:
+        """The rows' numbers when this was last asked, -1 the first time: int64 ``[rows]``."""
+        places, self._places = self._places, np.arange(self.size)
+        return places
+
+    def drop_idle(self) -> None:
+        """Do without the rows in which no episode is under way."""
+        kept = [row for row, episode in enumerate(self.running) if episode is not None]
+        for row in set(range(self.size)) - set(kept):
+            self._close(self._envs[row])
+        self._envs = [self._envs[row] for row in kept]
+        self.running = [self.running[row] for row in kept]
+        self._observations = [self._observations[row] for row in kept]
+        self._starts, self._places = self._starts[kept], self._places[kept]
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self._envs:
+            self._close(env)
+
+    def _close(self, env: gym.Env[Any, Any]) -> None:
+        with contextlib.suppress(Exception), self._clock.of("environments"):
+            env.close()  # what was played is not worth less where this fails
+
+    def shown(self) -> Any:
+        """The newest observation of every row, as a batch."""
+        empty = create_empty_array(self._spaces[0], n=self.size)
+        assert empty is not None
+        return concatenate(self._spaces[0], self._observations, empty)
+
+    def take_up(self, *rows: int, fresh: bool = False) -> Generator[EpisodeFailure]:
+        """Begin the next pending episodes that can be begun, if any.
+
+        Args:
+            rows: Where.
+            fresh: The environments have shown nothing yet, which is needed even without an
+                episode.
+        """
+        try:
+            for row in rows:
+                yield from self._begin(row, fresh=fresh)
+        except EnvironmentFault as error:
+            yield from self._fail_all(error)
+
+    def step(self, actions: Any) -> Generator[Outcome]:
+        """Take one timestep; the episodes that end, and others begin."""
+        batched = batch_space(self._spaces[1], self.size)
+        try:
+            for row, action in enumerate(iterate(batched, actions)):
+                yield from self._step(row, action)
+        except EnvironmentFault as error:
+            yield from self._fail_all(error)
+
+    def give_up(self, error: Exception) -> Generator[EpisodeFailure]:
+        """Fail every episode under way, and begin others."""
+        self._starts[:], self._places[:], self._state = True, -1, None
+        for row, episode in enumerate(self.running):
+            if episode is not None:
+                yield episode.failure(error)
+                yield from self.take_up(row)
+
+    def _begin(self, row: int, *, fresh: bool = False) -> Generator[EpisodeFailure]:
+        self.running[row] = None
+        while self.pending and self.running[row] is None:
+            episode = _Running(self.pending.popleft(), self._clock, self._timeout)
+            try:
+                self._observations[row] = episode.reset(self._envs[row])
+                self.running[row], self._starts[row] = episode, True
+            except BenchmarkError:
+                raise
+            except Exception as error:
+                yield episode.failure(error)
+                self._renew(row)
+                fresh = True
+        if self.running[row] is None and fresh and self.active:
+            self._idle(row)
+
+    def _step(self, row: int, action: Any) -> Generator[Outcome]:
+        episode = self.running[row]
+        if episode is None:
+            return
+        try:
+            self._observations[row], ended = episode.step(self._envs[row], action)
+        except BenchmarkError:
+            raise
+        except Exception as error:
+            self.running[row] = None
+            yield episode.failure(error)
+            self._renew(row)
+            yield from self._begin(row, fresh=True)
+            return
+        if ended:
+            yield episode.result()
+            yield from self._begin(row)
+
+    def _fail_all(self, error: EnvironmentFault) -> Generator[EpisodeFailure]:
+        """Fail every episode that is under way or pending, for there are no environments."""
+        under_way = [episode.key for episode in self.running if episode is not None]
+        self.running = [None] * self.size
+        for key in (*under_way, *self.pending):
+            yield EpisodeFailure(key, describe(error))
+        self.pending.clear()
+
+    def _renew(self, row: int) -> None:
+        """Use an environment that failed no more."""
+        env = self._envs[row]
+        if isinstance(env, Row):
+            with self._clock.of("environments"):
+                env.renew()
+
+    def _idle(self, row: int) -> None:
+        """Have something to show of an environment in which nothing is played."""
+        try:
+            with self._clock.of("environments"):
+                self._observations[row], _ = self._envs[row].reset(seed=0)
+        except Exception:
+            other = next(row for row, episode in enumerate(self.running) if episode)
+            self._observations[row] = self._observations[other]
+        self._starts[row] = True
+
+
+def longer_than(seconds: float | None) -> str:
+    """In words."""
+    return f"longer than the {seconds or 0.0:g} s of --episode-timeout"
+
+
+@dataclass
+class _Running:
+    """An episode under way."""
+
+    key: EpisodeKey
+    clock: Clock
+    timeout: float | None = None
+    started: float = field(default_factory=time.perf_counter)
+    rewards: list[float] = field(default_factory=list)
+    success: bool | None = None
+    terminated: bool = False
+    used: float = 0.0
+
+    def reset(self, env: gym.Env[Any, Any]) -> Any:
+        """Begin; the first observation."""
+        with self._limited():
+            observation, _ = env.reset(seed=self.key.seed)
+        return observation
+
+    def step(self, env: gym.Env[Any, Any], action: Any) -> tuple[Any, bool]:
+        """Take one timestep; the next observation, and whether the episode has ended.
+
+        Raises:
+            EpisodeTimeout: The environment has used up its time.
+            ValueError: The reward is not finite.
+        """
+        with self._limited():
+            observation, reward, terminated, truncated, info = env.step(action)
+        value = float(reward)
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{self.key.task}, seed {self.key.seed}: reward {value} at timestep "
+                f"{len(self.rewards)}, expected a finite number: the environment is at fault"
+            )
+        self.rewards.append(value)
+        if "success" in info:
+            self.success = bool(self.success) or bool(info["success"])
+        self.terminated = bool(terminated)
+        return observation, bool(terminated or truncated)
+
+    @contextlib.contextmanager
+    def _limited(self) -> Generator[None]:
+        """Counts the environment's time, and ends it when it is used up."""
+        began = self.clock.begin()
+        try:
+            if self.timeout is None:
+                yield
+                return
+            started = time.perf_counter()
+            where = f"{self.key.task}, seed {self.key.seed}, timestep {len(self.rewards)}"
+            message = f"{where}: the episode took its environment {longer_than(self.timeout)}"
+            with time_limit(self.timeout - self.used, message):
+                yield
+            self.used += time.perf_counter() - started
+        finally:
+            self.clock.end("environments", began)
+
+    def failure(self, error: Exception) -> EpisodeFailure:
+        seconds = time.perf_counter() - self.started
+        return EpisodeFailure(self.key, describe(error), len(self.rewards), seconds)
+
+    def result(self) -> EpisodeResult:
+        total = math.fsum(self.rewards)
+        return EpisodeResult(
+            self.key,
+            total_return=total,
+            length=len(self.rewards),
+            success=self.success,
+            terminated=self.terminated,
+            seconds=time.perf_counter() - self.started,
+        )

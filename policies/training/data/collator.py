@@ -1,0 +1,182 @@
+"""Documents placed in the rows of a batch.
+
+* :class:`Document` -- one of a task, before it is placed.
+* :class:`BatchBuilder` -- places documents and gathers tokens, roles and targets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from policies.model.attention import TokenRoles
+from policies.model.network import PackedBatch, Targets
+from policies.model.sequence import Layout, TimestepArrays, TokenCollector
+from policies.training.data.next_observations import NextCollector
+from policies.training.data.shards import TaskShard
+from policies.training.data.text_documents import TextDocument
+
+if TYPE_CHECKING:
+    from policies.training.data.packing import Packer
+
+Ints = NDArray[np.int64]
+
+
+@dataclass
+class Document:
+    """One document before it is placed in a row: an optional prompt and the live part.
+
+    Attributes:
+        shard: Its task's.
+        parts: Layout, arrays, and for each timestep the one whose text it acts under.
+        actions: int32 ``[n, A]``, ids to predict.
+        hidden: bool ``[n]``, live timesteps whose actions later ones do not see, beside those that
+            the task's memory leaves out; None for none.
+    """
+
+    shard: TaskShard
+    parts: list[tuple[Layout, TimestepArrays, Ints]]
+    actions: NDArray[np.int32]
+    hidden: NDArray[np.bool_] | None = None
+
+    @property
+    def size(self) -> int:
+        return sum(len(layout.ids) for layout, _, _ in self.parts)
+
+
+class BatchBuilder:
+    """Places documents into rows and gathers tokens, roles and targets.
+
+    Args:
+        packer: Whose rows they are.
+        rows: How many.
+    """
+
+    def __init__(self, packer: Packer, rows: int) -> None:
+        self.packer = packer
+        length = packer.length
+        self.collector = TokenCollector(rows, length)
+        shape = (rows, length)
+        self.roles = {
+            field.name: np.full(shape, -1 if field.name == "documents" else 0, np.int64)
+            for field in dataclasses.fields(TokenRoles)
+        }
+        self.targets: list[tuple[NDArray[np.generic], ...]] = []
+        self.texts: dict[tuple[str, int], int] = {}
+        self.task_tokens: dict[str, int] = {}
+        self.next = NextCollector() if packer.config.observation_heads else None
+        self.kept: list[NDArray[np.float32]] = []
+
+    def add(
+        self,
+        doc: Document,
+        row: int,
+        offset: int,
+        document: int,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        """Place a document at token ``offset`` of a row; the generator draws image positions."""
+        plan, task = doc.shard.plan, doc.shard.task
+        self.task_tokens[task] = self.task_tokens.get(task, 0) + doc.size
+        base = row * self.packer.length + offset
+        for index, (layout, arrays, steps) in enumerate(doc.parts):
+            live = index == len(doc.parts) - 1
+            self.collector.add(plan, layout, arrays, base, generator)
+            span = slice(base, base + len(layout.ids))
+            roles: dict[str, Any] = {
+                "documents": document,
+                "positions": layout.positions,
+                "timesteps": layout.steps + (1 << 20) * live,
+                "actions": layout.actions,
+                "prompts": int(not live),
+                "memories": self.packer.codes[plan.options.memory],
+            }
+            if live and doc.hidden is not None:
+                hides = doc.hidden[layout.steps] & (layout.actions == 1)
+                roles["memories"] = np.where(hides, self.packer.codes["observations"], 0)
+            for name, values in roles.items():
+                self.roles[name].reshape(-1)[span] = values
+            if plan.has_text:
+                condition = np.array([self._condition(doc.shard, int(s)) for s in steps], np.int64)
+                self.collector.conditions.reshape(-1)[span] = condition[layout.steps]
+            if live:
+                self._add_targets(doc, layout, base)
+                if self.next is not None:
+                    self.next.add(doc.shard, steps, base + layout.predictors[:, -1])
+            base += len(layout.ids)
+
+    def add_text(
+        self,
+        doc: TextDocument,
+        row: int,
+        offset: int,
+        document: int,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        """Place a document of text as :meth:`add` does; it remembers everything."""
+        layout, vocabulary = doc.layout, self.packer.config.vocabulary
+        self.task_tokens[doc.name] = self.task_tokens.get(doc.name, 0) + doc.size
+        base = row * self.packer.length + offset
+        self.collector.add_text(layout, vocabulary, base, generator)
+        span = slice(base, base + doc.size)
+        roles: dict[str, Any] = {
+            "documents": document,
+            "positions": layout.positions,
+            "timesteps": layout.passages,
+            "memories": self.packer.codes["all"],
+        }
+        for name, values in roles.items():
+            self.roles[name].reshape(-1)[span] = values
+        count = len(layout.targets)
+        self.targets.append(
+            (
+                base + layout.predictors,
+                layout.targets,
+                np.full(count, vocabulary.text.start, np.int64),
+                np.full(count, vocabulary.text.stop, np.int64),
+                np.ones(count, np.float32),
+                np.full(count, self.packer.numbers[doc.name]),
+            )
+        )
+
+    def _condition(self, shard: TaskShard, step: int) -> int:
+        key = (shard.task, int(shard.arrays["text_index"][step]))
+        return self.texts.setdefault(key, len(self.texts))
+
+    def _add_targets(self, doc: Document, layout: Layout, base: int) -> None:
+        plan = doc.shard.plan
+        n, a = doc.actions.shape
+        ranges = np.asarray(plan.action_ranges)
+        self.targets.append(
+            (
+                (base + layout.predictors).reshape(-1),
+                doc.actions.reshape(-1).astype(np.int64),
+                np.tile(ranges[:, 0], n).astype(np.int64),
+                np.tile(ranges[:, 1], n).astype(np.int64),
+                np.full(n * a, 1.0 / a, np.float32),
+                np.full(n * a, self.packer.numbers[doc.shard.task]),
+            )
+        )
+
+    def finish(self) -> PackedBatch:
+        """The batch as tensors."""
+        texts = [self.packer.shards[task].text(index) for task, index in self.texts]
+        width = max((len(t) for t in texts), default=1)
+        padded = np.full((max(1, len(texts)), width), -1, np.int64)
+        for row, text in enumerate(texts):
+            padded[row, : len(text)] = text
+        columns = [np.concatenate(c) for c in zip(*self.targets, strict=True)]
+        return PackedBatch(
+            tokens=self.collector.finish(),
+            texts=torch.from_numpy(padded),
+            roles=TokenRoles(**{k: torch.from_numpy(v) for k, v in self.roles.items()}),
+            targets=Targets(*(torch.from_numpy(c) for c in columns)),
+            task_tokens=self.task_tokens,
+            next_parts={} if self.next is None else self.next.finish(),
+            kept=torch.from_numpy(np.stack(self.kept)) if self.kept else None,
+        )

@@ -1,0 +1,272 @@
+"""Minari datasets as tasks to train on, whatever environment they are of.
+
+* :class:`DatasetTask` -- the datasets of one environment: spaces, token options, episodes.
+* :func:`find_tasks` -- the tasks of some datasets.
+* :func:`shard_tasks` -- encodes them, with statistics of their vectors.
+
+A task is an environment: its id is the environment's, or the dataset's name where the dataset does
+not tell. Each task is a group of the mixture by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from minari.serialization import serialize_space
+from numpy.typing import NDArray
+
+from gato_gym.episodes.minari_datasets import Episode, episodes_of, find_minari, returns_of
+from gato_gym.options import PlanOptions
+from gato_gym.spaces import Plan, compile_plan
+from policies.gato.task_specs import signature
+from policies.collection.filtering import least_return, windowed_return
+from policies.training.data.shards import (
+    FORMAT,
+    TaskShard,
+    kept_shard,
+    moments,
+    with_statistics,
+    write_shard,
+)
+
+STATISTICS_EPISODES = 200
+"""Episodes whose vectors are measured, of each dataset."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One dataset of a task.
+
+    Attributes:
+        dataset: A ``minari.MinariDataset``.
+        returns: float64 ``[E]``, of its episodes.
+        share: Of its expert's return that an episode must reach; 0 keeps every episode.
+    """
+
+    dataset: Any
+    returns: NDArray[np.float64]
+    share: float
+
+    @classmethod
+    def of(cls, dataset: Any, share: float) -> Source:
+        """The source that a dataset is.
+
+        Raises:
+            ValueError: It holds no episode, or a return is no finite number.
+        """
+        if not dataset.storage.total_episodes:
+            raise ValueError(
+                f"dataset {dataset.spec.dataset_id!r} holds no episode: expected at least one, "
+                "record some with gato-gym record"
+            )
+        return cls(dataset, returns_of(dataset), share)
+
+    @cached_property
+    def expert_return(self) -> float:
+        """The largest mean return of a window of its episodes."""
+        return windowed_return(self.returns)
+
+    @cached_property
+    def kept(self) -> NDArray[np.bool_]:
+        """bool ``[E]``: episodes that are good enough."""
+        if not self.share:
+            return np.ones(len(self.returns), np.bool_)
+        return self.returns >= least_return(self.expert_return, self.share)
+
+    def episodes(self) -> Iterator[Episode]:
+        """The kept ones, in order."""
+        return itertools.compress(episodes_of(self.dataset), self.kept)
+
+    def identity(self) -> dict[str, Any]:
+        """What its content is known by, as JSON values."""
+        storage = self.dataset.storage
+        return {
+            "dataset": self.dataset.spec.dataset_id,
+            "episodes": int(storage.total_episodes),
+            "steps": int(storage.total_steps),
+            "returns": hashlib.blake2b(self.returns.tobytes(), digest_size=8).hexdigest(),
+            "keep": self.share,
+        }
+
+
+@dataclass(frozen=True)
+class DatasetTask:
+    """The datasets of one environment.
+
+    Attributes:
+        id: The environment's id, or the dataset's name.
+        observation_space, action_space: Of one environment.
+        options: How they become tokens, without the vectors' statistics.
+        sources: The datasets.
+    """
+
+    id: str
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    options: PlanOptions
+    sources: tuple[Source, ...]
+
+    def plan(self, options: PlanOptions | None = None) -> Plan:
+        """The plan of its spaces."""
+        return compile_plan(self.observation_space, self.action_space, options or self.options)
+
+    def episodes(self) -> Iterator[Episode]:
+        """The kept episodes of all its datasets."""
+        return itertools.chain.from_iterable(source.episodes() for source in self.sources)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Episodes that are kept, and all."""
+        return (
+            sum(int(source.kept.sum()) for source in self.sources),
+            sum(len(source.kept) for source in self.sources),
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What its tokens depend on, as JSON values."""
+        return {
+            "sources": [source.identity() for source in self.sources],
+            "options": self.options.to_json(),
+        }
+
+    def demonstration(self) -> Episode:
+        """An episode to ship: the first clean success, or else the one of the highest return."""
+        best: Episode | None = None
+        for episode in self.episodes():
+            if episode.info.get("success") and not episode.info.get("noise"):
+                return episode
+            if best is None or episode.total_return > best.total_return:
+                best = episode
+        assert best is not None, "the best window of a dataset has an episode that is good enough"
+        return best
+
+
+def find_tasks(
+    names: Sequence[str | Path],
+    *,
+    share: float = 0.8,
+    layout: str | None = None,
+    memory: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> list[DatasetTask]:
+    """The tasks of some datasets, sorted by id.
+
+    Args:
+        names: Ids of Minari datasets, or paths of their folders or files. Those of one environment
+            are one task.
+        share: Of the expert's windowed return that an episode must reach; 0 keeps all.
+        layout: "lean" or "paper"; None takes the registered task's, or "lean".
+        memory: "all", "observations" or "none"; None takes the registered task's, or see
+            :func:`usual_options`.
+        changes: Other fields of :class:`~gato_gym.PlanOptions`.
+
+    Raises:
+        FileNotFoundError: A dataset is not there.
+        ValueError: It cannot be read, has no episode, or two of one environment differ in spaces.
+    """
+    found: dict[str, DatasetTask] = {}
+    for name in names:
+        task = _task_of(find_minari(name), share)
+        given = {"layout": layout, "memory": memory, **(changes or {})}
+        given = {key: value for key, value in given.items() if value is not None}
+        if "layout" in given:
+            given.setdefault("text", "")
+        fields = {field.name for field in dataclasses.fields(PlanOptions)}
+        if unknown := sorted(set(given) - fields):
+            raise ValueError(f"PlanOptions has no field {unknown}: expected some of {fields}")
+        task = dataclasses.replace(task, options=dataclasses.replace(task.options, **given))
+        before = found.get(task.id)
+        if before is not None:
+            _check_same_spaces(before, task)
+            task = dataclasses.replace(before, sources=before.sources + task.sources)
+        found[task.id] = task
+    return [found[task] for task in sorted(found)]
+
+
+def _task_of(dataset: Any, share: float) -> DatasetTask:
+    from gato_gym.tasks import UnknownTaskError, get_task
+
+    spec, source = dataset.spec, (Source.of(dataset, share),)
+    name = spec.env_spec.id if spec.env_spec is not None else None
+    if name is not None and name.startswith("Gato/"):
+        try:
+            task = get_task(name)
+        except UnknownTaskError:
+            pass
+        else:
+            env = task.make()
+            found = env.observation_space, env.action_space
+            env.close()
+            return DatasetTask(task.id, *found, task.options, source)
+    found = spec.observation_space, spec.action_space
+    return DatasetTask(name or spec.dataset_id, *found, usual_options(found[0]), source)
+
+
+def usual_options(observation_space: gym.Space[Any]) -> PlanOptions:
+    """Token options of an environment that is not registered.
+
+    Nothing is remembered where the observation is numbers alone: most such environments are Markov,
+    and a network that does not see its past actions does not learn to repeat them. Otherwise past
+    observations are.
+    """
+    alone = isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1
+    return PlanOptions(memory="none" if alone else "observations")
+
+
+def _check_same_spaces(first: DatasetTask, second: DatasetTask) -> None:
+    there = signature(first.observation_space, first.action_space)
+    here = signature(second.observation_space, second.action_space)
+    if there != here:
+        raise ValueError(
+            f"two datasets of {first.id!r} have other spaces, {there} and {here}: expected those "
+            "of one environment; train on one of them"
+        )
+
+
+def shard_tasks(tasks: Sequence[DatasetTask], folder: Path) -> dict[str, TaskShard]:
+    """Encode tasks into shards; those that are there, made of the same datasets, are kept.
+
+    Args:
+        tasks: The tasks.
+        folder: Of the shards.
+
+    Returns:
+        The shards by task id.
+
+    Raises:
+        ValueError: An observation or action is not what its space says.
+    """
+    shards = {}
+    for task in tasks:
+        place = folder / quote(task.id, safe="")
+        meta = {"format": FORMAT, "task": task.id, "group": task.id, "made_of": task.identity()}
+        if kept_shard(place, meta) is None:
+            options = _measured(task)
+            written = [serialize_space(s) for s in (task.observation_space, task.action_space)]
+            more = {"spaces": written, "options": options.to_json()}
+            write_shard(place, task.plan(options), task.episodes(), {**meta, **more})
+        shards[task.id] = TaskShard.open(place)
+    return shards
+
+
+def _measured(task: DatasetTask) -> PlanOptions:
+    """The task's options with the statistics of its vectors."""
+    plan = task.plan()
+    if not plan.vector_length or task.options.vector_mean:
+        return task.options
+    parts = [
+        moments(plan, itertools.islice(source.episodes(), STATISTICS_EPISODES))
+        for source in task.sources
+    ]
+    return with_statistics(task.options, parts)

@@ -1,0 +1,298 @@
+"""Texts, and pairs of an image and a text, to train on beside tasks.
+
+* :class:`TextSource` -- a file or a folder of them, as it is found.
+* :func:`find_texts` -- the sources of some paths.
+* :class:`TextShard` -- its tokens as arrays, memory-mapped.
+* :func:`shard_texts` -- from sources to shards.
+
+Texts are a ``.txt`` file, which is one document; a ``.jsonl`` file, whose every line is a JSON
+object with a document under ``text``; or a folder of these. Pairs are a ``.jsonl`` file whose every
+line also has ``image``, the path of a PNG or JPEG image from the file's folder on.
+
+A shard is a folder of ``.npy`` files and ``meta.json``, whose ``kind`` is "texts" or "pairs":
+
+===============  ================  =============================================================
+file             shape             holds
+===============  ================  =============================================================
+text_ids         [L]               the pieces of all texts, one after another, int32
+text_ends        [X]               one past the last piece of each text, int64
+patches          [M, 16, 16, 3]    of pairs: patches of all images in RGB, in raster order, uint8
+patch_ends       [X]               of pairs: one past the last patch of each image, int64
+intervals        [M, 4]            of pairs: rows and columns of each patch in 128ths of its image
+===============  ================  =============================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gato_gym.text import default_tokenizer
+from gato_gym.atomic_io import appearing
+from policies.model.text_sequence import Passage, image_patches
+from policies.training.data.shards import same_origin
+
+FORMAT = 1
+LARGEST_IMAGE = 4096
+"""Pixels of the longest side of an image that is read."""
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Texts, or pairs of an image and a text, in files.
+
+    Attributes:
+        name: What the mixture knows it by: the path's last part, without its ending.
+        files: What is read, in order.
+        pairs: Whether each text has an image.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    pairs: bool
+
+    def __iter__(self) -> Iterator[tuple[str, NDArray[np.uint8] | None]]:
+        """Each text, and its image, uint8 ``[H, W, 3]``, or None.
+
+        Raises:
+            FileNotFoundError: An image is missing.
+            ImportError: There are images, and Pillow is not installed.
+            ValueError: A line or an image is not what it should be, with its file and line.
+        """
+        for file in self.files:
+            if file.suffix == ".txt":
+                yield _checked_text(_read_text(file), str(file)), None
+                continue
+            for entry, where in _lines(file):
+                text = _checked_text(entry.get("text"), where)
+                yield text, _read_image(file.parent, entry, where) if self.pairs else None
+
+    @cached_property
+    def content(self) -> str:
+        """Digest of all that its files hold.
+
+        Raises:
+            FileNotFoundError, ValueError: As in iterating.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        for file in self.files:
+            digest.update(file.read_bytes())
+            if self.pairs:
+                for entry, where in _lines(file):
+                    digest.update(_image_path(file.parent, entry, where).read_bytes())
+        return digest.hexdigest()
+
+    def identity(self) -> dict[str, Any]:
+        """What its tokens depend on, as JSON values."""
+        kind = "pairs" if self.pairs else "texts"
+        return {"format": FORMAT, "kind": kind, "content": self.content}
+
+
+def find_texts(texts: Sequence[Path], pairs: Sequence[Path]) -> list[TextSource]:
+    """The sources of some paths, sorted by name.
+
+    Args:
+        texts: ``.jsonl`` and ``.txt`` files, and folders of them.
+        pairs: ``.jsonl`` files.
+
+    Raises:
+        FileNotFoundError: A path is not there, or a folder has no such file.
+        ValueError: A file is of another kind, or two sources have the same name.
+    """
+    found = [TextSource(path.stem, _files(path), False) for path in texts]
+    for path in pairs:
+        if path.suffix != ".jsonl":
+            raise ValueError(f"pairs are in {path}: expected a .jsonl file")
+        found.append(TextSource(path.stem, _files(path), True))
+    names = [source.name for source in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"several texts or pairs are named {twice}: rename their files")
+    return sorted(found, key=lambda source: source.name)
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    if path.is_dir():
+        files = tuple(sorted(p for p in path.iterdir() if p.suffix in (".txt", ".jsonl")))
+        if not files:
+            raise FileNotFoundError(f"{path} holds no .txt or .jsonl file: expected texts in it")
+        return files
+    if not path.exists():
+        raise FileNotFoundError(f"no file {path}: expected texts, .jsonl or .txt, or a folder")
+    if path.suffix not in (".txt", ".jsonl"):
+        raise ValueError(f"texts are in {path}: expected a .jsonl or .txt file, or a folder")
+    return (path,)
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text ({error}): save it as UTF-8") from error
+
+
+def _lines(file: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The JSON objects of a file's lines that are not blank, and where each is."""
+    for number, line in enumerate(_read_text(file).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f'{where} is not JSON ({error}): expected an object such as {{"text": "…"}}'
+            ) from error
+        if not isinstance(entry, dict):
+            raise ValueError(f"{where} is a {type(entry).__name__}: expected a JSON object")
+        yield entry, where
+
+
+def _checked_text(text: Any, where: str) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f'{where}: "text" is {text!r}: expected a text that is not empty')
+    return text
+
+
+def _image_path(folder: Path, entry: Mapping[str, Any], where: str) -> Path:
+    name = entry.get("image")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f'{where}: "image" is {name!r}: expected the path of an image')
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{where}: no image {path}: paths are relative to {folder}")
+    return path
+
+
+def _read_image(folder: Path, entry: Mapping[str, Any], where: str) -> NDArray[np.uint8]:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise ImportError(
+            'images are read with Pillow, which is not installed: pip install "gato-gym[images]"'
+        ) from error
+    path = _image_path(folder, entry, where)
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            if max(image.size) > LARGEST_IMAGE:
+                raise ValueError(
+                    f"{where}: {path} has {image.width} x {image.height} pixels: expected at most "
+                    f"{LARGEST_IMAGE} a side, scale it down"
+                )
+            return np.array(image.convert("RGB"), np.uint8)
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+        raise ValueError(f"{where}: {path} is no PNG or JPEG image ({error})") from error
+
+
+@dataclass(frozen=True)
+class TextShard:
+    """A source's tokens.
+
+    Attributes:
+        name: The source's.
+        pairs: Whether each text has an image.
+        arrays: Memory-mapped arrays by the names of the module's table.
+    """
+
+    name: str
+    pairs: bool
+    arrays: dict[str, NDArray[Any]]
+
+    @classmethod
+    def open(cls, folder: Path) -> TextShard:
+        """Open a shard's folder.
+
+        Raises:
+            FileNotFoundError: It holds no shard.
+        """
+        if not (folder / "meta.json").exists():
+            raise FileNotFoundError(f"{folder} holds no shard: gato-gym train --text makes it")
+        meta = json.loads((folder / "meta.json").read_text())
+        pairs = meta["kind"] == "pairs"
+        names = ("text_ids", "text_ends", *(("patches", "patch_ends", "intervals") * pairs))
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        return cls(meta["name"], pairs, arrays)
+
+    def __len__(self) -> int:
+        """X, how many texts it holds."""
+        return len(self.arrays["text_ends"])
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """int64 ``[X]``: tokens of each text, with those of its image and the separator."""
+        sizes = np.diff(self.arrays["text_ends"], prepend=0) + 1
+        if self.pairs:
+            sizes = sizes + np.diff(self.arrays["patch_ends"], prepend=0)
+        return np.asarray(sizes, np.int64)
+
+    def passage(self, index: int, *, first: int = 0, most: int | None = None) -> Passage:
+        """Text ``index`` with its image, from piece ``first`` on, ``most`` pieces at most."""
+        begin, end = self._span("text_ends", index)
+        stop = end if most is None else min(end, begin + first + most)
+        text = np.asarray(self.arrays["text_ids"][begin + first : stop], np.int64)
+        if not self.pairs:
+            return Passage(text, first=first)
+        begin, end = self._span("patch_ends", index)
+        patches = np.asarray(self.arrays["patches"][begin:end])
+        return Passage(text, patches, np.asarray(self.arrays["intervals"][begin:end]), first)
+
+    def _span(self, ends: str, index: int) -> tuple[int, int]:
+        found = self.arrays[ends]
+        return int(found[index - 1]) if index else 0, int(found[index])
+
+
+def shard_texts(sources: Sequence[TextSource], folder: Path) -> dict[str, TextShard]:
+    """Encode sources into shards; those that are there, made of the same files, are kept.
+
+    Args:
+        sources: The sources.
+        folder: Of the shards.
+
+    Returns:
+        The shards by name.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: A source cannot be read, see
+            :class:`TextSource`.
+    """
+    shards = {}
+    for source in sources:
+        place = folder / quote(source.name, safe="")
+        meta = {"name": source.name, "group": source.name, **source.identity()}
+        if same_origin(place, meta) is None:
+            arrays = _encoded(source)
+            with appearing(place) as partial:
+                for name, array in arrays.items():
+                    np.save(partial / f"{name}.npy", array)
+                (partial / "meta.json").write_text(json.dumps(meta, indent=1))
+        shards[source.name] = TextShard.open(place)
+    return shards
+
+
+def _encoded(source: TextSource) -> dict[str, NDArray[Any]]:
+    tokenizer = default_tokenizer()
+    texts, images = [], []
+    for text, image in source:
+        texts.append(tokenizer.encode(text))
+        if image is not None:
+            images.append(image_patches(image))
+    if not texts:
+        files = ", ".join(str(file) for file in source.files)
+        raise ValueError(f"{files} holds no text: expected at least one")
+    arrays: dict[str, NDArray[Any]] = {
+        "text_ids": np.concatenate(texts).astype(np.int32),
+        "text_ends": np.cumsum([len(text) for text in texts]).astype(np.int64),
+    }
+    if source.pairs:
+        arrays["patches"] = np.concatenate([patches for patches, _ in images])
+        arrays["patch_ends"] = np.cumsum([len(patches) for patches, _ in images]).astype(np.int64)
+        arrays["intervals"] = np.concatenate([places for _, places in images]).astype(np.int32)
+    return arrays

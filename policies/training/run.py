@@ -1,0 +1,366 @@
+"""A network of your own: from Minari datasets to a checkpoint, in one folder.
+
+* :class:`OwnSettings` -- what is asked for.
+* :class:`OwnRun` -- prepares, describes and trains it.
+
+The folder holds ``shards/`` and ``texts/`` (episodes and texts as tokens), ``training/`` (what a
+run goes on from, and its metrics) and ``checkpoint/``, which :meth:`policies.GatoPolicy.load` finds
+by the folder's name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from policies.gato.checkpoint import RUN_CHECKPOINT, RUN_STATE
+from policies.gato.task_specs import check_sizes, signature
+from policies.model.config import PAPER_SIZES, NetworkConfig, preset
+from policies.training.checkpoint_scorer import Playing
+from policies.training.config import TrainConfig, check_same
+from policies.training.data.datasets import DatasetTask, find_tasks, shard_tasks
+from policies.training.data.mixture_report import measure_mixture, mixture_table
+from policies.training.data.packing import Mixture
+from policies.training.data.shards import TaskShard
+from policies.training.data.text_shards import TextShard, find_texts, shard_texts
+from policies.training.distributed import Ranks
+from policies.training.export import write_checkpoint
+from policies.training.metrics import tensorboard_missing
+from policies.training.optimizer import OptimiserConfig, published
+from policies.training.trainer import Trainer
+
+CALIBRATION_SECONDS = 4.0
+SMALL_STEPS, PAPER_STEPS = 2_000, 1_000_000
+
+
+@dataclass(frozen=True)
+class OwnSettings:
+    """What is asked for.
+
+    Attributes:
+        datasets: Ids or paths of Minari datasets.
+        texts, pairs: Files of texts, and of images with texts, to train on in the same batches; see
+            :mod:`policies.training.data.text_shards`.
+        output: The run's folder.
+        preset: The network's size.
+        steps: Updates; None leaves it to ``minutes``, to the run that is gone on with, or to the
+            preset.
+        minutes: Time for updates; the machine is measured and the number of steps follows.
+        layout, memory, options: How spaces become tokens, see
+            :func:`policies.training.data.datasets.find_tasks`.
+        keep: Share of the expert's windowed return that an episode must reach; 0 keeps all.
+        weights: Share of the tokens by task id, or by the name of texts; 1 where none is given.
+        prompt_share: Share of documents that carry a prompt.
+        prompt_end: Share of the prompts that are an episode's end; the others start uniformly.
+        optimiser: "muon", "adamw" (at the same rates' schedule), "paper" (as published), or None
+            for the preset's.
+        rows, length, accumulate: Of a batch; None for the preset's.
+        sigma, observation_weight, depth_drop, recompute, precision, seed: As in
+            :class:`~policies.training.config.TrainConfig`.
+        action_drop, observation_noise: As in :class:`~policies.training.data.packing.Mixture`.
+        numeric_features: As in :class:`~policies.model.config.NetworkConfig`.
+        device: "auto", "cpu", "cuda".
+        attention: "auto", "dense", "flex": how, not what, is computed.
+        fsdp: Whether each of several processes holds a part of the backbone.
+        tensorboard: Whether to write TensorBoard's events as well.
+        score_every: Steps between two scores; None plays nothing.
+        score_tasks: Ids of the tasks that are played; empty for all.
+        score_episodes: Of each.
+    """
+
+    datasets: tuple[str, ...]
+    output: Path
+    texts: tuple[Path, ...] = ()
+    pairs: tuple[Path, ...] = ()
+    preset: str = "mini"
+    steps: int | None = None
+    minutes: float | None = None
+    layout: str | None = None
+    memory: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    keep: float = 0.8
+    weights: Mapping[str, float] = field(default_factory=dict)
+    prompt_share: float = 0.25
+    prompt_end: float = 0.5
+    optimiser: str | None = None
+    rows: int | None = None
+    length: int | None = None
+    accumulate: int | None = None
+    sigma: float = 4.0
+    observation_weight: float = 0.0
+    depth_drop: float = 0.0
+    action_drop: float = 0.0
+    observation_noise: float = 0.0
+    numeric_features: bool = True
+    recompute: bool = False
+    precision: str = "float32"
+    seed: int = 0
+    device: str = "auto"
+    attention: str = "auto"
+    fsdp: bool = False
+    tensorboard: bool = False
+    score_every: int | None = None
+    score_tasks: tuple[str, ...] = ()
+    score_episodes: int = 5
+
+    def __post_init__(self) -> None:
+        if self.score_every is not None and self.score_every < 1:
+            raise ValueError(f"score_every is {self.score_every}: expected 1 or more steps")
+        for name in ("keep", "prompt_share", "prompt_end"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 to 1")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes is {self.minutes}: expected more than 0")
+        if self.optimiser not in (None, "muon", "adamw", "paper"):
+            raise ValueError(f"optimiser is {self.optimiser!r}: expected muon, adamw or paper")
+
+
+class OwnRun:
+    """A run in a folder of its own.
+
+    Args:
+        settings: What is asked for.
+        console: Where it is told.
+
+    Raises:
+        FileNotFoundError: A dataset is not there.
+        ValueError: A dataset or a setting cannot be used, or the folder holds another run.
+    """
+
+    def __init__(self, settings: OwnSettings, console: Console | None = None) -> None:
+        self.settings = settings
+        self.ranks = Ranks.join()
+        self.console = console or Console(quiet=bool(self.ranks.rank), soft_wrap=True)
+        self.state = settings.output / RUN_STATE
+        self.tasks = find_tasks(
+            settings.datasets,
+            share=settings.keep,
+            layout=settings.layout,
+            memory=settings.memory,
+            changes=settings.options,
+        )
+        for task in self.tasks:
+            check_sizes(self._network(), task.plan())
+        self.sources = find_texts(settings.texts, settings.pairs)
+        self.identity = {task.id: task.identity() for task in self.tasks}
+        self.identity |= {source.name: source.identity() for source in self.sources}
+        self._check_same_data()
+        self.shards, self.texts = self._shards()
+        self.config = self._config()
+        self._check_images()
+
+    def _network(self) -> NetworkConfig:
+        asked = self.settings
+        return dataclasses.replace(
+            preset(asked.preset),
+            numeric_features=asked.numeric_features,
+            observation_heads=asked.observation_weight > 0,
+        )
+
+    def _check_same_data(self) -> None:
+        path = self.state / "data.json"
+        if path.exists():
+            check_same(json.loads(path.read_text()), self.identity, self.settings.output)
+
+    def _shards(self) -> tuple[dict[str, TaskShard], dict[str, TextShard]]:
+        if not self.ranks.rank:
+            texts = f" and {len(self.sources)} files of texts" if self.sources else ""
+            self.console.print(f"encoding {len(self.tasks)} tasks{texts}", highlight=False)
+            self._encode()
+        self.ranks.wait()
+        return self._encode()
+
+    def _encode(self) -> tuple[dict[str, TaskShard], dict[str, TextShard]]:
+        output = self.settings.output
+        return (
+            shard_tasks(self.tasks, output / "shards"),
+            shard_texts(self.sources, output / "texts"),
+        )
+
+    def _check_images(self) -> None:
+        """Refuse images of which a text could not see every patch."""
+        room = min(self.config.length, self.config.network.window)
+        for name, texts in self.texts.items():
+            if texts.pairs:
+                largest = int(np.diff(texts.arrays["patch_ends"], prepend=0).max())
+                if largest >= room:
+                    raise ValueError(
+                        f"an image of {name!r} has {largest} patches of 16 x 16 pixels: expected "
+                        f"fewer than {room}, the tokens of a row and of the window; scale it down, "
+                        "or use a larger --preset and --length"
+                    )
+
+    def _config(self) -> TrainConfig:
+        asked, large = self.settings, self.settings.preset in PAPER_SIZES
+        tasks = [task.id for task in self.tasks]
+        names = [*tasks, *self.texts]
+        if twice := sorted(set(tasks) & set(self.texts)):
+            raise ValueError(f"texts are named {twice} as tasks are: rename their files")
+        if unknown := sorted(set(asked.weights) - set(names)):
+            raise ValueError(f"weights names {unknown}: expected some of {names}")
+        memories = {shard.plan.options.memory for shard in self.shards.values()}
+        if asked.action_drop and "all" not in memories:
+            raise ValueError(
+                f"action_drop is {asked.action_drop} and no task remembers its actions: "
+                "ask for memory 'all' (--memory all), or leave it out"
+            )
+        config = TrainConfig(
+            network=self._network(),
+            mixture=Mixture(
+                weights={name: float(asked.weights.get(name, 1.0)) for name in names},
+                prompt_share=dict.fromkeys(tasks, asked.prompt_share),
+                prompt_end=asked.prompt_end,
+                action_drop=asked.action_drop,
+                observation_noise=asked.observation_noise,
+            ),
+            rows=asked.rows or (512 if large else 8),
+            length=asked.length or (1024 if large else 256),
+            accumulate=asked.accumulate or (128 if large else 1),
+            sigma=asked.sigma,
+            observation_weight=asked.observation_weight,
+            depth_drop=asked.depth_drop,
+            recompute=asked.recompute,
+            precision=asked.precision,
+            seed=asked.seed,
+        )
+        steps = self._steps(config)
+        return dataclasses.replace(config, steps=steps, optimiser=self._optimiser(steps))
+
+    def _optimiser(self, steps: int) -> OptimiserConfig:
+        large = self.settings.preset in PAPER_SIZES
+        name = self.settings.optimiser or ("paper" if large else "muon")
+        if name == "paper":
+            usual = published()
+            return dataclasses.replace(usual, warmup=min(usual.warmup, max(1, steps // 10)))
+        return OptimiserConfig(name=name, warmup=max(1, min(100, steps // 10)))
+
+    def _steps(self, config: TrainConfig) -> int:
+        """How many there are: as asked, as the run has it, as the time allows, as is usual."""
+        if self.settings.steps is not None:
+            return self.settings.steps
+        begun = self.state / "config.json"
+        if begun.exists():
+            return int(json.loads(begun.read_text())["steps"])
+        if self.settings.minutes is None:
+            return PAPER_STEPS if self.settings.preset in PAPER_SIZES else SMALL_STEPS
+        seconds = self._seconds_a_step(config)
+        steps = torch.tensor(float(max(20, int(self.settings.minutes * 60 / seconds))))
+        return int(self.ranks.sum(steps if not self.ranks.rank else steps * 0))
+
+    def _seconds_a_step(self, config: TrainConfig) -> float:
+        self.console.print("measuring this machine", highlight=False)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = self._trainer(config, Path(folder))
+            for _ in range(2):
+                trainer.update()
+            begun, count = time.perf_counter(), 0
+            while count < 5 or (
+                self.ranks.world == 1 and time.perf_counter() - begun < CALIBRATION_SECONDS
+            ):
+                trainer.update()
+                count += 1
+            return (time.perf_counter() - begun) / count
+
+    def _trainer(self, config: TrainConfig, folder: Path, **more: Any) -> Trainer:
+        asked = self.settings
+        how: dict[str, Any] = {
+            "device": asked.device, "attention": asked.attention, "fsdp": asked.fsdp,
+            "texts": self.texts,
+        }  # fmt: skip
+        return Trainer(config, self.shards, folder, **how, **more)
+
+    def _scorer(self) -> Playing | None:
+        asked = self.settings
+        if asked.score_every is None:
+            return None
+        names = [task.id for task in self.tasks]
+        if unknown := sorted(set(asked.score_tasks) - set(names)):
+            raise ValueError(f"score_tasks names {unknown}: expected some of {names}")
+        tasks = asked.score_tasks or tuple(names)
+        return Playing(asked.output / RUN_CHECKPOINT, tasks, asked.score_episodes, self.ranks)
+
+    def describe(self) -> None:
+        """Print the mixture and what will be done with it."""
+        config = self.config
+        trainer = self._trainer(config, self.state)
+        counts = measure_mixture(trainer.packer)
+        tokens = config.steps * config.rows * config.length
+        before = {task.id: task.counts[1] for task in self.tasks}
+        self.console.print(mixture_table(counts, tokens=tokens, all_episodes=before))
+        for task in self.tasks:
+            options = self.shards[task.id].plan.options
+            expert = max(source.expert_return for source in task.sources)
+            self.console.print(
+                f"{task.id}: layout {options.layout}, memory {options.memory}; expert's windowed "
+                f"return {expert:.2f}, episodes from {self.settings.keep:.0%} of it are kept",
+                highlight=False,
+            )
+        size = sum(p.numel() for p in trainer.network.parameters())
+        self.console.print(
+            f"{size:,} parameters, {config.steps:,} steps of {config.rows} x {config.length} "
+            f"tokens, {tokens:,} in all",
+            highlight=False,
+        )
+
+    def train(self) -> Path:
+        """Train to the end, or go on; returns the checkpoint's folder.
+
+        Raises:
+            KeyboardInterrupt: It was stopped; the same settings go on.
+            policies.training.trainer.NonFiniteLossError: The loss stopped being a number.
+            ValueError: The folder holds a run with another configuration.
+        """
+        shown = {task.id: (task.demonstration(), self._needs_prompt(task)) for task in self.tasks}
+        checkpoint = self.settings.output / RUN_CHECKPOINT
+
+        def export(trainer: Trainer) -> None:
+            card = self._card(trainer.step)
+            write_checkpoint(self.state, self.shards, shown, checkpoint, card=card)
+
+        steps = self.config.steps
+        trainer = self._trainer(
+            self.config,
+            self.state,
+            every=max(50, min(500, steps // 10)),
+            kept_every=None,
+            stretch=max(1, min(50, steps // 20)),
+            on_save=export,
+            tensorboard=self.settings.tensorboard,
+            score=self._scorer(),
+            score_every=self.settings.score_every,
+        )
+        if self.settings.tensorboard and (missing := tensorboard_missing()):
+            self.console.print(missing, highlight=False, markup=False)
+        trainer.resume()
+        if not self.ranks.rank:
+            (self.state / "data.json").write_text(json.dumps(self.identity, indent=1))
+        if trainer.step:
+            self.console.print(f"going on from step {trainer.step}", highlight=False)
+        trainer.run()
+        return checkpoint
+
+    def _needs_prompt(self, task: DatasetTask) -> bool:
+        """Whether another task looks the same: then a demonstration tells which it is."""
+        own = signature(task.observation_space, task.action_space)
+        return sum(signature(t.observation_space, t.action_space) == own for t in self.tasks) > 1
+
+    def _card(self, step: int) -> str:
+        parts = [f"- {task.id}: {task.counts[0]} episodes" for task in self.tasks]
+        for name, texts in self.texts.items():
+            kind = "pairs of an image and a text" if texts.pairs else "texts"
+            parts.append(f"- {name}: {len(texts)} {kind}")
+        names = "\n".join(parts)
+        return (
+            f"# {self.settings.output.name}\n\nA Gato checkpoint of size {self.settings.preset}: "
+            f"averaged weights of step {step} of {self.config.steps}, trained on\n\n{names}\n"
+        )

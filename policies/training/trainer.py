@@ -1,0 +1,405 @@
+"""The training loop: resumable, with checkpoints that appear whole or not at all.
+
+* :class:`Trainer` -- one run in a folder.
+* :func:`train` -- run it, or go on with it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gato_gym.atomic_io import appearing, surviving, write_whole
+from policies.model.attention import check_trainable
+from policies.model.network import GatoNetwork, PackedBatch, count_parameters
+from policies.training.config import TrainConfig, as_begun, check_same_config
+from policies.training.data.packing import Packer
+from policies.training.data.prefetch import Prefetcher
+from policies.training.data.shards import TaskShard, meta_group
+from policies.training.data.text_shards import TextShard
+from policies.training.distributed import Ranks, divide
+from policies.training.interrupts import Interrupts
+from policies.training.loss import LossReport, batch_loss, loss_scale
+from policies.training.metrics import Metrics, bars, tensorboard_missing
+from policies.training.optimizer import Optimiser
+from policies.training.peak import flops_per_token, measured_peak
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss or its gradient stopped being a number; no update was made with it."""
+
+
+def open_shards(folder: Path, groups: Collection[str]) -> dict[str, TaskShard]:
+    """Every shard under ``folder`` whose task is of one of these groups, by task id.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    shards = {}
+    for path in sorted(folder.glob("*/meta.json")):
+        if ".partial" not in path.parent.name and _group_of(path) in groups:
+            shard = TaskShard.open(path.parent)
+            shards[shard.task] = shard
+    if not shards:
+        raise FileNotFoundError(
+            f"no shard of {sorted(groups)} under {folder}: "
+            "make them with python -m policies.training.data.shards"
+        )
+    return shards
+
+
+def _group_of(path: Path) -> str:
+    return meta_group(json.loads(path.read_text()))
+
+
+def _device(name: str, ranks: Ranks) -> torch.device:
+    if name == "auto":
+        name = f"cuda:{ranks.local}" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+class Scorer(Protocol):
+    """Plays some tasks with the run's newest checkpoint.
+
+    Attributes:
+        tasks: Their ids.
+    """
+
+    tasks: tuple[str, ...]
+
+    def __call__(self) -> Mapping[str, float]:
+        """Mean return of each task; called in every process, after ``on_save`` in the first."""
+
+
+class Trainer:
+    """One run in a folder.
+
+    Nothing but ``config`` decides what is learned; the rest is how.
+
+    Args:
+        config: What to train.
+        shards: On what, by task id.
+        output: The run's folder: ``config.json``, ``metrics.csv``, ``last/``.
+        every: Steps between two checkpoints.
+        kept_every: Steps between two sets of averaged weights that are kept; None keeps none.
+        compiled: Whether to fuse the network with ``torch.compile``.
+        stretch: Steps that a row of the metrics is the average of.
+        device: "cpu", "cuda", or "auto": a GPU where there is one.
+        attention: How attention is computed, see :data:`policies.model.attention.ATTENTIONS`.
+        on_save: Called after each checkpoint, in the first process.
+        texts: Texts and pairs to train on beside the tasks, by name.
+        begin: Called with the fresh network: gives it the weights that it starts from.
+        fsdp: Whether each of several processes holds a part of the backbone instead of all of it.
+        tensorboard: Whether to write TensorBoard's events, where it is installed.
+        score: Plays some tasks every so often.
+        score_every: Steps between two scores.
+
+    Raises:
+        ValueError: A batch has fewer rows than all processes have parts.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        shards: dict[str, TaskShard],
+        output: Path,
+        *,
+        every: int = 100,
+        kept_every: int | None = 400,
+        compiled: bool = False,
+        stretch: int = 50,
+        device: str = "auto",
+        attention: str = "auto",
+        on_save: Callable[[Trainer], None] | None = None,
+        texts: Mapping[str, TextShard] | None = None,
+        begin: Callable[[GatoNetwork], None] | None = None,
+        fsdp: bool = False,
+        tensorboard: bool = False,
+        score: Scorer | None = None,
+        score_every: int | None = None,
+    ) -> None:
+        config = as_begun(config, output)
+        self.config, self.output = config, output
+        self.every, self.kept_every, self.stretch = every, kept_every, stretch
+        self.on_save, self.tensorboard = on_save, tensorboard
+        self.score, self.score_every = score, score_every
+        self.ranks = Ranks.join()
+        if config.rows < self.ranks.world * config.accumulate:
+            raise ValueError(
+                f"rows is {config.rows} for {self.ranks.world} processes of {config.accumulate} "
+                "parts: expected a row for each, use more rows or fewer processes"
+            )
+        self.device = _device(device, self.ranks)
+        check_trainable(attention, self.device)
+        torch.manual_seed(config.seed)
+        network = GatoNetwork(config.network)
+        if begin is not None:
+            begin(network)
+        self.network = network.to(self.device)
+        backbone = self.network.backbone
+        backbone.recompute, backbone.attention = config.recompute, attention
+        self.divided = fsdp and self.ranks.world > 1
+        if self.divided:
+            divide(backbone, self.ranks, self.device)
+        self.optimiser = Optimiser(
+            self.network, config.optimiser, total=config.steps, ranks=self.ranks
+        )
+        self.packer = Packer(
+            shards,
+            {task: shard.group for task, shard in shards.items()},
+            config.mixture,
+            config.network,
+            rows=config.rows,
+            length=config.length,
+            seed=config.seed,
+            depth_drop=config.depth_drop,
+            texts=texts,
+        )
+        if compiled:
+            for module in backbone.blocks if self.divided else [backbone]:
+                module.compile(dynamic=False)
+        self.batches = Prefetcher(self._batches, last=config.steps)
+        self.step, self.minutes, self.saved = 0, 0.0, -1
+
+    def _batches(self, step: int) -> tuple[list[PackedBatch], Tensor]:
+        """This process's parts of a step's batch, on the device, and their weight in the loss."""
+        parts = self.config.accumulate
+        world, first = self.ranks.world * parts, self.ranks.rank * parts
+        batches = [self.packer.batch(step, rank=first + i, world=world) for i in range(parts)]
+        config, balance = self.config.network, self.config.balance
+        scales = [loss_scale(config, batch.targets, balance=balance) for batch in batches]
+        return [batch.to(self.device) for batch in batches], torch.stack(scales).sum()
+
+    def resume(self) -> None:
+        """Take up the run in the output folder, if there is one.
+
+        Raises:
+            ValueError: It was begun with another configuration, or nobody knows with which.
+        """
+        found = self.output / "config.json"
+        wanted = self.config.to_json()
+        if found.exists():
+            check_same_config(json.loads(found.read_text()), wanted, self.output)
+        elif surviving(self.output / "last").exists():
+            raise ValueError(
+                f"{self.output} holds a checkpoint and no config.json, so what it was trained "
+                "with is not known: put the file back, or choose another folder"
+            )
+        self.output.mkdir(parents=True, exist_ok=True)
+        if not self.ranks.rank and not found.exists():
+            write_whole(found, json.dumps(wanted, indent=1))
+        self.ranks.wait()
+        last = surviving(self.output / "last")
+        if not last.exists():
+            return
+        self._load_weights(load_file(last / "model.safetensors"))
+        self.optimiser.load(load_file(last / "optimiser.safetensors"))
+        progress = json.loads((last / "progress.json").read_text())
+        self.step, self.minutes = progress["step"], progress["minutes"]
+
+    def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        parts = self.optimiser.parts
+        buffers = {n: weights[n] for n in self.network.state_dict() if n not in parts}
+        rows = {name: part.rows(weights[name]) for name, part in parts.items()}
+        with torch.no_grad():
+            for name, part in parts.items():
+                part.held.copy_(rows[name])
+        self.network.load_state_dict(buffers, strict=False)
+
+    def save(self) -> None:
+        """Write ``last/``, which a process killed meanwhile leaves as it was.
+
+        Every tensor is whole in it, so that any number of processes, divided or not, goes on.
+        """
+        self.saved = self.step
+        weights = self._gather(
+            (name, part.whole(part.held.detach())) for name, part in self.optimiser.parts.items()
+        )
+        state = self._gather(self.optimiser.tensors())
+        if not self.ranks.rank:
+            with appearing(self.output / "last") as folder:
+                save_file(weights, folder / "model.safetensors")
+                save_file(state, folder / "optimiser.safetensors")
+                progress = {"step": self.step, "minutes": self.minutes}
+                (folder / "progress.json").write_text(json.dumps(progress))
+            if self.on_save is not None:
+                self.on_save(self)
+        self.ranks.wait()
+
+    def keep(self) -> None:
+        """Keep the averaged weights of this step, for the learning curve."""
+        weights = self._gather((n, t.to(torch.bfloat16)) for n, t in self.optimiser.averages())
+        if self.ranks.rank:
+            return
+        folder = self.output / "kept"
+        folder.mkdir(exist_ok=True)
+        temporary = folder / ".partial"
+        save_file(weights, temporary)
+        os.replace(temporary, folder / f"step-{self.step:06d}.safetensors")
+
+    def _gather(self, tensors: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """Tensors on the host, in the first process alone; the others have a part in each."""
+        if not self.ranks.rank:
+            return {name: tensor.cpu().contiguous() for name, tensor in tensors}
+        if self.divided:
+            for _ in tensors:
+                pass
+        return {}
+
+    def update(self) -> tuple[LossReport, float]:
+        """One step: batch, loss, update. With several processes each has its share of the rows.
+
+        Returns:
+            The whole batch's report, on the host and without gradient, and the gradient's norm.
+
+        Raises:
+            NonFiniteLossError: Before the weights are touched.
+        """
+        batches, weight = self.batches.take(self.step)
+        scale = self.ranks.sum(weight)
+        divisor = scale.to(self.device)
+        found = torch.zeros(10 + 2 * len(self.packer.sources), device=self.device)
+        for batch in batches:
+            report = self._loss(batch)
+            (report.total / divisor).backward()
+            total = report.total.detach()
+            found += torch.cat([total[None], report.sums, report.tasks.flatten()])
+        norm = self.optimiser.clip()
+        values = torch.cat([self.ranks.sum(found), norm[None]]).cpu()  # the step's only wait
+        total, sums, tasks = values[0], values[1:10], values[10:-1]
+        for what, number in (("loss", total), ("gradient's norm", values[-1])):
+            if not math.isfinite(number):
+                self._refuse(f"the {what} is {float(number)}", batches)
+        self.optimiser.step(self.step)
+        self.step += 1
+        return LossReport(total, scale, sums, tasks.view(-1, 2)), float(values[-1])
+
+    def _loss(self, batch: PackedBatch) -> LossReport:
+        half = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            tasks = len(self.packer.sources)
+            return batch_loss(self.network, self.network(batch), batch, self.config, tasks=tasks)
+
+    def _refuse(self, what: str, batches: list[PackedBatch]) -> NoReturn:
+        self.network.zero_grad(set_to_none=True)
+        tasks = sorted(set().union(*(batch.task_tokens for batch in batches)))
+        last = surviving(self.output / "last")
+        good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint"
+        raise NonFiniteLossError(
+            f"{what} at step {self.step}, in a batch of {', '.join(tasks)}: the weights were not "
+            f"touched; {good}. Look for extreme numbers in these datasets, or use a smaller "
+            "learning rate"
+        )
+
+    def run(self) -> None:
+        """Train to the last step; on Ctrl-C finish the step, save and stop.
+
+        Raises:
+            KeyboardInterrupt: The run was stopped, and saved.
+            NonFiniteLossError: It cannot go on.
+        """
+        for _ in self.steps():
+            pass
+
+    def steps(self) -> Generator[float, None, None]:
+        """What :meth:`run` does, step by step: yields each loss, and raises as it does."""
+        tokens = self.config.rows * self.config.length
+        metrics = self._metrics() if not self.ranks.rank else None
+        with bars(shown=metrics is not None) as progress, Interrupts() as interrupts, self.batches:
+            bar = progress.add_task(
+                "train", total=self.config.steps, completed=self.step, state="first step"
+            )
+            say = partial(progress.console.print, highlight=False, soft_wrap=True)
+            while self.step < self.config.steps:
+                begun = time.perf_counter()
+                report, norm = self.update()
+                seconds = time.perf_counter() - begun
+                self.minutes += seconds / 60
+                loss = float(report.total / report.scale)
+                if metrics is not None:
+                    full = metrics.add(self.step, seconds, report, norm)
+                    state = metrics.state(loss, tokens / seconds)
+                    progress.update(bar, completed=self.step, state=state)
+                scores = self._after_step(stop := self._any(interrupts.asked))
+                if metrics is not None and (full or scores):
+                    say(metrics.write(self.step, self.minutes, scores))
+                if stop and self.step < self.config.steps:
+                    say(f"stopped at step {self.step}: run again to go on")
+                    raise KeyboardInterrupt
+                yield loss
+        if self.saved != self.step:
+            self.save()
+
+    def _metrics(self) -> Metrics:
+        config = self.config
+        cost = flops_per_token(config.network, config.length)
+        return Metrics(
+            self.output,
+            self.packer.sources,
+            scored=self.score.tasks if self.score is not None else (),
+            step=self.step,
+            tokens=config.rows * config.length,
+            stretch=self.stretch,
+            peak=self.ranks.world * measured_peak(self.device) / cost,
+            tensorboard=self.tensorboard,
+        )
+
+    def _after_step(self, stop: bool) -> Mapping[str, float]:
+        """Save, keep and score where it is time to; returns the scores."""
+        scored = self.score is not None and self.score_every and not self.step % self.score_every
+        if stop or scored or self.step % self.every == 0:
+            self.save()
+        if self.kept_every and self.step % self.kept_every == 0:
+            self.keep()
+        return self.score() if scored and not stop and self.score is not None else {}
+
+    def _any(self, asked: bool) -> bool:
+        """Whether any process was asked to stop: they stop at the same step."""
+        return bool(self.ranks.sum(torch.tensor(float(asked))))
+
+
+def train(
+    config: TrainConfig,
+    shards_folder: Path,
+    output: Path,
+    *,
+    every: int = 100,
+    compiled: bool = False,
+    fsdp: bool = False,
+    tensorboard: bool = False,
+) -> None:
+    """Train, or go on with the run in ``output``.
+
+    Args:
+        config: What to train.
+        shards_folder: Folder of shards; suites are the mixture's.
+        output: The run's folder.
+        every, compiled, fsdp, tensorboard: As in :class:`Trainer`.
+    """
+    shards = open_shards(shards_folder, sorted(config.mixture.weights))
+    trainer = Trainer(
+        config,
+        shards,
+        output,
+        every=every,
+        compiled=compiled,
+        fsdp=fsdp,
+        tensorboard=tensorboard,
+    )
+    trainer.resume()
+    if not trainer.ranks.rank:
+        size = count_parameters(trainer.network)
+        print(f"{size:,} parameters, {len(shards)} tasks, from step {trainer.step}", flush=True)
+        if tensorboard and (missing := tensorboard_missing()):
+            print(missing, flush=True)
+    trainer.run()

@@ -1,0 +1,110 @@
+"""A summary says what a hand calculation says, and flags what cannot be normalised."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+
+import pytest
+from rich.console import Console
+
+from benchmarks.protocol import EpisodeKey, EpisodeResult, Protocol, TaskRules
+from benchmarks.references import Reference, TaskReferences
+from benchmarks.report.summary import EXPERT_NOT_ABOVE_RANDOM, NO_REFERENCE, render, summarise
+from benchmarks.store.run_store import RunHeader
+
+TASKS = ("babyai-easy", "babyai-hard", "babyai-lost", "babyai-new")
+HEADER = RunHeader(
+    Protocol("babyai", {task: TaskRules(task, None) for task in TASKS}, 2, 0, {}),
+    {"name": "gato-mini"},
+)
+
+
+def reference(random: float, expert: float) -> TaskReferences:
+    return TaskReferences(*(Reference(mean, 0.0, 10, None, "by hand") for mean in (random, expert)))
+
+
+MEASURED: Mapping[str, TaskReferences] = {
+    "babyai-easy": reference(0.0, 1.0),
+    "babyai-hard": reference(10.0, 20.0),
+    "babyai-lost": reference(0.5, 0.5),
+}
+
+
+def episode(task: str, index: int, total: float, success: bool | None) -> EpisodeResult:
+    return EpisodeResult(EpisodeKey(task, index, index), total, 4 + index, success, True, 0.1)
+
+
+RESULTS = [
+    episode("babyai-new", 0, 9.0, None),
+    episode("babyai-new", 1, 9.0, None),
+    episode("babyai-hard", 1, 5.0, False),
+    episode("babyai-easy", 0, 1.0, True),
+    episode("babyai-hard", 0, 25.0, True),
+    episode("babyai-easy", 1, 0.5, True),
+    episode("babyai-lost", 0, 3.0, False),
+    episode("babyai-lost", 1, 5.0, False),
+]
+
+
+def test_figures_by_hand() -> None:
+    summary = summarise(HEADER, RESULTS, measured=MEASURED)
+    tasks = {task.task: task for task in summary.tasks}
+    assert [task.task for task in summary.tasks] == sorted(TASKS)
+    easy, hard = tasks["babyai-easy"], tasks["babyai-hard"]
+    assert (easy.mean, easy.normalised, easy.success, easy.length) == (0.75, 0.75, 1.0, 4.5)
+    assert (hard.mean, hard.std, hard.normalised, hard.success) == (15.0, 10.0, 0.5, 0.5)
+    values = {aggregate.name: aggregate for aggregate in summary.aggregates}
+    assert values["normalised mean"].value == pytest.approx(0.625)
+    # Scores 1, 0.5, 1.5, -0.5 without the lowest and the highest.
+    assert values["normalised IQM"].value == pytest.approx(0.75)
+    assert values["success"].value == pytest.approx((1.0 + 0.5 + 0.0) / 3)
+    assert values["normalised mean"].tasks == 2
+    assert values["success"].tasks == 3
+    for aggregate in summary.aggregates:
+        assert aggregate.low <= aggregate.value <= aggregate.high
+
+
+def test_flagged_tasks_are_named_and_left_out() -> None:
+    summary = summarise(HEADER, RESULTS, measured=MEASURED)
+    flags = {task.task: task.flag for task in summary.tasks if task.flag}
+    assert flags == {"babyai-lost": EXPERT_NOT_ABOVE_RANDOM, "babyai-new": NO_REFERENCE}
+    assert all(task.normalised is None for task in summary.tasks if task.flag)
+    assert any("babyai-lost" in warning for warning in summary.warnings)
+    assert summary.to_json()["flagged"] == ["babyai-lost", "babyai-new"]
+
+
+def test_references_of_another_simulator_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = dataclasses.replace(HEADER.protocol, simulators={"minigrid": "3.1.0"})
+    monkeypatch.setattr("benchmarks.references.measured_protocol", lambda suite: other)
+    (warning,) = summarise(HEADER, RESULTS[2:6], measured=MEASURED).warnings
+    assert "simulators.minigrid: recorded only" in warning
+    assert "benchmarks.experts --suite babyai" in warning
+
+
+def test_order_of_episodes_does_not_matter() -> None:
+    forwards = summarise(HEADER, RESULTS, measured=MEASURED).to_json()
+    backwards = summarise(HEADER, RESULTS[::-1], measured=MEASURED).to_json()
+    assert forwards == backwards
+    assert json.loads(json.dumps(forwards)) == forwards
+
+
+def test_a_part_of_a_run_is_marked_incomplete() -> None:
+    assert summarise(HEADER, RESULTS, measured=MEASURED).complete
+    part = summarise(HEADER, RESULTS[:5], measured=MEASURED)
+    assert not part.complete
+    assert {task.task: task.episodes for task in part.tasks}["babyai-easy"] == 1
+
+
+def test_table_shows_every_task_and_average() -> None:
+    console = Console(width=100, record=True, file=None, quiet=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(render(summarise(HEADER, RESULTS, measured=MEASURED)))
+    text = captured.get()
+    for shown in ("easy", "hard", "0.62", "flagged", "normalised IQM", HEADER.protocol.hash):
+        assert shown in text
+    row = next(line for line in text.splitlines() if "hard" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        *("hard", "10.00", "20.00", "15.00", "0.50", "0.50")
+    ]

@@ -1,0 +1,71 @@
+"""Figures over many tasks, by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.statistics.aggregates import averages, averages_of_suites, profile, suite_of
+
+SCORES = {
+    "atari-pong": np.array([0.0, 0.2, 0.4, 3.0]),
+    "babyai-go-to": np.array([0.9, 0.9, 0.9, 0.9]),
+    "babyai-open": np.array([0.5, 0.5, 0.5, 0.5]),
+}
+SOLVED = {"babyai-go-to": np.array([1.0, 1.0, 1.0, 0.0])}
+
+
+def test_averages_by_hand() -> None:
+    found = {each.name: each for each in averages(SCORES, SOLVED)}
+    assert {name: pytest.approx(each.value) for name, each in found.items()} == {
+        "normalised mean": (0.9 + 0.9 + 0.5) / 3,
+        "normalised median": 0.9,
+        "normalised IQM": (4 * 0.5 + 2 * 0.9) / 6,  # without 0, 0.2, 0.4 and 0.9, 0.9, 3
+        "optimality gap": ((1.0 + 0.8 + 0.6) / 4 + 0.1 + 0.5) / 3,
+        "mean of suites": (0.9 + 0.7) / 2,
+        "mean of suites' IQMs": (0.3 + 0.7) / 2,
+        "success": 0.75,
+    }
+    assert [each.tasks for each in found.values()] == [3] * 6 + [1]
+    for each in found.values():
+        assert each.low <= each.value <= each.high
+
+
+def test_suites_have_averages_of_their_own() -> None:
+    suites = averages_of_suites(SCORES, SOLVED)
+    assert list(suites) == ["atari", "babyai"]
+    (mean, median, iqm, gap, success) = suites["babyai"]
+    assert (mean.value, mean.tasks) == (pytest.approx(0.7), 2)
+    assert (median.value, iqm.value, gap.value) == pytest.approx((0.7, 0.7, 0.3))
+    assert (success.name, success.tasks) == ("success", 1)
+    assert [each.name for each in suites["atari"]][-1] == "optimality gap"
+
+
+def test_a_profile_counts_episodes_and_tasks_strictly_above() -> None:
+    found = profile(SCORES, (0.0, 0.5, 0.9, 5.0))
+    assert found is not None
+    assert found.episodes.value == pytest.approx(
+        ((0.75 + 2.0) / 3, (0.25 + 1.0) / 3, 0.25 / 3, 0.0)
+    )
+    assert found.tasks.value[::3] == (3.0, 0.0)
+    assert found.count == 3
+    for curve in (found.episodes, found.tasks):
+        for low, value, high in zip(curve.low, curve.value, curve.high, strict=True):
+            assert low <= value + 1e-9
+            assert value <= high + 1e-9
+    assert json.loads(json.dumps(found.to_json()))["tasks"]["value"][0] == 3.0
+
+
+def test_without_scores_there_is_nothing() -> None:
+    assert averages({}, {}) == ()
+    assert averages_of_suites({}, {}) == {}
+    assert profile({}) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "suite"), [("atari-pong", "atari"), ("dm_control-cheetah-run", "dm_control")]
+)
+def test_a_task_says_its_suite(task: str, suite: str) -> None:
+    assert suite_of(task) == suite

@@ -1,0 +1,99 @@
+"""The ablation: variants are what their names say, and the table is right."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from benchmarks.studies.ablation import VARIANTS, UntilSolved, configure
+from benchmarks.studies.ablation_table import BEGIN, END, successes, write_table
+from policies.model.network import GatoNetwork
+
+
+def result(name: str, solved: dict[str, list[bool]]) -> dict[str, Any]:
+    episodes = [{"task": t, "success": s} for t, found in solved.items() for s in found]
+    return {
+        "variant": name, "what": f"what {name} is", "steps": 7, "parameters": 99,
+        "accuracy": 0.875, "error": 0.0625, "episodes": episodes,
+    }  # fmt: skip
+
+
+SOLVED = {
+    "babyai-open": [True] * 4,
+    "babyai-go-to": [True, False, False, False],
+    "metaworld-reach": [False, False],
+}
+
+
+def test_the_table_has_each_suite_s_mean_of_task_means(tmp_path: Path) -> None:
+    page, table = tmp_path / "page.md", tmp_path / "table.csv"
+    page.write_text(f"# before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_table([result("a", SOLVED), result("b", SOLVED)], table, page)
+    text = page.read_text()
+    assert text.startswith(f"# before\n{BEGIN}\n| variant | steps |")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "old" not in text
+    assert "| what b is | 7 | 0.875 | 0.0625 | 0.62 (0.50 to 0.88) | 0.00 (0.00 to 0.00) |" in text
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["variant"] for row in rows] == ["a", "b"]
+    assert float(rows[0]["babyai"]) == (1.0 + 0.25) / 2  # of tasks, not of all eight episodes
+    assert float(rows[0]["metaworld_high"]) == 0.0
+    arrays = successes(result("a", SOLVED), "babyai")
+    assert [array.tolist() for array in arrays] == [[1, 0, 0, 0], [1, 1, 1, 1]]
+
+
+def test_a_page_without_a_place_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing")
+    with pytest.raises(ValueError, match=r"has no place for the table: expected <!-- ablation"):
+        write_table([result("a", SOLVED)], tmp_path / "table.csv", page)
+    assert page.read_text() == "nothing"
+
+
+def test_variants_differ_from_the_first_in_what_they_name() -> None:
+    first = VARIANTS[0]
+    base = configure(first, 100)
+    plain = dataclasses.asdict(base)
+    for variant in VARIANTS[1:]:
+        found = dataclasses.asdict(configure(variant, 100))
+        changed = {k for k in plain if found[k] != plain[k]} - {"network", "mixture"}
+        assert changed == set(variant.training) - {"network", "mixture"}
+        for part, named in (("network", variant.network), ("mixture", variant.mixture)):
+            differs = {k for k in plain[part] if found[part][k] != plain[part][k]}
+            assert differs == set(named), variant.name
+        same = found == plain
+        assert not same or (variant.layout, variant.memory) != (first.layout, first.memory)
+        if variant.layout == first.layout:
+            assert (found["rows"], found["length"]) == (plain["rows"], plain["length"])
+    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
+    sizes = [sum(p.numel() for p in GatoNetwork(base.network).backbone.parameters())]
+    assert sizes[0] < 200_000, "a variant is to be trained in a minute or two"
+
+
+class Solving(gym.Env[Any, Any]):
+    """Solved at the third step."""
+
+    observation_space = spaces.Discrete(9)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        self.steps = 0
+        return np.int64(0), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return np.int64(self.steps), 1.0, False, False, {"success": self.steps == 3}
+
+
+def test_an_episode_ends_where_it_is_solved() -> None:
+    env = UntilSolved(Solving())
+    env.reset()
+    assert [env.step(0)[2] for _ in range(3)] == [False, False, True]

@@ -1,0 +1,237 @@
+"""Episodes, to Minari datasets and back; Minari itself is the other reader and writer."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import minari
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from minari.data_collector import EpisodeBuffer
+
+from gato_gym import Episode, read_minari, write_minari
+from gato_gym.episodes.minari_datasets import (
+    expert_return_of,
+    minari_metadata,
+    minari_root,
+    new_minari,
+)
+from gato_gym.tasks import get_task
+
+NAME = "gato/nested-v0"
+
+
+class NestedEnv(gym.Env[Any, Any]):
+    """Spaces of many kinds; never played."""
+
+    observation_space = spaces.Dict(
+        {
+            "parts": spaces.Tuple(
+                [spaces.Box(-1, 1, (2,), np.float64)]
+                + [spaces.Discrete(50, start=index) for index in range(11)]
+            ),
+            "picture": spaces.Box(0, 255, (48, 48, 3), np.uint8),
+            "words": spaces.Text(20, charset="abcdefghijklmnopqrstuvwxyzäé ☃"),
+        }
+    )
+    action_space = spaces.Dict(
+        {"move": spaces.Box(-1, 1, (3,), np.float32), "press": spaces.MultiBinary(2)}
+    )
+
+
+@pytest.fixture
+def env() -> gym.Env[Any, Any]:
+    env = NestedEnv()
+    env.spec = EnvSpec("GatoTest/Nested-v0", entry_point="elsewhere:NestedEnv")
+    return env
+
+
+def episode(length: int, *, seed: int | None = 5, executed: bool = False) -> Episode:
+    """An episode of random numbers."""
+    draw = np.random.default_rng([length, seed or 0])
+
+    def actions() -> dict[str, Any]:
+        return {
+            "move": draw.uniform(-1, 1, (length, 3)).astype(np.float32),
+            "press": draw.integers(0, 2, (length, 2), np.int8),
+        }
+
+    words = ["é ☃ ä", "", "go to the ball", "ends in blanks  "]
+    last = np.arange(length) == length - 1
+    return Episode(
+        task="nested",
+        observations={
+            "parts": (
+                draw.uniform(-1, 1, (length + 1, 2)),
+                *[draw.integers(index, index + 50, length + 1) for index in range(11)],
+            ),
+            "picture": draw.integers(0, 256, (length + 1, 48, 48, 3), np.uint8),
+            "words": [words[index % 4] for index in range(length + 1)],
+        },
+        actions=actions(),
+        rewards=draw.normal(size=length).astype(np.float32),
+        terminations=last,
+        truncations=np.zeros(length, np.bool_),
+        seed=seed,
+        info={"noise": 0.2, "success": True, "who": "é"},
+        executed=actions() if executed else None,
+    )
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """Equal, of the same types, in the same nesting."""
+    if dataclasses.is_dataclass(expected):
+        for field in dataclasses.fields(expected):
+            assert_same(getattr(found, field.name), getattr(expected, field.name))
+    elif isinstance(expected, dict):
+        assert sorted(found) == sorted(expected)
+        for key, part in expected.items():
+            assert_same(found[key], part)
+    elif isinstance(expected, tuple):
+        assert isinstance(found, tuple)
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+    elif isinstance(expected, np.ndarray):
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+    else:
+        assert found == expected
+
+
+def test_a_round_trip_changes_nothing(env: gym.Env[Any, Any], tmp_path: Path) -> None:
+    episodes = [episode(3), episode(1, executed=True), episode(12, seed=None)]
+    write_minari(NAME, iter(episodes), env=env, root=tmp_path, expert_return=2.5)
+    found = list(read_minari(NAME, root=tmp_path))
+    for one, other in zip(found, episodes, strict=True):
+        assert_same(one, other)
+    assert expert_return_of(NAME, root=tmp_path) == 2.5
+    assert minari_metadata(NAME, root=tmp_path)["total_steps"] == 16
+
+
+def test_minari_reads_what_is_written(env: gym.Env[Any, Any], tmp_path: Path) -> None:
+    episodes = [episode(3, executed=True), episode(5)]
+    write_minari(NAME, episodes, env=env, root=tmp_path)
+    with minari_root(tmp_path):
+        dataset = minari.load_dataset(NAME)
+        assert NAME in minari.list_local_datasets()
+    assert (dataset.total_episodes, dataset.total_steps) == (2, 8)
+    assert dataset.observation_space == env.observation_space
+    assert dataset.action_space == env.action_space
+    assert dataset.spec.env_spec is not None
+    assert dataset.spec.env_spec.id == "GatoTest/Nested-v0"
+    for found, wanted in zip(dataset.iterate_episodes(), episodes, strict=True):
+        assert_same(found.observations["parts"], wanted.observations["parts"])
+        assert_same(found.observations["picture"], wanted.observations["picture"])
+        assert list(found.observations["words"]) == wanted.observations["words"]
+        assert_same(found.actions, wanted.actions)
+        np.testing.assert_array_equal(found.rewards, wanted.rewards)
+        np.testing.assert_array_equal(found.terminations, wanted.terminations)
+
+
+def test_what_minari_writes_is_read(env: gym.Env[Any, Any], tmp_path: Path) -> None:
+    """A dataset that others made with Minari alone, without our notes."""
+    wanted = episode(4)
+    with minari_root(tmp_path):
+        minari.create_dataset_from_buffers(
+            NAME,
+            [
+                EpisodeBuffer(
+                    id=0,
+                    observations=wanted.observations,
+                    actions=wanted.actions,
+                    rewards=list(wanted.rewards),
+                    terminations=list(wanted.terminations),
+                    truncations=list(wanted.truncations),
+                )
+            ],
+            env=env,
+            observation_space=env.observation_space,
+            action_space=env.action_space,
+            algorithm_name="anyone",
+            author="anyone",
+            author_email="anyone@example.org",
+            code_permalink="https://example.org",
+            description="without notes",
+            eval_env=env,
+            jpeg_encoding=False,
+        )
+    (found,) = read_minari(NAME, root=tmp_path)
+    assert_same(found, dataclasses.replace(wanted, info={}, seed=None))
+    assert expert_return_of(NAME, root=tmp_path) is None
+
+
+def test_environments_can_be_recovered(tmp_path: Path) -> None:
+    env = get_task("babyai-go-to-obj").make()
+    observation, _ = env.reset(seed=3)
+    after, reward, *_ = env.step(2)
+    seen = {
+        "direction": np.array([observation["direction"], after["direction"]]),
+        "image": np.stack([observation["image"], after["image"]]),
+        "mission": [observation["mission"], after["mission"]],
+    }
+    end = np.array([True])
+    recorded = Episode(
+        "babyai-go-to-obj", seen, np.array([2]), np.array([reward], np.float32), end, ~end, seed=3
+    )
+    write_minari("gato/babyai-go-to-obj-v0", [recorded], env=env, root=tmp_path)
+    (found,) = read_minari("gato/babyai-go-to-obj-v0", root=tmp_path)
+    assert_same(found, recorded)
+    with minari_root(tmp_path):
+        again = minari.load_dataset("gato/babyai-go-to-obj-v0").recover_environment(eval_env=True)
+    assert again.spec is not None
+    assert again.spec.id == "Gato/babyai-go-to-obj"
+    np.testing.assert_array_equal(again.reset(seed=3)[0]["image"], observation["image"])
+
+
+def test_lengths_and_returns_by_hand() -> None:
+    short = dataclasses.replace(episode(4), rewards=np.array([1e8, 1.0, -1e8, 0.5], np.float32))
+    assert short.length == 4
+    assert short.total_return == 1.5  # float32 would lose the 1.0
+
+
+def test_empty_and_existing_datasets_are_refused(env: gym.Env[Any, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="pass at least one"):
+        write_minari(NAME, [], env=env, root=tmp_path)
+    write_minari(NAME, [episode(2)], env=env, root=tmp_path)
+    with pytest.raises(ValueError, match="exists"):
+        write_minari(NAME, [episode(3)], env=env, root=tmp_path)
+    (kept,) = read_minari(NAME, root=tmp_path)
+    assert kept.length == 2
+
+
+def test_a_dataset_appears_when_it_is_complete(env: gym.Env[Any, Any], tmp_path: Path) -> None:
+    def failing() -> Any:
+        yield episode(2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_minari(NAME, failing(), env=env, root=tmp_path)
+    with pytest.raises(FileNotFoundError, match="-m policies"):
+        list(read_minari(NAME, root=tmp_path))
+    write_minari(NAME, [episode(3)], env=env, root=tmp_path)
+    metadata = {"algorithm_name": "expert", "description": "replaced"}
+    replacing = new_minari(NAME, env=env, root=tmp_path, metadata=metadata, replace=True)
+    with pytest.raises(RuntimeError, match="stop"), replacing:
+        raise RuntimeError("stop")
+    (kept,) = read_minari(NAME, root=tmp_path)
+    assert kept.length == 3
+    assert [path.name for path in (tmp_path / "gato").iterdir() if path.name[0] == "."] == []
+
+
+def test_minaris_own_folder_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "/somewhere")
+    with minari_root(Path("elsewhere")):
+        assert os.environ["MINARI_DATASETS_PATH"] == str(Path("elsewhere").resolve())
+    with pytest.raises(RuntimeError, match="stop"), minari_root(Path("elsewhere")):
+        raise RuntimeError("stop")
+    assert os.environ["MINARI_DATASETS_PATH"] == "/somewhere"
+    monkeypatch.delenv("MINARI_DATASETS_PATH")
+    with minari_root(Path("elsewhere")):
+        pass
+    assert "MINARI_DATASETS_PATH" not in os.environ

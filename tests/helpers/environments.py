@@ -1,0 +1,42 @@
+"""Environments and policies that are no task's, for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+ENV, DATASET = "Cart-v0", "my/cart-v0"
+KIND = "gymnasium.envs.classic_control:CartPoleEnv"
+
+
+class Balance:
+    """Pushes the cart to where the pole falls: 500, the most there is."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        x, speed, angle, turning = observation
+        return np.array(angle + 0.5 * turning + 0.02 * x + 0.05 * speed > 0, np.int64), state
+
+
+class Pair(gym.Env[Any, Any]):
+    """Two steps of a Dict of a picture and numbers; the action is a Box."""
+
+    observation_space = spaces.Dict(
+        picture=spaces.Box(0, 255, (32, 32, 3), np.uint8), speed=spaces.Box(-1, 1, (2,))
+    )
+    action_space = spaces.Box(-2, 2, (3,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self.left = 2
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        return self.observation_space.sample(), -1.0, not self.left, False, {"success": True}

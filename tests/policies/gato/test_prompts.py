@@ -1,0 +1,136 @@
+"""Prompts: where a demonstration comes from, and how much of it is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import minari
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from small import SMALL, STATE, state_plan
+
+from gato_gym import Episode
+from gato_gym.episodes.minari_datasets import minari_root, write_minari
+from policies import GatoPolicy
+from policies.gato.prompts import demonstration, prompt_from_episode
+from policies.model.network import GatoNetwork
+
+NAME = "test/act-v0"
+
+
+class Acting(gym.Env[Any, Any]):
+    """Two spaces."""
+
+    observation_space = STATE
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+
+def recorded(length: int, *, seed: int = 0) -> Episode:
+    generator = np.random.default_rng(seed)
+    return Episode(
+        task="act",
+        observations=generator.uniform(-1, 1, (length + 1, 3)).astype(np.float32),
+        actions=generator.uniform(-1, 1, (length, 2)).astype(np.float32),
+        rewards=np.zeros(length, np.float32),
+        terminations=np.zeros(length, bool),
+        truncations=np.arange(length) == length - 1,
+    )
+
+
+EPISODES = [recorded(9, seed=1), recorded(12, seed=2)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("datasets")
+    write_minari(NAME, EPISODES, env=Acting(), root=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def policy() -> GatoPolicy:
+    torch.manual_seed(0)
+    return GatoPolicy(GatoNetwork(SMALL), state_plan())
+
+
+def same(found: Episode, expected: Episode) -> bool:
+    return np.array_equal(found.observations, expected.observations) and np.array_equal(
+        found.actions, expected.actions
+    )
+
+
+def test_an_episode_is_its_own_demonstration() -> None:
+    assert demonstration(EPISODES[0]) is EPISODES[0]
+
+
+def test_a_dataset_by_folder_file_and_object(root: Path) -> None:
+    folder = root / NAME
+    (file,) = folder.glob("data/*.hdf5")
+    with minari_root(root):
+        dataset = minari.load_dataset(NAME)
+        assert same(demonstration(NAME), EPISODES[0])
+        assert same(demonstration(f"{NAME}#1"), EPISODES[1])
+    for source in (folder, folder / "data", file, str(folder), dataset):
+        assert same(demonstration(source), EPISODES[0])
+    assert same(demonstration(f"{folder}#1"), EPISODES[1])
+
+
+def test_what_is_no_demonstration_is_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"test/act-v0 has episodes 0 to 1, .* to be 2"):
+        demonstration(f"{root / NAME}#2")
+    with pytest.raises(ValueError, match="prompt is a list: expected"):
+        demonstration([1])
+    with pytest.raises(ValueError, match="is no Minari dataset"):
+        demonstration(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no Minari dataset 'gone/away-v0'"):
+        demonstration("gone/away-v0")
+
+
+def test_a_policy_is_prompted_from_a_dataset(policy: GatoPolicy, root: Path) -> None:
+    observation = np.array([0.1, -0.2, 0.3], np.float32)
+    by_name = policy.with_prompt(root / NAME)
+    by_episode = policy.with_prompt(EPISODES[0])
+    other = policy.with_prompt(EPISODES[1])
+    assert by_name.network is policy.network
+    keys = []
+    for view in (by_name, by_episode, other):
+        _, state = view.predict(observation)
+        assert state.cache.pinned == view.prompt.steps.vectors.shape[0]
+        keys.append(state.cache.keys[-1, 0, :, :, state.cache.pinned].clone())
+    assert torch.equal(keys[0], keys[1])
+    assert not torch.equal(keys[0], keys[2])
+
+
+def test_an_episode_start_leaves_the_prompt_as_it_was(policy: GatoPolicy) -> None:
+    view = policy.with_prompt(EPISODES[0])
+    observation = np.array([[0.1, -0.2, 0.3]], np.float32)
+    _, state = view.predict(observation)
+    pinned = state.cache.pinned
+    before = state.cache.keys[..., :pinned].clone()
+    for step in range(30):
+        _, state = view.predict(observation, state, np.array([step % 3 == 0]))
+    assert torch.equal(state.cache.keys[..., :pinned], before)
+    assert before.abs().sum() > 0
+
+
+def test_one_longer_than_the_region_states_both_lengths() -> None:
+    long = recorded(20)
+    with pytest.raises(ValueError, match=r"20 timesteps, 20 tokens, .* 16 timesteps, 16 tokens"):
+        prompt_from_episode(state_plan(), long, capacity=16)
+    with pytest.raises(ValueError, match="cut is 'middle': expected 'end', 'start'"):
+        prompt_from_episode(state_plan(), long, capacity=16, cut="middle")
+    end = prompt_from_episode(state_plan(), long, capacity=16, cut="end")
+    start = prompt_from_episode(state_plan(), long, capacity=16, cut="start")
+    whole = state_plan().encode_batch(long.observations).vectors
+    assert np.array_equal(end.steps.vectors, whole[4:20])
+    assert np.array_equal(start.steps.vectors, whole[:16])
+
+
+def test_with_prompt_refuses_a_long_one_unless_it_is_cut(policy: GatoPolicy) -> None:
+    with pytest.raises(ValueError, match="20 timesteps"):
+        policy.with_prompt(recorded(20))
+    assert policy.with_prompt(recorded(20), cut="start").prompt is not None

@@ -1,0 +1,203 @@
+"""Packed batches: prompts from other episodes, no leaks, the same for any number of ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from recorded import make_shard
+from small import SMALL, random_shard, state_plan, talking_plan
+
+from gato_gym import PlanOptions, compile_plan
+from policies.model.attention import TokenRoles, dense_mask
+from policies.model.network import GatoNetwork, PackedBatch
+from policies.training.data.packing import Mixture, Packer
+
+
+def packer(*, prompt_share: float = 1.0, rows: int = 4) -> Packer:
+    shards = {
+        "talk": random_shard(talking_plan(), "talk"),
+        "act": random_shard(state_plan(), "act", seed=1),
+    }
+    mixture = Mixture(
+        {"talk": 0.6, "act": 0.4}, prompt_share={"talk": prompt_share, "act": prompt_share}
+    )
+    suites = {"talk": "talk", "act": "act"}
+    return Packer(shards, suites, mixture, SMALL, rows=rows, length=128, seed=3)
+
+
+def episode_of(shard_steps: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    return np.searchsorted(ends, shard_steps, side="right")
+
+
+@pytest.mark.parametrize("task", ["talk", "act"])
+def test_prompt_is_of_another_episode_than_every_live_step(task: str) -> None:
+    made = packer()
+    shard = made.shards[task]
+    generator = np.random.default_rng(0)
+    seen = set()
+    for _ in range(300):
+        doc = made._draw(shard, generator, 128, prompted=True)
+        assert doc is not None
+        prompt, live = doc.parts
+        prompt_episode = set(episode_of(prompt[2], shard.ends).tolist())
+        assert len(prompt_episode) == 1
+        assert prompt_episode.isdisjoint(episode_of(live[2], shard.ends).tolist())
+        vectors = prompt[1].vectors[:, 0, 0]
+        assert np.allclose(vectors, next(iter(prompt_episode)) / 6, atol=1e-6)
+        seen |= prompt_episode
+    assert seen == set(range(6))
+
+
+def test_half_of_the_prompts_are_their_episodes_end() -> None:
+    made = packer()
+    shard = made.shards["act"]
+    longest = int(np.argmax(shard.ends - shard.starts))
+    last = shard.arrays["vectors"][shard.ends[longest] - 1]
+    at_end = []
+    for seed in range(400):
+        _, arrays, _ = made._prompt(shard, longest, np.random.default_rng(seed))
+        assert len(arrays.vectors) == 16
+        at_end.append(bool((arrays.vectors[-1] == last).all()))
+    # the uniform half also ends there by chance, once in length - 15 places
+    places = int(shard.ends[longest] - shard.starts[longest]) - 15
+    assert np.mean(at_end) == pytest.approx(0.5 + 0.5 / places, abs=0.07)
+
+
+def test_share_of_prompts_is_as_configured() -> None:
+    batches = [packer(prompt_share=0.25).batch(k) for k in range(20)]
+    prompted = total = 0
+    for batch in batches:
+        for row in range(len(batch.roles.documents)):
+            docs = batch.roles.documents[row]
+            for document in range(int(docs.max()) + 1):
+                total += 1
+                prompted += int(batch.roles.prompts[row][docs == document].any())
+    assert prompted / total == pytest.approx(0.25, abs=0.08)
+
+
+def outputs(network: GatoNetwork, batch: PackedBatch) -> torch.Tensor:
+    with torch.no_grad():
+        return network(batch)
+
+
+@pytest.fixture(scope="module")
+def network() -> GatoNetwork:
+    torch.manual_seed(0)
+    return GatoNetwork(SMALL).eval()
+
+
+def test_a_label_does_not_reach_the_position_that_predicts_it(network: GatoNetwork) -> None:
+    batch = packer().batch(0)
+    before = outputs(network, batch).flatten(0, 1)
+    fed = batch.roles.actions.flatten().nonzero()[:, 0]
+    assert len(fed) > 20
+    changed_anything = False
+    for token in fed[:20].tolist():
+        ids = batch.tokens.ids.clone().flatten()
+        ids[token] = ids[token] - 1 if ids[token] % 2 else ids[token] + 1
+        tokens = dataclasses.replace(batch.tokens, ids=ids.view_as(batch.tokens.ids))
+        after = outputs(network, dataclasses.replace(batch, tokens=tokens)).flatten(0, 1)
+        row = token // 128 * 128
+        assert torch.equal(before[row:token], after[row:token])
+        changed_anything |= not torch.equal(before[token:], after[token:])
+    assert changed_anything
+    for slot, target in zip(batch.targets.slots.tolist(), batch.targets.ids.tolist(), strict=True):
+        if batch.roles.actions.flatten()[min(slot + 1, len(before) - 1)]:
+            assert batch.tokens.ids.flatten()[slot + 1] == target
+
+
+def test_a_document_does_not_see_its_neighbours(network: GatoNetwork) -> None:
+    batch = packer().batch(1)
+    before = outputs(network, batch)
+    docs = batch.roles.documents[0]
+    assert docs.max() >= 1, "the row needs two documents for this to mean anything"
+    first = (docs == 0).nonzero()[:, 0]
+    assert batch.tokens.vectors is not None
+    inside = batch.tokens.vectors.slots <= first.max()
+    vectors = batch.tokens.vectors.values.clone()
+    vectors[inside] += 1.0
+    parts = dataclasses.replace(batch.tokens.vectors, values=vectors)
+    changed = dataclasses.replace(batch, tokens=dataclasses.replace(batch.tokens, vectors=parts))
+    after = outputs(network, changed)
+    assert not torch.equal(before[0, first], after[0, first])
+    assert torch.equal(before[0, first.max() + 1 :], after[0, first.max() + 1 :])
+    assert torch.equal(before[1:], after[1:])
+
+
+def test_past_actions_are_hidden_where_the_task_says_so() -> None:
+    n = 6
+    one = torch.ones(1, n, dtype=torch.long)
+    steps = torch.tensor([[0, 0, 1, 1, 2, 2]])
+    actions = torch.tensor([[0, 1, 0, 1, 0, 1]])
+    positions = torch.arange(n)[None]
+    for memory, expected in enumerate(([1] * 5, [1, 0, 1, 0, 1], [0, 0, 0, 0, 1])):
+        roles = TokenRoles(one * 0, positions, steps, actions, one * 0, one * memory)
+        assert dense_mask(roles, 64)[0, 0, 4, :5].int().tolist() == expected
+    roles = TokenRoles(one * 0, positions, steps, actions, one * 0, one * 0)
+    assert dense_mask(roles, 2)[0, 0, 4, :5].int().tolist() == [0, 0, 0, 1, 1]
+
+
+def test_two_ranks_together_see_the_batch_of_one() -> None:
+    made = packer(rows=4)
+    whole, parts = made.batch(5), [made.batch(5, rank=r, world=2) for r in range(2)]
+    for rank, part in enumerate(parts):
+        assert torch.equal(part.tokens.ids, whole.tokens.ids[rank::2])
+        assert torch.equal(part.roles.positions, whole.roles.positions[rank::2])
+    assert sum(len(p.targets.ids) for p in parts) == len(whole.targets.ids)
+
+
+def test_ranks_and_parts_share_the_rows_without_overlap() -> None:
+    """Image positions too are drawn by the row, and not by who packs it."""
+    space = spaces.Box(0, 255, (32, 32, 3), np.uint8)
+    plan = compile_plan(space, spaces.Discrete(3), PlanOptions(memory="observations"))
+    generator = np.random.default_rng(0)
+    frames = [list(generator.integers(0, 256, (9, 32, 32, 3), np.uint8)) for _ in range(4)]
+    low, high = plan.action_ranges[0]
+    shard = make_shard(
+        plan, [(seen, generator.integers(low, high, (9, 1))) for seen in frames], "see"
+    )
+    made = Packer(
+        {"see": shard}, {"see": "see"}, Mixture({"see": 1.0}), SMALL, rows=6, length=96, seed=0
+    )
+    whole, world = made.batch(3), 4
+    parts = [made.batch(3, rank=part, world=world) for part in range(world)]
+
+    def pictures(batch: PackedBatch, row: int) -> torch.Tensor:
+        images = batch.tokens.images
+        assert images is not None
+        assert images.intervals is not None
+        mine = images.slots // 96 == row
+        return torch.cat([images.values[mine].flatten(1), images.intervals[mine]], dim=1)
+
+    taken = []
+    for rank, part in enumerate(parts):
+        for place, row in enumerate(range(rank, 6, world)):
+            assert torch.equal(part.tokens.ids[place], whole.tokens.ids[row])
+            assert torch.equal(pictures(part, place), pictures(whole, row))
+            taken.append(row)
+    assert sorted(taken) == list(range(6))
+    assert whole.tokens.images is not None
+    assert len(whole.tokens.images.intervals.unique()) > 20, "not the mean of each interval"
+
+
+def test_a_batch_depends_on_seed_and_number_alone() -> None:
+    assert torch.equal(packer().batch(2).tokens.ids, packer().batch(2).tokens.ids)
+    assert not torch.equal(packer().batch(2).tokens.ids, packer().batch(3).tokens.ids)
+
+
+def test_emphasis_multiplies_a_task_s_share_of_the_tokens() -> None:
+    shards = {f"act-{i}": random_shard(state_plan(), f"act-{i}", seed=1) for i in range(3)}
+    suites = dict.fromkeys(shards, "act")
+
+    def made(**emphasis: float) -> Packer:
+        mixture = Mixture({"act": 1.0}, emphasis=emphasis)
+        return Packer(shards, suites, mixture, SMALL, rows=1, length=128, seed=3)
+
+    assert np.allclose(made().probabilities, 1 / 3)
+    assert np.allclose(made(**{"act-1": 2.0}).probabilities, (0.25, 0.5, 0.25))
+    with pytest.raises(ValueError, match=r"emphasises \['talk'\], of which no shard is open"):
+        made(talk=2.0)

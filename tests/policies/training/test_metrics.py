@@ -1,0 +1,148 @@
+"""What is seen of a run: its metrics, events and scores, which change nothing of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from environments import Balance
+from small_training import config, shards
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from gato_gym.__main__ import main
+from policies.collection.record import load_player, play_returns, record_episodes
+from policies.model.config import preset
+from policies.model.transformer import Backbone
+from policies.training import metrics
+from policies.training.data.prefetch import Prefetcher
+from policies.training.peak import flops_per_token, measured_peak
+from policies.training.trainer import Trainer
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def run(folder: Path, **more: Any) -> None:
+    trainer = Trainer(config(steps=8), shards(), folder, every=4, stretch=2, **more)
+    trainer.resume()
+    trainer.run()
+
+
+def test_task_losses_add_up_to_the_loss(tmp_path: Path) -> None:
+    trainer = Trainer(config(), shards(), tmp_path)
+    report, _ = trainer.update()
+    assert report.tasks.shape == (2, 2)
+    assert float(report.tasks[:, 0].sum()) == pytest.approx(float(report.scale), rel=1e-5)
+    assert float(report.tasks[:, 1].sum()) == pytest.approx(float(report.total), rel=1e-5)
+    batches, _ = Trainer(config(), shards(), tmp_path)._batches(0)
+    act = batches[0].targets.tasks == trainer.packer.numbers["act"]
+    targets = batches[0].targets
+    act = targets.tasks == trainer.packer.numbers["act"]
+    assert torch.equal(act, targets.ids < 33_024), "the only task with continuous actions"
+    assert float(report.tasks[0, 0]) == pytest.approx(float(targets.weights[act].sum()))
+
+
+def test_rows_of_a_run_that_goes_on_are_written_once(tmp_path: Path) -> None:
+    run(tmp_path)
+    found = rows(tmp_path)
+    assert [row["step"] for row in found] == ["2", "4", "6", "8"]
+    assert [row["tokens"] for row in found] == [str(n * 4 * 96) for n in (2, 4, 6, 8)]
+    assert list(found[0])[:4] == ["step", "tokens", "minutes", "loss"]
+    assert {"loss/act", "loss/talk"} <= set(found[0])
+    progress = tmp_path / "last" / "progress.json"
+    done = json.loads(progress.read_text())
+    progress.write_text(json.dumps({**done, "step": 4}))
+    again = Trainer(config(steps=8), shards(), tmp_path, stretch=2)
+    again.resume()
+    next(iter(steps := again.steps()))
+    steps.close()
+    assert [row["step"] for row in rows(tmp_path)] == ["2", "4"]
+    assert rows(tmp_path)[1] == found[1]
+
+
+def test_tensorboard_has_what_the_file_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run(tmp_path / "with", tensorboard=True)
+    events = accumulator.EventAccumulator(str(tmp_path / "with" / "tensorboard"))
+    events.Reload()
+    for name in ("loss", "loss/act", "tokens_per_second", "peak_share"):
+        found = {event.step: event.value for event in events.Scalars(name)}
+        wanted = {int(r["step"]): float(r[name]) for r in rows(tmp_path / "with") if r[name]}
+        assert found == pytest.approx(wanted, rel=1e-4)
+    monkeypatch.setattr(metrics, "find_spec", lambda name: None)
+    run(tmp_path / "without", tensorboard=True)
+    assert len(rows(tmp_path / "without")) == 4
+    assert not (tmp_path / "without" / "tensorboard").exists()
+    assert 'pip install "gato-gym[tensorboard]"' in metrics.tensorboard_missing()
+
+
+def test_scores_are_those_of_the_checkpoint_and_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    with gym.make("CartPole-v1") as env:
+        record_episodes(env, Balance(), 2, "my/cartpole-v0")
+    train = ["train", "--dataset", "my/cartpole-v0", "--preset", "tiny", "--rows", "2"]
+    train += ["--length", "64", "--steps", "6"]
+    assert main([*train, "--output", "plain"]) == 0
+    scored = ["--score-every", "3", "--score-episodes", "2"]
+    assert main([*train, "--output", "scored", *scored]) == 0
+    assert "CartPole-v1 scores" in capsys.readouterr().out
+    ends = [
+        (Path(name) / "training" / "last" / "optimiser.safetensors").read_bytes()
+        for name in ("plain", "scored")
+    ]
+    assert ends[0] == ends[1]
+    found = {r["step"]: r["score/CartPole-v1"] for r in rows(tmp_path / "scored" / "training")}
+    assert [step for step, score in found.items() if score] == ["3", "6"]
+    with gym.make("CartPole-v1") as env:
+        mean = np.mean(play_returns(env, load_player("scored", env), 2))
+    assert float(found["6"]) == pytest.approx(mean)
+    assert main([*train, "--output", "other", *scored, "--score-tasks", "Pong"]) == 1
+    assert "score_tasks names ['Pong']" in capsys.readouterr().err
+    assert main([*train, "--output", "other", "--score-every", "0"]) == 1
+    assert "score_every is 0" in capsys.readouterr().err
+
+
+def test_work_ahead_is_done_in_order_and_fails_where_it_is_taken() -> None:
+    made = []
+
+    def make(step: int) -> int:
+        made.append(step)
+        if step == 5:
+            raise ValueError("of step 5")
+        return 10 * step
+
+    with Prefetcher(make, last=7) as ahead:
+        assert [ahead.take(step) for step in (0, 1, 2)] == [0, 10, 20]
+        assert ahead.take(1) == 10, "a step of the past is made again"
+        with pytest.raises(ValueError, match="of step 5"):
+            ahead.take(5)
+        assert ahead.take(6) == 60
+    assert max(made) == 6
+    assert made[:3] == [0, 1, 2]
+    assert ahead.take(6) == 60, "it starts again where it was closed"
+    ahead.close()
+
+
+def test_operations_of_a_token_are_those_that_torch_counts() -> None:
+    config, length = preset("tiny"), 64
+    x = torch.randn(1, length, config.width, requires_grad=True)
+    positions = torch.arange(length)[None]
+    mask = torch.ones(1, 1, length, length, dtype=torch.bool)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        Backbone(config)(x, positions, mask).sum().backward()
+    assert counter.get_total_flops() / length == flops_per_token(config, length)
+    assert measured_peak(torch.device("cpu")) > 1e8
