@@ -128,7 +128,7 @@ def _score(args: argparse.Namespace, console: Console) -> int:
 
 def _convert(args: argparse.Namespace, console: Console) -> int:
     from gato_gym.tasks import get_task
-    from policies.expert_training.convert import load_zip
+    from policies.expert_training.sb3.convert import load_zip
     from policies.experts.store import play_with, save_expert
 
     task = get_task(args.task)

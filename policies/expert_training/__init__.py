@@ -2,5 +2,5 @@
 
 * :mod:`policies.expert_training.recipes` -- the hyperparameters.
 * :mod:`policies.expert_training.trainer` -- one training, resumable.
-* :mod:`policies.expert_training.convert` -- Stable-Baselines3's algorithms as experts.
+* :mod:`policies.expert_training.sb3.convert` -- Stable-Baselines3's algorithms as experts.
 """

@@ -9,6 +9,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+TRAINING_SEEDS_START = 1_000_000
+"""Benchmarks play seeds below, held-out evaluations seeds from 2**31."""
+
 OWN = "own choice"
 """Source of values that are neither published nor another project's."""
 
@@ -31,7 +34,7 @@ class Recipe:
             out chooses one for every step, and is evaluated so.
         inputs: How many of an observation's numbers, from the first, the networks see; None: all.
         risen: Part of the training's episodes that begin between lying and standing, for
-            mujoco-standup alone: see :mod:`policies.expert_training.initial_states`.
+            mujoco-standup alone: see :mod:`policies.expert_training.sb3.initial_states`.
         gamma: Discount.
         learning_rate: At the start; PPO's falls linearly to zero.
         batch_size: Transitions of a gradient step.

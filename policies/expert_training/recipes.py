@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from policies.expert_training.atari_recipes import GAMES
+from policies.expert_training.atari.recipes import GAMES
 from policies.expert_training.recipe import OWN, Recipe
 
 ZOO = "rl-baselines3-zoo, hyperparams/{}.yml"

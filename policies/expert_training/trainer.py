@@ -5,53 +5,43 @@
 
 The output folder holds ``state.safetensors`` (see :mod:`policies.expert_training.training_state`),
 ``curve.csv`` and ``expert/``, the expert whose evaluation was best; and, until the training ends,
-SAC's ``memory.safetensors`` (see :mod:`policies.expert_training.replay_buffer`).
+SAC's ``memory.safetensors`` (see :mod:`policies.expert_training.sb3.replay_buffer`).
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib.util
 import io
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import gymnasium as gym
 import torch
 from rich.console import Console
 
 from gato_gym.atomic_io import write_whole
-from policies.expert_training.algorithms import make_algorithm
-from policies.expert_training.convert import network_of
 from policies.expert_training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
+from policies.expert_training.learner import Learner, make_learner
 from policies.expert_training.recipe import Recipe
 from policies.expert_training.recipes import recipe_for
-from policies.expert_training.replay_buffer import restore_memory, save_memory
 from policies.expert_training.training_state import (
     STATE_FILE,
     TrainingState,
     TrainingStateError,
     load_state,
-    restore,
     save_state,
-    tensors_of,
 )
-from policies.expert_training.warm_start import CRITIC_ALONE, start_from
 from policies.expert_training.weight_averaging import Average
 from policies.experts.cnn import ImageNetwork
 from policies.experts.store import Network, network_from, play_with, read_config, save_expert
 from policies.threads import one_thread
 
-if TYPE_CHECKING:
-    from stable_baselines3.common.base_class import BaseAlgorithm
-
 CURVE_FILE, EXPERT_FOLDER = "curve.csv", "expert"
-MEMORY_FILE = "memory.safetensors"
 SCORE_SEEDS_START = EVALUATION_SEEDS_START + 1_000_000
 NOT_LEARNING = ("steps", "bar", "enough", "source", "evaluations", "evaluation_episodes")
 """What may change in a recipe before a training goes on: none of it is of the learning itself."""
@@ -79,25 +69,31 @@ class TrainSettings:
 
     Attributes:
         task: Task id.
-        output: Folder; a training that is there goes on.
+        output: Folder; a training that is there is resumed.
         recipe: Hyperparameters; None takes the table's.
-        seed: Of weights, actions and episodes.
-        score_episodes: Held-out episodes that score the finished expert.
+        seed: Decides weights, actions and episodes.
+        until: Actions after which to stop for now, though the recipe has more; None: the recipe's.
+        seconds: Wall-clock seconds after which to stop for now; None: no limit.
+        score_episodes: Held-out episodes that score the expert when the training stops.
         tensorboard: Whether to write TensorBoard's events as well.
-        device: Where PPO's networks learn: "cpu", or "cuda", which is quicker for images alone.
+        device: Where a game's network learns: "cpu", or "cuda".
+        threads: Threads that play games.
     """
 
     task: str
     output: Path
     recipe: Recipe | None = None
     seed: int = 0
-    score_episodes: int = 30
+    until: int | None = None
+    seconds: float | None = None
+    score_episodes: int = 100
     tensorboard: bool = False
     device: str = "cpu"
+    threads: int = 1
 
 
 def train(settings: TrainSettings, *, console: Console) -> TrainingState:
-    """Train an expert, or go on with a training that was stopped.
+    """Train an expert, or resume a training that was stopped.
 
     Args:
         settings: What to do.
@@ -111,47 +107,44 @@ def train(settings: TrainSettings, *, console: Console) -> TrainingState:
         MissingPackageError: Stable-Baselines3, SBX or the simulator is not installed.
         KeyboardInterrupt: What was evaluated last is saved.
     """
-    from gato_gym.tasks import get_task
-    from gato_gym.tasks.registry import need
-
-    task = get_task(settings.task)
-    recipe = settings.recipe or recipe_for(task.id)
     with one_thread():
-        need("stable_baselines3", "sb3")
-        if recipe.algorithm == "sac":
-            need("sbx", "sbx")
-        return _Training(task.make, task.id, recipe, settings, console).run()
+        return _Training(settings, console).run()
 
 
 class _Training:
     """A training under way."""
 
-    def __init__(
-        self,
-        make_env: Callable[[], gym.Env[Any, Any]],
-        task_id: str,
-        recipe: Recipe,
-        settings: TrainSettings,
-        console: Console,
-    ) -> None:
-        self.task_id, self.recipe, self.settings, self.console = task_id, recipe, settings, console
-        self.make_env, self.env = make_env, make_env()
+    def __init__(self, settings: TrainSettings, console: Console) -> None:
+        from gato_gym.tasks import get_task
+
+        task = get_task(settings.task)
+        self.task_id, self.settings, self.console = task.id, settings, console
+        self.recipe = settings.recipe or recipe_for(task.id)
+        self.make_env, self.env = task.make, task.make()
         self.output = settings.output
         self.state, self.tensors = TrainingState(), dict[str, torch.Tensor]()
         self.best: Network | None = None
         self.average, self.sampled = Average(), 0
-        limit = (self.env.spec and self.env.spec.max_episode_steps) or 1000
-        self.steps_between_evaluations = max(
-            recipe.steps // recipe.evaluations,
-            LEARNING_TO_EVALUATION * recipe.evaluation_episodes * limit // recipe.action_repeat,
+        self.deadline = (
+            math.inf if settings.seconds is None else time.monotonic() + settings.seconds
         )
         self.setting: dict[str, Any] = {
-            "task": task_id,
+            "task": task.id,
             "seed": settings.seed,
-            "recipe": recipe.to_json(),
+            "recipe": self.recipe.to_json(),
         }
         if (self.output / STATE_FILE).exists():
             self._take_up()
+
+    def _steps_between_evaluations(self, learner: Learner) -> int:
+        """At even distances; where evaluations have to play, they take a sixth of the steps."""
+        recipe = self.recipe
+        distance = recipe.steps // recipe.evaluations
+        if learner.take_returns(0) is not None:
+            return distance
+        limit = (self.env.spec and self.env.spec.max_episode_steps) or 1000
+        played = recipe.evaluation_episodes * limit // recipe.action_repeat
+        return max(distance, LEARNING_TO_EVALUATION * played)
 
     def _take_up(self) -> None:
         path = self.output / STATE_FILE
@@ -184,8 +177,9 @@ class _Training:
             self.best = network_from(best, self.state.best_config)
 
     def run(self) -> TrainingState:
-        if self.state.finished is None:
-            self._learn()
+        until = min(self.settings.until or self.recipe.steps, self.recipe.steps)
+        if self.state.finished is None and self.state.steps < until:
+            self._learn(until)
         if self.best is None or self._scored():
             return self.state
         if isinstance(self.best, ImageNetwork):
@@ -193,9 +187,9 @@ class _Training:
         score = self._played(self.best, self.settings.score_episodes, SCORE_SEEDS_START)
         self._save_expert(score)
         self.console.print(
-            f"{self.task_id}: {self.state.finished}; {score.mean:.1f} ± {score.std:.1f} over "
-            f"{score.episodes} held-out episodes (bar {self.recipe.bar:g}), "
-            f"{self.state.seconds / 60:.1f} min",
+            f"{self.task_id}: {self.state.finished or f'{self.state.steps:,} actions'}; "
+            f"{score.mean:.1f} ± {score.std:.1f} over {score.episodes} held-out episodes "
+            f"(bar {self.recipe.bar:g}), {self.state.seconds / 60:.1f} min",
             highlight=False,
             soft_wrap=True,
         )
@@ -223,103 +217,100 @@ class _Training:
         config = read_config(folder)
         return config["score"] is not None and config["best_steps"] == self.state.best_steps
 
-    def _learn(self) -> None:
-        from stable_baselines3.common.callbacks import BaseCallback
-
-        recipe = self.recipe
-        training, started = self, time.monotonic() - self.state.seconds
-        algorithm = make_algorithm(
+    def _learn(self, until: int) -> None:
+        learner = make_learner(
             self.recipe,
             self.make_env,
             seed=self.settings.seed,
-            offset=self.state.steps,
+            steps=self.state.steps,
+            updates=self.state.updates,
             device=self.settings.device,
-            tensorboard=self._tensorboard(),
+            threads=self.settings.threads,
+            tensorboard=self.output / "tensorboard" if self.settings.tensorboard else None,
         )
+        self._begin(learner)
+        every = self._steps_between_evaluations(learner)
+        started = _seconds(self.settings.device) - self.state.seconds
+
+        def after_rollout() -> bool:
+            """Evaluate at even distances; False once the training ends or has to stop."""
+            late = time.monotonic() >= self.deadline
+            if late or learner.steps // every > self.state.steps // every:
+                self.evaluate(learner, _seconds(self.settings.device) - started)
+            elif learner.steps % every >= (1 - AVERAGED) * every:
+                self.sample(learner, every)
+            return self.state.finished is None and not late
+
+        learner.learn(until, after_rollout)
+        if self.state.finished is None:
+            if learner.steps >= self.recipe.steps:
+                self.state.finished = ALL_STEPS
+            if self.state.steps < learner.steps or self.best is None:
+                self.evaluate(learner, _seconds(self.settings.device) - started, last=True)
+            else:
+                self._save(learner)
+        learner.close()
+
+    def _begin(self, learner: Learner) -> None:
+        """Where the training was, or at what its recipe says."""
+        start = self.recipe.start
         if self.tensors:
-            restore(algorithm, self.tensors)
-            algorithm.num_timesteps = self.state.steps
-            algorithm._n_updates = self.state.updates
-            if recipe.start == self.task_id:
-                algorithm.critic_alone = CRITIC_ALONE  # type: ignore[attr-defined]
-            if (self.output / MEMORY_FILE).exists():
-                restore_memory(self.output / MEMORY_FILE, algorithm.replay_buffer)  # type: ignore[attr-defined]
-        elif recipe.start is not None:
-            others = None if recipe.start == self.task_id else self.output.parent
-            begun = start_from(algorithm, recipe.start, others)
+            learner.restore(self.tensors)
+            learner.restore_memory(self.output)
+        elif start is not None:
+            others = None if start == self.task_id else self.output.parent
+            begun = learner.start_from(start, others)
             self.console.print(f"{self.task_id}: {begun}", highlight=False, soft_wrap=True)
 
-        class Watch(BaseCallback):
-            """Evaluates between rollouts, at even distances."""
-
-            def _on_rollout_end(self) -> None:
-                every = training.steps_between_evaluations
-                if self.num_timesteps // every > training.state.steps // every:
-                    training.evaluate(algorithm, time.monotonic() - started)
-                elif self.num_timesteps % every >= (1 - AVERAGED) * every:
-                    training.sample(algorithm)
-
-            def _on_step(self) -> bool:
-                return training.state.finished is None
-
-        left = self.recipe.steps - self.state.steps
-        algorithm.learn(left, callback=Watch(), log_interval=1, reset_num_timesteps=False)
-        if self.state.finished is None:
-            self.state.finished = ALL_STEPS
-            if self.state.steps < algorithm.num_timesteps:
-                self.evaluate(algorithm, time.monotonic() - started)
-            else:
-                self._save(algorithm)
-        algorithm.get_env().close()  # type: ignore[union-attr]
-
-    def sample(self, algorithm: BaseAlgorithm) -> None:
+    def sample(self, learner: Learner, every: int) -> None:
         """Count the policy as it is into the mean that is evaluated next, if it is time to."""
-        distance = AVERAGED * self.steps_between_evaluations / SAMPLES
-        if algorithm.num_timesteps >= self.sampled + distance:
-            self.average.add(self._network_of(algorithm))
-            self.sampled = algorithm.num_timesteps
+        if learner.steps >= self.sampled + AVERAGED * every / SAMPLES:
+            self.average.add(learner.network())
+            self.sampled = learner.steps
 
-    def _network_of(self, algorithm: BaseAlgorithm) -> Network:
-        shape = self.env.observation_space.shape
-        return network_of(algorithm, size=shape[0] if shape and self.recipe.inputs else None)
-
-    def evaluate(self, algorithm: BaseAlgorithm, seconds: float) -> None:
-        """Play held-out episodes, keep the network if it is the best, and save everything."""
+    def evaluate(self, learner: Learner, seconds: float, *, last: bool = False) -> None:
+        """Evaluate the mean policy, keep it if it is the best, and save everything."""
         state, recipe = self.state, self.recipe
-        self.average.add(self._network_of(algorithm))
+        speed = (learner.steps - state.steps) / max(seconds - state.seconds, 1e-9)
+        state.steps, state.updates, state.seconds = learner.steps, learner.updates, seconds
+        returns = learner.take_returns(recipe.evaluation_episodes)
+        if returns == []:  # too few games have ended to tell
+            if not last or self.best is not None:
+                self._save(learner)
+                return
+            returns = None
+        self.average.add(learner.network())
         network = self.average.take()
-        speed = (algorithm.num_timesteps - state.steps) / max(seconds - state.seconds, 1e-9)
-        found = self._played(network, recipe.evaluation_episodes, EVALUATION_SEEDS_START)
-        state.steps, state.updates = algorithm.num_timesteps, int(algorithm._n_updates)
-        state.seconds = seconds
-        state.curve.append((state.steps, found.mean, found.std, round(seconds, 1)))
-        better = state.best is None or found.mean > state.best
+        if returns is None:
+            score = self._played(network, recipe.evaluation_episodes, EVALUATION_SEEDS_START)
+        else:
+            score = Evaluation.of(returns)
+        state.curve.append((state.steps, score.mean, score.std, round(seconds, 1)))
+        better = state.best is None or score.mean > state.best
         if better:
-            state.best, state.best_steps, self.best = found.mean, state.steps, network
+            state.best, state.best_steps, self.best = score.mean, state.steps, network
             state.best_config = network.config()
         if state.finished is None and self._is_flat():
             state.finished = ENOUGH
-        self._save(algorithm)
+        self._save(learner)
         if better:
             self._save_expert(None)
         left = max(recipe.steps - state.steps, 0) / max(speed, 1e-9)
         self.console.print(
             f"{self.task_id}: {state.steps:,} of {recipe.steps:,} actions, "
-            f"return {found.mean:.1f} ± {found.std:.1f}, best {state.best:.1f} "
+            f"return {score.mean:.1f} ± {score.std:.1f}, best {state.best:.1f} "
             f"(bar {recipe.bar:g}), {speed:,.0f} actions/s, {left / 60:.1f} min left",
             highlight=False,
             soft_wrap=True,
         )
 
-    def _save(self, algorithm: BaseAlgorithm) -> None:
-        assert self.best is not None
-        tensors = tensors_of(algorithm)
-        tensors |= {f"best/{k}": torch.from_numpy(v) for k, v in self.best.tensors().items()}
+    def _save(self, learner: Learner) -> None:
+        tensors = learner.tensors()
+        if self.best is not None:
+            best = self.best.tensors().items()
+            tensors |= {f"best/{name}": torch.from_numpy(part) for name, part in best}
         self.output.mkdir(parents=True, exist_ok=True)
-        if self.state.finished is not None:
-            (self.output / MEMORY_FILE).unlink(missing_ok=True)
-        elif (memory := getattr(algorithm, "replay_buffer", None)) is not None:
-            save_memory(self.output / MEMORY_FILE, memory)
+        learner.save_memory(self.output, finished=self.state.finished is not None)
         save_state(self.output / STATE_FILE, self.state, tensors, self.setting)
         _write_curve(self.output / CURVE_FILE, self.state)
 
@@ -350,19 +341,15 @@ class _Training:
 
     def _packages(self) -> tuple[str, ...]:
         """What the result depends on."""
+        if self.task_id.startswith("atari-"):
+            return ("gymnasium", "ale-py", "torch")
         learner = ("torch",) if self.recipe.algorithm == "ppo" else ("sbx-rl", "jax")
-        simulator = "ale-py" if self.task_id.startswith("atari-") else "mujoco"
-        return ("gymnasium", simulator, "stable-baselines3", *learner)
+        return ("gymnasium", "mujoco", "stable-baselines3", *learner)
 
-    def _tensorboard(self) -> Path | None:
-        if not self.settings.tensorboard:
-            return None
-        if importlib.util.find_spec("tensorboard") is None:
-            self.console.print(
-                'TensorBoard is not installed: run pip install "gato-gym[tensorboard]"'
-            )
-            return None
-        return self.output / "tensorboard"
+
+def _seconds(device: str) -> float:
+    """Of the processor, as far as it is what learns: a busy machine makes no training longer."""
+    return time.process_time() if device == "cpu" else time.monotonic()
 
 
 def _flat(setting: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class ImageNetwork:
         strides: Of each convolution.
         dense: Weight ``[H, N]`` and bias ``[H]`` of each.
         action: Weight ``[A, H]`` and bias ``[A]`` of the logits.
+        value: Weight ``[1, H]`` and bias ``[1]`` of the return that training expected of the rest
+            of a game, so that another can begin with this expert; None where it was not kept.
         samples: Whether it scores more by sampled actions than by the likeliest. It learned by
             samples; and in games without chance, a likeliest action that changes nothing stays
             the likeliest to the end of the game.
@@ -57,6 +59,7 @@ class ImageNetwork:
     strides: tuple[int, ...]
     dense: tuple[tuple[Array, Array], ...]
     action: tuple[Array, Array]
+    value: tuple[Array, Array] | None = None
     samples: bool = False
 
     def __post_init__(self) -> None:
@@ -85,7 +88,8 @@ class ImageNetwork:
     def _layers(self) -> list[tuple[str, tuple[Array, Array]]]:
         convolutions = [(f"convolution.{n}", layer) for n, layer in enumerate(self.convolutions)]
         dense = [(f"dense.{n}", layer) for n, layer in enumerate(self.dense)]
-        return [*convolutions, *dense, ("action", self.action)]
+        value = [] if self.value is None else [("value", self.value)]
+        return [*convolutions, *dense, ("action", self.action), *value]
 
     def forward(self, observation: NDArray[np.uint8]) -> Array:
         """Logits, float32 ``[A]``, for one observation, uint8 ``[C, height, width]``."""
@@ -129,10 +133,16 @@ class ImageNetwork:
             names = [f"{kind}.{n}" for n in range(depth)]
             return tuple((full[f"{name}.weight"], full[f"{name}.bias"]) for name in names)
 
-        action = full["action.weight"], full["action.bias"]
-        pixels = full["pixels.mean"], full["pixels.scale"]
-        convolutions = layers("convolution")
-        return cls(*pixels, convolutions, tuple(strides), layers("dense"), action, samples)
+        return cls(
+            full["pixels.mean"],
+            full["pixels.scale"],
+            layers("convolution"),
+            tuple(strides),
+            layers("dense"),
+            (full["action.weight"], full["action.bias"]),
+            (full["value.weight"], full["value.bias"]) if "value.weight" in full else None,
+            samples,
+        )
 
 
 def halved(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:

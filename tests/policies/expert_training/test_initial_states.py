@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("mujoco")
 
 from gato_gym.tasks import get_task
-from policies.expert_training.algorithms import make_algorithm
-from policies.expert_training.initial_states import RisenStarts, lowest
+from policies.expert_training.sb3.algorithms import make_algorithm
+from policies.expert_training.sb3.initial_states import RisenStarts, lowest
 from policies.expert_training.recipe import Recipe
 
 

@@ -16,10 +16,10 @@ from rich.console import Console
 
 from gato_gym.tasks import get_task
 from gato_gym.tasks.atari import AtariEnv
-from policies.expert_training.algorithms import make_algorithm
-from policies.expert_training.atari_recipes import GAMES
+from policies.expert_training.sb3.algorithms import make_algorithm
+from policies.expert_training.atari.recipes import GAMES
 from policies.expert_training.atari_vec_env import AtariVecEnv
-from policies.expert_training.convert import network_of
+from policies.expert_training.sb3.convert import network_of
 from policies.expert_training.evaluation import evaluate
 from policies.expert_training.trainer import TrainSettings, _Training, train
 from policies.experts import load_trained

@@ -15,17 +15,14 @@ import torch
 from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
 
-from policies.expert_training.initial_states import RisenStarts
-from policies.expert_training.recipe import Recipe
-from policies.expert_training.replay_buffer import narrow
-from policies.expert_training.warm_start import entropy_state
+from policies.expert_training.recipe import TRAINING_SEEDS_START, Recipe
+from policies.expert_training.sb3.initial_states import RisenStarts
+from policies.expert_training.sb3.replay_buffer import narrow
+from policies.expert_training.sb3.warm_start import entropy_state
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.vec_env import VecEnv
-
-TRAINING_SEEDS_START = 1_000_000
-"""Benchmarks play seeds below, held-out evaluations seeds from 2**31."""
 
 
 def make_algorithm(
@@ -34,25 +31,23 @@ def make_algorithm(
     *,
     seed: int,
     offset: int = 0,
-    device: str = "cpu",
     tensorboard: Path | None = None,
 ) -> BaseAlgorithm:
-    """The algorithm, untrained, on one thread of a CPU or on a GPU.
+    """The algorithm, untrained, on one thread of a CPU.
 
     Args:
         recipe: Its hyperparameters.
         make_env: Makes one environment.
         seed: Of weights, actions and episodes.
         offset: Steps done before, so that a run that goes on meets other episodes.
-        device: "cpu" or "cuda".
         tensorboard: Folder of TensorBoard's events.
     """
     torch.set_num_threads(1)
-    vector, seen = _environments(recipe, make_env, threads=1 if device == "cpu" else 0)
+    vector, seen = _environments(recipe, make_env)
     common: dict[str, Any] = {
         "gamma": recipe.gamma,
         "batch_size": recipe.batch_size,
-        "device": device,
+        "device": "cpu",
         "seed": seed + offset,
         "tensorboard_log": None if tensorboard is None else str(tensorboard),
     }
@@ -63,21 +58,14 @@ def make_algorithm(
 
 
 def _environments(
-    recipe: Recipe, make_env: Callable[[], gym.Env[Any, Any]], *, threads: int
+    recipe: Recipe, make_env: Callable[[], gym.Env[Any, Any]]
 ) -> tuple[VecEnv, VecEnv]:
     """Environments, and what the algorithm is to see of them."""
     from stable_baselines3.common.vec_env import VecNormalize
 
-    from gato_gym.tasks.atari import AtariEnv
-    from policies.expert_training.atari_vec_env import AtariVecEnv
-    from policies.expert_training.vec_env import LeanVecEnv
+    from policies.expert_training.sb3.vec_env import LeanVecEnv
 
     one = make_env()
-    if isinstance(one.unwrapped, AtariEnv):
-        games = AtariVecEnv(
-            one.unwrapped.game, recipe.num_envs, threads=threads, repeat=recipe.action_repeat
-        )
-        return games, games
     limit = None if one.spec is None else one.spec.max_episode_steps
     maker = _changed(make_env, recipe)
     vector = LeanVecEnv([maker] * recipe.num_envs, limit=limit, repeat=recipe.action_repeat)
@@ -103,28 +91,17 @@ def _changed(
     return make
 
 
-def _ppo(recipe: Recipe, envs: Any, common: dict[str, Any], _: int) -> BaseAlgorithm:
+def _ppo(recipe: Recipe, envs: VecEnv, common: dict[str, Any], _: int) -> BaseAlgorithm:
     from stable_baselines3 import PPO
 
-    network: dict[str, Any] = {"optimizer_kwargs": {"fused": True}}
-    images = len(envs.observation_space.shape) > 1
-    if images:
-        from policies.expert_training.atari_vec_env import SmallCNN, look_around
-
-        network |= {
-            "net_arch": [],
-            "features_extractor_class": SmallCNN,
-            "normalize_images": False,  # it does so itself
-            "features_extractor_kwargs": {"features_dim": recipe.width},
-        }
-    else:
-        network |= {
-            "net_arch": [recipe.width] * 2,
-            "activation_fn": {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[recipe.activation],
-            "log_std_init": recipe.log_std_init,
-        }
-    algorithm = PPO(
-        "CnnPolicy" if images else "MlpPolicy",
+    network: dict[str, Any] = {
+        "optimizer_kwargs": {"fused": True},
+        "net_arch": [recipe.width] * 2,
+        "activation_fn": {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[recipe.activation],
+        "log_std_init": recipe.log_std_init,
+    }
+    return PPO(
+        "MlpPolicy",
         envs,
         learning_rate=_falling(recipe.learning_rate),
         n_steps=recipe.n_steps,
@@ -135,12 +112,6 @@ def _ppo(recipe: Recipe, envs: Any, common: dict[str, Any], _: int) -> BaseAlgor
         policy_kwargs=network,
         **common,
     )
-    if images:
-        extractor = algorithm.policy.features_extractor
-        assert isinstance(extractor, SmallCNN)
-        extractor.see(*look_around(envs, common["seed"]))
-        algorithm.policy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return algorithm
 
 
 def _falling(start: float) -> Callable[[float], float]:

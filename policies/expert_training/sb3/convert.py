@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.expert_training.sbx_state import actor_layers, is_jax
-from policies.experts.cnn import ImageNetwork
+from policies.expert_training.sb3.sbx_state import actor_layers, is_jax
 from policies.experts.mlp import Array, ExpertNetwork
-from policies.experts.store import Network
 
 Layer = tuple[Array, Array]
 
 
-def network_of(algorithm: Any, normalization: Any = None, *, size: int | None = None) -> Network:
-    """The network of a PPO, A2C or SAC algorithm with a plain MLP policy, or a small CNN's.
+def network_of(
+    algorithm: Any, normalization: Any = None, *, size: int | None = None
+) -> ExpertNetwork:
+    """The network of a PPO, A2C or SAC algorithm with a plain MLP policy.
 
     Args:
         algorithm: Of Stable-Baselines3 or SBX's SAC, over a Box of actions and a vector of
@@ -36,8 +36,6 @@ def network_of(algorithm: Any, normalization: Any = None, *, size: int | None = 
     if normalization is None:
         normalization = algorithm.get_vec_normalize_env()
     policy = algorithm.policy
-    if hasattr(getattr(policy, "features_extractor", None), "layers"):
-        return _image_network(policy)
     squash = hasattr(policy, "actor")
     layers, activation = _jax_layers(algorithm) if is_jax(algorithm) else _torch_layers(policy)
     *hidden, action, log_std = map(_rounded, layers)
@@ -58,23 +56,6 @@ def _rounded(layer: Layer) -> Layer:
 def _numbers(layer: Any) -> Layer:
     weight, bias = (tensor.detach().cpu().numpy() for tensor in (layer.weight, layer.bias))
     return weight.astype(np.float32), bias.astype(np.float32)
-
-
-def _image_network(policy: Any) -> ImageNetwork:
-    from policies.expert_training.atari_vec_env import image_layers
-
-    convolutions, dense = image_layers(policy)
-    *hidden, action = (_rounded(_numbers(layer)) for layer in dense)
-    seen = policy.features_extractor
-    return ImageNetwork(
-        seen.mean.cpu().numpy().copy(),
-        seen.scale.cpu().numpy().copy(),
-        tuple(_rounded(_numbers(layer)) for layer in convolutions),
-        tuple(layer.stride[0] for layer in convolutions),
-        tuple(hidden),
-        action,
-        samples=True,
-    )
 
 
 def _jax_layers(algorithm: Any) -> tuple[list[Layer], str]:
@@ -124,7 +105,7 @@ def _normalization(wrapper: Any, size: int) -> tuple[Array, Array, float]:
     return wrapper.obs_rms.mean.astype(np.float32), scale.astype(np.float32), wrapper.clip_obs
 
 
-def load_zip(path: Path, algorithm: str, *, trusted: bool = False) -> Network:
+def load_zip(path: Path, algorithm: str, *, trusted: bool = False) -> ExpertNetwork:
     """The network of a Stable-Baselines3 ``.zip``, as it is without normalised observations.
 
     An archive does not hold its ``VecNormalize``: where there is one, load both with

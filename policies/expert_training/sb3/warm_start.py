@@ -11,13 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policies.expert_training.sbx_state import is_jax, put_actor
-from policies.expert_training.training_state import (
-    STATE_FILE,
-    TrainingStateError,
-    load_state,
-    restore,
-)
+from policies.expert_training.sb3.algorithm_state import restore
+from policies.expert_training.sb3.sbx_state import is_jax, put_actor
+from policies.expert_training.training_state import STATE_FILE, TrainingStateError, load_state
 from policies.experts.mlp import ExpertNetwork
 from policies.experts.store import load_expert, read_config, shipped_folder
 
