@@ -112,7 +112,7 @@ def train(settings: TrainSettings, *, console: Console) -> TrainingState:
         KeyboardInterrupt: What was evaluated last is saved.
     """
     from gato_gym.tasks import get_task
-    from gato_gym.tasks.registry import need
+    from gato_gym.tasks.task import need
 
     task = get_task(settings.task)
     recipe = settings.recipe or recipe_for(task.id)

@@ -26,8 +26,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
-from benchmarks.protocol import BenchmarkError, EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
+from benchmarks.protocol import BenchmarkError
 from policies.rollout.faults import EnvironmentFault, describe, time_limit
+from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
 from policies.rollout.shared_forward import shared_by
 from policies.rollout.timing import Clock
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from gymnasium.vector import SyncVectorEnv
 
-from benchmarks.protocol import EpisodeKey, Outcome
 from policies.rollout.env_batch import Predictor, Table, longer_than
 from policies.rollout.faults import EpisodeTimeout, time_limit
+from policies.rollout.outcomes import EpisodeKey, Outcome
 from policies.rollout.shared_forward import Together, shared_by
 from policies.rollout.timing import Clock
 

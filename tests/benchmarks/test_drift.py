@@ -14,8 +14,8 @@ from rich.console import Console
 
 from benchmarks import measure_references
 from benchmarks.commands.measure_references import main
+from benchmarks.measure_references import PINNED, find_drift
 from benchmarks.protocol import BenchmarkError, Protocol
-from benchmarks.references.drift import PINNED, find_drift
 
 PACKAGES = {
     "atari": "ale_py",

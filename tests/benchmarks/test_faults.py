@@ -14,13 +14,14 @@ import pytest
 from rich.console import Console
 
 from benchmarks import run
-from benchmarks.protocol import BenchmarkError, EpisodeFailure, EpisodeKey, EpisodeResult
+from benchmarks.policies import PolicyChoice
+from benchmarks.protocol import BenchmarkError
 from benchmarks.report.summary import render
 from benchmarks.run import RunSettings, main, run_benchmark
 from benchmarks.workers import worker as playing
-from benchmarks.workers.worker import PolicyChoice
 from policies.rollout.env_batch import make_rows
 from policies.rollout.faults import EpisodeTimeout, check_time_limit, time_limit
+from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
 
 SEEDS = (6, 13, 7, 1, 20, 3, 5)

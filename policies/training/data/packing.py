@@ -7,7 +7,7 @@ A document of a task is an optional prompt and a run of live timesteps. Tasks th
 consecutive timesteps of one episode, from its start or from a timestep that emits its text; tasks
 that do not remember see a random sample of timesteps. The prompt always comes from another
 episode than every live timestep of its document. Documents of text are drawn by
-:mod:`policies.training.data.text_documents` and lie in the same rows.
+:mod:`policies.training.data.text_shards` and lie in the same rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from policies.model.sequence import (
 from policies.training.data.augmentation import hidden_actions, kept_blocks, noisy
 from policies.training.data.collator import BatchBuilder, Document
 from policies.training.data.shards import TaskShard
-from policies.training.data.text_documents import TextDocument, draw_text_document, usual_text_size
+from policies.training.data.text_shards import (TextDocument, draw_text_document, usual_text_size)
 from policies.training.data.text_shards import TextShard
 
 Ints = NDArray[np.int64]

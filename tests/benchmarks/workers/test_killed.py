@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks.protocol import BenchmarkError, EpisodeKey
+from benchmarks.policies import PolicyChoice
+from benchmarks.protocol import BenchmarkError
 from benchmarks.run import RunSettings, main, run_benchmark
 from benchmarks.workers import ray_cluster as cluster
-from benchmarks.workers.processes import WorkerError, check_loss
+from benchmarks.workers.common import WorkerError, check_loss
 from benchmarks.workers.scheduler import Dispenser
-from benchmarks.workers.worker import PolicyChoice
+from policies.rollout.outcomes import EpisodeKey
 
 DEADLY = """
 import os, signal

@@ -29,13 +29,8 @@ from policies.collection.jobs import (
     is_complete,
     unit_path,
 )
-from policies.collection.recorder import (
-    HeldNoise,
-    NavigationNoise,
-    Recorder,
-    RecordSettings,
-    episode_seed,
-)
+from policies.collection.noise import HeldNoise, NavigationNoise
+from policies.collection.recorder import Recorder, RecordSettings, episode_seed
 from policies.collection.workers import WorkerError
 
 pytest.importorskip("minigrid")

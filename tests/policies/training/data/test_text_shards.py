@@ -28,7 +28,7 @@ from policies.training.config import TrainConfig
 from policies.training.loss import batch_loss, text_targets
 from policies.training.data.packing import Mixture, Packer
 from policies.collection.record import load_player, record_episodes
-from policies.training.data.text_documents import TextDocument, draw_text_document
+from policies.training.data.text_shards import (TextDocument, draw_text_document)
 from policies.training.data.text_shards import TextShard, find_texts, shard_texts
 
 SEPARATOR = SMALL.vocabulary.separator

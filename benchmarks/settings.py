@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.policies import DEFAULT_POLICY, is_network, slugs
+from benchmarks.policies import DEFAULT_POLICY, PolicyChoice, is_network, slugs
 from benchmarks.protocol import BenchmarkError
-from benchmarks.workers.processes import Workers, available_cores
-from benchmarks.workers.worker import PolicyChoice
+from benchmarks.workers.common import Workers, available_cores
 
 
 @dataclass(frozen=True)
