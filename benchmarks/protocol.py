@@ -25,6 +25,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.rules import rules_hash
+from policies.rollout.faults import UsageError
 from policies.rollout.outcomes import EpisodeKey
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ SUCCESS = "info['success'] is true at any timestep"
 """When an episode counts as solved; one whose environment reports no success has none."""
 
 
-class BenchmarkError(ValueError):
-    """What was asked for cannot be done; the message says what to write instead."""
+class BenchmarkError(UsageError):
+    """What was asked of the benchmark cannot be done; the message says what to write instead."""
 
 
 @dataclass(frozen=True)

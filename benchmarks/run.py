@@ -25,14 +25,13 @@ from benchmarks.report.html import NAME as REPORT
 from benchmarks.report.html import write_page
 from benchmarks.report.progress import progress
 from benchmarks.report.summary import Summary, render, render_cost, summarise
-from benchmarks.settings import RunSettings, read_settings
+from benchmarks.settings import RunSettings, check_time_limit, read_settings
 from benchmarks.store.clips import Clip, read_clips
 from benchmarks.store.run_store import Record, RecordError, RunHeader, write_json
 from benchmarks.video.recording import check_filming, film
 from benchmarks.workers.common import WorkerError, available_cores
 from benchmarks.workers.processes import play_episodes
 from benchmarks.workers.scheduler import longest_first
-from policies.rollout.faults import check_time_limit
 from policies.rollout.timing import NAME as COST
 from policies.rollout.timing import Costs, TimeSpent
 

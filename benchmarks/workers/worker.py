@@ -162,8 +162,7 @@ def make_player(
         BenchmarkError: The policy cannot be made, or what the environments need is missing.
         EnvironmentFault: The environments cannot be made for a reason of their own.
     """
-    from policies import make_policy
-    from policies.registry import is_factory
+    from policies.registry import is_factory, make_policy
 
     try:
         envs = make_envs(task)

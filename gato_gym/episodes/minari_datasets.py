@@ -266,7 +266,7 @@ def _load(dataset_id: str, root: Path | None) -> Any:
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"no Minari dataset {dataset_id!r} under {root or 'the Minari folder'}: make it "
-                "with gato-gym record or python -m policies.collection.collect, or name another "
+                "with gato-gym record or gato-gym collect, or name another "
                 "root"
             ) from error
 

@@ -31,8 +31,8 @@ from policies.base import Policy
 from policies.collection.env_faults import Beat, GuardedEnv
 from policies.collection.filtering import least_return
 from policies.collection.noise import HeldNoise, NavigationNoise, UniformNoise
-from policies.experts import RandomPolicy, execute, failure_of, make_expert
-from policies.random_policy import seed_episode
+from policies.experts import execute, failure_of, make_expert
+from policies.random_policy import RandomPolicy, seed_episode
 
 FIRST_SEED = 1_000_000
 """Seeds below are for evaluation; episodes are recorded with seeds from here on."""

@@ -51,7 +51,7 @@ def play(
         A result or a failure for each episode, in the order in which they end.
 
     Raises:
-        BenchmarkError: An environment cannot be used as it is asked for.
+        UsageError: An environment cannot be used as it is asked for.
     """
     rollout = Rollout(deterministic=deterministic, episode_timeout=episode_timeout, clock=clock)
     yield from rollout.add(envs, policy, episodes)

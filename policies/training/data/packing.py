@@ -30,7 +30,7 @@ from policies.model.sequence import (
     prompt_steps,
 )
 from policies.training.data.augmentation import hidden_actions, kept_blocks, noisy
-from policies.training.data.collator import BatchBuilder, Document
+from policies.training.data.collator import BatchBuilder, BatchSpec, Document
 from policies.training.data.shards import TaskShard
 from policies.training.data.text_shards import (TextDocument, draw_text_document, usual_text_size)
 from policies.training.data.text_shards import TextShard
@@ -113,8 +113,8 @@ class Packer:
         self.rows, self.length, self.seed, self.depth_drop = rows, length, seed, depth_drop
         self.tasks = list(self.shards)
         self.sources = [*self.tasks, *self.texts]
-        self.numbers = {source: number for number, source in enumerate(self.sources)}
-        self.codes = {name: code for code, name in enumerate(MEMORIES)}
+        self.spec = BatchSpec(config, length, tuple(self.sources))
+        self.numbers = self.spec.numbers
         self.probabilities = self._probabilities()
 
     def _probabilities(self) -> NDArray[np.float64]:
@@ -165,7 +165,7 @@ class Packer:
         processes together see the same batch.
         """
         rows = range(rank, self.rows, world)
-        builder = BatchBuilder(self, len(rows))
+        builder = BatchBuilder(self.spec, len(rows))
         for place, row in enumerate(rows):
             generator = np.random.default_rng([self.seed, index, row])
             changes = np.random.default_rng([self.seed, index, row, 1])

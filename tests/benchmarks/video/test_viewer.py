@@ -38,7 +38,7 @@ from gato_gym import Vocabulary, compile_plan
 from gato_gym.picture import COLOURS
 from gato_gym.spaces import Plan, PlanOptions
 from gato_gym.tasks import Task, get_task
-from policies.experts import RandomPolicy
+from policies.random_policy import RandomPolicy
 from policies.rollout.outcomes import EpisodeResult
 
 TASK = "babyai-go-to-obj"

@@ -23,7 +23,7 @@ from policies.rollout.outcomes import EpisodeKey
 DEADLY = """
 import os, signal
 from pathlib import Path
-from policies.experts import RandomPolicy
+from policies.random_policy import RandomPolicy
 
 class Deadly(RandomPolicy):
     calls = 0

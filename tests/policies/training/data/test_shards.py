@@ -103,7 +103,7 @@ def test_a_shard_made_with_the_same_settings_is_kept(folder: Path) -> None:
 
 
 def test_no_shard_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"policies\.training\.shards"):
+    with pytest.raises(FileNotFoundError, match=r"policies\.training\.data\.shards"):
         TaskShard.open(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no shard of \['babyai'\]"):
         open_shards(tmp_path, ["babyai"])

@@ -115,7 +115,7 @@ def test_five_pairs_lie_in_one_document_with_targets_on_their_texts_alone(
         shards["colours"], np.random.default_rng(0), SMALL, budget=128, length=128, pairs=5
     )
     assert doc is not None
-    builder = BatchBuilder(made, 4)
+    builder = BatchBuilder(made.spec, 4)
     builder.add_text(doc, 1, 7, 0)
     batch = builder.finish()
     ids = batch.tokens.ids[1, 7 : 7 + doc.size]
@@ -258,7 +258,7 @@ def test_writing_computes_what_training_did(text: str, shards: dict[str, TextSha
     passage = Passage(pieces, *image_patches(image))
     layout = lay_out_passages([passage], SMALL.vocabulary, first_position=SMALL.prompt_tokens)
     made = packer(shards, rows=1, length=512, colours=1.0)
-    builder = BatchBuilder(made, 1)
+    builder = BatchBuilder(made.spec, 1)
     builder.add_text(TextDocument("colours", layout), 0, 0, 0)
     batch = builder.finish()
     with torch.no_grad():
