@@ -1,17 +1,40 @@
 """What is executed instead of the expert's choice.
 
-* :class:`NavigationNoise`, :class:`HeldNoise`, :class:`UniformNoise` -- of BabyAI, Boxes, other choices.
+* :class:`Noise` -- the base: one episode's noise.
+* :class:`NavigationNoise` -- of BabyAI, :class:`HeldNoise` of Boxes, :class:`UniformNoise` of other
+  choices.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 
-class NavigationNoise:
+class Noise(ABC):
+    """The noise of one episode.
+
+    Args:
+        level: Its strength; 0 executes what the expert chose.
+        generator: Draws the actions.
+    """
+
+    def __init__(self, level: float, generator: np.random.Generator) -> None:
+        self.level, self._generator = level, generator
+
+    def execute(self, label: Any) -> Any:
+        """What to execute where the expert chose ``label``: a member of the action space."""
+        return label if self.level == 0.0 else self._perturbed(label)
+
+    @abstractmethod
+    def _perturbed(self, label: Any) -> Any:
+        """What to execute in an episode with noise."""
+
+
+class NavigationNoise(Noise):
     """BabyAI: with probability p, a random action instead of the expert's.
 
     Mostly a turn or a step forward. One in twenty is any of the seven actions, which the bot can
@@ -23,19 +46,17 @@ class NavigationNoise:
     """
 
     def __init__(self, strength: float, generator: np.random.Generator) -> None:
-        self.level = strength if generator.random() < 0.5 else 0.0
-        self._generator = generator
+        super().__init__(strength if generator.random() < 0.5 else 0.0, generator)
 
-    def execute(self, label: Any) -> Any:
-        """What to execute where the expert chose ``label``."""
+    def _perturbed(self, label: Any) -> Any:
         draw = self._generator
-        if self.level == 0.0 or draw.random() >= self.level:
+        if draw.random() >= self.level:
             return label
         any_of_all = draw.random() < 0.05
         return np.int64(draw.integers(7) if any_of_all else draw.choice(3, p=(0.3, 0.3, 0.4)))
 
 
-class HeldNoise:
+class HeldNoise(Noise):
     """Boxes: an offset held for 1 to 11 steps, often zero, plus white noise.
 
     White noise alone averages out over some steps and leaves the expert's path where it is; an
@@ -48,16 +69,13 @@ class HeldNoise:
     """
 
     def __init__(self, strength: float, box: spaces.Box, generator: np.random.Generator) -> None:
-        self.level = strength * int(generator.integers(5)) / 4
-        self._box, self._generator = box, generator
+        super().__init__(strength * int(generator.integers(5)) / 4, generator)
+        self._box = box
         self._half = (box.high - box.low) / 2
         self._left = 0
         self._offset = np.zeros(box.shape)
 
-    def execute(self, label: Any) -> Any:
-        """What to execute where the expert chose ``label``; within the Box."""
-        if self.level == 0.0:
-            return label
+    def _perturbed(self, label: Any) -> Any:
         draw = self._generator
         if self._left == 0:
             self._left = int(draw.integers(1, 12))
@@ -69,7 +87,7 @@ class HeldNoise:
         return np.clip(executed, self._box.low, self._box.high).astype(self._box.dtype)
 
 
-class UniformNoise:
+class UniformNoise(Noise):
     """Other choices: with probability p in half of the episodes, any action.
 
     Args:
@@ -81,11 +99,10 @@ class UniformNoise:
     def __init__(
         self, strength: float, choices: spaces.Discrete, generator: np.random.Generator
     ) -> None:
-        self.level = strength if generator.random() < 0.5 else 0.0
-        self._choices, self._generator = choices, generator
+        super().__init__(strength if generator.random() < 0.5 else 0.0, generator)
+        self._choices = choices
 
-    def execute(self, label: Any) -> Any:
-        """What to execute where the expert chose ``label``."""
-        if self.level == 0.0 or self._generator.random() >= self.level:
+    def _perturbed(self, label: Any) -> Any:
+        if self._generator.random() >= self.level:
             return label
         return self._choices.start + np.int64(self._generator.integers(self._choices.n))

@@ -30,7 +30,7 @@ from gato_gym.tasks import Task
 from policies.base import Policy
 from policies.collection.env_faults import Beat, GuardedEnv
 from policies.collection.filtering import least_return
-from policies.collection.noise import HeldNoise, NavigationNoise, UniformNoise
+from policies.collection.noise import HeldNoise, NavigationNoise, Noise, UniformNoise
 from policies.experts import execute, failure_of, make_expert
 from policies.random_policy import RandomPolicy, seed_episode
 
@@ -90,9 +90,6 @@ def episode_seed(task_id: str, index: int, *, seed: int, purpose: str = "collect
     """
     digest = hashlib.blake2b(f"{purpose}/{task_id}/{seed}".encode(), digest_size=8).digest()
     return FIRST_SEED + int.from_bytes(digest, "little") % SEED_RANGE + index
-
-
-Noise = NavigationNoise | HeldNoise | UniformNoise
 
 
 class Recorder:

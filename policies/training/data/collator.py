@@ -11,26 +11,20 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from policies.model.attention import MEMORIES, TokenRoles
-from policies.model.network import PackedBatch, Targets
-from policies.model.sequence import Layout, TimestepArrays, TokenCollector
-from policies.training.data.shards import TaskShard
-from policies.training.data.text_shards import (TextDocument)
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from policies.model.config import NetworkConfig
 from policies.model.embedding import BODY_PLACES, TEXT_PLACES
+from policies.model.network import PackedBatch, Targets
 from policies.model.observation_heads import NextParts
-from policies.model.sequence import pad_stack, scale_patches
+from policies.model.sequence import Layout, TimestepArrays, TokenCollector, pad_stack, scale_patches
 from policies.training.data.shards import TaskShard
-
+from policies.training.data.text_shards import TextDocument
 
 Ints = NDArray[np.int64]
 MEMORY_CODES = {name: code for code, name in enumerate(MEMORIES)}
@@ -97,8 +91,6 @@ class NextCollector:
                 torch.from_numpy(weights),
             )
         return made
-
-
 
 
 @dataclass

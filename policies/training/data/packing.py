@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.model.config import NetworkConfig
-from policies.model.attention import MEMORIES
 from policies.model.network import PackedBatch
 from policies.model.sequence import (
     Layout,
@@ -32,8 +31,12 @@ from policies.model.sequence import (
 from policies.training.data.augmentation import hidden_actions, kept_blocks, noisy
 from policies.training.data.collator import BatchBuilder, BatchSpec, Document
 from policies.training.data.shards import TaskShard
-from policies.training.data.text_shards import (TextDocument, draw_text_document, usual_text_size)
-from policies.training.data.text_shards import TextShard
+from policies.training.data.text_shards import (
+    TextDocument,
+    TextShard,
+    draw_text_document,
+    usual_text_size,
+)
 
 Ints = NDArray[np.int64]
 

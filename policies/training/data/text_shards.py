@@ -39,14 +39,11 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from gato_gym.text import default_tokenizer
 from gato_gym.atomic_io import appearing
-from policies.model.text_sequence import Passage, image_patches
-from policies.training.data.shards import same_origin
-from dataclasses import dataclass
-import numpy as np
+from gato_gym.text import default_tokenizer
 from policies.model.config import NetworkConfig
-from policies.model.text_sequence import TextLayout, lay_out_passages
+from policies.model.text_sequence import Passage, TextLayout, image_patches, lay_out_passages
+from policies.training.data.shards import same_origin
 
 FORMAT = 1
 LARGEST_IMAGE = 4096

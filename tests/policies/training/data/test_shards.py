@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from gato_gym import Episode, compile_plan, get_task, write_minari
 from policies.training.config import TrainConfig
-from policies.training.export import demonstration, export
-from policies.training.trainer import open_shards, train
 from policies.training.data.packing import Mixture
 from policies.training.data.shards import TaskShard, build_shards
+from policies.training.export import demonstration, export
+from policies.training.trainer import open_shards, train
 
 BABYAI, ARM = "babyai-go-to-obj", "metaworld-reach"
 

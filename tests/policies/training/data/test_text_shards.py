@@ -19,17 +19,22 @@ from small import SMALL, random_shard, state_plan, talking_plan
 from gato_gym.__main__ import main
 from gato_gym.text import default_tokenizer
 from policies import GatoPolicy
+from policies.collection.record import load_player, record_episodes
 from policies.gato import text_generation as writing
 from policies.model.network import GatoNetwork, PackedBatch, inference
-from policies.model.text_sequence import Passage, image_patches, lay_out_passages
 from policies.model.sequence import TokenCollector
-from policies.training.data.collator import BatchBuilder
+from policies.model.text_sequence import Passage, image_patches, lay_out_passages
 from policies.training.config import TrainConfig
-from policies.training.loss import batch_loss, text_targets
+from policies.training.data.collator import BatchBuilder
 from policies.training.data.packing import Mixture, Packer
-from policies.collection.record import load_player, record_episodes
-from policies.training.data.text_shards import (TextDocument, draw_text_document)
-from policies.training.data.text_shards import TextShard, find_texts, shard_texts
+from policies.training.data.text_shards import (
+    TextDocument,
+    TextShard,
+    draw_text_document,
+    find_texts,
+    shard_texts,
+)
+from policies.training.loss import batch_loss, text_targets
 
 SEPARATOR = SMALL.vocabulary.separator
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
