@@ -1,6 +1,6 @@
 # make demo    the shipped network on BabyAI, scored against the bot
 # make test    the tests
-# make check   formatting, lint and types
+# make check   formatting, lint, types, and who imports whom
 # make format  rewrite the sources in the project's format
 # make .venv   the environment that all of these use
 
@@ -27,6 +27,7 @@ check: $(STAMP)
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m ruff check .
 	$(PYTHON_IN_VENV) -m mypy
+	PYTHONPATH=. $(VENV)/bin/lint-imports
 
 format: $(STAMP)
 	$(PYTHON_IN_VENV) -m ruff format .

@@ -13,7 +13,7 @@ import difflib
 import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.protocol import BenchmarkError
-from benchmarks.workers.worker import PolicyChoice
 
 if TYPE_CHECKING:
-    from gato_gym.episodes.minari_datasets import Episode
     from gato_gym.tasks import Task
+
+if TYPE_CHECKING:
+    from gato_gym.episodes.episode import Episode
+    from gato_gym.tasks import Task
+
+
+@dataclass(frozen=True)
+class PolicyChoice:
+    """Which policy plays, and how.
+
+    Attributes:
+        name: ``random``, ``expert``, a shipped name, a checkpoint folder, a hub id, or
+            ``module:factory`` (:mod:`policies.registry`).
+        prompt: ``shipped``, ``none``, or what :func:`policies.gato.prompts.demonstration` takes.
+        prompt_cut: Which part of a demonstration that is too long is kept, ``end`` or ``start``;
+            None refuses one.
+        deterministic: The most likely action instead of a sample; None for an expert's own way,
+            :attr:`policies.base.Policy.samples`.
+        seed: Seed of the policy's own random numbers.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: Of a network's weights, see :mod:`policies.model.quantization`.
+        episode_timeout: Seconds an environment may spend on an episode; None for ever.
+    """
+
+    name: str
+    prompt: str = "shipped"
+    prompt_cut: str | None = None
+    deterministic: bool | None = False
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    episode_timeout: float | None = None
+
 
 DEFAULT_POLICY = "gato-mini"
 

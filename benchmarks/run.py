@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from benchmarks.arguments import RunSettings, read_settings
-from benchmarks.policies import describe_policy, is_network, left_out, resolved
+from benchmarks.policies import PolicyChoice, describe_policy, is_network, left_out, resolved
 from benchmarks.protocol import ALL, BenchmarkError, Protocol
 from benchmarks.report import side_by_side as beside
 from benchmarks.report.html import NAME as REPORT
 from benchmarks.report.html import write_page
 from benchmarks.report.progress import progress
 from benchmarks.report.summary import Summary, render, render_cost, summarise
+from benchmarks.settings import RunSettings, check_time_limit, read_settings
+from benchmarks.store.clips import Clip, read_clips
 from benchmarks.store.run_store import Record, RecordError, RunHeader, write_json
-from benchmarks.video.recording import Clip, check_filming, film, read_clips
-from benchmarks.workers.processes import WorkerError, available_cores, play_episodes
+from benchmarks.video.recording import check_filming, film
+from benchmarks.workers.common import WorkerError, available_cores
+from benchmarks.workers.processes import play_episodes
 from benchmarks.workers.scheduler import longest_first
-from benchmarks.workers.worker import PolicyChoice
-from policies.rollout.faults import check_time_limit
 from policies.rollout.timing import NAME as COST
 from policies.rollout.timing import Costs, TimeSpent
 
@@ -184,7 +184,7 @@ def select_tasks(suite: str, pattern: str | None) -> list[Task]:
 
     Args:
         suite: Suite name, or ``all``.
-        pattern: As in :class:`~benchmarks.arguments.RunSettings`.
+        pattern: As in :class:`~benchmarks.settings.RunSettings`.
 
     Raises:
         BenchmarkError: No such suite, or a part of the pattern matches no task.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from gato_gym.spaces import Plan, compile_plan
-from gato_gym.tasks.registry import NAMESPACE
+from gato_gym.tasks.task import NAMESPACE
 from gato_gym.tokenized import Field, TokenizedStep
 from gato_gym.wrappers import resolve_options
 

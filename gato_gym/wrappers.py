@@ -248,7 +248,8 @@ def make(
     Raises:
         UnknownTaskError: It begins as a task's id, and there is no such task; names the nearest.
     """
-    from gato_gym.tasks.registry import NAMESPACE, SUITES, get_task
+    from gato_gym.tasks.registry import SUITES, get_task
+    from gato_gym.tasks.task import NAMESPACE
 
     if isinstance(id, str) and id not in gym.registry and id.partition("-")[0] in SUITES:
         id = f"{NAMESPACE}/{get_task(id).id}"

@@ -1,6 +1,8 @@
-"""Policies from a function of somebody's own, named ``module:factory``.
+"""Policies by name.
 
-* :func:`is_factory` -- whether a name has that form.
+* :func:`make_policy` -- ``random``, ``expert``, a checkpoint, or a function of one's own.
+
+* :func:`is_factory` -- whether a name is ``module:factory``, a function of one's own.
 * :func:`find_factory` -- the function.
 * :func:`source_of` -- the file it is in.
 """
@@ -16,11 +18,69 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from policies.base import Policy
+
 Factory = Callable[[Any], Any]
 """Called with an environment, or a vector environment; returns an object with
 Stable-Baselines3's ``predict``."""
 
 _FORM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def make_policy(
+    name: str | Path,
+    *,
+    env: Any,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    prompt: str = "shipped",
+    cut: str | None = None,
+) -> Policy:
+    """A policy by name, for an environment.
+
+    Args:
+        name: ``random``, ``expert``, the name of a shipped checkpoint, a checkpoint's folder, a
+            hub id, or ``module:factory``, a function that takes ``env`` and returns anything with
+            Stable-Baselines3's ``predict``.
+        env: The environment, vector environment or SB3 VecEnv that it plays in.
+        seed: Of its choices; a factory's policy has its own.
+        device: Of a network.
+        precision: Of a network, as in :meth:`policies.gato.policy.GatoPolicy.load`.
+        prompt: Of a network: "shipped", "none", or what :func:`policies.gato.prompts.demonstration`
+            takes.
+        cut: Which part of a demonstration that is too long is kept, as in
+            :meth:`policies.gato.policy.GatoPolicy.load`.
+
+    Raises:
+        ValueError: The expert of an environment that is not one of the tasks was asked for; or a
+            factory is none, or returns no policy.
+    """
+    from policies.gato.task_specs import spaces_of
+
+    if name == "random":
+        from policies.random_policy import RandomPolicy
+
+        return RandomPolicy(*spaces_of(env), seed=seed)
+    if name == "expert":
+        from gato_gym.tasks import task_id_of
+        from policies.experts import make_expert
+
+        task = task_id_of(env)
+        if task is None:
+            raise ValueError(
+                "policy 'expert' needs an environment of a task: "
+                "make it with gym.make('Gato/<task>')"
+            )
+        return make_expert(task, env)
+    if is_factory(name):
+        made: Policy = call_factory(str(name), env)
+        return made
+    from policies.gato.policy import GatoPolicy
+
+    return GatoPolicy.load(
+        name, env=env, seed=seed, device=device, precision=precision, prompt=prompt, cut=cut
+    )
 
 
 def is_factory(name: str | Path) -> bool:

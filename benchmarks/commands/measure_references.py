@@ -23,7 +23,7 @@ from benchmarks.measure_references import (
 )
 from benchmarks.protocol import BenchmarkError
 from benchmarks.store.run_store import write_json
-from benchmarks.workers.processes import WorkerError, available_cores
+from benchmarks.workers.common import WorkerError, available_cores
 from gato_gym.tasks.registry import SUITES
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.arguments import acting, add_acting
-from benchmarks.policies import DEFAULT_POLICY
-from benchmarks.protocol import BenchmarkError, EpisodeResult
+from benchmarks.policies import DEFAULT_POLICY, PolicyChoice
+from benchmarks.protocol import BenchmarkError
+from benchmarks.settings import acting, add_acting
 from benchmarks.video.screens import Screen, Video, Window, has_display
 from benchmarks.video.viewer import WatchSettings, chosen_task, watch
-from benchmarks.workers.worker import PolicyChoice
+from policies.rollout.outcomes import EpisodeResult
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,13 +21,14 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import references
-from benchmarks.protocol import BenchmarkError, EpisodeKey, EpisodeResult, differences, listed
+from benchmarks.protocol import BenchmarkError, differences, listed
 from benchmarks.references import TaskReferences
 from benchmarks.statistics import bootstrap
 from benchmarks.statistics import scores as statistics
 from benchmarks.statistics.aggregates import suite_of
 from benchmarks.statistics.scores import Average
 from benchmarks.store.run_store import RecordedRun
+from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 
 FORMAT = 1
 """Version of the file that ``--output`` writes."""

@@ -27,8 +27,8 @@ from benchmarks.protocol import ALL, BenchmarkError, Protocol
 from benchmarks.report.summary import Summary, TaskSummary, summarise
 from benchmarks.rules import RULES, rules_hash
 from benchmarks.statistics.aggregates import Aggregate, Curve, Profile, suite_of
+from benchmarks.store.clips import Clip, read_clips
 from benchmarks.store.run_store import read_run
-from benchmarks.video.recording import Clip, read_clips
 from gato_gym.atomic_io import write_whole
 from policies.rollout.timing import Costs
 

@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from benchmarks.protocol import EpisodeFailure, EpisodeResult, Outcome
+from policies.rollout.outcomes import EpisodeFailure, EpisodeResult, Outcome
 
 Reporter = Callable[[Outcome], None]
 

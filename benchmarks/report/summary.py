@@ -20,13 +20,14 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import references
-from benchmarks.protocol import EpisodeFailure, EpisodeResult, differences, listed
+from benchmarks.protocol import differences, listed
 from benchmarks.references import TaskReferences
 from benchmarks.statistics import aggregates, bootstrap
 from benchmarks.statistics import scores as statistics
 from benchmarks.statistics.aggregates import Aggregate, Profile, TaskScores, suite_of
+from benchmarks.store.clips import Clip
 from benchmarks.store.run_store import RunHeader
-from benchmarks.video.recording import Clip
+from policies.rollout.outcomes import EpisodeFailure, EpisodeResult
 from policies.rollout.timing import Costs
 
 FORMAT = 2

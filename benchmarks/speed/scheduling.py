@@ -14,12 +14,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
-from benchmarks.arguments import acting
-from benchmarks.protocol import EpisodeKey, Protocol
+from benchmarks.policies import PolicyChoice
+from benchmarks.protocol import Protocol
+from benchmarks.settings import acting
 from benchmarks.speed.comparison import Comparison
 from benchmarks.workers.processes import play_episodes
 from benchmarks.workers.scheduler import longest_first
-from benchmarks.workers.worker import PolicyChoice
+from policies.rollout.outcomes import EpisodeKey
 from policies.rollout.timing import TimeSpent
 
 Pending = Mapping[str, Sequence[EpisodeKey]]

@@ -23,7 +23,7 @@ from gymnasium import spaces
 from minari.serialization import serialize_space
 
 from benchmarks.speed.comparison import Comparison, compare
-from gato_gym.episodes.minari_datasets import Episode
+from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import compile_plan
 from policies.model.config import PAPER_SIZES, PRESETS, preset
@@ -31,8 +31,8 @@ from policies.training.config import TrainConfig
 from policies.training.data.packing import Mixture
 from policies.training.data.shards import TaskShard, write_shard
 from policies.training.loss import action_loss
+from policies.training.metrics import SIZES, finish, flops_per_token, product
 from policies.training.optimizer import OptimiserConfig, published
-from policies.training.peak import SIZES, finish, flops_per_token, product
 from policies.training.trainer import Trainer
 
 TASK = "numbers"

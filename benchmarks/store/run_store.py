@@ -23,20 +23,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks.protocol import (
-    BenchmarkError,
-    EpisodeFailure,
-    EpisodeKey,
-    EpisodeResult,
-    Outcome,
-    Protocol,
-    differences,
-    installed_versions,
-    listed,
-)
+from benchmarks.protocol import BenchmarkError, Protocol, differences, installed_versions, listed
 from benchmarks.store.lock import NAME as LOCK
 from benchmarks.store.lock import FolderLock
 from gato_gym.atomic_io import write_whole
+from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
 
 FORMAT = 1
 """Version of ``run.json`` and ``results.jsonl``."""

@@ -24,17 +24,18 @@ import torch
 from rich.console import Console
 
 from benchmarks.studies.few_shot import (
+    Unit,
     episodes_at,
     expert_return,
     familiar,
     make_environments,
     nested_order,
     subset_shard,
+    write_curve,
 )
-from benchmarks.studies.few_shot_curve import Unit, write_curve
 from benchmarks.studies.plots import NOT_DRAWN, can_draw
 from gato_gym.atomic_io import appearing, write_whole
-from gato_gym.episodes.minari_datasets import Episode
+from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
 from policies.collection.record import load_player
 from policies.collection.scores import Scores, play_scores

@@ -80,7 +80,7 @@ def mini_config(steps: int) -> TrainConfig:
 
 def collect_commands(root: Path) -> list[list[str]]:
     """The commands that collect the recipe's episodes: every task's, then more of the hard ones."""
-    base = [sys.executable, "-m", "policies.collection.collect", "--root", str(root), "--suite"]
+    base = [sys.executable, "-m", "gato_gym", "collect", "--root", str(root), "--suite"]
     babyai = [*base, "babyai", "--noise", "0.2"]
     metaworld = [*base, "metaworld", "--noise", "0.8"]
     metaworld += ["--steps-after-success", "40", "--expert-episodes", "5"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.video.frame import Chip, Scene, TokenRow
 from gato_gym.picture import COLOURS
-from gato_gym.tasks.registry import need
+from gato_gym.tasks.task import need
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont

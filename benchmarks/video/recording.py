@@ -12,69 +12,24 @@ is scored; whether they went as recorded is checked and told.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from benchmarks.protocol import BenchmarkError, EpisodeKey, EpisodeResult
+from benchmarks.policies import PolicyChoice
+from benchmarks.protocol import BenchmarkError
+from benchmarks.store.clips import FOLDER, INDEX, Clip, read_clips
 from benchmarks.store.run_store import Record, write_json
-from benchmarks.workers.worker import PolicyChoice
-
-FOLDER, INDEX = "videos", "videos.json"
+from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 
 QUALITY = 27
 """libx264's rate factor of these videos: half the size of what benchmarks.watch writes."""
-
-
-@dataclass(frozen=True)
-class Clip:
-    """The video of an episode.
-
-    Attributes:
-        task: Task id.
-        episode: Which of the task's episodes.
-        seed: Of the episode.
-        file: Path, from the run's folder.
-        total_return: What the filmed episode returned.
-        length: Its timesteps.
-        success: Whether it was one; None where the environment does not say.
-        same: Whether that is what the run recorded. It is not where a policy's random numbers
-            are not the episode's own, or a GPU computes.
-    """
-
-    task: str
-    episode: int
-    seed: int
-    file: str
-    total_return: float
-    length: int
-    success: bool | None
-    same: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """By attribute; ``return`` for ``total_return``."""
-        entry = asdict(self)
-        return {"return": entry.pop("total_return"), **entry}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Clip:
-        """The inverse of :meth:`to_json`.
-
-        Raises:
-            KeyError: A field is missing.
-            TypeError: There is one too many.
-        """
-        entry = dict(value)
-        return cls(total_return=float(entry.pop("return")), **entry)
 
 
 def check_filming(count: int) -> None:
@@ -87,23 +42,13 @@ def check_filming(count: int) -> None:
         raise BenchmarkError(f"--record is {count}, expected 0 or more: pass --record 1")
     if not count:
         return
-    from gato_gym.tasks.registry import MissingPackageError, need
+    from gato_gym.tasks.task import MissingPackageError, need
 
     try:
         for package in ("av", "PIL", "matplotlib"):
             need(package, "watch")
     except MissingPackageError as error:
         raise BenchmarkError(f"--record: {error}") from error
-
-
-def read_clips(folder: Path) -> tuple[Clip, ...]:
-    """The videos of a run that are there, by task and episode."""
-    try:
-        found = [Clip.from_json(each) for each in json.loads((folder / INDEX).read_text())["clips"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ()
-    here = [clip for clip in found if (folder / clip.file).is_file()]
-    return tuple(sorted(here, key=lambda clip: (clip.task, clip.episode)))
 
 
 def film(record: Record, choice: PolicyChoice, count: int, *, workers: int) -> Iterator[Clip | str]:

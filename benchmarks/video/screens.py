@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.protocol import BenchmarkError
-from gato_gym.tasks.registry import need
+from gato_gym.tasks.task import need
 
 __all__ = ["Screen", "Video", "Window", "has_display"]
 

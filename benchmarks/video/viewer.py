@@ -22,19 +22,14 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
-from benchmarks.policies import DEFAULT_POLICY, describe_policy
-from benchmarks.protocol import (
-    BenchmarkError,
-    EpisodeFailure,
-    EpisodeKey,
-    EpisodeResult,
-    Protocol,
-)
+from benchmarks.policies import DEFAULT_POLICY, PolicyChoice, describe_policy
+from benchmarks.protocol import BenchmarkError, Protocol
 from benchmarks.video.frame import Scene, action_names, instruction_of, token_row
 from benchmarks.video.overlay import draw
 from benchmarks.video.screens import Screen
-from benchmarks.workers.worker import PolicyChoice, make_player
+from benchmarks.workers.worker import make_player
 from gato_gym.spaces import Plan, compile_plan
+from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
 from policies.threads import one_thread
 

@@ -11,37 +11,24 @@ process had under way when it was killed is played again by the one that takes i
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal
+from typing import Any
 
-from benchmarks.protocol import BenchmarkError, EpisodeKey
+from benchmarks.policies import PolicyChoice
+from benchmarks.workers.common import (
+    Workers,
+    check_loss,
+    raise_trouble,
+)
 from benchmarks.workers.scheduler import Dispenser
-from benchmarks.workers.worker import Player, PolicyChoice, Report, Trouble, tell
+from benchmarks.workers.worker import Player, Report, Trouble, tell
+from policies.rollout.outcomes import EpisodeKey
 from policies.rollout.timing import TimeSpent
 from policies.threads import one_thread
-
-MOST_LOSSES = 2
-"""How often an episode may be under way in a worker that is lost, before the run is given up."""
-
-
-Workers = int | Literal["ray"]
-"""Number of processes, or the actors of a Ray cluster."""
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-class WorkerError(RuntimeError):
-    """A worker cannot go on; the message says why."""
 
 
 def play_episodes(
@@ -193,32 +180,3 @@ def _collect(crew: _Crew, dispenser: Dispenser) -> Generator[Report]:
                 raise_trouble(message)
             elif dispenser.ended(number, message.key):
                 yield message
-
-
-def check_loss(had: Sequence[EpisodeKey], times: int, how: str) -> None:
-    """Whether a run goes on that has lost a worker.
-
-    Args:
-        had: What the worker had to play.
-        times: How often the episode was lost that was lost most often.
-        how: What is known of its end.
-
-    Raises:
-        WorkerError: It had nothing, or some episode was lost too often.
-    """
-    if not had or times > MOST_LOSSES:
-        what = f"with {had[0].task}, seed {had[0].seed} under way" if had else "before it played"
-        raise WorkerError(
-            f"a worker ended {what}: {how}; it may have run out of memory; try fewer --workers or "
-            "--num-envs"
-        )
-
-
-def raise_trouble(trouble: Trouble) -> None:
-    """Raise what a worker said.
-
-    Raises:
-        BenchmarkError: What was asked for cannot be done.
-        WorkerError: Otherwise.
-    """
-    raise (BenchmarkError if trouble.asked_wrongly else WorkerError)(trouble.message)

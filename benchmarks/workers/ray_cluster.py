@@ -17,11 +17,13 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.protocol import BenchmarkError, EpisodeKey, differences, listed
+from benchmarks.policies import PolicyChoice
+from benchmarks.protocol import BenchmarkError, differences, listed
 from benchmarks.store.run_store import installed_environment
-from benchmarks.workers.processes import available_cores, check_loss, raise_trouble
+from benchmarks.workers.common import available_cores, check_loss, raise_trouble
 from benchmarks.workers.scheduler import Dispenser
-from benchmarks.workers.worker import Player, PolicyChoice, Report, Trouble, tell
+from benchmarks.workers.worker import Player, Report, Trouble, tell
+from policies.rollout.outcomes import EpisodeKey
 from policies.rollout.timing import TimeSpent
 from policies.threads import one_thread
 

@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from benchmarks.protocol import ALL, EpisodeKey
+from benchmarks.protocol import ALL
 from benchmarks.references import measured
+from policies.rollout.outcomes import EpisodeKey
 
 if TYPE_CHECKING:
     from gato_gym.tasks import Task

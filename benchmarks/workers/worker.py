@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gymnasium as gym
 from gymnasium.vector import SyncVectorEnv
 
-from benchmarks.protocol import BenchmarkError, EpisodeFailure, EpisodeKey, Outcome
+from benchmarks.policies import PolicyChoice
+from benchmarks.protocol import BenchmarkError
 from policies.rollout.env_batch import make_rows
 from policies.rollout.faults import EnvironmentFault, describe
+from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, Outcome
 from policies.rollout.timing import Clock, TimeSpent, with_clock
 from policies.rollout.vector_rollout import IDLE_SHARE, Rollout
 
@@ -38,34 +40,6 @@ FEW_ROWS = 4
 
 Report = Outcome | TimeSpent
 """What playing tells: an episode that has ended, and what was spent since the last report."""
-
-
-@dataclass(frozen=True)
-class PolicyChoice:
-    """Which policy plays, and how.
-
-    Attributes:
-        name: ``random``, ``expert``, a shipped name, a checkpoint folder, a hub id, or
-            ``module:factory`` (:mod:`policies.registry`).
-        prompt: ``shipped``, ``none``, or what :func:`policies.gato.prompts.demonstration` takes.
-        prompt_cut: Which part of a demonstration that is too long is kept, ``end`` or ``start``;
-            None refuses one.
-        deterministic: The most likely action instead of a sample; None for an expert's own way,
-            :attr:`policies.base.Policy.samples`.
-        seed: Seed of the policy's own random numbers.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        precision: Of a network's weights, see :mod:`policies.model.quantization`.
-        episode_timeout: Seconds an environment may spend on an episode; None for ever.
-    """
-
-    name: str
-    prompt: str = "shipped"
-    prompt_cut: str | None = None
-    deterministic: bool | None = False
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    episode_timeout: float | None = None
 
 
 class Take(Protocol):
@@ -188,8 +162,7 @@ def make_player(
         BenchmarkError: The policy cannot be made, or what the environments need is missing.
         EnvironmentFault: The environments cannot be made for a reason of their own.
     """
-    from policies import make_policy
-    from policies.registry import is_factory
+    from policies.registry import is_factory, make_policy
 
     try:
         envs = make_envs(task)

@@ -21,6 +21,7 @@ from gato_gym.listing import print_tasks
 
 ELSEWHERE = {
     "expert": ("policies.commands.expert", "train, score and convert experts"),
+    "collect": ("policies.commands.collect", "record experts' episodes of the tasks"),
     "record": ("policies.commands.record", "record a policy's episodes as a Minari dataset"),
     "train": ("policies.commands.train", "train a network on your own episodes"),
     "finetune": (
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] and given[0] in ELSEWHERE:
         module, _ = ELSEWHERE[given[0]]
-        rest = given[1:] if given[0] == "expert" else given
+        rest = given[1:] if given[0] in ("collect", "expert") else given
         return int(importlib.import_module(module).main(rest))
     args = parse_arguments(given)
     warnings.showwarning = _say

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from gato_gym.episodes.frames import frames_of, stacks_of
 
 if TYPE_CHECKING:
-    from gato_gym.episodes.minari_datasets import Episode
+    from gato_gym.episodes.episode import Episode
 
 EXECUTED = b"executed_actions"
 INFO = b"options/info"
@@ -92,7 +92,7 @@ def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
         index: Its number.
         task: The task it is of.
     """
-    from gato_gym.episodes.minari_datasets import Episode
+    from gato_gym.episodes.episode import Episode
 
     group = h5g.open(file.id, group_name(index))
     if FRAMES in group:

@@ -1,6 +1,6 @@
 """Episodes in the row schema of the JAT dataset (arXiv 2402.09844).
 
-* :func:`episode_of_row` -- one row as an :class:`~gato_gym.episodes.minari_datasets.Episode`.
+* :func:`episode_of_row` -- one row as an :class:`~gato_gym.episodes.episode.Episode`.
 * :func:`row_spaces` -- the spaces that rows imply, where no environment tells.
 * :func:`import_rows` -- rows to a Minari dataset.
 * :func:`read_rows` -- rows of a file or of a hub dataset, through the package ``datasets``.
@@ -36,7 +36,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from gato_gym.episodes.minari_datasets import Episode, new_minari
+from gato_gym.episodes.episode import Episode
+from gato_gym.episodes.minari_datasets import new_minari
 
 GRID = (7, 7, 3)
 HUB_DATASET = "jat-project/jat-dataset"

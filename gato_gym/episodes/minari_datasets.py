@@ -15,7 +15,6 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,47 +22,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from gato_gym.episodes.episode import Episode
+
 EXECUTED = "executed_actions"
 """Key of the executed actions in a Minari episode's infos, where they differ from the labels."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One recorded episode of T steps.
-
-    Attributes:
-        task: Id of the task, or of the environment.
-        observations: Arrays ``[T + 1, ...]``, nested in dict and tuple as the space is; text is a
-            list of T + 1 strings. The last observation follows the last action.
-        actions: ``[T, ...]``, nested as the space is: what the expert chose. Where noise was
-            executed instead, these remain the expert's own choices.
-        rewards: float32 ``[T]``.
-        terminations: bool ``[T]``.
-        truncations: bool ``[T]``.
-        seed: What the environment was reset with.
-        info: JSON values, such as ``noise`` and ``success``.
-        executed: ``[T, ...]``, the actions executed, or None where they are ``actions``.
-    """
-
-    task: str
-    observations: Any
-    actions: Any
-    rewards: NDArray[np.float32]
-    terminations: NDArray[np.bool_]
-    truncations: NDArray[np.bool_]
-    seed: int | None = None
-    info: dict[str, Any] = field(default_factory=dict)
-    executed: Any = None
-
-    @property
-    def length(self) -> int:
-        """T, the number of steps."""
-        return len(self.rewards)
-
-    @property
-    def total_return(self) -> float:
-        """Sum of the rewards, undiscounted."""
-        return float(np.sum(self.rewards, dtype=np.float64))
 
 
 @contextmanager
@@ -304,7 +266,7 @@ def _load(dataset_id: str, root: Path | None) -> Any:
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"no Minari dataset {dataset_id!r} under {root or 'the Minari folder'}: make it "
-                "with gato-gym record or python -m policies.collection.collect, or name another "
+                "with gato-gym record or gato-gym collect, or name another "
                 "root"
             ) from error
 

@@ -8,15 +8,13 @@
 
 from gato_gym.tasks.registry import (
     SUITES,
-    MissingPackageError,
-    Task,
-    UnknownTaskError,
     get_task,
     list_tasks,
     make_task_env,
     register,
     task_id_of,
 )
+from gato_gym.tasks.task import MissingPackageError, Task, UnknownTaskError
 
 __all__ = [
     "SUITES",

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gato_gym.options import PlanOptions
-from gato_gym.tasks.registry import Task, need
+from gato_gym.tasks.task import Task, need
 
 GAMES = {
     "Alien": 18, "Amidar": 10, "Assault": 7, "Asterix": 9, "Asteroids": 14, "Atlantis": 4,

@@ -23,10 +23,10 @@ from gymnasium.vector.utils import (
 )
 from numpy.typing import NDArray
 
-from gato_gym.episodes.minari_datasets import Episode
+from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
 from gato_gym.tasks.levels import bounded_level
-from gato_gym.tasks.registry import Task, need
+from gato_gym.tasks.task import Task, need
 
 LEVELS = (
     "ActionObjDoor", "BlockedUnlockPickup", "BossLevel", "BossLevelNoUnlock", "FindObjS5", "GoTo",

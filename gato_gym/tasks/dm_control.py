@@ -17,7 +17,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.options import PlanOptions
-from gato_gym.tasks.registry import Task, need, vector_of
+from gato_gym.tasks.task import Task, need, vector_of
 
 BENCHMARKING = {
     ("acrobot", "swingup"): (6, 1),

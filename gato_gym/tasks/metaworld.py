@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from gato_gym.options import PlanOptions
-from gato_gym.tasks.registry import Task, need, vector_of
+from gato_gym.tasks.task import Task, need, vector_of
 
 NAMES = (
     "assembly", "basketball", "bin-picking", "box-close", "button-press", "button-press-topdown",

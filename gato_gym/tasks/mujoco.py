@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 
 from gato_gym.options import PlanOptions
-from gato_gym.tasks.registry import Task, need, vector_of
+from gato_gym.tasks.task import Task, need, vector_of
 
 ENVIRONMENTS = {
     "ant": ("Ant-v5", 1000, 105, 8),

@@ -7,88 +7,17 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
-from gato_gym.episodes.minari_datasets import Episode
-from gato_gym.options import PlanOptions
-
-NAMESPACE = "Gato"
-Symmetry = Callable[[Episode, np.random.Generator], Episode]
-
-
-class UnknownTaskError(ValueError):
-    """No task has this id, or none matches this pattern."""
-
-
-class MissingPackageError(ImportError):
-    """A task's simulator is not installed."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task.
-
-    Attributes:
-        id: Such as ``babyai-go-to-local``.
-        suite: Such as ``babyai``.
-        env_id: The simulator's own id.
-        max_episode_steps: Steps after which an episode is truncated; None where the environment
-            sets its own limit for each episode.
-        options: How its spaces become tokens.
-        extra: The pip extra that installs its simulator.
-        description: One line.
-        factory: Makes the environment; called with ``render_mode``.
-        observation: What an observation is, in words.
-        action: What an action is, in words.
-        augment: Draws an episode equal to a given one under a symmetry of the task, or None.
-    """
-
-    id: str
-    suite: str
-    env_id: str
-    max_episode_steps: int | None
-    options: PlanOptions
-    extra: str
-    description: str
-    factory: Callable[..., gym.Env[Any, Any]] = field(repr=False, compare=False)
-    observation: str = ""
-    action: str = ""
-    augment: Symmetry | None = field(default=None, repr=False, compare=False)
-
-    def make(self, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        """The environment, as ``gym.make("Gato/<id>")`` gives it.
-
-        Raises:
-            MissingPackageError: Its simulator is not installed; names the command that does.
-        """
-        return gym.make(f"{NAMESPACE}/{self.id}", render_mode=render_mode)
-
-
-def vector_of(numbers: int) -> str:
-    """A Box of one axis, in words."""
-    return "1 number" if numbers == 1 else f"{numbers} numbers"
-
-
-def need(package: str, extra: str) -> Any:
-    """Import a simulator.
-
-    Raises:
-        MissingPackageError: It is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingPackageError(
-            f"package {package!r} could not be imported ({error}): "
-            f'run pip install "gato-gym[{extra}]"'
-        ) from error
+from gato_gym.tasks.task import (
+    NAMESPACE,
+    Task,
+    UnknownTaskError,
+)
 
 
 @cache

@@ -1,36 +1,27 @@
 """Collect experts' episodes as Minari datasets, ``gato/<task id>-v0``.
 
-    python -m policies.collection.collect --suite babyai --episodes 200
-    python -m policies.collection.collect --suite babyai --steps 24000 --noise 0.2
-    python -m policies.collection.collect --suite metaworld --episodes 80 --noise 0.8 \\
-        --steps-after-success 40
-    python -m policies.collection.collect --suite mujoco --episodes 100 --noise 0.3
-    python -m policies.collection.collect --tasks atari-pong --steps 100000 --policy random
-
-Stopped at any moment (Ctrl-C, kill, power), the same command goes on where it was. Episodes below
+Stopped at any moment (Ctrl-C, kill, power), the same call goes on where it was. Episodes below
 80 % of the expert's mean return, and those in which the expert lost its way, are not kept. A task
 whose environment raises, hangs or returns NaN is told of at the end; the others go on.
 
-* :func:`collect` -- the function behind the command.
+* :func:`collect` -- the function behind ``gato-gym collect``.
+* :func:`with_experts` -- the tasks that have one.
 * :class:`Progress` -- one task's units so far.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from gato_gym.tasks import SUITES, Task, list_tasks
+from gato_gym.tasks import Task
 from policies.collection.env_faults import Failure
 from policies.collection.jobs import (
     MOST_FAULTS,
@@ -43,9 +34,7 @@ from policies.collection.jobs import (
     read_report,
     unit_path,
 )
-from policies.collection.recorder import POLICIES, RecordSettings
 from policies.collection.workers import WorkerError, Workers
-from policies.expert_training.recipes import RECIPES
 from policies.experts import has_expert
 
 HOPELESS_ATTEMPTS = 256
@@ -244,8 +233,15 @@ def _summary(incomplete: list[Progress]) -> str:
     return "\n".join([f"{head} not collected:", *lines, hint])
 
 
-def with_experts(tasks: Sequence[Task], console: Console) -> list[Task]:
+def with_experts(
+    tasks: Sequence[Task], console: Console, *, trainable: Container[str] = ()
+) -> list[Task]:
     """The tasks that have an expert; one line tells of the others.
+
+    Args:
+        tasks: All tasks that were asked for.
+        console: Where the others are named.
+        trainable: Ids of tasks whose expert can be trained.
 
     Raises:
         ValueError: None has one.
@@ -256,8 +252,8 @@ def with_experts(tasks: Sequence[Task], console: Console) -> list[Task]:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
         count = "1 task has" if len(missing) == 1 else f"{len(missing)} tasks have"
         line = f"{count} no expert yet: {shown}"
-        if trainable := [task for task in missing if task in RECIPES]:
-            line += f"; train one with gato-gym expert train {trainable[0]}, then expert ship"
+        if named := [task for task in missing if task in trainable]:
+            line += f"; train one with gato-gym expert train {named[0]}, then expert ship"
         if not chosen:
             raise ValueError(f"{line}; --policy random plays without one")
         console.print(f"skipped: {line}", markup=False, highlight=False)
@@ -339,62 +335,3 @@ def _bars(console: Console) -> Bars:
         TextColumn("{task.fields[rate]}"),
         console=console,
     )
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m policies.collection.collect",
-        description="Collect experts' episodes as Minari datasets.",
-    )
-    add = parser.add_argument
-    add("--suite", choices=SUITES, default=None, help="default: all suites")
-    add("--tasks", default=None, help="pattern of task ids, such as 'go-to-*'")
-    amount = parser.add_mutually_exclusive_group()
-    amount.add_argument("--episodes", type=int, default=None, help="a task (default 200)")
-    amount.add_argument("--steps", type=int, default=None, help="recorded steps a task, at least")
-    add("--policy", choices=POLICIES, default="expert", help="who plays (default: expert)")
-    add("--noise", type=float, default=0.0, help="execute noise, record the expert's own actions")
-    add("--steps-after-success", type=int, default=None, help="default: record to the end")
-    add("--expert-episodes", type=int, default=20, help="that measure the expert's return")
-    add("--workers", type=int, default=None, help="processes (default: one a core)")
-    add("--time-limit", type=float, default=300.0, help="seconds a step may take (default: 300)")
-    add("--seed", type=int, default=0)
-    add("--root", type=Path, default=Path("data"), help="folder of the datasets (default: data)")
-    add("--overwrite", action="store_true", help="replace datasets that other settings made")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    args = parse_arguments(arguments)
-    console = Console(soft_wrap=True)
-    try:
-        settings = CollectSettings(
-            root=args.root,
-            record=RecordSettings(
-                seed=args.seed,
-                noise=args.noise,
-                steps_after_success=args.steps_after_success,
-                policy=args.policy,
-            ),
-            episodes=args.episodes if args.steps or args.episodes else 200,
-            steps=args.steps,
-            expert_episodes=args.expert_episodes,
-            time_limit=args.time_limit,
-        )
-        tasks = list_tasks(args.suite, args.tasks)
-        if args.policy == "expert":
-            tasks = with_experts(tasks, console)
-        collect(tasks, settings, workers=args.workers, overwrite=args.overwrite, console=console)
-    except KeyboardInterrupt:
-        console.print("stopped: run the same command again to go on")
-        return 130
-    except (ValueError, ImportError, WorkerError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from gato_gym.episodes.minari_datasets import Episode, minari_metadata, new_minari
+from gato_gym.episodes.episode import Episode
+from gato_gym.episodes.minari_datasets import minari_metadata, new_minari
 from gato_gym.tasks import Task, get_task
 from policies.collection.env_faults import Beat, EnvironmentFault
 from policies.collection.recorder import Recorder, RecordSettings

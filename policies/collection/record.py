@@ -18,10 +18,13 @@ import gymnasium as gym
 import numpy as np
 
 from gato_gym.episodes import hdf5
+from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.frames import ObservationList
-from gato_gym.episodes.minari_datasets import Episode, new_minari
-from policies.collection.recorder import FIRST_SEED, HeldNoise, make_episode
+from gato_gym.episodes.minari_datasets import new_minari
+from policies.collection.noise import HeldNoise
+from policies.collection.recorder import FIRST_SEED, make_episode
 from policies.random_policy import seed_episode
+from policies.registry import make_policy
 
 ALGORITHMS = ("ppo", "a2c", "dqn", "sac", "td3", "ddpg")
 
@@ -238,8 +241,6 @@ def load_player(
     """
     if name.endswith(".zip"):
         return _load_zip(Path(name), algorithm, trust_zip)
-    from policies import make_policy
-
     return make_policy(name, env=env)
 
 

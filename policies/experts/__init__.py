@@ -1,9 +1,8 @@
-"""Policies that need no training: the experts of the suites, and chance.
+"""Policies that need no training: the experts of the suites.
 
 * :func:`make_expert` -- the expert of a task, for an environment or a vector environment of it.
 * :func:`has_expert` -- whether a task has one.
 * :func:`load_trained` -- a trained expert: the one that is shipped, or one from a folder.
-* :class:`RandomPolicy` -- actions drawn from the action space.
 * :func:`execute`, :func:`failure_of` -- for those who execute other actions than the expert's.
 """
 
@@ -16,9 +15,8 @@ import gymnasium as gym
 
 from policies.base import Policy, State
 from policies.experts.babyai import BotRow
-from policies.random_policy import RandomPolicy
 
-__all__ = ["RandomPolicy", "execute", "failure_of", "has_expert", "load_trained", "make_expert"]
+__all__ = ["execute", "failure_of", "has_expert", "load_trained", "make_expert"]
 
 SCRIPTED_SUITES = ("babyai", "metaworld")
 """Suites whose experts are programs; the experts of the others are trained."""
@@ -97,16 +95,13 @@ def load_trained(
 
     Raises:
         ExpertError: There is none, or it is damaged, or another task's.
-        ValueError: There is none and no recipe that trains one, or the spaces are not those
-            it was trained for.
+        ValueError: The spaces are not those it was trained for.
     """
-    from policies.expert_training.recipes import recipe_for
     from policies.experts.mlp import ExpertError
     from policies.experts.store import load_expert, play_with, read_config, shipped_folder
 
     place = shipped_folder(task_id) if folder is None else folder
     if folder is None and not place.is_dir():
-        recipe_for(task_id)  # a task without a recipe says so instead
         raise ExpertError(
             f"no trained expert of {task_id!r} comes with this gato-gym: train one with "
             f"gato-gym expert train {task_id}, then gato-gym expert ship {task_id}"

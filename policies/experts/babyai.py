@@ -121,7 +121,7 @@ class BabyAIBotPolicy(Policy):
     def __init__(
         self, env: Any, observation_space: gym.Space[Any], action_space: gym.Space[Any]
     ) -> None:
-        from gato_gym.tasks.registry import need
+        from gato_gym.tasks.task import need
 
         need("minigrid", "babyai")
         super().__init__(observation_space, action_space)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gato_gym.tasks.registry import need
+from gato_gym.tasks.task import need
 
 Position = tuple[int, int]
 

@@ -34,7 +34,7 @@ class MetaWorldExpert(Policy):
     def __init__(
         self, env_id: str, observation_space: gym.Space[Any], action_space: gym.Space[Any]
     ) -> None:
-        from gato_gym.tasks.registry import need
+        from gato_gym.tasks.task import need
 
         super().__init__(observation_space, action_space)
         if not isinstance(action_space, spaces.Box) or action_space.shape != (4,):

@@ -2,7 +2,7 @@
 
 * :class:`Prompt` -- the timesteps of a demonstration, ready to lay out.
 * :func:`demonstration` -- the episode that an id, a dataset or a file names.
-* :func:`prompt_from_episode` -- from an :class:`~gato_gym.episodes.minari_datasets.Episode`.
+* :func:`prompt_from_episode` -- from an :class:`~gato_gym.episodes.episode.Episode`.
 * :func:`encode_prompt` -- one forward that fills the pinned region of a cache row.
 """
 
@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gato_gym.episodes.minari_datasets import Episode, episodes_of, find_minari
+from gato_gym.episodes.episode import Episode
+from gato_gym.episodes.minari_datasets import episodes_of, find_minari
 from gato_gym.spaces import Plan
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork

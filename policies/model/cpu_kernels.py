@@ -5,7 +5,7 @@ nothing else is in the way. PyTorch's own bfloat16 products reach half of that s
 without units for them, and its small operations between them take as long again. Here numbers are
 widened to 32 bits in registers as they are read, and a block is one call.
 
-* :func:`step` -- what :meth:`policies.model.transformer.Block.step` computes.
+* :func:`step` -- what :meth:`policies.model.block.Block.step` computes.
 
 Tensors of bfloat16 are seen as int16 here, the upper half of a float32. The first use compiles for
 some twenty seconds; Numba keeps the result on disk.
@@ -28,8 +28,8 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from policies.model.block import Block
     from policies.model.kv_cache import Arrivals
-    from policies.model.transformer import Block
 
 TOGETHER = 32
 """Tokens that share one reading of the weights: their numbers stay in the processor's cache."""

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from policies.model.attention import rotary_table
 from policies.model.config import NetworkConfig
 from policies.model.cuda_graphs import Recordings
 from policies.model.quantized_linear import has_kernels
-from policies.model.rotary import rotary_table
 
 __all__ = ["Arrivals", "RingCache"]
 

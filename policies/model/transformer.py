@@ -19,76 +19,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from policies.model.attention import TokenRoles, attend, mask_for
+from policies.model.attention import TokenRoles, mask_for, rotary_table
+from policies.model.block import Block
 from policies.model.config import NetworkConfig
 from policies.model.kv_cache import Arrivals, RingCache
-from policies.model.rotary import rotary_table, rotate
-from policies.model.row_blocks import in_blocks, padded
+from policies.model.row_blocks import padded
 
 if TYPE_CHECKING:
     from policies.model.attention import Mask
-
-
-class Block(nn.Module):
-    """Pre-norm attention and GEGLU. Queries and keys are normalised before they are turned."""
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        d, inner = config.width, config.heads * config.head_size
-        self.heads = config.heads
-        self.norm_attention, self.norm_feed = nn.LayerNorm(d), nn.LayerNorm(d)
-        self.norm_query, self.norm_key = (nn.RMSNorm(config.head_size) for _ in range(2))
-        self.qkv = nn.Linear(d, 3 * inner, bias=False)
-        self.attention_out = nn.Linear(inner, d, bias=False)
-        self.feed_in = nn.Linear(d, 2 * config.feed_forward, bias=False)
-        self.feed_out = nn.Linear(config.feed_forward, d, bias=False)
-        for layer in (self.attention_out, self.feed_out):
-            nn.init.normal_(layer.weight, std=0.02 / (2 * config.layers) ** 0.5)
-
-    def forward(
-        self,
-        x_BTD: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        mask: Mask,
-        kept_B2: Tensor | None = None,
-    ) -> Tensor:
-        """Whole sequences; ``kept_B2`` multiplies what attention and feed-forward add."""
-        batch, length, _ = x_BTD.shape
-        qkv = self.qkv(self.norm_attention(x_BTD))
-        q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        dtype = self.norm_query.weight.dtype  # autocast gives fewer bits than the norms have
-        q = rotate(self.norm_query(q.to(dtype)), *rotary)
-        k = rotate(self.norm_key(k.to(dtype)), *rotary)
-        y = attend(q, k, v, mask)
-        y = self.attention_out(y.transpose(1, 2).reshape(batch, length, -1))
-        if kept_B2 is None:
-            x_BTD = x_BTD + y
-            return x_BTD + self.feed(x_BTD)
-        x_BTD = x_BTD + kept_B2[:, 0, None, None] * y
-        return x_BTD + kept_B2[:, 1, None, None] * self.feed(x_BTD)
-
-    def feed(self, x: Tensor) -> Tensor:
-        """The gated feed-forward of ``[..., D]``, with its norm."""
-        gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
-        return self.feed_out(F.gelu(gate) * value)
-
-    def step(self, x_ND: Tensor, arrivals: Arrivals, keys: Tensor, values: Tensor) -> Tensor:
-        """New tokens, padded to whole blocks, against one layer's cache ``[B, H, K, S]``."""
-        count = len(arrivals.rows)
-        qkv = in_blocks(lambda x: self.qkv(self.norm_attention(x)), x_ND)[:count]
-        q, k, v = qkv.view(count, 3, self.heads, -1).unbind(1)
-        q = rotate(self.norm_query(q), *arrivals.rotary).to(keys.dtype) * q.shape[-1] ** -0.5
-        k = rotate(self.norm_key(k), *arrivals.rotary)
-        keys[arrivals.rows, :, :, arrivals.slots] = k.to(keys.dtype)
-        values[arrivals.rows, :, :, arrivals.slots] = v.to(keys.dtype)
-        y = padded(arrivals.attend(q, keys, values).flatten(1).to(x_ND.dtype))
-        x_ND = x_ND + in_blocks(self.attention_out, y)
-        return x_ND + in_blocks(self.feed, x_ND)
 
 
 BlockStep = Callable[[Block, Tensor, Arrivals, Tensor, Tensor], Tensor]

@@ -26,8 +26,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
-from benchmarks.protocol import BenchmarkError, EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
-from policies.rollout.faults import EnvironmentFault, describe, time_limit
+from policies.rollout.faults import EnvironmentFault, UsageError, describe, time_limit
+from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
 from policies.rollout.shared_forward import shared_by
 from policies.rollout.timing import Clock
 
@@ -214,7 +214,7 @@ class Table:
             try:
                 self._observations[row] = episode.reset(self._envs[row])
                 self.running[row], self._starts[row] = episode, True
-            except BenchmarkError:
+            except UsageError:
                 raise
             except Exception as error:
                 yield episode.failure(error)
@@ -229,7 +229,7 @@ class Table:
             return
         try:
             self._observations[row], ended = episode.step(self._envs[row], action)
-        except BenchmarkError:
+        except UsageError:
             raise
         except Exception as error:
             self.running[row] = None

@@ -1,8 +1,8 @@
 """Environments that raise, hang or return nonsense.
 
+* :class:`UsageError` -- what was asked for cannot be done.
 * :class:`EnvironmentFault` -- an environment cannot be made.
 * :func:`time_limit` -- ends what takes too long, by :class:`EpisodeTimeout`.
-* :func:`check_time_limit` -- whether it works here.
 * :func:`describe` -- an exception as a record keeps it.
 """
 
@@ -15,7 +15,9 @@ import traceback
 from collections.abc import Iterator
 from types import FrameType
 
-from benchmarks.protocol import BenchmarkError
+
+class UsageError(ValueError):
+    """What was asked for cannot be done; the message says what to write instead."""
 
 
 class EnvironmentFault(RuntimeError):
@@ -24,24 +26,6 @@ class EnvironmentFault(RuntimeError):
 
 class EpisodeTimeout(RuntimeError):
     """An environment took longer over an episode than it may."""
-
-
-def check_time_limit(seconds: float | None) -> None:
-    """Refuse a time limit that makes no sense, or that nothing here can keep.
-
-    Raises:
-        BenchmarkError: It is not positive, or the system has no interval timers (Windows).
-    """
-    if seconds is None:
-        return
-    if not seconds > 0.0:
-        raise BenchmarkError(
-            f"--episode-timeout is {seconds:g}, expected seconds above 0: pass --episode-timeout 60"
-        )
-    if not hasattr(signal, "setitimer"):
-        raise BenchmarkError(
-            "--episode-timeout needs interval timers, which this system does not have: leave it out"
-        )
 
 
 @contextlib.contextmanager

@@ -11,9 +11,9 @@ from typing import Any
 
 from gymnasium.vector import SyncVectorEnv
 
-from benchmarks.protocol import EpisodeKey, Outcome
 from policies.rollout.env_batch import Predictor, Table, longer_than
 from policies.rollout.faults import EpisodeTimeout, time_limit
+from policies.rollout.outcomes import EpisodeKey, Outcome
 from policies.rollout.shared_forward import Together, shared_by
 from policies.rollout.timing import Clock
 
@@ -51,7 +51,7 @@ def play(
         A result or a failure for each episode, in the order in which they end.
 
     Raises:
-        BenchmarkError: An environment cannot be used as it is asked for.
+        UsageError: An environment cannot be used as it is asked for.
     """
     rollout = Rollout(deterministic=deterministic, episode_timeout=episode_timeout, clock=clock)
     yield from rollout.add(envs, policy, episodes)

@@ -2,6 +2,7 @@
 
 * :class:`Trainer` -- one run in a folder.
 * :func:`train` -- run it, or go on with it.
+* :class:`Interrupts` -- remembers that the run is to stop, so that no update is torn in two.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, Protocol
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,11 +32,50 @@ from policies.training.data.prefetch import Prefetcher
 from policies.training.data.shards import TaskShard, meta_group
 from policies.training.data.text_shards import TextShard
 from policies.training.distributed import Ranks, divide
-from policies.training.interrupts import Interrupts
 from policies.training.loss import LossReport, batch_loss, loss_scale
-from policies.training.metrics import Metrics, bars, tensorboard_missing
+from policies.training.metrics import (
+    Metrics,
+    bars,
+    flops_per_token,
+    measured_peak,
+    tensorboard_missing,
+)
 from policies.training.optimizer import Optimiser
-from policies.training.peak import flops_per_token, measured_peak
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """While it is entered, the first signal is remembered; a second one acts at once.
+
+    Outside the main thread, where signals cannot be handled, nothing changes.
+
+    Attributes:
+        asked: Whether the run is to stop.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
 
 
 class NonFiniteLossError(ArithmeticError):

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from benchmarks import measure_references
 from benchmarks.commands.measure_references import main
+from benchmarks.measure_references import PINNED, find_drift
 from benchmarks.protocol import BenchmarkError, Protocol
-from benchmarks.references.drift import PINNED, find_drift
 
 PACKAGES = {
     "atari": "ale_py",
@@ -93,12 +93,16 @@ def test_another_simulator_is_named() -> None:
 
 
 def test_the_check_fails_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(experts, "find_drift", lambda entry, tasks, workers: ["x: drifted"])
+    monkeypatch.setattr(
+        measure_references, "find_drift", lambda entry, tasks, workers: ["x: drifted"]
+    )
     assert main(["--check", "--suite", "mujoco", "--tasks", "reacher"]) == 1
     out = capsys.readouterr().out
     assert "mujoco: 1 experts, 1 drifted" in out
     assert "measure again" in out
-    monkeypatch.setattr(experts, "_content", lambda: {"suites": {"mujoco": {}, "babyai": {}}})
+    monkeypatch.setattr(
+        measure_references, "measured_content", lambda: {"suites": {"mujoco": {}, "babyai": {}}}
+    )
     assert main(["--check", "--suite", "atari"]) == 2
     assert "atari was not measured: expected one of mujoco, babyai" in capsys.readouterr().err
 
@@ -108,16 +112,16 @@ def test_some_tasks_are_measured_into_what_is_recorded(tmp_path: Any) -> None:
     quiet = Console(file=io.StringIO())
 
     def entry(tasks: str, seed: int = 0) -> dict[str, Any]:
-        return experts.measure(
+        return measure_references.measure(
             "mujoco", episodes=2, seed=seed, workers=1, work=tmp_path / str(seed), console=quiet,
             tasks=tasks,
         )  # fmt: skip
 
-    both = experts.merged(entry("pusher"), entry("reacher"))
+    both = measure_references.merged(entry("pusher"), entry("reacher"))
     assert list(both["tasks"]) == list(both["protocol"]["tasks"])
     assert list(both["tasks"]) == ["mujoco-pusher", "mujoco-reacher"]
     assert "expert" in both["tasks"]["mujoco-reacher"]
     assert both["protocol_hash"] == Protocol.from_json(both["protocol"]).hash
     with pytest.raises(BenchmarkError, match="seed: 0 -> 1"):
-        experts.merged(both, entry("reacher", seed=1))
-    assert experts.merged(None, both) == both
+        measure_references.merged(both, entry("reacher", seed=1))
+    assert measure_references.merged(None, both) == both

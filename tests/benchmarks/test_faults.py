@@ -14,13 +14,15 @@ import pytest
 from rich.console import Console
 
 from benchmarks import run
-from benchmarks.protocol import BenchmarkError, EpisodeFailure, EpisodeKey, EpisodeResult
+from benchmarks.policies import PolicyChoice
+from benchmarks.protocol import BenchmarkError
 from benchmarks.report.summary import render
 from benchmarks.run import RunSettings, main, run_benchmark
+from benchmarks.settings import check_time_limit
 from benchmarks.workers import worker as playing
-from benchmarks.workers.worker import PolicyChoice
 from policies.rollout.env_batch import make_rows
-from policies.rollout.faults import EpisodeTimeout, check_time_limit, time_limit
+from policies.rollout.faults import EpisodeTimeout, time_limit
+from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
 
 SEEDS = (6, 13, 7, 1, 20, 3, 5)
@@ -132,7 +134,7 @@ class TestTheCommand:
 
         def make(choice: Any, task_: Any, make_envs: Any, loaded: Any = None) -> Any:
             with monkeypatch.context() as context:
-                context.setattr("policies.make_policy", lambda *_, **__: policy)
+                context.setattr("policies.registry.make_policy", lambda *_, **__: policy)
                 return make_player(choice, task, make_envs)
 
         make_player = playing.make_player

@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 
 from benchmarks import measure_references as experts
-from benchmarks.protocol import EpisodeFailure, EpisodeKey, Protocol, TaskRules
+from benchmarks.protocol import Protocol, TaskRules
 from benchmarks.report.summary import summarise
 from benchmarks.store.run_store import RunHeader
-from benchmarks.workers.processes import WorkerError
+from benchmarks.workers.common import WorkerError
+from policies.rollout.outcomes import EpisodeFailure, EpisodeKey
 
 
 def test_failed_episodes_do_not_become_a_reference(

@@ -13,11 +13,10 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from benchmarks.arguments import RunSettings, read_settings
-from benchmarks.policies import describe_policy, left_out, resolved
+from benchmarks.policies import PolicyChoice, describe_policy, left_out, resolved
 from benchmarks.protocol import BenchmarkError
 from benchmarks.run import main, run_benchmark, select_tasks
-from benchmarks.workers.worker import PolicyChoice
+from benchmarks.settings import RunSettings, read_settings
 from gato_gym.tasks import get_task
 from policies import GatoPolicy, make_policy
 from policies.collection.record import record_episodes

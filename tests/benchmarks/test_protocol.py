@@ -11,13 +11,12 @@ import pytest
 from benchmarks.protocol import (
     TRAINING_SEEDS_START,
     BenchmarkError,
-    EpisodeKey,
-    EpisodeResult,
     Protocol,
     TaskRules,
     differences,
     episode_seed,
 )
+from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 
 PROTOCOL = Protocol(
     suite="babyai",

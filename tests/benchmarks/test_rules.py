@@ -12,16 +12,17 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 
 from benchmarks import protocol, rules
-from benchmarks.arguments import RunSettings
-from benchmarks.protocol import ALL, BenchmarkError, EpisodeKey, EpisodeResult, Protocol, TaskRules
+from benchmarks.policies import PolicyChoice
+from benchmarks.protocol import ALL, BenchmarkError, Protocol, TaskRules
 from benchmarks.report.compare import compare
 from benchmarks.run import run_benchmark
+from benchmarks.settings import RunSettings
 from benchmarks.statistics import bootstrap
 from benchmarks.store.run_store import Record, RunHeader, read_run
-from benchmarks.workers.worker import PolicyChoice
 from gato_gym.tasks import atari, dm_control, get_task, list_tasks, metaworld
 from policies import make_policy
 from policies.rollout.env_batch import make_rows
+from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"

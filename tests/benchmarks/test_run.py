@@ -11,11 +11,12 @@ import pytest
 from rich.console import Console
 
 from benchmarks import run
-from benchmarks.arguments import read_settings
+from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError, episode_seed
 from benchmarks.run import RunSettings, main, run_benchmark, select_tasks
-from benchmarks.workers.processes import available_cores
-from benchmarks.workers.worker import Player, PolicyChoice
+from benchmarks.settings import read_settings
+from benchmarks.workers.common import available_cores
+from benchmarks.workers.worker import Player
 from policies.rollout.env_batch import make_rows
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError
 from benchmarks.run import RunSettings, main, run_benchmark
-from benchmarks.workers.worker import PolicyChoice
 from gato_gym.tasks import get_task
 from policies import GatoPolicy
 from policies.model.config import NetworkConfig

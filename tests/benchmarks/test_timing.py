@@ -13,10 +13,10 @@ import pytest
 from gymnasium import spaces
 
 from benchmarks import run
-from benchmarks.arguments import RunSettings
+from benchmarks.policies import PolicyChoice
 from benchmarks.report.html import main as page
+from benchmarks.settings import RunSettings
 from benchmarks.workers.processes import play_episodes
-from benchmarks.workers.worker import PolicyChoice
 from gato_gym import compile_plan
 from policies.rollout import timing as clock
 from policies.rollout.timing import Clock, Costs, TimedPlan, TimeSpent, with_clock
@@ -79,7 +79,7 @@ def test_a_timed_plan_is_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_parts_are_those_of_a_real_run() -> None:
     """All that a process does is measured; the shipped network tokenises, the expert does not."""
-    from benchmarks.protocol import EpisodeKey
+    from policies.rollout.outcomes import EpisodeKey
 
     pending = {"babyai-go-to-obj": [EpisodeKey("babyai-go-to-obj", k, k) for k in range(8)]}
     for policy, tokens in (("gato-mini", True), ("expert", False)):

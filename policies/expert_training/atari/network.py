@@ -46,7 +46,8 @@ class AtariNetwork(nn.Module):
             nn.Flatten(), nn.Linear(800, width), nn.ReLU(),
         )  # fmt: skip
         self.action, self.value = nn.Linear(width, actions), nn.Linear(width, 1)
-        for layer in (*self._convolutions(), *self._dense(), self.action, self.value):
+        layers: list[Layer] = [*self._convolutions(), *self._dense(), self.action, self.value]
+        for layer in layers:
             nn.init.orthogonal_(layer.weight, 2**0.5)
             nn.init.zeros_(_bias(layer))
         nn.init.orthogonal_(self.action.weight, 0.01)

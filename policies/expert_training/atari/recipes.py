@@ -42,8 +42,8 @@ BARS: dict[str, tuple[float, float, float]] = {
 }  # fmt: skip
 """By game: the return that its expert is meant to reach, millions of actions, and ``gae_lambda``.
 
-The bar is a human's return or half of JAT's expert's, whichever is less, of those above chance; half
-of JAT's expert's is at least half of the way from chance to it (``benchmarks/references``)."""
+The bar is a human's return or half of JAT's expert's, whichever is less, of those above chance;
+half of JAT's expert's is at least half of the way from chance to it (``benchmarks/references``)."""
 
 OTHERWISE: dict[str, dict[str, Any]] = {
     # who chooses at each step by chance never crosses the road: 0.0 after 50,000 steps

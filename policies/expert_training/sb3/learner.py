@@ -50,7 +50,7 @@ class BaselinesLearner:
         updates: int = 0,
         tensorboard: Path | None = None,
     ) -> None:
-        from gato_gym.tasks.registry import need
+        from gato_gym.tasks.task import need
 
         need("stable_baselines3", "sb3")
         if recipe.algorithm == "sac":

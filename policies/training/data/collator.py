@@ -1,30 +1,96 @@
 """Documents placed in the rows of a batch.
 
 * :class:`Document` -- one of a task, before it is placed.
+* :class:`BatchSpec` -- what a batch is built for.
 * :class:`BatchBuilder` -- places documents and gathers tokens, roles and targets.
+* :class:`NextCollector` -- gathers them from shards while documents are placed.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from policies.model.attention import TokenRoles
+from policies.model.attention import MEMORIES, TokenRoles
+from policies.model.config import NetworkConfig
+from policies.model.embedding import BODY_PLACES, TEXT_PLACES
 from policies.model.network import PackedBatch, Targets
-from policies.model.sequence import Layout, TimestepArrays, TokenCollector
-from policies.training.data.next_observations import NextCollector
+from policies.model.observation_heads import NextParts
+from policies.model.sequence import Layout, TimestepArrays, TokenCollector, pad_stack, scale_patches
 from policies.training.data.shards import TaskShard
-from policies.training.data.text_documents import TextDocument
-
-if TYPE_CHECKING:
-    from policies.training.data.packing import Packer
+from policies.training.data.text_shards import TextDocument
 
 Ints = NDArray[np.int64]
+MEMORY_CODES = {name: code for code, name in enumerate(MEMORIES)}
+"""Codes of the memories in :class:`~policies.model.attention.TokenRoles`."""
+
+
+class NextCollector:
+    """Gathers the parts of next observations by their kind."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[tuple[NDArray[np.generic], ...]]] = {}
+
+    def add(self, shard: TaskShard, steps: Ints, slots: Ints) -> None:
+        """Ask for what follows some timesteps.
+
+        Args:
+            shard: Of their task.
+            steps: int64 ``[n]``, timesteps of the shard.
+            slots: int64 ``[n]``, the flattened token that predicts what follows each.
+        """
+        plan = shard.plan
+        goes_on = ~np.isin(steps + 1, shard.ends)
+        steps, slots = steps[goes_on], slots[goes_on]
+        if not len(steps):
+            return
+        arrays = shard.timesteps(steps + 1)
+        kinds = (
+            ("ids", arrays.ids, plan.id_places),
+            ("vectors", arrays.vectors, plan.vector_places),
+            ("grids", arrays.grids, plan.grid_places),
+            ("images", arrays.images, plan.image_places),
+        )
+        parts = sum(len(places) for _, _, places in kinds)
+        for kind, values, places in kinds:
+            if not len(places):
+                continue
+            weights = np.full((len(steps), len(places)), 1.0 / parts, np.float32)
+            if kind == "vectors":  # a mean over the numbers that are no padding
+                size = values.shape[2]
+                first = np.arange(len(places)) * size
+                weights *= size / np.clip(plan.vector_length - first, 1, size)
+            found = (
+                np.repeat(slots, len(places)),
+                np.tile(np.minimum(places, BODY_PLACES - 1) + TEXT_PLACES, len(steps)),
+                values.reshape(-1, *values.shape[2:]),
+                weights.reshape(-1).astype(np.float32),
+            )
+            self._parts.setdefault(kind, []).append(found)
+
+    def finish(self) -> dict[str, NextParts]:
+        """The parts as tensors, by kind."""
+        made = {}
+        for kind, chunks in self._parts.items():
+            found = [chunk[2] for chunk in chunks]
+            if kind == "images":
+                found = [scale_patches(values) for values in found]
+            values = pad_stack(found)
+            values = values.astype(np.int64 if kind in ("ids", "grids") else np.float32)
+            slots, places, weights = (np.concatenate([c[i] for c in chunks]) for i in (0, 1, 3))
+            made[kind] = NextParts(
+                torch.from_numpy(slots.astype(np.int64)),
+                torch.from_numpy(places.astype(np.int64)),
+                torch.from_numpy(values),
+                torch.from_numpy(weights),
+            )
+        return made
 
 
 @dataclass
@@ -49,17 +115,37 @@ class Document:
         return sum(len(layout.ids) for layout, _, _ in self.parts)
 
 
+@dataclass(frozen=True)
+class BatchSpec:
+    """What a batch is built for.
+
+    Attributes:
+        config: The network's sizes.
+        length: Tokens of a row.
+        sources: Names of the tasks and texts; a target says by number which it is of.
+    """
+
+    config: NetworkConfig
+    length: int
+    sources: tuple[str, ...]
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Number of each source."""
+        return {source: number for number, source in enumerate(self.sources)}
+
+
 class BatchBuilder:
     """Places documents into rows and gathers tokens, roles and targets.
 
     Args:
-        packer: Whose rows they are.
+        spec: What the batch is built for.
         rows: How many.
     """
 
-    def __init__(self, packer: Packer, rows: int) -> None:
-        self.packer = packer
-        length = packer.length
+    def __init__(self, spec: BatchSpec, rows: int) -> None:
+        self.spec = spec
+        length = spec.length
         self.collector = TokenCollector(rows, length)
         shape = (rows, length)
         self.roles = {
@@ -68,8 +154,9 @@ class BatchBuilder:
         }
         self.targets: list[tuple[NDArray[np.generic], ...]] = []
         self.texts: dict[tuple[str, int], int] = {}
+        self.text_ids: list[NDArray[np.int32]] = []
         self.task_tokens: dict[str, int] = {}
-        self.next = NextCollector() if packer.config.observation_heads else None
+        self.next = NextCollector() if spec.config.observation_heads else None
         self.kept: list[NDArray[np.float32]] = []
 
     def add(
@@ -83,7 +170,7 @@ class BatchBuilder:
         """Place a document at token ``offset`` of a row; the generator draws image positions."""
         plan, task = doc.shard.plan, doc.shard.task
         self.task_tokens[task] = self.task_tokens.get(task, 0) + doc.size
-        base = row * self.packer.length + offset
+        base = row * self.spec.length + offset
         for index, (layout, arrays, steps) in enumerate(doc.parts):
             live = index == len(doc.parts) - 1
             self.collector.add(plan, layout, arrays, base, generator)
@@ -94,11 +181,11 @@ class BatchBuilder:
                 "timesteps": layout.steps + (1 << 20) * live,
                 "actions": layout.actions,
                 "prompts": int(not live),
-                "memories": self.packer.codes[plan.options.memory],
+                "memories": MEMORY_CODES[plan.options.memory],
             }
             if live and doc.hidden is not None:
                 hides = doc.hidden[layout.steps] & (layout.actions == 1)
-                roles["memories"] = np.where(hides, self.packer.codes["observations"], 0)
+                roles["memories"] = np.where(hides, MEMORY_CODES["observations"], 0)
             for name, values in roles.items():
                 self.roles[name].reshape(-1)[span] = values
             if plan.has_text:
@@ -119,16 +206,16 @@ class BatchBuilder:
         generator: np.random.Generator | None = None,
     ) -> None:
         """Place a document of text as :meth:`add` does; it remembers everything."""
-        layout, vocabulary = doc.layout, self.packer.config.vocabulary
+        layout, vocabulary = doc.layout, self.spec.config.vocabulary
         self.task_tokens[doc.name] = self.task_tokens.get(doc.name, 0) + doc.size
-        base = row * self.packer.length + offset
+        base = row * self.spec.length + offset
         self.collector.add_text(layout, vocabulary, base, generator)
         span = slice(base, base + doc.size)
         roles: dict[str, Any] = {
             "documents": document,
             "positions": layout.positions,
             "timesteps": layout.passages,
-            "memories": self.packer.codes["all"],
+            "memories": MEMORY_CODES["all"],
         }
         for name, values in roles.items():
             self.roles[name].reshape(-1)[span] = values
@@ -140,13 +227,17 @@ class BatchBuilder:
                 np.full(count, vocabulary.text.start, np.int64),
                 np.full(count, vocabulary.text.stop, np.int64),
                 np.ones(count, np.float32),
-                np.full(count, self.packer.numbers[doc.name]),
+                np.full(count, self.spec.numbers[doc.name]),
             )
         )
 
     def _condition(self, shard: TaskShard, step: int) -> int:
-        key = (shard.task, int(shard.arrays["text_index"][step]))
-        return self.texts.setdefault(key, len(self.texts))
+        index = int(shard.arrays["text_index"][step])
+        key = (shard.task, index)
+        if key not in self.texts:
+            self.texts[key] = len(self.texts)
+            self.text_ids.append(shard.text(index))
+        return self.texts[key]
 
     def _add_targets(self, doc: Document, layout: Layout, base: int) -> None:
         plan = doc.shard.plan
@@ -159,16 +250,15 @@ class BatchBuilder:
                 np.tile(ranges[:, 0], n).astype(np.int64),
                 np.tile(ranges[:, 1], n).astype(np.int64),
                 np.full(n * a, 1.0 / a, np.float32),
-                np.full(n * a, self.packer.numbers[doc.shard.task]),
+                np.full(n * a, self.spec.numbers[doc.shard.task]),
             )
         )
 
     def finish(self) -> PackedBatch:
         """The batch as tensors."""
-        texts = [self.packer.shards[task].text(index) for task, index in self.texts]
-        width = max((len(t) for t in texts), default=1)
-        padded = np.full((max(1, len(texts)), width), -1, np.int64)
-        for row, text in enumerate(texts):
+        width = max((len(t) for t in self.text_ids), default=1)
+        padded = np.full((max(1, len(self.text_ids)), width), -1, np.int64)
+        for row, text in enumerate(self.text_ids):
             padded[row, : len(text)] = text
         columns = [np.concatenate(c) for c in zip(*self.targets, strict=True)]
         return PackedBatch(

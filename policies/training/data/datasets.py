@@ -26,11 +26,12 @@ from gymnasium import spaces
 from minari.serialization import serialize_space
 from numpy.typing import NDArray
 
-from gato_gym.episodes.minari_datasets import Episode, episodes_of, find_minari, returns_of
+from gato_gym.episodes.episode import Episode
+from gato_gym.episodes.minari_datasets import episodes_of, find_minari, returns_of
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, compile_plan
-from policies.gato.task_specs import signature
 from policies.collection.filtering import least_return, windowed_return
+from policies.gato.task_specs import signature
 from policies.training.data.shards import (
     FORMAT,
     TaskShard,

@@ -7,7 +7,7 @@ A document of a task is an optional prompt and a run of live timesteps. Tasks th
 consecutive timesteps of one episode, from its start or from a timestep that emits its text; tasks
 that do not remember see a random sample of timesteps. The prompt always comes from another
 episode than every live timestep of its document. Documents of text are drawn by
-:mod:`policies.training.data.text_documents` and lie in the same rows.
+:mod:`policies.training.data.text_shards` and lie in the same rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.model.config import NetworkConfig
-from policies.model.attention import MEMORIES
 from policies.model.network import PackedBatch
 from policies.model.sequence import (
     Layout,
@@ -30,10 +29,14 @@ from policies.model.sequence import (
     prompt_steps,
 )
 from policies.training.data.augmentation import hidden_actions, kept_blocks, noisy
-from policies.training.data.collator import BatchBuilder, Document
+from policies.training.data.collator import BatchBuilder, BatchSpec, Document
 from policies.training.data.shards import TaskShard
-from policies.training.data.text_documents import TextDocument, draw_text_document, usual_text_size
-from policies.training.data.text_shards import TextShard
+from policies.training.data.text_shards import (
+    TextDocument,
+    TextShard,
+    draw_text_document,
+    usual_text_size,
+)
 
 Ints = NDArray[np.int64]
 
@@ -113,8 +116,8 @@ class Packer:
         self.rows, self.length, self.seed, self.depth_drop = rows, length, seed, depth_drop
         self.tasks = list(self.shards)
         self.sources = [*self.tasks, *self.texts]
-        self.numbers = {source: number for number, source in enumerate(self.sources)}
-        self.codes = {name: code for code, name in enumerate(MEMORIES)}
+        self.spec = BatchSpec(config, length, tuple(self.sources))
+        self.numbers = self.spec.numbers
         self.probabilities = self._probabilities()
 
     def _probabilities(self) -> NDArray[np.float64]:
@@ -165,7 +168,7 @@ class Packer:
         processes together see the same batch.
         """
         rows = range(rank, self.rows, world)
-        builder = BatchBuilder(self, len(rows))
+        builder = BatchBuilder(self.spec, len(rows))
         for place, row in enumerate(rows):
             generator = np.random.default_rng([self.seed, index, row])
             changes = np.random.default_rng([self.seed, index, row, 1])

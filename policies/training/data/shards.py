@@ -46,7 +46,8 @@ from minari.serialization import deserialize_space
 from numpy.typing import NDArray
 
 from gato_gym import get_task, list_tasks
-from gato_gym.episodes.minari_datasets import Episode, read_minari
+from gato_gym.episodes.episode import Episode
+from gato_gym.episodes.minari_datasets import read_minari
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, compile_plan
 from policies.gato.prompts import first_steps

@@ -4,6 +4,9 @@
 * :func:`find_texts` -- the sources of some paths.
 * :class:`TextShard` -- its tokens as arrays, memory-mapped.
 * :func:`shard_texts` -- from sources to shards.
+* :class:`TextDocument` -- one before it is placed in a row.
+* :func:`draw_text_document` -- draws one.
+* :func:`usual_text_size` -- how long one is.
 
 Texts are a ``.txt`` file, which is one document; a ``.jsonl`` file, whose every line is a JSON
 object with a document under ``text``; or a folder of these. Pairs are a ``.jsonl`` file whose every
@@ -36,9 +39,10 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from gato_gym.text import default_tokenizer
 from gato_gym.atomic_io import appearing
-from policies.model.text_sequence import Passage, image_patches
+from gato_gym.text import default_tokenizer
+from policies.model.config import NetworkConfig
+from policies.model.text_sequence import Passage, TextLayout, image_patches, lay_out_passages
 from policies.training.data.shards import same_origin
 
 FORMAT = 1
@@ -296,3 +300,71 @@ def _encoded(source: TextSource) -> dict[str, NDArray[Any]]:
         arrays["patch_ends"] = np.cumsum([len(patches) for patches, _ in images]).astype(np.int64)
         arrays["intervals"] = np.concatenate([places for _, places in images]).astype(np.int32)
     return arrays
+
+
+@dataclass(frozen=True)
+class TextDocument:
+    """A document whose targets are the tokens of its texts.
+
+    Attributes:
+        name: Its shard's.
+        layout: Its tokens.
+    """
+
+    name: str
+    layout: TextLayout
+
+    @property
+    def size(self) -> int:
+        return len(self.layout.ids)
+
+
+def draw_text_document(
+    shard: TextShard,
+    generator: np.random.Generator,
+    config: NetworkConfig,
+    *,
+    budget: int,
+    length: int,
+    pairs: int,
+) -> TextDocument | None:
+    """A document of a shard.
+
+    Args:
+        shard: Of texts or of pairs.
+        generator: Draws it.
+        config: The network's sizes.
+        budget: Most tokens; what is beyond is cropped.
+        length: Tokens of a row.
+        pairs: How many pairs one has.
+
+    Returns:
+        The document; None where not even an image fits.
+    """
+    first = 0
+    if shard.pairs:
+        drawn = generator.choice(len(shard), size=min(pairs, len(shard)), replace=False)
+        passages = [shard.passage(int(index)) for index in drawn]
+        sizes = shard.sizes[drawn]
+        images = np.array([passage.num_patches for passage in passages])
+        # an image whose text is cropped away altogether would teach nothing
+        fits = np.cumsum(sizes) - sizes + images <= budget
+        passages = passages[: int(np.argmin(np.r_[fits, False]))]
+        if not passages:
+            return None
+    else:
+        index = int(generator.integers(len(shard)))
+        pieces = int(shard.sizes[index]) - 1
+        first = int(generator.choice(np.arange(0, pieces, max(1, length // 2))))
+        # one piece more than fits: the last token that does predicts it
+        passages = [shard.passage(index, first=first, most=budget + 1)]
+    start = config.prompt_tokens + first
+    layout = lay_out_passages(passages, config.vocabulary, first_position=start, budget=budget)
+    return TextDocument(shard.name, layout)
+
+
+def usual_text_size(shard: TextShard, *, length: int, pairs: int) -> float:
+    """Expected tokens of a document of this shard."""
+    if shard.pairs:
+        return min(float(length), min(pairs, len(shard)) * float(shard.sizes.mean()))
+    return float(np.minimum(shard.sizes, length).mean())

@@ -12,17 +12,11 @@ import pytest
 
 from benchmarks import references
 from benchmarks.commands.compare import main
-from benchmarks.protocol import (
-    BenchmarkError,
-    EpisodeFailure,
-    EpisodeKey,
-    EpisodeResult,
-    Protocol,
-    TaskRules,
-)
+from benchmarks.protocol import BenchmarkError, Protocol, TaskRules
 from benchmarks.references import Reference, TaskReferences
 from benchmarks.report.compare import compare
 from benchmarks.store.run_store import Record, RunHeader, read_run
+from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult
 
 TASKS = ("babyai-better", "babyai-flagged", "babyai-same", "babyai-worse")
 PROTOCOL = Protocol("babyai", {task: TaskRules(task, None) for task in TASKS}, 8, 0, {})

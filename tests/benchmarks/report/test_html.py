@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from html_pages import checked
 
-from benchmarks.protocol import EpisodeFailure, EpisodeKey, EpisodeResult, Protocol, TaskRules
+from benchmarks.protocol import Protocol, TaskRules
 from benchmarks.references import Reference, TaskReferences
 from benchmarks.report import html as page
 from benchmarks.report.html import main, render_page, write_page
 from benchmarks.report.summary import Summary, summarise
 from benchmarks.statistics.aggregates import profile
 from benchmarks.store.run_store import Record, RunHeader
+from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult
 
 TASKS = ("babyai-go-to", "babyai-lost", "babyai-open", "babyai-unlock")
 PROTOCOL = Protocol(

@@ -6,8 +6,8 @@ import io
 
 from rich.console import Console
 
-from benchmarks.protocol import EpisodeKey, EpisodeResult
 from benchmarks.report.progress import progress
+from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 
 
 def test_a_log_has_a_line_a_task_and_counts_what_was_recorded_before() -> None:

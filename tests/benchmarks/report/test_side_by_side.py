@@ -12,11 +12,12 @@ import pytest
 from html_pages import checked
 
 from benchmarks import references
-from benchmarks.protocol import BenchmarkError, EpisodeResult, Protocol, TaskRules
+from benchmarks.protocol import BenchmarkError, Protocol, TaskRules
 from benchmarks.references import Reference, TaskReferences
 from benchmarks.report.side_by_side import read_beside, render_page
 from benchmarks.run import main
 from benchmarks.store.run_store import Record, RunHeader
+from policies.rollout.outcomes import EpisodeResult
 
 TASKS = ("babyai-a", "babyai-b", "babyai-c")
 PROTOCOL = Protocol("babyai", {task: TaskRules(task, None) for task in TASKS}, 4, 0, {})

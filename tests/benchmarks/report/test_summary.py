@@ -9,10 +9,11 @@ from collections.abc import Mapping
 import pytest
 from rich.console import Console
 
-from benchmarks.protocol import EpisodeKey, EpisodeResult, Protocol, TaskRules
+from benchmarks.protocol import Protocol, TaskRules
 from benchmarks.references import Reference, TaskReferences
 from benchmarks.report.summary import EXPERT_NOT_ABOVE_RANDOM, NO_REFERENCE, render, summarise
 from benchmarks.store.run_store import RunHeader
+from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 
 TASKS = ("babyai-easy", "babyai-hard", "babyai-lost", "babyai-new")
 HEADER = RunHeader(

@@ -10,16 +10,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.protocol import (
-    BenchmarkError,
-    EpisodeFailure,
-    EpisodeKey,
-    EpisodeResult,
-    Protocol,
-    TaskRules,
-)
+from benchmarks.protocol import BenchmarkError, Protocol, TaskRules
 from benchmarks.store import run_store as record_module
 from benchmarks.store.run_store import Record, RecordError, RunHeader, read_run
+from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult
 
 PROTOCOL = Protocol(
     suite="babyai",

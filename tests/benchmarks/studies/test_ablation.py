@@ -12,8 +12,15 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from benchmarks.studies.ablation import VARIANTS, UntilSolved, configure
-from benchmarks.studies.ablation_table import BEGIN, END, successes, write_table
+from benchmarks.studies.ablation import (
+    BEGIN,
+    END,
+    VARIANTS,
+    UntilSolved,
+    configure,
+    successes,
+    write_table,
+)
 from policies.model.network import GatoNetwork
 
 

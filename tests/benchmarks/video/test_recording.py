@@ -10,15 +10,15 @@ from typing import Any
 import av
 import pytest
 
-from benchmarks.arguments import RunSettings
+from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError
 from benchmarks.report import html as page
 from benchmarks.run import main, run_benchmark
+from benchmarks.settings import RunSettings
+from benchmarks.store.clips import Clip, read_clips
 from benchmarks.video import recording as clips
 from benchmarks.video import screens
-from benchmarks.video.recording import Clip, read_clips
-from benchmarks.workers.processes import WorkerError
-from benchmarks.workers.worker import PolicyChoice
+from benchmarks.workers.common import WorkerError
 
 TASKS = "go-to-obj,open-red-door"
 

@@ -19,7 +19,8 @@ from PIL import ImageColor
 from rich.console import Console
 
 from benchmarks.commands.watch import main
-from benchmarks.protocol import BenchmarkError, EpisodeResult
+from benchmarks.policies import PolicyChoice
+from benchmarks.protocol import BenchmarkError
 from benchmarks.run import RunSettings, run_benchmark
 from benchmarks.video import screens
 from benchmarks.video import viewer as playing
@@ -33,12 +34,12 @@ from benchmarks.video.frame import (
 )
 from benchmarks.video.overlay import HEIGHT, LEFT, MARGIN, RIGHT, SIDE, WIDTH, arrange, draw
 from benchmarks.video.viewer import WatchSettings, watch
-from benchmarks.workers.worker import PolicyChoice
 from gato_gym import Vocabulary, compile_plan
 from gato_gym.picture import COLOURS
 from gato_gym.spaces import Plan, PlanOptions
 from gato_gym.tasks import Task, get_task
-from policies.experts import RandomPolicy
+from policies.random_policy import RandomPolicy
+from policies.rollout.outcomes import EpisodeResult
 
 TASK = "babyai-go-to-obj"
 

@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks.protocol import BenchmarkError, EpisodeKey
+from benchmarks.policies import PolicyChoice
+from benchmarks.protocol import BenchmarkError
 from benchmarks.run import RunSettings, main, run_benchmark
 from benchmarks.workers import ray_cluster as cluster
-from benchmarks.workers.processes import WorkerError, check_loss
+from benchmarks.workers.common import WorkerError, check_loss
 from benchmarks.workers.scheduler import Dispenser
-from benchmarks.workers.worker import PolicyChoice
+from policies.rollout.outcomes import EpisodeKey
 
 DEADLY = """
 import os, signal
 from pathlib import Path
-from policies.experts import RandomPolicy
+from policies.random_policy import RandomPolicy
 
 class Deadly(RandomPolicy):
     calls = 0

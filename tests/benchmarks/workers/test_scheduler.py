@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from benchmarks.protocol import EpisodeKey
 from benchmarks.workers.scheduler import Dispenser, longest_first
 from gato_gym.tasks import get_task
+from policies.rollout.outcomes import EpisodeKey
 
 
 def keys(task: str, count: int) -> list[EpisodeKey]:

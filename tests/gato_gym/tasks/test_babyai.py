@@ -16,7 +16,7 @@ from minigrid.core.grid import Grid
 from minigrid.core.world_object import WorldObj
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from gato_gym.episodes.minari_datasets import Episode
+from gato_gym.episodes.episode import Episode
 from gato_gym.tasks import get_task, levels, list_tasks
 from gato_gym.tasks.babyai import COLOURED, COLOURS, InstructionSpace, augment, transform
 

@@ -29,13 +29,8 @@ from policies.collection.jobs import (
     is_complete,
     unit_path,
 )
-from policies.collection.recorder import (
-    HeldNoise,
-    NavigationNoise,
-    Recorder,
-    RecordSettings,
-    episode_seed,
-)
+from policies.collection.noise import HeldNoise, NavigationNoise
+from policies.collection.recorder import Recorder, RecordSettings, episode_seed
 from policies.collection.workers import WorkerError
 
 pytest.importorskip("minigrid")
@@ -91,7 +86,7 @@ def test_stopped_and_resumed_by_other_workers_is_the_same_dataset(tmp_path: Path
     parts = settings(tmp_path / "parts", episodes=400)
     arguments = (*ARGUMENTS, "--episodes", "400", "--root", str(parts.root))
     process = subprocess.Popen(
-        [sys.executable, "-m", "policies.collection.collect", *arguments, "--workers", "2"],
+        [sys.executable, "-m", "gato_gym", "collect", *arguments, "--workers", "2"],
         cwd=Path(__file__).parents[3],
         stdout=subprocess.PIPE,
         text=True,

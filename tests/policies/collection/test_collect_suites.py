@@ -20,7 +20,8 @@ from policies.collection.jobs import (
     dataset_id,
     is_complete,
 )
-from policies.collection.recorder import Recorder, RecordSettings, UniformNoise
+from policies.collection.noise import UniformNoise
+from policies.collection.recorder import Recorder, RecordSettings
 from policies.experts import has_expert, make_expert
 from policies.experts.cnn import ImageExpert
 from policies.training.data.shards import TaskShard, build_shards

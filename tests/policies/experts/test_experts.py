@@ -16,8 +16,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from gato_gym.tasks import MissingPackageError, get_task, list_tasks
 from gato_gym.wrappers import GatoTokenize
 from policies.base import Policy
-from policies.experts import RandomPolicy, execute, failure_of, make_expert
 from policies.experts import babyai as bots
+from policies.experts import execute, failure_of, make_expert
+from policies.random_policy import RandomPolicy
 
 LOCAL = "babyai-go-to-local"
 REACH = "metaworld-reach"

@@ -130,7 +130,7 @@ def whole_episode(packer: Packer, steps: int, *, prompted: bool) -> PackedBatch:
         parts.append(packer._prompt(shard, 1, np.random.default_rng(0)))
     live = packer._live(shard, np.arange(steps), CONFIG.prompt_tokens, 4000)
     assert live is not None
-    builder = BatchBuilder(packer, 1)
+    builder = BatchBuilder(packer.spec, 1)
     builder.add(Document(shard, [*parts, live], np.asarray(live[1].actions)), 0, 0, 0)
     batch = builder.finish()
     assert isinstance(batch.targets, Targets)

@@ -18,10 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from policies.gato.policy import GatoPolicy
 from policies.model import cuda_graphs as recordings
 from policies.model import transformer as backbone
+from policies.model.block import Block
 from policies.model.config import preset
 from policies.model.cuda_graphs import Recordings, Work
 from policies.model.kv_cache import RingCache
-from policies.model.transformer import Backbone, Block
+from policies.model.transformer import Backbone
 
 CONFIG = dataclasses.replace(preset("tiny"), window=7)
 TOKENS = [[2, 2, 2], [1, 1, 1], [1, 1, 1], [2, 1, 3]] * 5

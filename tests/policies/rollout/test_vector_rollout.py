@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.protocol import EpisodeKey, EpisodeResult
 from gato_gym.tasks import get_task
 from policies import GatoPolicy
 from policies.model.config import NetworkConfig
 from policies.rollout.env_batch import make_rows
+from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import Rollout, play
 
 SMALL = NetworkConfig(width=32, layers=1, heads=2, head_size=16, feed_forward=32)

@@ -22,7 +22,7 @@ from policies.model.config import preset
 from policies.model.transformer import Backbone
 from policies.training import metrics
 from policies.training.data.prefetch import Prefetcher
-from policies.training.peak import flops_per_token, measured_peak
+from policies.training.metrics import flops_per_token, measured_peak
 from policies.training.trainer import Trainer
 
 

@@ -16,7 +16,7 @@ from gato_gym.__main__ import main
 from gato_gym.episodes.minari_datasets import find_minari, read_minari, returns_of
 from policies import GatoPolicy
 from policies.collection.record import load_player, play_returns, record_episodes
-from policies.experts import RandomPolicy
+from policies.random_policy import RandomPolicy
 
 DATASET = "my/cartpole-v0"
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from recorded import make_shard
 
+from benchmarks.studies.gato_mini import mini_config
 from gato_gym import compile_plan, get_task
 from policies.experts import make_expert
 from policies.model.network import GatoNetwork, PackedBatch
 from policies.training.data.packing import Packer
-from benchmarks.studies.gato_mini import mini_config
 from policies.training.data.shards import TaskShard
 
 EPISODES = {

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from gato_gym import Episode, compile_plan, get_task, write_minari
 from policies.training.config import TrainConfig
-from policies.training.export import demonstration, export
-from policies.training.trainer import open_shards, train
 from policies.training.data.packing import Mixture
 from policies.training.data.shards import TaskShard, build_shards
+from policies.training.export import demonstration, export
+from policies.training.trainer import open_shards, train
 
 BABYAI, ARM = "babyai-go-to-obj", "metaworld-reach"
 
@@ -103,7 +103,7 @@ def test_a_shard_made_with_the_same_settings_is_kept(folder: Path) -> None:
 
 
 def test_no_shard_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"policies\.training\.shards"):
+    with pytest.raises(FileNotFoundError, match=r"policies\.training\.data\.shards"):
         TaskShard.open(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no shard of \['babyai'\]"):
         open_shards(tmp_path, ["babyai"])

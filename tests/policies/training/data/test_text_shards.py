@@ -19,17 +19,22 @@ from small import SMALL, random_shard, state_plan, talking_plan
 from gato_gym.__main__ import main
 from gato_gym.text import default_tokenizer
 from policies import GatoPolicy
+from policies.collection.record import load_player, record_episodes
 from policies.gato import text_generation as writing
 from policies.model.network import GatoNetwork, PackedBatch, inference
-from policies.model.text_sequence import Passage, image_patches, lay_out_passages
 from policies.model.sequence import TokenCollector
-from policies.training.data.collator import BatchBuilder
+from policies.model.text_sequence import Passage, image_patches, lay_out_passages
 from policies.training.config import TrainConfig
-from policies.training.loss import batch_loss, text_targets
+from policies.training.data.collator import BatchBuilder
 from policies.training.data.packing import Mixture, Packer
-from policies.collection.record import load_player, record_episodes
-from policies.training.data.text_documents import TextDocument, draw_text_document
-from policies.training.data.text_shards import TextShard, find_texts, shard_texts
+from policies.training.data.text_shards import (
+    TextDocument,
+    TextShard,
+    draw_text_document,
+    find_texts,
+    shard_texts,
+)
+from policies.training.loss import batch_loss, text_targets
 
 SEPARATOR = SMALL.vocabulary.separator
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -115,7 +120,7 @@ def test_five_pairs_lie_in_one_document_with_targets_on_their_texts_alone(
         shards["colours"], np.random.default_rng(0), SMALL, budget=128, length=128, pairs=5
     )
     assert doc is not None
-    builder = BatchBuilder(made, 4)
+    builder = BatchBuilder(made.spec, 4)
     builder.add_text(doc, 1, 7, 0)
     batch = builder.finish()
     ids = batch.tokens.ids[1, 7 : 7 + doc.size]
@@ -258,7 +263,7 @@ def test_writing_computes_what_training_did(text: str, shards: dict[str, TextSha
     passage = Passage(pieces, *image_patches(image))
     layout = lay_out_passages([passage], SMALL.vocabulary, first_position=SMALL.prompt_tokens)
     made = packer(shards, rows=1, length=512, colours=1.0)
-    builder = BatchBuilder(made, 1)
+    builder = BatchBuilder(made.spec, 1)
     builder.add_text(TextDocument("colours", layout), 0, 0, 0)
     batch = builder.finish()
     with torch.no_grad():

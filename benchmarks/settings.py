@@ -10,15 +10,15 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.policies import DEFAULT_POLICY, is_network, slugs
+from benchmarks.policies import DEFAULT_POLICY, PolicyChoice, is_network, slugs
 from benchmarks.protocol import BenchmarkError
-from benchmarks.workers.processes import Workers, available_cores
-from benchmarks.workers.worker import PolicyChoice
+from benchmarks.workers.common import Workers, available_cores
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,24 @@ def acting(name: str, asked: bool | None) -> bool | None:
     if asked is not None:
         return asked
     return None if name == "expert" else False
+
+
+def check_time_limit(seconds: float | None) -> None:
+    """Refuse a time limit that makes no sense, or that nothing here can keep.
+
+    Raises:
+        BenchmarkError: It is not positive, or the system has no interval timers (Windows).
+    """
+    if seconds is None:
+        return
+    if not seconds > 0.0:
+        raise BenchmarkError(
+            f"--episode-timeout is {seconds:g}, expected seconds above 0: pass --episode-timeout 60"
+        )
+    if not hasattr(signal, "setitimer"):
+        raise BenchmarkError(
+            "--episode-timeout needs interval timers, which this system does not have: leave it out"
+        )
 
 
 def _default_workers(choice: PolicyChoice) -> int:

@@ -1,0 +1,67 @@
+"""The videos of a run's folder.
+
+* :class:`Clip` -- one of them.
+* :func:`read_clips` -- those that are there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+FOLDER, INDEX = "videos", "videos.json"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The video of an episode.
+
+    Attributes:
+        task: Task id.
+        episode: Which of the task's episodes.
+        seed: Of the episode.
+        file: Path, from the run's folder.
+        total_return: What the filmed episode returned.
+        length: Its timesteps.
+        success: Whether it was one; None where the environment does not say.
+        same: Whether that is what the run recorded. It is not where a policy's random numbers
+            are not the episode's own, or a GPU computes.
+    """
+
+    task: str
+    episode: int
+    seed: int
+    file: str
+    total_return: float
+    length: int
+    success: bool | None
+    same: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """By attribute; ``return`` for ``total_return``."""
+        entry = asdict(self)
+        return {"return": entry.pop("total_return"), **entry}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Clip:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            KeyError: A field is missing.
+            TypeError: There is one too many.
+        """
+        entry = dict(value)
+        return cls(total_return=float(entry.pop("return")), **entry)
+
+
+def read_clips(folder: Path) -> tuple[Clip, ...]:
+    """The videos of a run that are there, by task and episode."""
+    try:
+        found = [Clip.from_json(each) for each in json.loads((folder / INDEX).read_text())["clips"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    here = [clip for clip in found if (folder / clip.file).is_file()]
+    return tuple(sorted(here, key=lambda clip: (clip.task, clip.episode)))

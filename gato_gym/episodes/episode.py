@@ -1,0 +1,51 @@
+"""One recorded episode.
+
+* :class:`Episode` -- observations, actions and rewards of T steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One recorded episode of T steps.
+
+    Attributes:
+        task: Id of the task, or of the environment.
+        observations: Arrays ``[T + 1, ...]``, nested in dict and tuple as the space is; text is a
+            list of T + 1 strings. The last observation follows the last action.
+        actions: ``[T, ...]``, nested as the space is: what the expert chose. Where noise was
+            executed instead, these remain the expert's own choices.
+        rewards: float32 ``[T]``.
+        terminations: bool ``[T]``.
+        truncations: bool ``[T]``.
+        seed: What the environment was reset with.
+        info: JSON values, such as ``noise`` and ``success``.
+        executed: ``[T, ...]``, the actions executed, or None where they are ``actions``.
+    """
+
+    task: str
+    observations: Any
+    actions: Any
+    rewards: NDArray[np.float32]
+    terminations: NDArray[np.bool_]
+    truncations: NDArray[np.bool_]
+    seed: int | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    executed: Any = None
+
+    @property
+    def length(self) -> int:
+        """T, the number of steps."""
+        return len(self.rewards)
+
+    @property
+    def total_return(self) -> float:
+        """Sum of the rewards, undiscounted."""
+        return float(np.sum(self.rewards, dtype=np.float64))

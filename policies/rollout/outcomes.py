@@ -1,0 +1,131 @@
+"""Episodes to play, and what becomes of them.
+
+* :class:`EpisodeKey` -- one episode to play; :class:`EpisodeResult` -- how it went;
+  :class:`EpisodeFailure` -- why it could not be played to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class EpisodeKey:
+    """One episode to play.
+
+    Attributes:
+        task: Task id.
+        index: Which of the task's episodes, from 0.
+        seed: What the environment is reset with.
+    """
+
+    task: str
+    index: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One episode played.
+
+    Attributes:
+        key: Which episode.
+        total_return: Sum of rewards, undiscounted.
+        length: Timesteps played.
+        success: Whether the task was solved, by the protocol's rule; None where the
+            environment does not say.
+        terminated: True when the environment ended it, False when its time limit did.
+        seconds: Wall-clock time from reset to end, beside the other episodes of its batch.
+    """
+
+    key: EpisodeKey
+    total_return: float
+    length: int
+    success: bool | None
+    terminated: bool
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of ``results.jsonl``."""
+        return {
+            "task": self.key.task,
+            "episode": self.key.index,
+            "seed": self.key.seed,
+            "return": self.total_return,
+            "length": self.length,
+            "success": self.success,
+            "terminated": self.terminated,
+            "seconds": round(self.seconds, 3),
+        }
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> EpisodeResult:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            KeyError: A field is missing.
+        """
+        return cls(
+            EpisodeKey(str(line["task"]), int(line["episode"]), int(line["seed"])),
+            total_return=float(line["return"]),
+            length=int(line["length"]),
+            success=None if line["success"] is None else bool(line["success"]),
+            terminated=bool(line["terminated"]),
+            seconds=float(line["seconds"]),
+        )
+
+
+@dataclass(frozen=True)
+class EpisodeFailure:
+    """An episode that its environment made impossible to finish. It has no score.
+
+    Attributes:
+        key: Which episode.
+        error: The traceback.
+        length: Timesteps played until then.
+        seconds: Wall-clock time from reset until then.
+    """
+
+    key: EpisodeKey
+    error: str
+    length: int = 0
+    seconds: float = 0.0
+
+    @property
+    def reason(self) -> str:
+        """The traceback's last line: the error's type and message."""
+        return self.error.rstrip().rsplit("\n", 1)[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of ``results.jsonl``: ``error``, and no ``return``."""
+        return {
+            "task": self.key.task,
+            "episode": self.key.index,
+            "seed": self.key.seed,
+            "length": self.length,
+            "seconds": round(self.seconds, 3),
+            "error": self.error,
+        }
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> EpisodeFailure:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            KeyError: A field is missing.
+        """
+        return cls(
+            EpisodeKey(str(line["task"]), int(line["episode"]), int(line["seed"])),
+            error=str(line["error"]),
+            length=int(line["length"]),
+            seconds=float(line["seconds"]),
+        )
+
+
+Outcome = EpisodeResult | EpisodeFailure
+"""What becomes of an episode."""

@@ -1,0 +1,1 @@
+"""From episodes to batches: shards, packing, batches of tokens."""
