@@ -28,7 +28,7 @@ import gato_gym
 from gato_gym.atomic_io import appearing
 from policies import GatoPolicy, make_policy
 from policies.collection.record import play_returns, record_episodes
-from policies.training.run import OwnRun, OwnSettings
+from policies.training.run import TrainRun, TrainSettings
 
 LEVEL = "babyai-go-to-local"
 KINDS = ("ball", "box", "key")
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rooms = [s for s in draw_scenes(args.scenes, seed=args.seed + 2) if s not in tests]
     pairs = write_scenes(rooms, args.output / "scenes")
     dataset = record_level(args.episodes, args.output / "data")
-    settings = OwnSettings(
+    settings = TrainSettings(
         datasets=(str(dataset),),
         pairs=(pairs,),
         output=args.output / "run",
@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seed=args.seed,
         device="cpu",
     )
-    run = OwnRun(settings)
+    run = TrainRun(settings)
     run.describe()
     run.train()
     found = score(args.output / "run", args.test_scenes, args.test_episodes)

@@ -358,9 +358,9 @@ class FinetuneRun:
             config,
             {self.task.id: shard},
             folder / RUN_STATE,
-            every=max(50, steps // 4),
+            save_every=max(50, steps // 4),
             kept_every=None,
-            stretch=max(1, steps // 2),
+            log_every=max(1, steps // 2),
             device=self.settings.device,
             begin=None if scratch else self._begin,
         )

@@ -205,9 +205,9 @@ class ScalingRun:
                 config,
                 self.shards,
                 folder / RUN_STATE,
-                every=max(50, self.settings.stride),
+                save_every=max(50, self.settings.stride),
                 kept_every=self.settings.stride,
-                stretch=self.settings.stride,
+                log_every=self.settings.stride,
                 device=self.settings.device,
             )
             trainer.resume()

@@ -29,7 +29,7 @@ from policies.registry import make_policy
 ALGORITHMS = ("ppo", "a2c", "dqn", "sac", "td3", "ddpg")
 
 
-class Player(Protocol):
+class PolicyLike(Protocol):
     """Anything that acts as Stable-Baselines3's algorithms do."""
 
     def predict(
@@ -44,7 +44,7 @@ class Player(Protocol):
 
 def record_episodes(
     env: gym.Env[Any, Any],
-    policy: Player,
+    policy: PolicyLike,
     episodes: int,
     dataset_id: str,
     *,
@@ -135,7 +135,7 @@ def _noise(strength: float, space: gym.Space[Any], seed: int) -> HeldNoise | Ran
 
 def play(
     env: gym.Env[Any, Any],
-    policy: Player,
+    policy: PolicyLike,
     episodes: int,
     *,
     seed: int,
@@ -155,7 +155,7 @@ def play(
 
 def _play_one(
     env: gym.Env[Any, Any],
-    policy: Player,
+    policy: PolicyLike,
     seed: int,
     deterministic: bool,
     noise: HeldNoise | RandomActions,
@@ -195,7 +195,7 @@ def _play_one(
 
 
 def play_returns(
-    env: gym.Env[Any, Any], policy: Player, episodes: int, *, seed: int = 0,
+    env: gym.Env[Any, Any], policy: PolicyLike, episodes: int, *, seed: int = 0,
     deterministic: bool = True,
 ) -> list[float]:  # fmt: skip
     """Returns of a policy's episodes; seeds from 0 on are never recorded ones."""

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import ArrayLike, NDArray
 
-from policies.collection.record import Player
+from policies.collection.record import PolicyLike
 
 REPETITIONS = 2000
 
@@ -58,7 +58,7 @@ class Scores:
 
 def play_scores(
     envs: Sequence[gym.Env[Any, Any]],
-    policy: Player,
+    policy: PolicyLike,
     episodes: int,
     *,
     deterministic: bool = False,

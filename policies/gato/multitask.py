@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gato_gym.spaces import TokenizedBatch
 from policies.base import batch_of_one, batch_rows, first_of_batch, is_single
-from policies.gato.decoding import GatoState, run
+from policies.gato.decoding import GatoState, decode
 from policies.gato.policy import GatoPolicy
 from policies.model.kv_cache import RingCache
 
@@ -176,7 +176,7 @@ class MultiTaskPolicy:
             actings.append(policy.act(part, encoded, uniforms, deterministic=deterministic))
             sizes.append(rows.stop - rows.start)
             first = stop
-        found = run(self.network, state.whole.cache, actings, sizes)
+        found = decode(self.network, state.whole.cache, actings, sizes)
         ids = [row for group in found for row in group]
         return [np.stack(ids[rows]) for rows in spans]
 
