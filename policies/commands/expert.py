@@ -110,10 +110,14 @@ def _train(args: argparse.Namespace, console: Console) -> int:
 def _score(args: argparse.Namespace, console: Console) -> int:
     from gato_gym.tasks import get_task
     from policies.expert_training.evaluation import Evaluation, evaluate
+    from policies.expert_training.recipes import recipe_for
     from policies.expert_training.trainer import SCORE_SEEDS_START
     from policies.experts import load_trained
+    from policies.experts.store import shipped_folder
 
     task = get_task(args.task)
+    if args.expert is None and not shipped_folder(task.id).is_dir():
+        recipe_for(task.id)  # a task without a recipe says so
     env = task.make()
     policy = load_trained(task.id, env.observation_space, env.action_space, folder=args.expert)
     found = Evaluation.of(evaluate(policy, env, args.episodes, first_seed=SCORE_SEEDS_START))
