@@ -252,8 +252,8 @@ def _recorded(network: GatoNetwork, call: Callable[[], None]) -> Callable[[], No
     @torch.inference_mode()
     def again() -> None:
         for forward in forwards:
-            found = forward()
-        found[:1].cpu()
+            output = forward()
+        output[:1].cpu()
 
     return again
 

@@ -95,10 +95,10 @@ def _connected() -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    own = {} if outside else {"num_cpus": available_cores(), "include_dashboard": False}
+    sizes = {} if outside else {"num_cpus": available_cores(), "include_dashboard": False}
     try:
         with one_thread():
-            ray.init(outside or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+            ray.init(outside or "local", log_to_driver=False, logging_level=logging.ERROR, **sizes)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise BenchmarkError(
             f"no Ray cluster: {error}; set RAY_ADDRESS to one that runs, or unset it to have one "
@@ -121,9 +121,11 @@ class _Worker:
     def play(self, number: int, scheduler: Any) -> Generator[Report | WorkerFailure]:
         """Everything that the scheduler gives."""
         ray: Any = importlib.import_module("ray")
-        found = differences(dict(self._versions), installed_environment())
-        if found:
-            message = f"a machine of the Ray cluster has other versions installed ({listed(found)})"
+        parted = differences(dict(self._versions), installed_environment())
+        if parted:
+            message = (
+                f"a machine of the Ray cluster has other versions installed ({listed(parted)})"
+            )
             yield WorkerFailure(f"{message}: install the same on all", asked_wrongly=True)
             return
 

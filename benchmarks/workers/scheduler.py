@@ -121,9 +121,9 @@ class EpisodeScheduler:
         return tuple(held)
 
     def _next_task(self, worker: int) -> str:
-        own = self._tasks.get(worker)
-        if own in self._pending:
-            return own
+        task_in_hand = self._tasks.get(worker)
+        if task_in_hand in self._pending:
+            return task_in_hand
         played = set(self._tasks.values())
         ordered = [task for task in self._order if task in self._pending]
         free = [task for task in ordered if task not in played]

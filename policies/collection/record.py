@@ -181,7 +181,7 @@ def _play_one(
         start = False
         if "success" in info or "is_success" in info:
             success = bool(success) or bool(info.get("success", info.get("is_success")))
-    told: dict[str, Any] = {} if success is None else {"success": success}
+    outcome: dict[str, Any] = {} if success is None else {"success": success}
     return make_episode(
         name_of(env),
         seen,
@@ -190,7 +190,7 @@ def _play_one(
         rewards,
         terminated=bool(terminated),
         seed=seed,
-        info={**told, **({"noise": noise.level} if noise.level else {})},
+        info={**outcome, **({"noise": noise.level} if noise.level else {})},
     )
 
 
@@ -199,8 +199,8 @@ def play_returns(
     deterministic: bool = True,
 ) -> list[float]:  # fmt: skip
     """Returns of a policy's episodes; seeds from 0 on are never recorded ones."""
-    found = play(env, policy, episodes, seed=seed, deterministic=deterministic)
-    return [episode.total_return for episode in found]
+    played = play(env, policy, episodes, seed=seed, deterministic=deterministic)
+    return [episode.total_return for episode in played]
 
 
 def name_of(env: gym.Env[Any, Any]) -> str:

@@ -46,14 +46,14 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain values."""
-        told = None if self.successes is None else list(self.successes)
-        return {"returns": list(self.returns), "successes": told}
+        successes = None if self.successes is None else list(self.successes)
+        return {"returns": list(self.returns), "successes": successes}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Scores:
         """The scores that :meth:`to_json` wrote."""
-        told = values["successes"]
-        return cls(tuple(values["returns"]), None if told is None else tuple(told))
+        successes = values["successes"]
+        return cls(tuple(values["returns"]), None if successes is None else tuple(successes))
 
 
 def play_scores(

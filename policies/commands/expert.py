@@ -120,10 +120,10 @@ def _score(args: argparse.Namespace, console: Console) -> int:
         recipe_for(task.id)  # a task without a recipe says so
     env = task.make()
     policy = load_trained(task.id, env.observation_space, env.action_space, folder=args.expert)
-    found = Evaluation.of(evaluate(policy, env, args.episodes, first_seed=SCORE_SEEDS_START))
-    episodes = f"{found.episodes} episode{'' if found.episodes == 1 else 's'}"
+    evaluation = Evaluation.of(evaluate(policy, env, args.episodes, first_seed=SCORE_SEEDS_START))
+    episodes = f"{evaluation.episodes} episode{'' if evaluation.episodes == 1 else 's'}"
     console.print(
-        f"{task.id}: {found.mean:.2f} ± {found.std:.2f} over {episodes}, seeds from "
+        f"{task.id}: {evaluation.mean:.2f} ± {evaluation.std:.2f} over {episodes}, seeds from "
         f"{SCORE_SEEDS_START}",
         highlight=False,
     )

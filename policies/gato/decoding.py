@@ -241,7 +241,7 @@ class Decoder:
         plan = self.plan
         start, stop = plan.action_ranges[j].tolist()
         size = block_size(hidden_BD)
-        found = []
+        ids = []
         for hidden, random in zip(hidden_BD.split(size), randoms.split(size), strict=True):
             missing = size - len(hidden)
             logits = self.network.symbol_logits(F.pad(hidden, (0, 0, 0, missing)), start, stop)
@@ -251,22 +251,22 @@ class Decoder:
                 continuous=bool(plan.action_is_continuous[j]),
                 deterministic=deterministic,
             )
-            found.append(choice[: len(hidden)] + start)
-        return torch.cat(found)
+            ids.append(choice[: len(hidden)] + start)
+        return torch.cat(ids)
 
     def _emissions(self, state: GatoState, encoded: TokenizedBatch) -> dict[int, NDArray[np.int32]]:
         """The rows that emit their text now, and what they emit."""
-        found: dict[int, NDArray[np.int32]] = {}
+        emitted: dict[int, NDArray[np.int32]] = {}
         options = self.plan.options
         always = options.text == "always" or options.memory == "none"
         for row in range(state.rows if self.plan.has_text else 0):
             text = cut_text(np.asarray(encoded.text[row], np.int32))
             key = text.tobytes()
             if always or state.texts[row] != key or state.ages[row] >= options.text_refresh:
-                found[row] = text
+                emitted[row] = text
                 state.texts[row], state.ages[row] = key, 0
             state.ages[row] += 1
-        return found
+        return emitted
 
     def _observe(
         self, state: GatoState, encoded: TokenizedBatch
@@ -308,7 +308,7 @@ class Decoder:
         plan, count = self.plan, state.rows
         exact = self.device.type == "cpu" and self.network.precision == "float32"
         size = BLOCK if exact else count
-        found = []
+        bodies = []
         for first in range(0, count, size):
             rows = np.minimum(np.arange(first, first + size), count - 1)
             collector = TokenCollector(size, plan.num_tokens)
@@ -318,8 +318,8 @@ class Decoder:
                 collector.conditions[:] = np.arange(size)[:, None]
             conditions = state.conditions[torch.from_numpy(rows).to(self.device)]
             tokens = collector.finish().to(self.device)
-            found.append(self.network.embedding(tokens, conditions)[: count - first])
-        return torch.cat(found)
+            bodies.append(self.network.embedding(tokens, conditions)[: count - first])
+        return torch.cat(bodies)
 
 
 @torch.inference_mode()
@@ -342,7 +342,7 @@ def decode(
         Each group's action ids, ``[B, A]`` of its own.
     """
     offsets = np.cumsum([0, *sizes]).tolist()
-    found: dict[int, NDArray[np.int64]] = {}
+    action_ids: dict[int, NDArray[np.int64]] = {}
     answers: dict[int, Tensor | None] = dict.fromkeys(range(len(groups)))
     while answers:
         asked: dict[int, NewTokens] = {}
@@ -351,7 +351,7 @@ def decode(
                 acting = groups[group]
                 asked[group] = next(acting) if answer is None else acting.send(answer)
             except StopIteration as stop:
-                found[group] = stop.value
+                action_ids[group] = stop.value
         if not asked:
             break
         hidden_ND = network.step(
@@ -362,7 +362,7 @@ def decode(
         )
         parts = hidden_ND.split([len(tokens.rows) for tokens in asked.values()])
         answers = dict(zip(asked, parts, strict=True))
-    return [found[group] for group in range(len(groups))]
+    return [action_ids[group] for group in range(len(groups))]
 
 
 def _layout(plan: Plan) -> tuple[object, ...]:

@@ -180,16 +180,18 @@ class GatoPolicy(Policy):
             FileNotFoundError: There is no such dataset.
             ValueError: It is no demonstration, or too long and not to be cut.
         """
-        made = None
+        chosen = None
         if prompt is not None:
             capacity = self.network.config.prompt_tokens
-            made = prompt_from_episode(self.plan, demonstration(prompt), capacity=capacity, cut=cut)
+            chosen = prompt_from_episode(
+                self.plan, demonstration(prompt), capacity=capacity, cut=cut
+            )
         return GatoPolicy(
             self.network,
             self.plan,
             tasks=self.tasks,
             task=self.task,
-            prompt=made,
+            prompt=chosen,
             sampler=self.sampler,
             seed=self.seed,
         )

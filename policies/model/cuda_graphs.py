@@ -85,13 +85,13 @@ def record(work: Work, first: Tensor, second: Tensor) -> Work:
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=_pool(first.device)):
-            found = work(held_first, held_second)
+            output = work(held_first, held_second)
 
     def play(first: Tensor, second: Tensor) -> Tensor:
         held_first.copy_(first)
         held_second.copy_(second)
         graph.replay()
-        return found.clone()
+        return output.clone()
 
     return play
 

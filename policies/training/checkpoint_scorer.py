@@ -50,8 +50,8 @@ class CheckpointScorer:
         with torch.random.fork_rng():
             for index in range(self.ranks.rank, len(self.tasks), self.ranks.world):
                 means[index] = self._play(self.tasks[index])
-        found = self.ranks.sum(torch.from_numpy(means)).tolist()
-        return dict(zip(self.tasks, found, strict=True))
+        scores = self.ranks.sum(torch.from_numpy(means)).tolist()
+        return dict(zip(self.tasks, scores, strict=True))
 
     def _play(self, task: str) -> float:
         env = _make(task)

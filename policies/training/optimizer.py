@@ -265,8 +265,8 @@ class Optimiser:
                 value = tensors.get(f"state.{key}.{name}")
                 if value is not None:
                     place = "cpu" if key == "step" else part.held.device
-                    own = value if key == "step" else part.rows(value)
-                    self._state_of(part)[key] = own.clone().to(place)
+                    shard = value if key == "step" else part.rows(value)
+                    self._state_of(part)[key] = shard.clone().to(place)
 
     def _state_of(self, part: ShardedParameter) -> dict[str, Any]:
         """What the optimiser that steps this part remembers of it."""

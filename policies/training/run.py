@@ -353,8 +353,8 @@ class TrainRun:
 
     def _needs_prompt(self, task: DatasetTask) -> bool:
         """Whether another task looks the same: then a demonstration tells which it is."""
-        own = signature(task.observation_space, task.action_space)
-        return sum(signature(t.observation_space, t.action_space) == own for t in self.tasks) > 1
+        spaces = signature(task.observation_space, task.action_space)
+        return sum(signature(t.observation_space, t.action_space) == spaces for t in self.tasks) > 1
 
     def _card(self, step: int) -> str:
         parts = [f"- {task.id}: {task.counts[0]} episodes" for task in self.tasks]

@@ -229,18 +229,18 @@ class Trainer:
         Raises:
             ValueError: It was begun with another configuration, or nobody knows with which.
         """
-        found = self.output / "config.json"
+        path = self.output / "config.json"
         wanted = self.config.to_json()
-        if found.exists():
-            check_same_config(json.loads(found.read_text()), wanted, self.output)
+        if path.exists():
+            check_same_config(json.loads(path.read_text()), wanted, self.output)
         elif surviving(self.output / "last").exists():
             raise ValueError(
                 f"{self.output} holds a checkpoint and no config.json, so what it was trained "
                 "with is not known: put the file back, or choose another folder"
             )
         self.output.mkdir(parents=True, exist_ok=True)
-        if not self.ranks.rank and not found.exists():
-            write_whole(found, json.dumps(wanted, indent=1))
+        if not self.ranks.rank and not path.exists():
+            write_whole(path, json.dumps(wanted, indent=1))
         self.ranks.wait()
         last = surviving(self.output / "last")
         if not last.exists():
@@ -311,14 +311,14 @@ class Trainer:
         batches, weight = self.batches.take(self.step)
         scale = self.ranks.sum(weight)
         divisor = scale.to(self.device)
-        found = torch.zeros(10 + 2 * len(self.packer.sources), device=self.device)
+        totals = torch.zeros(10 + 2 * len(self.packer.sources), device=self.device)
         for batch in batches:
             report = self._loss(batch)
             (report.total / divisor).backward()
             total = report.total.detach()
-            found += torch.cat([total[None], report.sums, report.tasks.flatten()])
+            totals += torch.cat([total[None], report.sums, report.tasks.flatten()])
         norm = self.optimiser.clip()
-        values = torch.cat([self.ranks.sum(found), norm[None]]).cpu()  # the step's only wait
+        values = torch.cat([self.ranks.sum(totals), norm[None]]).cpu()  # the step's only wait
         total, sums, tasks = values[0], values[1:10], values[10:-1]
         for what, number in (("loss", total), ("gradient's norm", values[-1])):
             if not math.isfinite(number):

@@ -66,33 +66,33 @@ class NextCollector:
                 size = values.shape[2]
                 first = np.arange(len(local_positions)) * size
                 weights *= size / np.clip(plan.vector_length - first, 1, size)
-            found = (
+            part = (
                 np.repeat(slots, len(local_positions)),
                 np.tile(np.minimum(local_positions, BODY_PLACES - 1) + TEXT_PLACES, len(steps)),
                 values.reshape(-1, *values.shape[2:]),
                 weights.reshape(-1).astype(np.float32),
             )
-            self._parts.setdefault(kind, []).append(found)
+            self._parts.setdefault(kind, []).append(part)
 
     def finish(self) -> dict[str, NextParts]:
         """The parts as tensors, by kind."""
-        made = {}
+        next_parts = {}
         for kind, chunks in self._parts.items():
-            found = [chunk[2] for chunk in chunks]
+            chunk_values = [chunk[2] for chunk in chunks]
             if kind == "images":
-                found = [scale_patches(values) for values in found]
-            values = pad_stack(found)
+                chunk_values = [scale_patches(values) for values in chunk_values]
+            values = pad_stack(chunk_values)
             values = values.astype(np.int64 if kind in ("ids", "grids") else np.float32)
             slots, local_positions, weights = (
                 np.concatenate([c[i] for c in chunks]) for i in (0, 1, 3)
             )
-            made[kind] = NextParts(
+            next_parts[kind] = NextParts(
                 torch.from_numpy(slots.astype(np.int64)),
                 torch.from_numpy(local_positions.astype(np.int64)),
                 torch.from_numpy(values),
                 torch.from_numpy(weights),
             )
-        return made
+        return next_parts
 
 
 @dataclass
