@@ -75,11 +75,11 @@ def pin(protocol: Protocol, tasks: Sequence[str], *, workers: int) -> dict[str, 
 def first_returns(results: Sequence[EpisodeResult]) -> dict[str, list[float]]:
     """Returns of the first :data:`PINNED` episodes, by task, in the order of their numbers."""
     ordered = sorted(results, key=lambda result: (result.key.task, result.key.index))
-    found: dict[str, list[float]] = {}
+    returns: dict[str, list[float]] = {}
     for result in ordered:
         if result.key.index < PINNED:
-            found.setdefault(result.key.task, []).append(round(result.total_return, 6))
-    return found
+            returns.setdefault(result.key.task, []).append(round(result.total_return, 6))
+    return returns
 
 
 def find_drift(entry: Mapping[str, Any], tasks: Sequence[str], *, workers: int) -> list[str]:
@@ -96,7 +96,7 @@ def find_drift(entry: Mapping[str, Any], tasks: Sequence[str], *, workers: int) 
     """
     protocol = Protocol.from_json(entry["protocol"])
     pinned = {task: entry["tasks"].get(task, {}).get("expert", {}).get("first") for task in tasks}
-    found = [
+    drifted = [
         f"{task}: no pinned episodes of its expert are recorded, expected {PINNED}"
         for task, returns in pinned.items()
         if not returns
@@ -109,11 +109,11 @@ def find_drift(entry: Mapping[str, Any], tasks: Sequence[str], *, workers: int) 
     for task in known:
         before, now = (math.fsum(part) / len(part) for part in (pinned[task], played[task]))
         if not abs(now - before) <= TOLERANCE * abs(before):
-            found.append(
+            drifted.append(
                 f"{task}: its expert scored {before:.6g} in the first {len(pinned[task])} "
                 f"episodes when it was measured, and {now:.6g} now{note}"
             )
-    return found
+    return drifted
 
 
 EPISODES = 100

@@ -154,7 +154,7 @@ def _folder(choice: PolicyChoice) -> Path:
 def _folder_hash(*folders: Path) -> str | None:
     """A hash of everything in checkpoints that decides an action; None where there is nothing."""
     digest = hashlib.sha256()
-    found = False
+    any_file = False
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and path.suffix not in (".csv", ".md"):
@@ -162,8 +162,8 @@ def _folder_hash(*folders: Path) -> str | None:
                     content = hashlib.file_digest(file, "sha256")
                 name = path.relative_to(folder).as_posix()
                 digest.update(f"{name}\n".encode() + content.digest())
-                found = True
-    return digest.hexdigest()[:16] if found else None
+                any_file = True
+    return digest.hexdigest()[:16] if any_file else None
 
 
 def _prompt_hash(choice: PolicyChoice) -> str:
@@ -221,10 +221,10 @@ def left_out(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
     Raises:
         BenchmarkError: The checkpoint cannot be read.
     """
-    found = _unplayable(choice, tasks)
+    unplayable = _unplayable(choice, tasks)
     if len({task.suite for task in tasks}) > 1:
-        found |= _not_installed([task for task in tasks if task.id not in found])
-    return {} if len(found) == len(tasks) else dict(sorted(found.items()))
+        unplayable |= _not_installed([task for task in tasks if task.id not in unplayable])
+    return {} if len(unplayable) == len(tasks) else dict(sorted(unplayable.items()))
 
 
 def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
@@ -243,7 +243,7 @@ def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
         known = read_tasks(_folder(choice))
     except CheckpointError as error:
         raise BenchmarkError(str(error)) from error
-    found = {}
+    missing = {}
     for task in tasks:
         if task.id in known:
             continue
@@ -251,10 +251,10 @@ def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
             with closing(task.make()) as env:
                 find_task(known, env, None)
         except SpaceMismatchError:
-            found[task.id] = "the network was not trained on it, and its spaces tell no task"
+            missing[task.id] = "the network was not trained on it, and its spaces tell no task"
         except Exception:
             continue  # what is wrong with an environment is told where it is played
-    return found
+    return missing
 
 
 def _not_installed(tasks: Sequence[Task]) -> dict[str, str]:
@@ -281,9 +281,9 @@ def slugs(choices: Sequence[PolicyChoice]) -> list[str]:
         >>> slugs([PolicyChoice("runs/a"), PolicyChoice("expert"), PolicyChoice("old/a")])
         ['a', 'expert', 'a-2']
     """
-    found: list[str] = []
+    names: list[str] = []
     for choice in choices:
         name = Path(choice.name).name.replace(":", "-") or "policy"
         candidates = [name, *(f"{name}-{number}" for number in range(2, len(choices) + 1))]
-        found.append(next(each for each in candidates if each not in found))
-    return found
+        names.append(next(each for each in candidates if each not in names))
+    return names

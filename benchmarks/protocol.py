@@ -211,16 +211,16 @@ def differences(
         ['episodes: 5 -> 20']
     """
     if isinstance(recorded, Mapping) and isinstance(asked, Mapping):
-        found: list[str] = []
+        lines: list[str] = []
         for key in sorted({*recorded, *asked}):
             where = f"{path}.{key}" if path else str(key)
             if key not in asked:
-                found.append(f"{where}: {sides[0]} only")
+                lines.append(f"{where}: {sides[0]} only")
             elif key not in recorded:
-                found.append(f"{where}: {sides[1]} only")
+                lines.append(f"{where}: {sides[1]} only")
             else:
-                found.extend(differences(recorded[key], asked[key], path=where, sides=sides))
-        return found
+                lines.extend(differences(recorded[key], asked[key], path=where, sides=sides))
+        return lines
     return [] if recorded == asked else [f"{path}: {recorded} -> {asked}"]
 
 

@@ -152,11 +152,11 @@ class _Run:
         self.console.print("making videos", highlight=False)
         count, workers = self.settings.record, self.settings.workers
         workers = available_cores() if workers == "ray" else workers
-        for made in film(self.record, self.policy, count, workers=workers):
-            line = f"{self.record.folder / made.file}" if isinstance(made, Clip) else made
+        for video in film(self.record, self.policy, count, workers=workers):
+            line = f"{self.record.folder / video.file}" if isinstance(video, Clip) else video
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            if isinstance(made, str):
-                failed.append(made)
+            if isinstance(video, str):
+                failed.append(video)
         summary = self._summarise()
         if failed:
             raise WorkerError(f"{len(failed)} tasks have no videos; the first: {failed[0]}")

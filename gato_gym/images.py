@@ -86,8 +86,8 @@ def _cut(images: NDArray[np.uint8], rows: int, columns: int, side: int) -> NDArr
 def _stretches(length: int, side: int) -> list[tuple[int, int, int]]:
     """First patch, one past the last, and pixels of each: the whole ones, and what is left."""
     whole, left = divmod(length, side)
-    found = [(0, whole, side)] if whole else []
-    return [*found, (whole, whole + 1, left)] if left else found
+    intervals = [(0, whole, side)] if whole else []
+    return [*intervals, (whole, whole + 1, left)] if left else intervals
 
 
 def join_patches(

@@ -70,7 +70,7 @@ class Inspection:
 
     def examples(self) -> list[tuple[Field, str]]:
         """Each part of the timestep, with what this one holds there."""
-        found, position = [], dict.fromkeys(("ids", "images", "grids", "action"), 0)
+        tokens, position = [], dict.fromkeys(("ids", "images", "grids", "action"), 0)
         for field in self.plan.fields:
             source = _SOURCES.get(field.kind, "ids")
             first = position.get(source, 0)
@@ -79,8 +79,8 @@ class Inspection:
             values = getattr(self, source, None) if source == "action" else None
             if values is None:
                 values = getattr(self.step, source)
-            found.append((field, self._example(field, values[first : first + field.count])))
-        return found
+            tokens.append((field, self._example(field, values[first : first + field.count])))
+        return tokens
 
     def _example(self, field: Field, values: NDArray[Any]) -> str:
         if field.kind == "text":
@@ -126,7 +126,7 @@ class Inspection:
     def tokens(self) -> list[Token]:
         """The timestep's tokens in order: text, body, actions."""
         plan, step = self.plan, self.step
-        found = [Token(("text",), piece) for piece in self.pieces()]
+        tokens = [Token(("text",), piece) for piece in self.pieces()]
         body: list[list[tuple[int, str, str, NDArray[np.uint8] | None]]]
         body = [[] for _ in range(plan.num_tokens)]
         kinds = [field for field in plan.fields if field.kind not in _SOURCES]
@@ -144,8 +144,8 @@ class Inspection:
         for parts in body:
             ordered = sorted(parts, key=lambda part: part[0])
             label = "\n".join(part[2] for part in ordered)
-            found.append(Token(tuple(part[1] for part in ordered), label, ordered[0][3]))
-        return found + [Token(("action",), str(i)) for i in self.action.tolist()]
+            tokens.append(Token(tuple(part[1] for part in ordered), label, ordered[0][3]))
+        return tokens + [Token(("action",), str(i)) for i in self.action.tolist()]
 
 
 _SOURCES = {"text": "text", "image": "images", "vector": "vectors", "grid": "grids"} | {

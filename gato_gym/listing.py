@@ -49,8 +49,8 @@ def task_rows(suite: str | None = None, pattern: str | None = None) -> list[Task
     Raises:
         UnknownTaskError: As ``list_tasks``.
     """
-    found = importlib.util.find_spec("policies")
-    folder = Path(found.origin).parent if found is not None and found.origin else Path("policies")
+    spec = importlib.util.find_spec("policies")
+    folder = Path(spec.origin).parent if spec is not None and spec.origin else Path("policies")
     known = {
         path.parent.name: frozenset(json.loads(path.read_text())["tasks"])
         for path in sorted(folder.glob("checkpoints/*/config.json"))

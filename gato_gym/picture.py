@@ -73,7 +73,7 @@ def draw(inspection: Inspection, path: Path, *, window: int = 1024) -> None:
 
 def _frames(inspection: Inspection) -> list[tuple[NDArray[np.uint8], int]]:
     """What the environment shows, and the side of its patches, 0 without: rendered, then read."""
-    found = [] if inspection.frame is None else [(inspection.frame, 0)]
+    frames = [] if inspection.frame is None else [(inspection.frame, 0)]
     plan, first = inspection.plan, 0
     for field in plan.fields:
         if field.kind != "image":
@@ -83,9 +83,9 @@ def _frames(inspection: Inspection) -> list[tuple[NDArray[np.uint8], int]]:
         newest = inspection.step.images[first + field.count - rows * columns : first + field.count]
         side = plan.options.patch_size
         whole = newest.reshape(rows, columns, side, side, -1).transpose(0, 2, 1, 3, 4)
-        found.append((_as_colours(whole.reshape(rows * side, columns * side, -1)), side))
+        frames.append((_as_colours(whole.reshape(rows * side, columns * side, -1)), side))
         first += field.count
-    return found
+    return frames
 
 
 def _as_colours(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

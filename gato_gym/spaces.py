@@ -247,13 +247,13 @@ class Plan:
         Raises:
             ValueError: The observation has several texts, whose tokens do not tell where each ends.
         """
-        found: dict[tuple[Any, ...], Any] = {}
+        leaves: dict[tuple[Any, ...], Any] = {}
         if len(self._texts) > 1:
             paths = [reader.path for reader in self._texts]
             raise ValueError(f"tokens do not tell the texts {paths} apart: expected one text")
         for text in self._texts:
             ids = step.text - np.int32(self.vocabulary.text.start)
-            found[text.part.keys] = self.tokenizer.decode(ids.tolist())
+            leaves[text.part.keys] = self.tokenizer.decode(ids.tolist())
         groups: tuple[tuple[Sequence[Reader], Sequence[int], NDArray[Any]], ...] = (
             (self._ids, [reader.width for reader in self._ids], step.ids),
             (self._numbers, [r.count for r in self._numbers], self._scaling.unscale(step.vectors)),
@@ -262,10 +262,10 @@ class Plan:
         for readers, counts, content in groups:
             stops = np.cumsum([0, *counts]).tolist()
             for reader, first, stop in zip(readers, stops, stops[1:], strict=False):
-                found[reader.part.keys] = restore(reader, content[first:stop])
+                leaves[reader.part.keys] = restore(reader, content[first:stop])
         for grid, symbols in zip(self._grids, step.grids, strict=True):
-            found[grid.part.keys] = restore(grid, symbols)
-        return assemble(self._root, found)
+            leaves[grid.part.keys] = restore(grid, symbols)
+        return assemble(self._root, leaves)
 
     def encode_action(self, action: Any) -> NDArray[np.int32]:
         """Ids int32 ``[A]`` of one member of the action space; see `encode_actions`."""

@@ -1,7 +1,6 @@
 """Policies by name.
 
 * :func:`make_policy` -- ``random``, ``expert``, a checkpoint, or a function of one's own.
-
 * :func:`is_factory` -- whether a name is ``module:factory``, a function of one's own.
 * :func:`find_factory` -- the function.
 * :func:`source_of` -- the file it is in.
@@ -74,8 +73,8 @@ def make_policy(
             )
         return make_expert(task, env)
     if is_factory(name):
-        made: Policy = call_factory(str(name), env)
-        return made
+        policy: Policy = call_factory(str(name), env)
+        return policy
     from policies.gato.policy import GatoPolicy
 
     return GatoPolicy.load(
@@ -103,7 +102,7 @@ def find_factory(name: str) -> Factory:
     module, _, attribute = name.partition(":")
     sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
+        factory: Factory | None = getattr(importlib.import_module(module), attribute, None)
     except ImportError as error:
         raise ImportError(
             f"the module of policy {name!r} cannot be imported ({error}): expected one that is "
@@ -111,13 +110,12 @@ def find_factory(name: str) -> Factory:
         ) from error
     finally:
         sys.path.remove(os.getcwd())
-    if not callable(found):
+    if not callable(factory):
         raise ValueError(
             f"module {module!r} has no function {attribute!r}: expected MODULE:FUNCTION, a "
             "function that takes an environment and returns a policy"
         )
-    made: Factory = found
-    return made
+    return factory
 
 
 def source_of(factory: Factory) -> Path | None:

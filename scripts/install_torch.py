@@ -32,8 +32,8 @@ def pinned(name: str) -> str:
 
 def runs(command: list[str]) -> bool:
     """Whether a command exists and succeeds; its output is not shown."""
-    found = shutil.which(command[0]) is not None
-    return found and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    present = shutil.which(command[0]) is not None
+    return present and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def pip_finds_cpu_build(requirement: str) -> bool:

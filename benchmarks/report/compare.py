@@ -173,10 +173,10 @@ def _matched(a: RecordedRun, b: RecordedRun) -> tuple[Episodes, bool]:
     """Episodes to compare; only those of both where there are any, else all that each has."""
 
     def by_task(run: RecordedRun) -> dict[str, dict[EpisodeKey, EpisodeResult]]:
-        found: dict[str, dict[EpisodeKey, EpisodeResult]] = {}
+        results: dict[str, dict[EpisodeKey, EpisodeResult]] = {}
         for key in sorted(run.results, key=lambda key: (key.task, key.index)):
-            found.setdefault(key.task, {})[key] = run.results[key]
-        return found
+            results.setdefault(key.task, {})[key] = run.results[key]
+        return results
 
     ours, theirs = by_task(a), by_task(b)
     tasks = [task for task in ours if task in theirs]
@@ -245,7 +245,7 @@ def _task_difference(
 def _averages(
     scores: Sequence[Pair], successes: Sequence[Pair], *, paired: bool
 ) -> tuple[AverageDifference, ...]:
-    found = []
+    averages = []
     wanted = [(*each, scores) for each in _AVERAGES]
     for name, average, of in (*wanted, ("success", statistics.mean_of_tasks, successes)):
         if not of:
@@ -253,10 +253,10 @@ def _averages(
         a, b = (statistics.Sample.of([pair[side] for pair in of]) for side in (0, 1))
         interval = bootstrap.interval_of(bootstrap.paired_replicates(b, a, average, paired=paired))
         one, other = float(average(a)), float(average(b))
-        found.append(
+        averages.append(
             AverageDifference(name, one, other, other - one, interval.low, interval.high, len(of))
         )
-    return tuple(found)
+    return tuple(averages)
 
 
 def _improvement(scores: Sequence[Pair], *, paired: bool) -> tuple[float, float, float] | None:

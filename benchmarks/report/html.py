@@ -179,10 +179,10 @@ def write_page(path: Path, summary: Summary) -> None:
 
 def _measured(tasks: Iterable[str]) -> list[tuple[str, Protocol]]:
     """The protocols under which random and expert of these tasks' suites were measured."""
-    found = [
+    protocols = [
         (suite, references.measured_protocol(suite)) for suite in sorted({*map(suite_of, tasks)})
     ]
-    return [(suite, protocol) for suite, protocol in found if protocol is not None]
+    return [(suite, protocol) for suite, protocol in protocols if protocol is not None]
 
 
 def _films(clips: Sequence[Clip], folder: Path) -> list[Film]:
@@ -200,10 +200,10 @@ def _films(clips: Sequence[Clip], folder: Path) -> list[Film]:
 
 
 def _by_suite(tasks: Sequence[TaskSummary]) -> Mapping[str, list[TaskSummary]]:
-    found: dict[str, list[TaskSummary]] = {}
+    groups: dict[str, list[TaskSummary]] = {}
     for task in tasks:
-        found.setdefault(suite_of(task.task), []).append(task)
-    return found
+        groups.setdefault(suite_of(task.task), []).append(task)
+    return groups
 
 
 def _bars(suite: str, tasks: Sequence[TaskSummary]) -> Bars:

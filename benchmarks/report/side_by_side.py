@@ -162,15 +162,15 @@ def write(output: Path, folders: Sequence[Path]) -> RenderableType:
     Raises:
         BenchmarkError: As :func:`read_beside`; or they cannot be written.
     """
-    found = read_beside(folders)
+    comparison = read_beside(folders)
     try:
-        write_json(output / FIGURES, found.to_json())
-        write_whole(output / PAGE, render_page(found))
+        write_json(output / FIGURES, comparison.to_json())
+        write_whole(output / PAGE, render_page(comparison))
     except OSError as error:
         raise BenchmarkError(
             f"{output} cannot be written to ({error}): make room, then resume"
         ) from error
-    return render(found)
+    return render(comparison)
 
 
 def render_page(found: Beside) -> str:

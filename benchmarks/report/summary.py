@@ -239,33 +239,33 @@ def _scores(
 def _published(suite: str, tasks: Sequence[TaskSummary]) -> dict[str, float]:
     jat = [references.published_normalised(task.task) for task in tasks]
     known = [score for score in jat if score is not None]
-    found = {"JAT, normalised mean over these tasks": float(np.mean(known))} if known else {}
-    return {**found, **references.published_aggregates(suite)}
+    averages = {"JAT, normalised mean over these tasks": float(np.mean(known))} if known else {}
+    return {**averages, **references.published_aggregates(suite)}
 
 
 def _warnings(
     header: RunHeader, tasks: Sequence[TaskSummary], failures: Sequence[EpisodeFailure]
 ) -> tuple[str, ...]:
-    found = _left_out(header)
+    warnings = _left_out(header)
     if failures:
         where = ", ".join(sorted({failure.key.task for failure in failures}))
-        found.append(
+        warnings.append(
             f"{len(failures)} episodes failed and are in no figure, which may be better or worse "
             f"for it: {where}"
         )
     for flag in (EXPERT_NOT_ABOVE_RANDOM, NO_REFERENCE):
         flagged = [task.task for task in tasks if task.flag == flag]
         if flagged:
-            found.append(f"left out of normalised averages ({flag}): {', '.join(flagged)}")
+            warnings.append(f"left out of normalised averages ({flag}): {', '.join(flagged)}")
     played = header.protocol.tasks.keys() - header.left_out.keys()
     for suite in sorted({*map(suite_of, played)}):
         changed = _changed_since_measured(suite, header)
         if changed:
-            found.append(
+            warnings.append(
                 f"random and expert were measured under other rules ({listed(changed)}): measure "
                 f"them again with python -m benchmarks.experts --suite {suite}"
             )
-    return tuple(found)
+    return tuple(warnings)
 
 
 def _left_out(header: RunHeader) -> list[str]:

@@ -125,7 +125,7 @@ def training(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     args = parse_arguments(arguments)
-    found: list[Comparison] = []
+    comparisons: list[Comparison] = []
     status, console = 0, Console()
     if args.threads < 1:
         print(f"--threads is {args.threads}: expected 1 or more", file=sys.stderr)
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sources.append(whole_runs())
         try:
             for comparison in itertools.chain.from_iterable(sources):
-                found.append(comparison)
+                comparisons.append(comparison)
                 console.print(f"{comparison.ratio:8.3f}  {comparison.name}", highlight=False)
         except ValueError as error:  # no such device
             print(error, file=sys.stderr)
@@ -153,9 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             console.print("stopped; this was measured:")
             status = 130
-    console.print(table(found))
+    console.print(table(comparisons))
     if args.output is not None:
-        write_json(args.output, {"comparisons": [asdict(each) for each in found]})
+        write_json(args.output, {"comparisons": [asdict(each) for each in comparisons]})
     return status
 
 

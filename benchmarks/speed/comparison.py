@@ -101,10 +101,10 @@ def compare(
     for call in ways:  # what is only done once is not timed
         call()
     calls = math.ceil(SHORTEST_TURN / max(min(_seconds(call, 1) for call in ways), 1e-9))
-    found = [_round(ways, calls=calls, seconds=seconds) for _ in range(rounds)]
+    times = [_round(ways, calls=calls, seconds=seconds) for _ in range(rounds)]
     rates = [
         (turns * calls * (slow_items or items) / tardy, turns * calls * items / quick)
-        for turns, tardy, quick in found
+        for turns, tardy, quick in times
     ]
     return Comparison.of(name, slow[0], fast[0], rates, limit)
 
@@ -167,18 +167,18 @@ def _seconds(call: Callable[[], object], calls: int) -> float:
 
 def table(comparisons: Sequence[Comparison]) -> Table:
     """A table of them: both rates, the ratio and its spread over rounds, and what is asked."""
-    found = Table()
-    found.add_column("work")
+    rows = Table()
+    rows.add_column("work")
     for column in ("a second", "ratio", "rounds", "asked"):
-        found.add_column(column, justify="right", no_wrap=True)
+        rows.add_column(column, justify="right", no_wrap=True)
     for each in comparisons:
-        found.add_row(each.name, style="bold")
-        found.add_row(f"  {each.slow}", _in_words(each.slow_rate))
+        rows.add_row(each.name, style="bold")
+        rows.add_row(f"  {each.slow}", _in_words(each.slow_rate))
         digits = 1 if each.ratio > 4 else 3
         rounds = f"{each.low:.{digits}f} to {each.high:.{digits}f}"
         ratio = f"{each.ratio:.{digits}f}"
-        found.add_row(f"  {each.fast}", _in_words(each.fast_rate), ratio, rounds, each.limit)
-    return found
+        rows.add_row(f"  {each.fast}", _in_words(each.fast_rate), ratio, rounds, each.limit)
+    return rows
 
 
 def _in_words(rate: float) -> str:

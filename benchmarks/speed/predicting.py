@@ -66,7 +66,7 @@ def make_policy(
     return GatoPolicy(network, compile_plan(SEEN, action_space, PlanOptions(memory="all")))
 
 
-class Player:
+class Stepper:
     """A batch of endless episodes.
 
     Args:
@@ -112,7 +112,7 @@ def shipped_network(
         yield _against_its_forwards(name, policy, rows, seconds=seconds)
     for rows in (1, 64):
         yield _starts(name, policy, rows, seconds=seconds)
-    one, many = Player(policy, 1), Player(policy, 64)
+    one, many = Stepper(policy, 1), Stepper(policy, 64)
     yield compare(
         f"{name}: steps of 64 rows",
         ("one by one", one.step),
@@ -148,7 +148,7 @@ def _exact(device: torch.device) -> str:
 
 
 def _starts(name: str, policy: GatoPolicy, rows: int, *, seconds: float) -> Comparison:
-    player = Player(policy, rows)
+    player = Stepper(policy, rows)
     return compare(
         f"{name}: an episode's start, rows: {rows}",
         ("start", player.start),
@@ -182,7 +182,7 @@ def _compiled(name: str, *, device: torch.device, seconds: float) -> Iterator[Co
 
 def _beside(title: str, ways: dict[str, GatoPolicy], rows: int, *, seconds: float) -> Comparison:
     """Steps of two policies, the one that should be slower first."""
-    slow, fast = ((way, Player(policy, rows).step) for way, policy in ways.items())
+    slow, fast = ((way, Stepper(policy, rows).step) for way, policy in ways.items())
     return compare(f"{title}, rows: {rows}", slow, fast, items=rows, seconds=seconds)
 
 
@@ -208,7 +208,7 @@ def _against_recomputing(name: str, policy: GatoPolicy, rows: int, *, seconds: f
     return compare(
         f"{name}: action tokens, rows: {rows}",
         ("the whole window for each", recomputed),
-        ("cached", Player(policy, rows).step),
+        ("cached", Stepper(policy, rows).step),
         items=rows * chosen,
         slow_items=size,
         seconds=seconds,
@@ -221,7 +221,7 @@ def _against_its_forwards(
     name: str, policy: GatoPolicy, rows: int, *, seconds: float
 ) -> Comparison:
     """All of ``predict`` against the forwards in it, from embeddings to logits, over again."""
-    player = Player(policy, rows)
+    player = Stepper(policy, rows)
     bare = _recorded(policy.network, player.step)
     return compare(
         f"{name}: what predict adds, rows: {rows}",
@@ -252,8 +252,8 @@ def _recorded(network: GatoNetwork, call: Callable[[], None]) -> Callable[[], No
     @torch.inference_mode()
     def again() -> None:
         for forward in forwards:
-            found = forward()
-        found[:1].cpu()
+            output = forward()
+        output[:1].cpu()
 
     return again
 
@@ -274,7 +274,7 @@ def late_steps(
     """
     # a state that is copied has no recordings: both ways are measured without
     policy = make_policy(name, device=device, precision=precision, chosen=1, compiled=False)
-    young = Player(policy, 1, steps=early)
+    young = Stepper(policy, 1, steps=early)
     old = copy.copy(young)
     old.state = copy.deepcopy(young.state)
     for _ in range(late - early):
@@ -310,7 +310,7 @@ def reading(
         seconds: As in :func:`benchmarks.speed.comparison.compare`.
     """
     policy = make_policy(name, device=device, precision=precision)
-    player = Player(policy, 1)
+    player = Stepper(policy, 1)
     forwards = _recorded(policy.network, player.step)
     network, chosen = policy.network, policy.plan.num_actions
     weights = [*network.backbone.state_dict().values(), *network.head.state_dict().values()]

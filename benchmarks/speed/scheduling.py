@@ -86,9 +86,9 @@ def _episodes(suite: str, tasks: str | None, count: int) -> Pending:
     """A run's episodes, the tasks in the order of a run."""
     from gato_gym.tasks import list_tasks
 
-    found = longest_first(list_tasks(suite, tasks))
-    protocol = Protocol.of_tasks(found, episodes=count, seed=0)
-    return {task.id: protocol.episodes_of(task.id) for task in found}
+    chosen = longest_first(list_tasks(suite, tasks))
+    protocol = Protocol.of_tasks(chosen, episodes=count, seed=0)
+    return {task.id: protocol.episodes_of(task.id) for task in chosen}
 
 
 def _played(pending: Pending, choice: PolicyChoice, *, workers: int) -> tuple[float, TimeSpent]:

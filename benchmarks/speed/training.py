@@ -58,7 +58,7 @@ def write_episodes(folder: Path, *, episodes: int = 20, steps: int = 400) -> Tas
     seen = spaces.Box(-np.inf, np.inf, (17,), np.float64)
     chosen = spaces.Box(-1.0, 1.0, (6,), np.float32)
     options = PlanOptions(memory="all")
-    made = (
+    arrays = (
         Episode(
             TASK,
             generator.normal(size=(steps + 1, 17)),
@@ -75,7 +75,7 @@ def write_episodes(folder: Path, *, episodes: int = 20, steps: int = 400) -> Tas
         "spaces": [serialize_space(space) for space in (seen, chosen)],
         "options": options.to_json(),
     }
-    write_shard(folder / TASK, compile_plan(seen, chosen, options), made, meta)
+    write_shard(folder / TASK, compile_plan(seen, chosen, options), arrays, meta)
     return TaskShard.open(folder / TASK)
 
 

@@ -60,8 +60,8 @@ class Clip:
 def read_clips(folder: Path) -> tuple[Clip, ...]:
     """The videos of a run that are there, by task and episode."""
     try:
-        found = [Clip.from_json(each) for each in json.loads((folder / INDEX).read_text())["clips"]]
+        clips = [Clip.from_json(each) for each in json.loads((folder / INDEX).read_text())["clips"]]
     except (OSError, ValueError, KeyError, TypeError):
         return ()
-    here = [clip for clip in found if (folder / clip.file).is_file()]
+    here = [clip for clip in clips if (folder / clip.file).is_file()]
     return tuple(sorted(here, key=lambda clip: (clip.task, clip.episode)))

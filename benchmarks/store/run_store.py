@@ -46,13 +46,13 @@ def whole_environment() -> Mapping[str, Any]:
     Returns:
         ``system``, ``machine`` and ``cores``; ``packages``, versions by name, sorted.
     """
-    found = {each.metadata["Name"]: each.version for each in metadata.distributions()}
-    names = sorted((name for name in found if name), key=str.lower)
+    versions = {each.metadata["Name"]: each.version for each in metadata.distributions()}
+    names = sorted((name for name in versions if name), key=str.lower)
     return {
         "system": platform.platform(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
-        "packages": {name: found[name] for name in names},
+        "packages": {name: versions[name] for name in names},
     }
 
 
@@ -229,14 +229,14 @@ class Record:
             ) from error
         asked = self.header.to_json()
         # Simulators are part of the protocol; other versions may differ between two sittings.
-        found = [
+        parted = [
             difference
             for part in ("format", "protocol", "policy")
             for difference in differences(recorded.get(part), asked[part], path=part)
         ]
-        if found:
+        if parted:
             raise BenchmarkError(
-                f"{self.folder} holds another run ({listed(found)}): give the recorded arguments "
+                f"{self.folder} holds another run ({listed(parted)}): give the recorded arguments "
                 "to resume it, or another --output"
             )
 

@@ -288,8 +288,8 @@ def held_out_errors(trainer: Trainer, shards: dict[str, TaskShard]) -> dict[str,
             batch = packer.batch(index)
             sums += action_loss(network, network(batch), batch.targets, sigma=config.sigma).sums
     network.train()
-    found = sums.tolist()
-    return {"accuracy": found[2] / found[0], "error": found[5] / found[3]}
+    errors = sums.tolist()
+    return {"accuracy": errors[2] / errors[0], "error": errors[5] / errors[3]}
 
 
 def run_variant(
@@ -346,13 +346,13 @@ def play_task(task_id: str, checkpoint: Path, episodes: int) -> list[EpisodeResu
         [lambda: UntilSolved(task.make())] * episodes, autoreset_mode=AutoresetMode.DISABLED
     )
     policy = GatoPolicy.load(checkpoint, env=envs)
-    found = []
+    results = []
     for outcome in play(envs, policy, keys, deterministic=False):
         if not isinstance(outcome, EpisodeResult):
             raise RuntimeError(f"an episode of {task_id} failed: {outcome}")
-        found.append(outcome)
+        results.append(outcome)
     envs.close()
-    return sorted(found, key=lambda result: result.key.index)
+    return sorted(results, key=lambda result: result.key.index)
 
 
 def main() -> None:
@@ -373,8 +373,8 @@ def main() -> None:
         folder = args.work / name
         if not (folder / "result.json").exists():
             _measure(by_name[name], folder, args)
-    found = [args.work / name / "result.json" for name in names]
-    results = [json.loads(path.read_text()) for path in found if path.exists()]
+    files = [args.work / name / "result.json" for name in names]
+    results = [json.loads(path.read_text()) for path in files if path.exists()]
     write_table(results, args.csv, args.page)
 
 

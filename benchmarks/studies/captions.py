@@ -28,7 +28,7 @@ import gato_gym
 from gato_gym.atomic_io import appearing
 from policies import GatoPolicy, make_policy
 from policies.collection.record import play_returns, record_episodes
-from policies.training.run import OwnRun, OwnSettings
+from policies.training.run import TrainRun, TrainSettings
 
 LEVEL = "babyai-go-to-local"
 KINDS = ("ball", "box", "key")
@@ -79,8 +79,8 @@ class Scene:
         from minigrid.core.world_object import Ball, Box, Key
 
         grid = Grid(ROOM, ROOM)
-        made = dict(zip(KINDS, (Ball, Box, Key), strict=True))[self.kind]
-        grid.set(*self.cell, made(self.colour))
+        figure = dict(zip(KINDS, (Ball, Box, Key), strict=True))[self.kind]
+        grid.set(*self.cell, figure(self.colour))
         return np.asarray(grid.render(TILE, self.agent, self.direction), np.uint8)
 
 
@@ -107,8 +107,8 @@ def draw_scenes(count: int, seed: int, *, new: bool = False) -> list[Scene]:
     generator = np.random.default_rng(seed)
     rare = held_out()
     combinations = [c for c in itertools.product(KINDS, COLOURS, PLACES) if (c in rare) == new]
-    found: dict[Scene, None] = {}
-    while len(found) < count:
+    drawn: dict[Scene, None] = {}
+    while len(drawn) < count:
         kind, colour, place = combinations[generator.integers(len(combinations))]
         row, column = divmod(PLACES.index(place), 3)
         x, y = (int(n) for n in generator.integers(2, size=2))
@@ -116,8 +116,8 @@ def draw_scenes(count: int, seed: int, *, new: bool = False) -> list[Scene]:
         agent = (int(generator.integers(ROOM)), int(generator.integers(ROOM)))
         if agent != cell:
             scene = Scene(kind, colour, place, cell, agent, int(generator.integers(4)))
-            found[scene] = None
-    return list(found)
+            drawn[scene] = None
+    return list(drawn)
 
 
 def write_scenes(scenes: Sequence[Scene], folder: Path) -> Path:
@@ -176,14 +176,14 @@ def score(folder: Path, scenes: int, episodes: int) -> dict[str, Mapping[str, in
     """
     env = gato_gym.make(f"Gato/{LEVEL}")
     policy = GatoPolicy.load(folder, env=env, device="cpu")
-    found: dict[str, Mapping[str, int]] = {}
+    hits: dict[str, Mapping[str, int]] = {}
     for name, new in (("unseen scenes", False), ("unseen combinations", True)):
         drawn = draw_scenes(scenes, seed=1, new=new)
-        found[name] = {**count_hits(list(caption(policy, drawn)), drawn), "of": scenes}
+        hits[name] = {**count_hits(list(caption(policy, drawn)), drawn), "of": scenes}
     returns = play_returns(env, policy, episodes, deterministic=False)
     env.close()
-    found[LEVEL] = {"solved": sum(value > 0 for value in returns), "of": episodes}
-    return found
+    hits[LEVEL] = {"solved": sum(value > 0 for value in returns), "of": episodes}
+    return hits
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rooms = [s for s in draw_scenes(args.scenes, seed=args.seed + 2) if s not in tests]
     pairs = write_scenes(rooms, args.output / "scenes")
     dataset = record_level(args.episodes, args.output / "data")
-    settings = OwnSettings(
+    settings = TrainSettings(
         datasets=(str(dataset),),
         pairs=(pairs,),
         output=args.output / "run",
@@ -216,14 +216,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seed=args.seed,
         device="cpu",
     )
-    run = OwnRun(settings)
+    run = TrainRun(settings)
     run.describe()
     run.train()
-    found = score(args.output / "run", args.test_scenes, args.test_episodes)
-    (args.output / "captions.json").write_text(json.dumps(found, indent=1))
-    for name, hits in found.items():
-        told = ", ".join(f"{what} {n}" for what, n in hits.items() if what != "of")
-        print(f"{name}: {told} of {hits['of']}")
+    scores = score(args.output / "run", args.test_scenes, args.test_episodes)
+    (args.output / "captions.json").write_text(json.dumps(scores, indent=1))
+    for name, hits in scores.items():
+        line = ", ".join(f"{what} {n}" for what, n in hits.items() if what != "of")
+        print(f"{name}: {line} of {hits['of']}")
 
 
 if __name__ == "__main__":

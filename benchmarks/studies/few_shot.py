@@ -63,17 +63,17 @@ def familiar(checkpoint: Checkpoint, task: DatasetTask) -> Familiar:
     Raises:
         SpaceMismatchError: It knows a task of this id with other spaces.
     """
-    own = signature(task.observation_space, task.action_space)
+    spaces = signature(task.observation_space, task.action_space)
     record = checkpoint.tasks.get(task.id)
     if record is not None:
-        if record.signature != own:
+        if record.signature != spaces:
             raise SpaceMismatchError(
                 f"the checkpoint knows {task.id!r} with spaces {record.signature}, and the dataset "
-                f"has {own}: expected the same; record the environment as it was in training, or "
-                "give the dataset's another id"
+                f"has {spaces}: expected the same; record the environment as it was in training, "
+                "or give the dataset's another id"
             )
         return Familiar(record.options, True, record.prompted)
-    alike = [record for record in checkpoint.tasks.values() if record.signature == own]
+    alike = [record for record in checkpoint.tasks.values() if record.signature == spaces]
     if not alike or any(record.options != alike[0].options for record in alike):
         return Familiar(None, False, False)
     return Familiar(alike[0].options, False, any(record.prompted for record in alike))
@@ -150,11 +150,11 @@ def make_environments(
             "scored: pass --env, such as --env module:Mine-v0"
         )
     envs = [gato_gym.make(given) for _ in range(count)]
-    found = signature(envs[0].observation_space, envs[0].action_space)
+    spaces = signature(envs[0].observation_space, envs[0].action_space)
     wanted = signature(task.observation_space, task.action_space)
-    if found != wanted:
+    if spaces != wanted:
         raise ValueError(
-            f"the environment has spaces {found}, and the dataset {wanted}: expected the same; "
+            f"the environment has spaces {spaces}, and the dataset {wanted}: expected the same; "
             "name the environment that was recorded with --env"
         )
     return envs
@@ -162,10 +162,10 @@ def make_environments(
 
 def expert_return(task: DatasetTask) -> float:
     """Mean return of the expert: of clean episodes as the dataset has it, or of all there are."""
-    told = [source.dataset.storage.metadata.get("expert_return") for source in task.sources]
+    recorded = [source.dataset.storage.metadata.get("expert_return") for source in task.sources]
     means = [
         float(source.returns.mean() if value is None else value)
-        for value, source in zip(told, task.sources, strict=True)
+        for value, source in zip(recorded, task.sources, strict=True)
     ]
     return float(np.average(means, weights=[len(source.returns) for source in task.sources]))
 
@@ -229,8 +229,8 @@ def write_curve(
 def _row(arm: str, episodes: int, found: list[Scores]) -> dict[str, Any]:
     row: dict[str, Any] = {"arm": arm, "episodes": episodes, "seeds": len(found)}
     figures: dict[str, list[Any]] = {"return": [s.returns for s in found]}
-    told = [s.successes for s in found if s.successes is not None]
-    figures["success"] = told if len(told) == len(found) else []
+    successes = [s.successes for s in found if s.successes is not None]
+    figures["success"] = successes if len(successes) == len(found) else []
     for name, values in figures.items():
         keys = (name, f"{name}_low", f"{name}_high")
         if not values:
@@ -247,14 +247,14 @@ def _draw(path: Path, rows: list[dict[str, Any]], task: str) -> None:
     with panels(path, 1, len(figures)) as axes:
         for axis, figure in zip(axes, figures, strict=True):
             for arm, colour in (("tuned", "tab:blue"), ("scratch", "tab:orange")):
-                found = [row for row in rows if row["arm"] == arm]
-                if found:
-                    counts = [row["episodes"] for row in found]
+                of_arm = [row for row in rows if row["arm"] == arm]
+                if of_arm:
+                    counts = [row["episodes"] for row in of_arm]
                     low, high = (
-                        [row[f"{figure}_{end}"] for row in found] for end in ("low", "high")
+                        [row[f"{figure}_{end}"] for row in of_arm] for end in ("low", "high")
                     )
                     axis.plot(
-                        counts, [row[figure] for row in found], "o-", color=colour, label=ARMS[arm]
+                        counts, [row[figure] for row in of_arm], "o-", color=colour, label=ARMS[arm]
                     )
                     axis.fill_between(counts, low, high, color=colour, alpha=0.15, linewidth=0)
             for arm, style in (("untrained", "--"), ("chance", ":"), ("expert", "-.")):

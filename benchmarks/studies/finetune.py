@@ -188,8 +188,8 @@ class FinetuneRun:
         (self.task,) = tasks
         self._check_enough()
         self.familiar = familiar(self.checkpoint, self.task)
-        own = settings.layout or settings.memory or settings.options
-        self.options: PlanOptions | None = None if own else self.familiar.options
+        changed = settings.layout or settings.memory or settings.options
+        self.options: PlanOptions | None = None if changed else self.familiar.options
         plan = self.task.plan(self.options)
         self.network = grown_config(self.checkpoint.network.config, plan)
         self._check_same_run()
@@ -238,12 +238,12 @@ class FinetuneRun:
         """All of them, in the order in which they are done."""
         asked = self.settings
         arms = ("tuned", "scratch") if asked.from_scratch else ("tuned",)
-        found = [Unit("chance", 0, 0), Unit("untrained", 0, 0)]
+        units = [Unit("chance", 0, 0), Unit("untrained", 0, 0)]
         if self.options is None:
-            found.pop()
+            units.pop()
         elif self.familiar.prompted and not self.familiar.known:
-            found += [Unit("untrained", 0, seed) for seed in range(1, asked.seeds)]
-        return found + [
+            units += [Unit("untrained", 0, seed) for seed in range(1, asked.seeds)]
+        return units + [
             Unit(arm, count, seed)
             for seed in range(asked.seeds)
             for count in asked.episodes
@@ -312,8 +312,8 @@ class FinetuneRun:
         if unit == Unit("tuned", max(self.settings.episodes), 0):
             with appearing(self.settings.output / RUN_CHECKPOINT) as place:
                 shutil.copytree(folder / RUN_CHECKPOINT, place, dirs_exist_ok=True)
-        found = {**dataclasses.asdict(unit), "minutes": round(minutes, 3), **scores.to_json()}
-        write_whole(done, json.dumps(found, indent=1))
+        result = {**dataclasses.asdict(unit), "minutes": round(minutes, 3), **scores.to_json()}
+        write_whole(done, json.dumps(result, indent=1))
         self._tidy(unit, folder)
         return scores
 
@@ -358,9 +358,9 @@ class FinetuneRun:
             config,
             {self.task.id: shard},
             folder / RUN_STATE,
-            every=max(50, steps // 4),
+            save_every=max(50, steps // 4),
             kept_every=None,
-            stretch=max(1, steps // 2),
+            log_every=max(1, steps // 2),
             device=self.settings.device,
             begin=None if scratch else self._begin,
         )

@@ -88,7 +88,7 @@ def main() -> int:
         held_out_config(args.steps),
         shards,
         args.work / RUN_STATE,
-        every=args.until or 100,
+        save_every=args.until or 100,
         kept_every=None,
         device="cpu",
         on_save=export,

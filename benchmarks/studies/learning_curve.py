@@ -33,11 +33,11 @@ def score(work: Path, step: int | None, args: argparse.Namespace) -> dict[str, f
     checkpoint = work / "scored" / name
     if not (checkpoint / "config.json").exists():
         export(work, shards=args.shards, root=args.root, output=checkpoint, step=step)
-    found = {}
+    scores = {}
     for suite in args.suites:
         output = work / "scored" / f"{name}-{suite}"
         if is_complete(output):
-            found[suite] = score_in(output, suite)
+            scores[suite] = score_in(output, suite)
             continue
         command = [
             sys.executable, "-m", "benchmarks.run", "--suite", suite, "--policy", str(checkpoint),
@@ -46,8 +46,8 @@ def score(work: Path, step: int | None, args: argparse.Namespace) -> dict[str, f
         command += ["--tasks", args.tasks] if args.tasks else []
         command += ["--resume"] if (output / "run.json").exists() else []
         subprocess.run(command, check=True)
-        found[suite] = score_in(output, suite)
-    return found
+        scores[suite] = score_in(output, suite)
+    return scores
 
 
 def is_complete(output: Path) -> bool:
@@ -69,8 +69,8 @@ def write_csv(curve: list[dict[str, str]], scores: dict[int, dict[str, float]], 
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         for row in curve:
-            found = scores.get(int(float(row["step"])), {})
-            extra = {f"{suite}_score": f"{value:.4f}" for suite, value in found.items()}
+            scored = scores.get(int(float(row["step"])), {})
+            extra = {f"{suite}_score": f"{value:.4f}" for suite, value in scored.items()}
             writer.writerow({**row, **extra})
 
 

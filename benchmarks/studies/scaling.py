@@ -152,11 +152,11 @@ class ScalingRun:
 
     def _is_ambiguous(self, task: DatasetTask) -> bool:
         """Whether only a demonstration tells it from another: same spaces, and no words."""
-        own = signature(task.observation_space, task.action_space)
+        spaces = signature(task.observation_space, task.action_space)
         alike = [
             other
             for other in self.tasks.values()
-            if signature(other.observation_space, other.action_space) == own
+            if signature(other.observation_space, other.action_space) == spaces
         ]
         return len(alike) > 1 and not task.plan().has_text
 
@@ -205,9 +205,9 @@ class ScalingRun:
                 config,
                 self.shards,
                 folder / RUN_STATE,
-                every=max(50, self.settings.stride),
+                save_every=max(50, self.settings.stride),
                 kept_every=self.settings.stride,
-                stretch=self.settings.stride,
+                log_every=self.settings.stride,
                 device=self.settings.device,
             )
             trainer.resume()
@@ -241,9 +241,9 @@ class ScalingRun:
         row |= dict.fromkeys(("score", "score_low", "score_high"))
         if self.settings.score_episodes:
             row |= self._score(network, folder)
-        told = "" if row["score"] is None else f"  score {row['score']:.3f}"
+        score_text = "" if row["score"] is None else f"  score {row['score']:.3f}"
         self.console.print(
-            f"{size} after {row['tokens']:,} tokens: held-out loss {row['loss']:.4f}{told}",
+            f"{size} after {row['tokens']:,} tokens: held-out loss {row['loss']:.4f}{score_text}",
             highlight=False,
         )
         write_whole(done, json.dumps(row, indent=1))
@@ -272,12 +272,12 @@ class ScalingRun:
             )
             total, scale = total + float(report.total), scale + float(report.scale)
             sums += report.sums.numpy()
-        found = {"loss": total / scale}
+        losses = {"loss": total / scale}
         for kind, at, what in (("discrete", 0, "accuracy"), ("continuous", 3, "error")):
             if sums[at]:
-                found[f"{kind}_loss"] = float(sums[at + 1] / sums[at])
-                found[f"{kind}_{what}"] = float(sums[at + 2] / sums[at])
-        return found
+                losses[f"{kind}_loss"] = float(sums[at + 1] / sums[at])
+                losses[f"{kind}_{what}"] = float(sums[at + 2] / sums[at])
+        return losses
 
     def _score(self, network: GatoNetwork, folder: Path) -> dict[str, float]:
         """Mean over tasks of the share of successes, or of the return between random and expert."""
@@ -335,15 +335,18 @@ def draw_scaling(path: Path, rows: list[dict[str, Any]]) -> None:
         for place, figure in enumerate(figures):
             left, right = axes[2 * place : 2 * place + 2]
             for size in sizes:
-                found = [row for row in rows if row["size"] == size]
+                of_size = [row for row in rows if row["size"] == size]
                 left.plot(
-                    [r["tokens"] for r in found], [r[figure] for r in found], "o-", label=size
+                    [r["tokens"] for r in of_size],
+                    [r[figure] for r in of_size],
+                    "o-",
+                    label=size,
                 )
             for budget in budgets:
-                found = [row for row in rows if row["tokens"] == budget]
+                of_budget = [row for row in rows if row["tokens"] == budget]
                 label = f"{budget / 1e6:.2g}M tokens"
-                counts = [r["parameters"] for r in found]
-                right.plot(counts, [r[figure] for r in found], "o-", label=label)
+                counts = [r["parameters"] for r in of_budget]
+                right.plot(counts, [r[figure] for r in of_budget], "o-", label=label)
             name = "held-out loss" if figure == "loss" else "score"
             left.set(xlabel="tokens", ylabel=name, xscale="log")
             right.set(xlabel="parameters", ylabel=name, xscale="log")

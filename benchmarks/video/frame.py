@@ -155,8 +155,8 @@ def action_names(env: gym.Env[Any, Any]) -> tuple[str, ...] | None:
         names = inner.get_action_meanings()
     else:
         names = getattr(getattr(inner, "actions", None), "__members__", ())
-    found = tuple(str(name).lower().replace("_", " ") for name in names)
-    return found if len(found) == env.action_space.n else None
+    lower_names = tuple(str(name).lower().replace("_", " ") for name in names)
+    return lower_names if len(lower_names) == env.action_space.n else None
 
 
 def instruction_of(observation: Any) -> str:

@@ -148,8 +148,8 @@ def _film(
     from benchmarks.video.viewer import perform
     from gato_gym.tasks import get_task
 
-    found = []
+    results = []
     for key in keys:
         open_screen = partial(Video, folder / _file(key), quality=QUALITY)
-        found += perform(get_task(task_id), choice, [key], open_screen)
-    return found
+        results += perform(get_task(task_id), choice, [key], open_screen)
+    return results

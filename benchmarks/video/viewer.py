@@ -27,7 +27,7 @@ from benchmarks.protocol import BenchmarkError, Protocol
 from benchmarks.video.frame import Scene, action_names, instruction_of, token_row
 from benchmarks.video.overlay import draw
 from benchmarks.video.screens import Screen
-from benchmarks.workers.worker import make_player
+from benchmarks.workers.worker import make_envs_and_policy
 from gato_gym.spaces import Plan, compile_plan
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
@@ -134,7 +134,7 @@ def _perform(
     def one_row(task: Task) -> SyncVectorEnv:
         return SyncVectorEnv([lambda: spectator], autoreset_mode=AutoresetMode.DISABLED)
 
-    envs, policy = make_player(choice, task, one_row)
+    envs, policy = make_envs_and_policy(choice, task, one_row)
     plan = getattr(policy, "plan", None) or compile_plan(
         spectator.observation_space, spectator.action_space, task.options
     )

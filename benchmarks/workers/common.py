@@ -2,7 +2,7 @@
 
 * :data:`Workers` -- how many, or "ray"; :func:`available_cores` -- how many make sense.
 * :class:`WorkerError` -- a worker failed, or was lost too often.
-* :func:`check_loss`, :func:`raise_trouble` -- whether a run goes on without one.
+* :func:`check_loss`, :func:`raise_failure` -- whether a run goes on without one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from benchmarks.protocol import BenchmarkError
-from benchmarks.workers.worker import Trouble
+from benchmarks.workers.worker import WorkerFailure
 from policies.rollout.outcomes import EpisodeKey
 
 MOST_LOSSES = 2
@@ -53,11 +53,11 @@ def check_loss(had: Sequence[EpisodeKey], times: int, how: str) -> None:
         )
 
 
-def raise_trouble(trouble: Trouble) -> None:
+def raise_failure(failure: WorkerFailure) -> None:
     """Raise what a worker said.
 
     Raises:
         BenchmarkError: What was asked for cannot be done.
         WorkerError: Otherwise.
     """
-    raise (BenchmarkError if trouble.asked_wrongly else WorkerError)(trouble.message)
+    raise (BenchmarkError if failure.asked_wrongly else WorkerError)(failure.message)

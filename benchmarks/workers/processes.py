@@ -22,10 +22,10 @@ from benchmarks.policies import PolicyChoice
 from benchmarks.workers.common import (
     Workers,
     check_loss,
-    raise_trouble,
+    raise_failure,
 )
-from benchmarks.workers.scheduler import Dispenser
-from benchmarks.workers.worker import Player, Report, Trouble, tell
+from benchmarks.workers.scheduler import EpisodeScheduler
+from benchmarks.workers.worker import EpisodeWorker, Report, WorkerFailure, tell
 from policies.rollout.outcomes import EpisodeKey
 from policies.rollout.timing import TimeSpent
 from policies.threads import one_thread
@@ -63,21 +63,21 @@ def play_episodes(
         yield from play_on_cluster(pending, choice, num_envs=num_envs)
         return
     count = min(workers, sum(map(len, pending.values())))
-    dispenser = Dispenser(pending, workers=max(1, count))
+    scheduler = EpisodeScheduler(pending, workers=max(1, count))
     if count <= 1:
         with one_thread():
-            player = Player(choice, num_envs)
+            player = EpisodeWorker(choice, num_envs)
             yield from player.play(
-                lambda rows, task=None: dispenser.take(0, rows, task), lambda: False
+                lambda rows, task=None: scheduler.take(0, rows, task), lambda: False
             )
         return
-    crew = _Crew(choice, num_envs)
+    pool = _WorkerPool(choice, num_envs)
     try:
         for _ in range(count):
-            crew.start()
-        yield from _collect(crew, dispenser)
+            pool.start()
+        yield from _collect(pool, scheduler)
     finally:
-        crew.stop()
+        pool.stop()
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class _Ask:
     task: str | None
 
 
-class _Crew:
+class _WorkerPool:
     """Processes, by number, and the connections to them."""
 
     def __init__(self, choice: PolicyChoice, num_envs: int | None) -> None:
@@ -159,24 +159,24 @@ def _work(choice: PolicyChoice, num_envs: int | None, connection: Connection) ->
         return keys
 
     with suppress(EOFError, ConnectionError):  # the parent is gone, or wants no more
-        for report in tell(Player(choice, num_envs), take, connection.poll):
+        for report in tell(EpisodeWorker(choice, num_envs), take, connection.poll):
             connection.send(report)
 
 
-def _collect(crew: _Crew, dispenser: Dispenser) -> Generator[Report]:
-    while crew.working:
-        for number, message in crew.messages():
+def _collect(pool: _WorkerPool, scheduler: EpisodeScheduler) -> Generator[Report]:
+    while pool.working:
+        for number, message in pool.messages():
             if isinstance(message, _Ask):
-                crew.answer(number, dispenser.take(number, message.rows, message.task))
+                pool.answer(number, scheduler.take(number, message.rows, message.task))
             elif isinstance(message, TimeSpent):
                 yield message
             elif message is None:
-                code = crew.leave(number)
+                code = pool.leave(number)
                 if code != 0:
-                    had = dispenser.lost(number)
-                    check_loss(had, dispenser.losses(), f"exit code {code}, expected 0")
-                    crew.start()
-            elif isinstance(message, Trouble):
-                raise_trouble(message)
-            elif dispenser.ended(number, message.key):
+                    had = scheduler.lost(number)
+                    check_loss(had, scheduler.losses(), f"exit code {code}, expected 0")
+                    pool.start()
+            elif isinstance(message, WorkerFailure):
+                raise_failure(message)
+            elif scheduler.ended(number, message.key):
                 yield message

@@ -20,9 +20,9 @@ from typing import Any
 from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError, differences, listed
 from benchmarks.store.run_store import installed_environment
-from benchmarks.workers.common import available_cores, check_loss, raise_trouble
-from benchmarks.workers.scheduler import Dispenser
-from benchmarks.workers.worker import Player, Report, Trouble, tell
+from benchmarks.workers.common import available_cores, check_loss, raise_failure
+from benchmarks.workers.scheduler import EpisodeScheduler
+from benchmarks.workers.worker import EpisodeWorker, Report, WorkerFailure, tell
 from policies.rollout.outcomes import EpisodeKey
 from policies.rollout.timing import TimeSpent
 from policies.threads import one_thread
@@ -70,13 +70,13 @@ def play_on_cluster(
                 f"the Ray cluster has no {resource}, expected one or more: add machines to it, or "
                 "pass another --device"
             )
-        crew = _Crew(ray, pending, choice, num_envs, workers=workers)
+        pool = _WorkerPool(ray, pending, choice, num_envs, workers=workers)
         try:
             for _ in range(workers):
-                crew.start()
-            yield from _collect(ray, crew)
+                pool.start()
+            yield from _collect(ray, pool)
         finally:
-            crew.stop()
+            pool.stop()
 
 
 @contextmanager
@@ -95,10 +95,10 @@ def _connected() -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    own = {} if outside else {"num_cpus": available_cores(), "include_dashboard": False}
+    sizes = {} if outside else {"num_cpus": available_cores(), "include_dashboard": False}
     try:
         with one_thread():
-            ray.init(outside or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+            ray.init(outside or "local", log_to_driver=False, logging_level=logging.ERROR, **sizes)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise BenchmarkError(
             f"no Ray cluster: {error}; set RAY_ADDRESS to one that runs, or unset it to have one "
@@ -116,26 +116,28 @@ class _Worker:
     def __init__(
         self, choice: PolicyChoice, num_envs: int | None, versions: Mapping[str, str]
     ) -> None:
-        self._player, self._versions = Player(choice, num_envs), versions
+        self._worker, self._versions = EpisodeWorker(choice, num_envs), versions
 
-    def play(self, number: int, dispenser: Any) -> Generator[Report | Trouble]:
-        """Everything that the dispenser gives."""
+    def play(self, number: int, scheduler: Any) -> Generator[Report | WorkerFailure]:
+        """Everything that the scheduler gives."""
         ray: Any = importlib.import_module("ray")
-        found = differences(dict(self._versions), installed_environment())
-        if found:
-            message = f"a machine of the Ray cluster has other versions installed ({listed(found)})"
-            yield Trouble(f"{message}: install the same on all", asked_wrongly=True)
+        parted = differences(dict(self._versions), installed_environment())
+        if parted:
+            message = (
+                f"a machine of the Ray cluster has other versions installed ({listed(parted)})"
+            )
+            yield WorkerFailure(f"{message}: install the same on all", asked_wrongly=True)
             return
 
         def take(rows: int, task: str | None = None) -> tuple[EpisodeKey, ...]:
-            keys: tuple[EpisodeKey, ...] = ray.get(dispenser.take.remote(number, rows, task))
+            keys: tuple[EpisodeKey, ...] = ray.get(scheduler.take.remote(number, rows, task))
             return keys
 
-        yield from tell(self._player, take, lambda: False)
+        yield from tell(self._worker, take, lambda: False)
 
 
-class _Crew:
-    """Actors, by the stream of what each tells, and the dispenser that they ask."""
+class _WorkerPool:
+    """Actors, by the stream of what each tells, and the scheduler that they ask."""
 
     def __init__(
         self,
@@ -151,7 +153,7 @@ class _Crew:
         self._make = ray.remote(num_cpus=1, num_gpus=gpus)(_Worker).remote
         self._arguments = choice, num_envs, installed_environment()
         plain = {task: list(keys) for task, keys in pending.items()}
-        self.dispenser = ray.remote(num_cpus=0)(Dispenser).remote(plain, workers=workers)
+        self.scheduler = ray.remote(num_cpus=0)(EpisodeScheduler).remote(plain, workers=workers)
         self.streams: dict[Any, int] = {}
         self._actors: dict[int, Any] = {}
 
@@ -159,7 +161,7 @@ class _Crew:
         """One more actor."""
         number = len(self._actors)
         actor = self._actors[number] = self._make(*self._arguments)
-        stream = actor.play.options(num_returns="streaming").remote(number, self.dispenser)
+        stream = actor.play.options(num_returns="streaming").remote(number, self.scheduler)
         self.streams[stream] = number
 
     def leave(self, stream: Any) -> None:
@@ -170,27 +172,27 @@ class _Crew:
         """End all."""
         for stream in list(self.streams):
             self.leave(stream)
-        self._ray.kill(self.dispenser)
+        self._ray.kill(self.scheduler)
 
 
-def _collect(ray: Any, crew: _Crew) -> Generator[Report]:
-    dispenser = crew.dispenser
-    while crew.streams:
-        (stream,), _ = ray.wait(list(crew.streams), num_returns=1)
-        number = crew.streams[stream]
+def _collect(ray: Any, pool: _WorkerPool) -> Generator[Report]:
+    scheduler = pool.scheduler
+    while pool.streams:
+        (stream,), _ = ray.wait(list(pool.streams), num_returns=1)
+        number = pool.streams[stream]
         try:
             message = ray.get(next(stream))
         except StopIteration:
-            crew.leave(stream)
+            pool.leave(stream)
         except ray.exceptions.RayError as error:
-            crew.leave(stream)
-            had, times = ray.get([dispenser.lost.remote(number), dispenser.losses.remote()])
+            pool.leave(stream)
+            had, times = ray.get([scheduler.lost.remote(number), scheduler.losses.remote()])
             check_loss(had, times, str(error).strip().splitlines()[0])
-            crew.start()
+            pool.start()
         else:
-            if isinstance(message, Trouble):
-                raise_trouble(message)
+            if isinstance(message, WorkerFailure):
+                raise_failure(message)
             if isinstance(message, TimeSpent) or ray.get(
-                dispenser.ended.remote(number, message.key)
+                scheduler.ended.remote(number, message.key)
             ):
                 yield message

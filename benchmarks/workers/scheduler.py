@@ -1,7 +1,7 @@
 """Which episodes are played where: given out while the run goes on, a few at a time.
 
 * :func:`longest_first` -- the order in which tasks are begun.
-* :class:`Dispenser` -- what is left to play, and who plays what.
+* :class:`EpisodeScheduler` -- what is left to play, and who plays what.
 
 A worker asks for as many episodes as it has free rows. It stays with its task while there are
 episodes of it, then takes up one that nobody plays, the first in order, and only then helps with
@@ -38,7 +38,7 @@ def longest_first(tasks: Sequence[Task]) -> list[Task]:
     return sorted(tasks, key=length, reverse=True)
 
 
-class Dispenser:
+class EpisodeScheduler:
     """The episodes of a run, each given to one worker at a time.
 
     Args:
@@ -47,10 +47,10 @@ class Dispenser:
 
     Example:
         >>> keys = [EpisodeKey("a", index, seed=index) for index in range(4)]
-        >>> dispenser = Dispenser({"a": keys}, workers=2)
-        >>> [key.index for key in dispenser.take(0, rows=32)]
+        >>> scheduler = EpisodeScheduler({"a": keys}, workers=2)
+        >>> [key.index for key in scheduler.take(0, rows=32)]
         [0, 1]
-        >>> [key.index for key in dispenser.take(1, rows=32)]
+        >>> [key.index for key in scheduler.take(1, rows=32)]
         [2]
     """
 
@@ -121,9 +121,9 @@ class Dispenser:
         return tuple(held)
 
     def _next_task(self, worker: int) -> str:
-        own = self._tasks.get(worker)
-        if own in self._pending:
-            return own
+        task_in_hand = self._tasks.get(worker)
+        if task_in_hand in self._pending:
+            return task_in_hand
         played = set(self._tasks.values())
         ordered = [task for task in self._order if task in self._pending]
         free = [task for task in ordered if task not in played]

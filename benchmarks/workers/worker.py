@@ -1,8 +1,8 @@
 """Who plays, and in which environments.
 
 * :class:`PolicyChoice` -- which policy, and how it is asked to act.
-* :func:`make_player` -- a task's environments and the policy that plays in them.
-* :class:`Player` -- plays episodes that it is given, as long as there are some.
+* :func:`make_envs_and_policy` -- a task's environments and the policy that plays in them.
+* :class:`EpisodeWorker` -- plays episodes that it is given, as long as there are some.
 * :func:`tell` -- what a player in another process tells.
 
 A policy on the CPU uses one thread in every case, so that its arithmetic is the same for any
@@ -43,13 +43,15 @@ Report = Outcome | TimeSpent
 
 
 class Take(Protocol):
-    """Where a player has its episodes from: :meth:`benchmarks.workers.scheduler.Dispenser.take`."""
+    """Where a worker has its episodes from:
+    :meth:`benchmarks.workers.scheduler.EpisodeScheduler.take`.
+    """
 
     def __call__(self, rows: int, task: str | None = None, /) -> tuple[EpisodeKey, ...]:
         """Up to ``rows`` episodes of one task; none when none are left."""
 
 
-class Player:
+class EpisodeWorker:
     """Plays episodes that it is given, loading the policy's weights once.
 
     As soon as rows are free it asks for more episodes of the task in hand. A network takes up the
@@ -108,7 +110,7 @@ class Player:
 
     def _least(self, rollout: Rollout) -> int:
         """Free rows that are enough for another task."""
-        shares = any(table.shares for table in rollout.tables)
+        shares = any(batch.shares for batch in rollout.batches)
         return max(1, int(self.rows * IDLE_SHARE)) if shares else self.rows
 
     def _measured(self, outcomes: Generator[Outcome]) -> Generator[Report]:
@@ -139,11 +141,11 @@ class Player:
 
         with self.clock.of("loading"):
             task = get_task(task_id)
-            envs, self._policy = make_player(self.choice, task, make, loaded=self._policy)
+            envs, self._policy = make_envs_and_policy(self.choice, task, make, loaded=self._policy)
             return envs, with_clock(self._policy, self.clock)
 
 
-def make_player(
+def make_envs_and_policy(
     choice: PolicyChoice,
     task: Task,
     make_envs: Callable[[Task], SyncVectorEnv],
@@ -193,7 +195,7 @@ def make_player(
 
 
 @dataclass(frozen=True)
-class Trouble:
+class WorkerFailure:
     """What a worker says when it cannot go on.
 
     Attributes:
@@ -205,11 +207,13 @@ class Trouble:
     asked_wrongly: bool
 
 
-def tell(player: Player, take: Take, stopped: Callable[[], bool]) -> Generator[Report | Trouble]:
-    """As :meth:`Player.play`, with the error that ends it as the last word."""
+def tell(
+    player: EpisodeWorker, take: Take, stopped: Callable[[], bool]
+) -> Generator[Report | WorkerFailure]:
+    """As :meth:`EpisodeWorker.play`, with the error that ends it as the last word."""
     try:
         yield from player.play(take, stopped)
     except BenchmarkError as error:
-        yield Trouble(str(error), asked_wrongly=True)
+        yield WorkerFailure(str(error), asked_wrongly=True)
     except Exception:
-        yield Trouble(f"a worker failed:\n{traceback.format_exc()}", asked_wrongly=False)
+        yield WorkerFailure(f"a worker failed:\n{traceback.format_exc()}", asked_wrongly=False)

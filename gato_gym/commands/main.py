@@ -86,16 +86,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.command == "tasks":
             print_tasks(args.suite, args.pattern)
             return 0
-        found = inspect_environment(
+        inspection = inspect_environment(
             args.environment, layout=args.layout, seed=args.seed, render=args.image is not None
         )
         console = Console()
-        console.print(found.table())
-        console.print(found.summary(args.window), highlight=False, soft_wrap=True)
+        console.print(inspection.table())
+        console.print(inspection.summary(args.window), highlight=False, soft_wrap=True)
         if args.image is not None:
             from gato_gym.picture import draw
 
-            draw(found, args.image, window=args.window)
+            draw(inspection, args.image, window=args.window)
             console.print(f"drew {args.image}", highlight=False, soft_wrap=True)
     except (gym.error.Error, ImportError, OSError, ValueError) as error:
         print(error, file=sys.stderr)

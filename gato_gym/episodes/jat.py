@@ -253,8 +253,8 @@ def read_rows(source: str | Path, *, split: str = "train") -> Any:
     if name.startswith("jat:"):
         return datasets.load_dataset(HUB_DATASET, name.removeprefix("jat:"), split=split)
     if path.is_dir():
-        found = datasets.load_from_disk(name)
-        return found[split] if isinstance(found, datasets.DatasetDict) else found
+        dataset = datasets.load_from_disk(name)
+        return dataset[split] if isinstance(dataset, datasets.DatasetDict) else dataset
     if not path.is_file():
         raise FileNotFoundError(
             f"no file {name!r}: expected .parquet, .jsonl, a folder that datasets saved, or "

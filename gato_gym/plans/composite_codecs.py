@@ -38,11 +38,11 @@ class NestedCodec(SpaceCodec):
         self.ranges, self.continuous, self._stops = _joined(list(self._children.values()))
 
     def leaves(self, first: int = 0) -> list[tuple[str, int, int]]:
-        found: list[tuple[str, int, int]] = []
+        ranges: list[tuple[str, int, int]] = []
         for child in self._children.values():
-            found += child.leaves(first)
+            ranges += child.leaves(first)
             first += len(child.ranges)
-        return found
+        return ranges
 
     def encode(self, members: Any, rows: int) -> Ids:
         parts = [

@@ -119,8 +119,8 @@ def first_leaf(part: Part) -> Part | None:
     children = part.children()
     if children is None:
         return part
-    found = (first_leaf(child) for _, child in children)
-    return next((leaf for leaf in found if leaf is not None), None)
+    leaves = (first_leaf(child) for _, child in children)
+    return next((leaf for leaf in leaves if leaf is not None), None)
 
 
 def assemble(part: Part, members: Mapping[tuple[Any, ...], Any]) -> Any:
@@ -133,10 +133,10 @@ def assemble(part: Part, members: Mapping[tuple[Any, ...], Any]) -> Any:
     children = part.children()
     if children is None:
         return members.get(part.keys)
-    made = {key: assemble(child, members) for key, child in children}
+    parts = {key: assemble(child, members) for key, child in children}
     if isinstance(part.space, spaces.Tuple):
-        return tuple(made.values())
-    return {key: member for key, member in made.items() if member is not None}
+        return tuple(parts.values())
+    return {key: member for key, member in parts.items() if member is not None}
 
 
 def check_paths(part: Part, readers: Sequence[Reader]) -> None:

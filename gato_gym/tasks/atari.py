@@ -125,8 +125,8 @@ class AtariEnv(gym.Env[NDArray[np.uint8], np.int64]):
 
     def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Four frames of a game."""
-        found = self._ale.step(np.array([action], np.int32))
-        observation, reward, terminated, truncated, info = found
+        transition = self._ale.step(np.array([action], np.int32))
+        observation, reward, terminated, truncated, info = transition
         lives = {"lives": int(info["lives"][0])}
         return (
             self._shown(observation),
@@ -197,8 +197,8 @@ class AtariVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         NDArray[np.uint8], NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
     ]:
         """Four frames of every game."""
-        found = self._ale.step(np.asarray(actions, np.int32))
-        observations, rewards, terminated, truncated, info = found
+        transition = self._ale.step(np.asarray(actions, np.int32))
+        observations, rewards, terminated, truncated, info = transition
         return (
             observations.copy(),
             rewards.astype(np.float64),

@@ -25,8 +25,8 @@ def _tasks() -> dict[str, Task]:
     from gato_gym.tasks import atari, babyai, dm_control, metaworld, mujoco
 
     suites = (atari, babyai, dm_control, metaworld, mujoco)
-    found = [task for suite in suites for task in suite.tasks()]
-    return {task.id: task for task in sorted(found, key=lambda task: task.id)}
+    tasks = [task for suite in suites for task in suite.tasks()]
+    return {task.id: task for task in sorted(tasks, key=lambda task: task.id)}
 
 
 SUITES = ("atari", "babyai", "dm_control", "metaworld", "mujoco")

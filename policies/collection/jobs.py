@@ -162,15 +162,15 @@ def is_complete(settings: CollectSettings, task: Task) -> bool:
     """
     name = dataset_id(task, settings.record.policy)
     try:
-        found = minari_metadata(name, root=settings.root).get("collect")
+        recorded = minari_metadata(name, root=settings.root).get("collect")
     except FileNotFoundError:
         return False
-    if found is None or found["settings"] != json.loads(json.dumps(settings.identity(task))):
+    if recorded is None or recorded["settings"] != json.loads(json.dumps(settings.identity(task))):
         raise ValueError(
             f"dataset {name!r} under {settings.root} was made with other settings: pass "
             "--overwrite to replace it, or another --root"
         )
-    return bool(found["goal"] == settings.goal())
+    return bool(recorded["goal"] == settings.goal())
 
 
 def dataset_id(task: Task, policy: str = "expert") -> str:

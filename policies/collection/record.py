@@ -29,7 +29,7 @@ from policies.registry import make_policy
 ALGORITHMS = ("ppo", "a2c", "dqn", "sac", "td3", "ddpg")
 
 
-class Player(Protocol):
+class PolicyLike(Protocol):
     """Anything that acts as Stable-Baselines3's algorithms do."""
 
     def predict(
@@ -44,7 +44,7 @@ class Player(Protocol):
 
 def record_episodes(
     env: gym.Env[Any, Any],
-    policy: Player,
+    policy: PolicyLike,
     episodes: int,
     dataset_id: str,
     *,
@@ -135,7 +135,7 @@ def _noise(strength: float, space: gym.Space[Any], seed: int) -> HeldNoise | Ran
 
 def play(
     env: gym.Env[Any, Any],
-    policy: Player,
+    policy: PolicyLike,
     episodes: int,
     *,
     seed: int,
@@ -155,7 +155,7 @@ def play(
 
 def _play_one(
     env: gym.Env[Any, Any],
-    policy: Player,
+    policy: PolicyLike,
     seed: int,
     deterministic: bool,
     noise: HeldNoise | RandomActions,
@@ -181,7 +181,7 @@ def _play_one(
         start = False
         if "success" in info or "is_success" in info:
             success = bool(success) or bool(info.get("success", info.get("is_success")))
-    told: dict[str, Any] = {} if success is None else {"success": success}
+    outcome: dict[str, Any] = {} if success is None else {"success": success}
     return make_episode(
         name_of(env),
         seen,
@@ -190,17 +190,17 @@ def _play_one(
         rewards,
         terminated=bool(terminated),
         seed=seed,
-        info={**told, **({"noise": noise.level} if noise.level else {})},
+        info={**outcome, **({"noise": noise.level} if noise.level else {})},
     )
 
 
 def play_returns(
-    env: gym.Env[Any, Any], policy: Player, episodes: int, *, seed: int = 0,
+    env: gym.Env[Any, Any], policy: PolicyLike, episodes: int, *, seed: int = 0,
     deterministic: bool = True,
 ) -> list[float]:  # fmt: skip
     """Returns of a policy's episodes; seeds from 0 on are never recorded ones."""
-    found = play(env, policy, episodes, seed=seed, deterministic=deterministic)
-    return [episode.total_return for episode in found]
+    played = play(env, policy, episodes, seed=seed, deterministic=deterministic)
+    return [episode.total_return for episode in played]
 
 
 def name_of(env: gym.Env[Any, Any]) -> str:

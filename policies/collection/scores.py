@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import ArrayLike, NDArray
 
-from policies.collection.record import Player
+from policies.collection.record import PolicyLike
 
 REPETITIONS = 2000
 
@@ -46,19 +46,19 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain values."""
-        told = None if self.successes is None else list(self.successes)
-        return {"returns": list(self.returns), "successes": told}
+        successes = None if self.successes is None else list(self.successes)
+        return {"returns": list(self.returns), "successes": successes}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Scores:
         """The scores that :meth:`to_json` wrote."""
-        told = values["successes"]
-        return cls(tuple(values["returns"]), None if told is None else tuple(told))
+        successes = values["successes"]
+        return cls(tuple(values["returns"]), None if successes is None else tuple(successes))
 
 
 def play_scores(
     envs: Sequence[gym.Env[Any, Any]],
-    policy: Player,
+    policy: PolicyLike,
     episodes: int,
     *,
     deterministic: bool = False,

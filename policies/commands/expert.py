@@ -110,16 +110,20 @@ def _train(args: argparse.Namespace, console: Console) -> int:
 def _score(args: argparse.Namespace, console: Console) -> int:
     from gato_gym.tasks import get_task
     from policies.expert_training.evaluation import Evaluation, evaluate
+    from policies.expert_training.recipes import recipe_for
     from policies.expert_training.trainer import SCORE_SEEDS_START
     from policies.experts import load_trained
+    from policies.experts.store import shipped_folder
 
     task = get_task(args.task)
+    if args.expert is None and not shipped_folder(task.id).is_dir():
+        recipe_for(task.id)  # a task without a recipe says so
     env = task.make()
     policy = load_trained(task.id, env.observation_space, env.action_space, folder=args.expert)
-    found = Evaluation.of(evaluate(policy, env, args.episodes, first_seed=SCORE_SEEDS_START))
-    episodes = f"{found.episodes} episode{'' if found.episodes == 1 else 's'}"
+    evaluation = Evaluation.of(evaluate(policy, env, args.episodes, first_seed=SCORE_SEEDS_START))
+    episodes = f"{evaluation.episodes} episode{'' if evaluation.episodes == 1 else 's'}"
     console.print(
-        f"{task.id}: {found.mean:.2f} ± {found.std:.2f} over {episodes}, seeds from "
+        f"{task.id}: {evaluation.mean:.2f} ± {evaluation.std:.2f} over {episodes}, seeds from "
         f"{SCORE_SEEDS_START}",
         highlight=False,
     )

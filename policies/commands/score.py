@@ -57,12 +57,12 @@ def _score(args: argparse.Namespace, console: Console) -> int:
     policy = load_player(args.policy, env, algorithm=args.algorithm, trust_zip=args.trust_zip)
     chance = load_player("random", env)
     choice = likeliest(policy, stochastic=args.stochastic)
-    found = play_returns(env, policy, args.episodes, deterministic=choice)
+    returns = play_returns(env, policy, args.episodes, deterministic=choice)
     least = play_returns(env, chance, args.episodes)
     env.close()
-    mean, low = float(np.mean(found)), float(np.mean(least))
+    mean, low = float(np.mean(returns)), float(np.mean(least))
     console.print(f"random  {low:10.2f} ± {np.std(least):.2f}", highlight=False)
-    console.print(f"policy  {mean:10.2f} ± {np.std(found):.2f}", highlight=False)
+    console.print(f"policy  {mean:10.2f} ± {np.std(returns):.2f}", highlight=False)
     expert = None
     if args.dataset is not None:
         expert = find_minari(args.dataset).storage.metadata.get("expert_return")

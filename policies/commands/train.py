@@ -98,7 +98,7 @@ def _add_loss_options(train: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace, console: Console) -> int:
     import torch
 
-    from policies.training.run import OwnRun, OwnSettings
+    from policies.training.run import TrainRun, TrainSettings
 
     threads = args.threads or (1 if args.preset == "tiny" else torch.get_num_threads())
     torch.set_num_threads(threads)
@@ -106,7 +106,7 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     given = {k: v for k, v in vars(args).items() if k not in left}
     given["score_tasks"] = tuple(given["score_tasks"])
     datasets, texts, pairs = (tuple(given.pop(name)) for name in ("dataset", "text", "pairs"))
-    run = OwnRun(OwnSettings(datasets=datasets, texts=texts, pairs=pairs, **given), console)
+    run = TrainRun(TrainSettings(datasets=datasets, texts=texts, pairs=pairs, **given), console)
     run.describe()
     if args.dry_run:
         console.print("nothing was trained: leave out --dry-run to do so")

@@ -64,12 +64,12 @@ class QuickSearches:
         """
         search = super()._shortest_path  # type: ignore[misc]
         if getattr(accept_fn, "__name__", "") == "unopened_door":
-            found = search(
+            path = search(
                 lambda position, cell: accept_fn(position, cell) and self._has_key(cell.color),
                 try_with_blockers,
             )
-            if found[1]:
-                return found
+            if path[1]:
+                return path
         return search(accept_fn, try_with_blockers)
 
     def _has_key(self, color: str) -> bool:

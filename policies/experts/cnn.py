@@ -106,11 +106,11 @@ class ImageNetwork:
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The tensors of ``model.safetensors``: weights in float16, biases in float32."""
-        found: dict[str, NDArray[Any]] = {"pixels.mean": self.mean, "pixels.scale": self.scale}
+        tensors: dict[str, NDArray[Any]] = {"pixels.mean": self.mean, "pixels.scale": self.scale}
         for name, (weight, bias) in self._layers():
-            found[f"{name}.weight"] = np.ascontiguousarray(weight.astype(np.float16))
-            found[f"{name}.bias"] = np.ascontiguousarray(bias)
-        return found
+            tensors[f"{name}.weight"] = np.ascontiguousarray(weight.astype(np.float16))
+            tensors[f"{name}.bias"] = np.ascontiguousarray(bias)
+        return tensors
 
     def config(self) -> dict[str, Any]:
         """What ``config.json`` tells besides the tensors."""

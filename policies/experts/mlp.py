@@ -116,11 +116,11 @@ class ExpertNetwork:
 
         float16 rather than bfloat16: as small, closer to float32, and NumPy reads it.
         """
-        found: dict[str, NDArray[Any]] = {"mean": self.mean, "scale": self.scale}
+        tensors: dict[str, NDArray[Any]] = {"mean": self.mean, "scale": self.scale}
         for name, (weight, bias) in self._layers():
-            found[f"{name}.weight"] = weight.astype(np.float16)
-            found[f"{name}.bias"] = bias
-        return {name: np.ascontiguousarray(part) for name, part in found.items()}
+            tensors[f"{name}.weight"] = weight.astype(np.float16)
+            tensors[f"{name}.bias"] = bias
+        return {name: np.ascontiguousarray(part) for name, part in tensors.items()}
 
     def config(self) -> dict[str, Any]:
         """What ``config.json`` tells besides the tensors."""

@@ -1,7 +1,7 @@
 """Acting step by step: a batch of episodes through the network and its cache.
 
-* :class:`Streamer` -- observations in, action ids out, for one plan and prompt.
-* :func:`run` -- drives streamers, of one plan or of several at once.
+* :class:`Decoder` -- observations in, action ids out, for one plan and prompt.
+* :func:`decode` -- drives decoders, of one plan or of several at once.
 * :class:`GatoState` -- what a batch of running episodes needs.
 
 A timestep costs one pass of the backbone for each action token and none besides: every row's new
@@ -43,10 +43,6 @@ class NewTokens:
     embeddings: Tensor
     rows: NDArray[np.int64]
     positions: NDArray[np.int64]
-
-
-Acting = Generator[NewTokens, Tensor, NDArray[np.int64]]
-"""Rows that act: asks for forwards of new tokens, and returns action ids."""
 
 
 @dataclass
@@ -124,7 +120,7 @@ class GatoState:
         )
 
 
-class Streamer:
+class Decoder:
     """Feeds a batch's observations and chooses its action ids.
 
     Args:
@@ -157,7 +153,7 @@ class Streamer:
         chunk = plan.num_tokens + plan.num_actions + 1 + TEXT_PLACES * plan.has_text
         return chunk + (0 if plan.options.memory == "none" else self.network.config.window)
 
-    def acts_like(self, other: Streamer) -> bool:
+    def acts_like(self, other: Decoder) -> bool:
         """Whether rows of both can be handed to :meth:`act` of either, as one batch."""
         if self.network is not other.network or self.sampler != other.sampler:
             return False
@@ -206,7 +202,7 @@ class Streamer:
         uniforms: NDArray[np.float32],
         *,
         deterministic: bool,
-    ) -> Acting:
+    ) -> Generator[NewTokens, Tensor, NDArray[np.int64]]:
         """Choose action ids of every row, by asking for one forward for each action token.
 
         Args:
@@ -245,7 +241,7 @@ class Streamer:
         plan = self.plan
         start, stop = plan.action_ranges[j].tolist()
         size = block_size(hidden_BD)
-        found = []
+        ids = []
         for hidden, random in zip(hidden_BD.split(size), randoms.split(size), strict=True):
             missing = size - len(hidden)
             logits = self.network.symbol_logits(F.pad(hidden, (0, 0, 0, missing)), start, stop)
@@ -255,22 +251,22 @@ class Streamer:
                 continuous=bool(plan.action_is_continuous[j]),
                 deterministic=deterministic,
             )
-            found.append(choice[: len(hidden)] + start)
-        return torch.cat(found)
+            ids.append(choice[: len(hidden)] + start)
+        return torch.cat(ids)
 
     def _emissions(self, state: GatoState, encoded: TokenizedBatch) -> dict[int, NDArray[np.int32]]:
         """The rows that emit their text now, and what they emit."""
-        found: dict[int, NDArray[np.int32]] = {}
+        emitted: dict[int, NDArray[np.int32]] = {}
         options = self.plan.options
         always = options.text == "always" or options.memory == "none"
         for row in range(state.rows if self.plan.has_text else 0):
             text = cut_text(np.asarray(encoded.text[row], np.int32))
             key = text.tobytes()
             if always or state.texts[row] != key or state.ages[row] >= options.text_refresh:
-                found[row] = text
+                emitted[row] = text
                 state.texts[row], state.ages[row] = key, 0
             state.ages[row] += 1
-        return found
+        return emitted
 
     def _observe(
         self, state: GatoState, encoded: TokenizedBatch
@@ -312,7 +308,7 @@ class Streamer:
         plan, count = self.plan, state.rows
         exact = self.device.type == "cpu" and self.network.precision == "float32"
         size = BLOCK if exact else count
-        found = []
+        bodies = []
         for first in range(0, count, size):
             rows = np.minimum(np.arange(first, first + size), count - 1)
             collector = TokenCollector(size, plan.num_tokens)
@@ -322,20 +318,23 @@ class Streamer:
                 collector.conditions[:] = np.arange(size)[:, None]
             conditions = state.conditions[torch.from_numpy(rows).to(self.device)]
             tokens = collector.finish().to(self.device)
-            found.append(self.network.embedding(tokens, conditions)[: count - first])
-        return torch.cat(found)
+            bodies.append(self.network.embedding(tokens, conditions)[: count - first])
+        return torch.cat(bodies)
 
 
 @torch.inference_mode()
-def run(
-    network: GatoNetwork, cache: RingCache, actings: Sequence[Acting], sizes: Sequence[int]
+def decode(
+    network: GatoNetwork,
+    cache: RingCache,
+    groups: Sequence[Generator[NewTokens, Tensor, NDArray[np.int64]]],
+    sizes: Sequence[int],
 ) -> list[NDArray[np.int64]]:
     """Let groups of rows act together, each forward taking all their new tokens at once.
 
     Args:
         network: The weights.
         cache: Of the rows of all groups, one group after another.
-        actings: From :meth:`Streamer.act` of each group, whose state's cache is its part of
+        groups: From :meth:`Decoder.act` of each group, whose state's cache is its part of
             ``cache``.
         sizes: Rows of each group.
 
@@ -343,16 +342,16 @@ def run(
         Each group's action ids, ``[B, A]`` of its own.
     """
     offsets = np.cumsum([0, *sizes]).tolist()
-    found: dict[int, NDArray[np.int64]] = {}
-    answers: dict[int, Tensor | None] = dict.fromkeys(range(len(actings)))
+    action_ids: dict[int, NDArray[np.int64]] = {}
+    answers: dict[int, Tensor | None] = dict.fromkeys(range(len(groups)))
     while answers:
         asked: dict[int, NewTokens] = {}
         for group, answer in answers.items():
             try:
-                acting = actings[group]
+                acting = groups[group]
                 asked[group] = next(acting) if answer is None else acting.send(answer)
             except StopIteration as stop:
-                found[group] = stop.value
+                action_ids[group] = stop.value
         if not asked:
             break
         hidden_ND = network.step(
@@ -363,7 +362,7 @@ def run(
         )
         parts = hidden_ND.split([len(tokens.rows) for tokens in asked.values()])
         answers = dict(zip(asked, parts, strict=True))
-    return [found[group] for group in range(len(actings))]
+    return [action_ids[group] for group in range(len(groups))]
 
 
 def _layout(plan: Plan) -> tuple[object, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gato_gym.spaces import TokenizedBatch
 from policies.base import batch_of_one, batch_rows, first_of_batch, is_single
-from policies.gato.decoding import GatoState, run
+from policies.gato.decoding import GatoState, decode
 from policies.gato.policy import GatoPolicy
 from policies.model.kv_cache import RingCache
 
@@ -176,8 +176,8 @@ class MultiTaskPolicy:
             actings.append(policy.act(part, encoded, uniforms, deterministic=deterministic))
             sizes.append(rows.stop - rows.start)
             first = stop
-        found = run(self.network, state.whole.cache, actings, sizes)
-        ids = [row for group in found for row in group]
+        action_ids = decode(self.network, state.whole.cache, actings, sizes)
+        ids = [row for group in action_ids for row in group]
         return [np.stack(ids[rows]) for rows in spans]
 
     def _starts(
@@ -187,7 +187,7 @@ class MultiTaskPolicy:
         *,
         fresh: bool,
     ) -> list[NDArray[np.bool_]]:
-        found = []
+        actions = []
         for index, size in enumerate(sizes):
             own = None if given is None else given[index]
             starts = np.full(size, fresh) if own is None else np.asarray(own, np.bool_).reshape(-1)
@@ -196,8 +196,8 @@ class MultiTaskPolicy:
                     f"episode_start of policy {index} has {len(starts)} entries for {size} "
                     "observations: pass one bool a row"
                 )
-            found.append(starts | fresh)
-        return found
+            actions.append(starts | fresh)
+        return actions
 
     def _new_state(self, sizes: Sequence[int]) -> MultiTaskState:
         ring = max(policy.ring for policy in self.policies)

@@ -8,19 +8,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, TokenizedBatch, compile_plan
 from gato_gym.tasks import get_task, task_id_of
 from policies.base import Policy, episode_generators
-from policies.gato.decoding import Acting, GatoState, Streamer, run
+from policies.gato.decoding import Decoder, GatoState, NewTokens, decode
 from policies.gato.prompts import Prompt, demonstration, encode_prompt, prompt_from_episode
 from policies.gato.sampling import Sampler
 from policies.gato.task_specs import TaskRecord, check_sizes, find_task, spaces_of
@@ -62,7 +63,7 @@ class GatoPolicy(Policy):
         self.tasks, self.task, self.prompt = dict(tasks or {}), task, prompt
         self.sampler, self.seed = sampler or Sampler(), seed
         check_sizes(network.config, plan)
-        self._streamer = Streamer(network, plan, self.sampler, self._pinned(network))
+        self._decoder = Decoder(network, plan, self.sampler, self._pinned(network))
 
     def _pinned(self, network: GatoNetwork) -> RingCache | None:
         """The encoded prompt, as the network sees it."""
@@ -179,16 +180,18 @@ class GatoPolicy(Policy):
             FileNotFoundError: There is no such dataset.
             ValueError: It is no demonstration, or too long and not to be cut.
         """
-        made = None
+        chosen = None
         if prompt is not None:
             capacity = self.network.config.prompt_tokens
-            made = prompt_from_episode(self.plan, demonstration(prompt), capacity=capacity, cut=cut)
+            chosen = prompt_from_episode(
+                self.plan, demonstration(prompt), capacity=capacity, cut=cut
+            )
         return GatoPolicy(
             self.network,
             self.plan,
             tasks=self.tasks,
             task=self.task,
-            prompt=made,
+            prompt=chosen,
             sampler=self.sampler,
             seed=self.seed,
         )
@@ -264,18 +267,18 @@ class GatoPolicy(Policy):
         moved = copy.deepcopy(self)
         moved.network.to(place)
         pinned = self._pinned(moved.network)
-        moved._streamer = Streamer(moved.network, self.plan, self.sampler, pinned)
+        moved._decoder = Decoder(moved.network, self.plan, self.sampler, pinned)
         return moved
 
     def describe(self) -> str:
         """A few lines: sizes, tokens of a timestep, memory of a row."""
         config, plan = self.network.config, self.plan
-        streamer = self._streamer
+        decoder = self._decoder
         cache = RingCache.empty(
             config,
             rows=1,
-            ring=streamer.ring,
-            pinned=streamer.prompt_slots,
+            ring=decoder.ring,
+            pinned=decoder.prompt_slots,
             like=self.network.head.weight,
         )
         return "\n".join(
@@ -297,25 +300,25 @@ class GatoPolicy(Policy):
         deterministic: bool,
     ) -> tuple[Any, GatoState]:
         rows = len(starts)
-        state = self._streamer.new_state(rows) if state is None else state
+        state = self._decoder.new_state(rows) if state is None else state
         seen = self.observe(observation, state, starts, deterministic=deterministic)
         acting = self.act(state, *seen, deterministic=deterministic)
-        (ids,) = run(self.network, state.cache, [acting], [rows])
+        (ids,) = decode(self.network, state.cache, [acting], [rows])
         return self.plan.decode_batch(ids), state
 
     def new_state(self, rows: int, cache: RingCache | None = None) -> GatoState:
-        """The state of rows that start afresh; see :meth:`Streamer.new_state`."""
-        return self._streamer.new_state(rows, cache)
+        """The state of rows that start afresh; see :meth:`Decoder.new_state`."""
+        return self._decoder.new_state(rows, cache)
 
     @property
     def ring(self) -> int:
         """Cache slots that a row needs beside the prompt's."""
-        return self._streamer.ring
+        return self._decoder.ring
 
     @property
     def prompt_slots(self) -> int:
         """Cache slots of the prompt."""
-        return self._streamer.prompt_slots
+        return self._decoder.prompt_slots
 
     def observe(
         self, observation: Any, state: GatoState, starts: NDArray[np.bool_], *, deterministic: bool
@@ -346,7 +349,7 @@ class GatoPolicy(Policy):
                 "pass the state that predict returned for the same environments"
             )
         encoded = self.plan.encode_batch(observation)
-        self._streamer.restart(state, starts)
+        self._decoder.restart(state, starts)
         fresh = episode_generators(self.observation_space, observation, starts, seed=self.seed)
         for row, generator in fresh.items():
             state.generators[row] = generator
@@ -364,13 +367,13 @@ class GatoPolicy(Policy):
         uniforms: NDArray[np.float32],
         *,
         deterministic: bool,
-    ) -> Acting:
-        """Go on with a timestep; see :meth:`Streamer.act`."""
-        return self._streamer.act(state, encoded, uniforms, deterministic=deterministic)
+    ) -> Generator[NewTokens, Tensor, NDArray[np.int64]]:
+        """Go on with a timestep; see :meth:`Decoder.act`."""
+        return self._decoder.act(state, encoded, uniforms, deterministic=deterministic)
 
     def acts_like(self, other: GatoPolicy) -> bool:
         """Whether :meth:`act` of this policy and of another are the same function."""
-        return self._streamer.acts_like(other._streamer)
+        return self._decoder.acts_like(other._decoder)
 
 
 class _View:

@@ -51,8 +51,8 @@ class TaskRecord:
     @classmethod
     def of(cls, plan: Plan, prompt: Prompt | None = None, *, prompted: bool = True) -> TaskRecord:
         """The record of a plan's task."""
-        found = plan.observation_space, plan.action_space
-        return cls(plan.options, signature(*found), prompt, prompted, _written(*found))
+        both_spaces = plan.observation_space, plan.action_space
+        return cls(plan.options, signature(*both_spaces), prompt, prompted, _written(*both_spaces))
 
     def read_spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
         """Its observation and action space.
@@ -141,22 +141,22 @@ def find_task(
             )
         only = task or next(iter(tasks))
         return only, tasks[only]
-    found = signature(*spaces_of(env))
+    spaces = signature(*spaces_of(env))
     named = task or task_id_of(env) or _environment_id(env)
     if named is not None and named in tasks:
         record = tasks[named]
-        if record.signature != found:
+        if record.signature != spaces:
             raise SpaceMismatchError(
                 f"task {named!r} was trained with spaces {record.signature} and this environment "
-                f"has {found}: pass an environment as it was in training, or task="
+                f"has {spaces}: pass an environment as it was in training, or task="
             )
         return named, record
-    fitting = [name for name, record in tasks.items() if record.signature == found]
+    fitting = [name for name, record in tasks.items() if record.signature == spaces]
     if len(fitting) == 1:
         return fitting[0], tasks[fitting[0]]
     if not fitting:
         raise SpaceMismatchError(
-            f"no task of the checkpoint has these spaces: got {found}; it knows {_listed(tasks)}. "
+            f"no task of the checkpoint has these spaces: got {spaces}; it knows {_listed(tasks)}. "
             "Train a checkpoint on episodes of this environment, or use GatoPolicy.create(env) "
             "for fresh weights"
         )

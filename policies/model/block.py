@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from policies.model.attention import attend, rotate
 from policies.model.config import NetworkConfig
-from policies.model.kv_cache import Arrivals
+from policies.model.kv_cache import CacheUpdate
 from policies.model.row_blocks import in_blocks, padded
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ class Block(nn.Module):
         x_BTD: Tensor,
         rotary: tuple[Tensor, Tensor],
         mask: Mask,
-        kept_B2: Tensor | None = None,
+        residual_mask_B2: Tensor | None = None,
     ) -> Tensor:
-        """Whole sequences; ``kept_B2`` multiplies what attention and feed-forward add."""
+        """Whole sequences; ``residual_mask_B2`` multiplies what attention and feed-forward add."""
         batch, length, _ = x_BTD.shape
         qkv = self.qkv(self.norm_attention(x_BTD))
         q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -53,26 +53,26 @@ class Block(nn.Module):
         k = rotate(self.norm_key(k.to(dtype)), *rotary)
         y = attend(q, k, v, mask)
         y = self.attention_out(y.transpose(1, 2).reshape(batch, length, -1))
-        if kept_B2 is None:
+        if residual_mask_B2 is None:
             x_BTD = x_BTD + y
             return x_BTD + self.feed(x_BTD)
-        x_BTD = x_BTD + kept_B2[:, 0, None, None] * y
-        return x_BTD + kept_B2[:, 1, None, None] * self.feed(x_BTD)
+        x_BTD = x_BTD + residual_mask_B2[:, 0, None, None] * y
+        return x_BTD + residual_mask_B2[:, 1, None, None] * self.feed(x_BTD)
 
     def feed(self, x: Tensor) -> Tensor:
         """The gated feed-forward of ``[..., D]``, with its norm."""
         gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
         return self.feed_out(F.gelu(gate) * value)
 
-    def step(self, x_ND: Tensor, arrivals: Arrivals, keys: Tensor, values: Tensor) -> Tensor:
+    def step(self, x_ND: Tensor, update: CacheUpdate, keys: Tensor, values: Tensor) -> Tensor:
         """New tokens, padded to whole blocks, against one layer's cache ``[B, H, K, S]``."""
-        count = len(arrivals.rows)
+        count = len(update.rows)
         qkv = in_blocks(lambda x: self.qkv(self.norm_attention(x)), x_ND)[:count]
         q, k, v = qkv.view(count, 3, self.heads, -1).unbind(1)
-        q = rotate(self.norm_query(q), *arrivals.rotary).to(keys.dtype) * q.shape[-1] ** -0.5
-        k = rotate(self.norm_key(k), *arrivals.rotary)
-        keys[arrivals.rows, :, :, arrivals.slots] = k.to(keys.dtype)
-        values[arrivals.rows, :, :, arrivals.slots] = v.to(keys.dtype)
-        y = padded(arrivals.attend(q, keys, values).flatten(1).to(x_ND.dtype))
+        q = rotate(self.norm_query(q), *update.rotary).to(keys.dtype) * q.shape[-1] ** -0.5
+        k = rotate(self.norm_key(k), *update.rotary)
+        keys[update.rows, :, :, update.slots] = k.to(keys.dtype)
+        values[update.rows, :, :, update.slots] = v.to(keys.dtype)
+        y = padded(update.attend(q, keys, values).flatten(1).to(x_ND.dtype))
         x_ND = x_ND + in_blocks(self.attention_out, y)
         return x_ND + in_blocks(self.feed, x_ND)

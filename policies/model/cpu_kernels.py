@@ -29,7 +29,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from policies.model.block import Block
-    from policies.model.kv_cache import Arrivals
+    from policies.model.kv_cache import CacheUpdate
 
 TOGETHER = 32
 """Tokens that share one reading of the weights: their numbers stay in the processor's cache."""
@@ -315,14 +315,14 @@ def _views(block: Block) -> tuple[Any, ...]:
     return views
 
 
-def step(block: Block, x_ND: Tensor, arrivals: Arrivals, keys: Tensor, values: Tensor) -> None:
+def step(block: Block, x_ND: Tensor, update: CacheUpdate, keys: Tensor, values: Tensor) -> None:
     """A block's step, in place.
 
     Args:
-        block: Its maps are :class:`policies.model.quantized_linear.NarrowLinear`, its norms
+        block: Its maps are :class:`policies.model.quantized_linear.QuantizedLinear`, its norms
             bfloat16.
         x_ND: float32 ``[N, D]``, new tokens; what the block adds is added to it.
-        arrivals: Where they go, and what they see.
+        update: Where they go, and what they see.
         keys: bfloat16 ``[B, H, K, S]``, of one layer; written.
         values: Likewise.
     """
@@ -330,9 +330,9 @@ def step(block: Block, x_ND: Tensor, arrivals: Arrivals, keys: Tensor, values: T
     _step(
         x_ND.numpy(),
         *_views(block),
-        tuple(table[:, 0].numpy() for table in arrivals.rotary),
-        (arrivals.rows.numpy(), arrivals.slots.numpy()),
-        arrivals.bias.numpy(),
+        tuple(table[:, 0].numpy() for table in update.rotary),
+        (update.rows.numpy(), update.slots.numpy()),
+        update.bias.numpy(),
         (_seen(keys), _seen(values)),
     )
 

@@ -5,7 +5,7 @@ them. A recording asks for all of them at once. It does the same work on the sam
 so each belongs to one cache and to one pattern of rows; what differs from step to step is
 copied into tensors that it reads.
 
-* :class:`Recordings` -- the recordings of a cache.
+* :class:`CudaGraphCache` -- the recordings of a cache.
 * :func:`record` -- makes one.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Recordings", "Work", "record"]
+__all__ = ["CudaGraphCache", "Work", "record"]
 
 Work = Callable[[Tensor, Tensor], Tensor]
 """A function of two tensors whose kernels depend on their shapes alone."""
@@ -27,7 +27,7 @@ WARM_UPS = 3
 """Times that work is done before it is recorded: libraries allocate in the first."""
 
 
-class Recordings:
+class CudaGraphCache:
     """Work that comes often, by key: compiled, and on a GPU recorded.
 
     A copy has none, and neither has what a pickle brings: they would work on the first's memory.
@@ -42,7 +42,7 @@ class Recordings:
         self._held: dict[Hashable, Work] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Recordings, (self.most,)
+        return CudaGraphCache, (self.most,)
 
     def play(
         self, key: Hashable, plain: Work, compiled: Work, first: Tensor, second: Tensor
@@ -85,13 +85,13 @@ def record(work: Work, first: Tensor, second: Tensor) -> Work:
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=_pool(first.device)):
-            found = work(held_first, held_second)
+            output = work(held_first, held_second)
 
     def play(first: Tensor, second: Tensor) -> Tensor:
         held_first.copy_(first)
         held_second.copy_(second)
         graph.replay()
-        return found.clone()
+        return output.clone()
 
     return play
 

@@ -33,14 +33,14 @@ class Contributions:
 
     Attributes:
         slots: int64 ``[N]``, index into the flattened ``[B * T]`` tokens.
-        places: int64 ``[N]``, local positions in ``[0, BODY_PLACES)``.
+        local_positions: int64 ``[N]``, local positions in ``[0, BODY_PLACES)``.
         values: ids int64 ``[N]``; vectors float32 ``[N, K]``; grids uint8 ``[N, H, W, planes]``;
             image patches ``[N, C, P, P]``.
         intervals: image patches only: int64 ``[N, 2]``, row and column position bucket.
     """
 
     slots: Tensor
-    places: Tensor
+    local_positions: Tensor
     values: Tensor
     intervals: Tensor | None = None
 
@@ -57,7 +57,8 @@ class TokenInputs:
     Attributes:
         ids: int64 ``[B, T]``, vocabulary ids; -1 where a token has no table row of its own
             (body tokens, padding).
-        places: int64 ``[B, T]``, local positions in ``[0, NUM_PLACES)`` of the tokens with ids.
+        local_positions: int64 ``[B, T]``, local positions in ``[0, NUM_PLACES)`` of the
+            tokens with ids.
         conditions: int64 ``[B, T]``, row of the conditions table, -1 for none.
         text_slots: int64 ``[n]``, index into the flattened tokens of those with text ids.
         symbol_slots: int64 ``[n]``, likewise of those with other ids.
@@ -65,7 +66,7 @@ class TokenInputs:
     """
 
     ids: Tensor
-    places: Tensor
+    local_positions: Tensor
     conditions: Tensor
     text_slots: Tensor
     symbol_slots: Tensor
@@ -242,8 +243,8 @@ class Embedding(nn.Module):
 
     def text_tokens(self, ids: Tensor) -> Tensor:
         """Embeddings of one text's tokens: int64 ``[L]`` to float ``[L, D]``."""
-        places = torch.arange(len(ids), device=ids.device).clamp(max=TEXT_PLACES - 1)
-        return self.embed_text(ids) + self.place(places)
+        local_positions = torch.arange(len(ids), device=ids.device).clamp(max=TEXT_PLACES - 1)
+        return self.embed_text(ids) + self.place(local_positions)
 
     def embed_text(self, ids: Tensor) -> Tensor:
         """Text table rows: int64 ``[...]`` to float ``[..., D]``."""
@@ -252,8 +253,10 @@ class Embedding(nn.Module):
     def encode_texts(self, texts_NL: Tensor) -> Tensor:
         """Conditions from texts: int64 ``[N, L]`` padded with -1, to float ``[N, D]``."""
         mask = texts_NL >= 0
-        places = torch.arange(texts_NL.shape[1], device=texts_NL.device).clamp(max=TEXT_PLACES - 1)
-        x = self.embed_text(texts_NL.clamp(min=0)) + self.place(places)
+        local_positions = torch.arange(texts_NL.shape[1], device=texts_NL.device).clamp(
+            max=TEXT_PLACES - 1
+        )
+        x = self.embed_text(texts_NL.clamp(min=0)) + self.place(local_positions)
         return self.condition(x, mask)
 
     def forward(self, tokens: TokenInputs, conditions: Tensor) -> Tensor:
@@ -270,19 +273,19 @@ class Embedding(nn.Module):
         device, dtype = tokens.ids.device, self.place.weight.dtype  # autocast gives fewer bits
         table = torch.cat([conditions, conditions.new_zeros(1, conditions.shape[1])])
         flat = torch.zeros(batch * length, self.config.width, dtype=dtype, device=device)
-        ids, places = tokens.ids.flatten(), tokens.places.flatten()
+        ids, local_positions = tokens.ids.flatten(), tokens.local_positions.flatten()
         for slots, rows_of in (
             (tokens.text_slots, self.embed_text),
             (tokens.symbol_slots, self.embed_symbols),
         ):
             if len(slots):
-                rows = rows_of(ids[slots]) + self.place(places[slots])
+                rows = rows_of(ids[slots]) + self.place(local_positions[slots])
                 flat = flat.index_add(0, slots, rows.to(dtype))
         owner = tokens.conditions.flatten()
 
         def add(part: Contributions, values: Tensor) -> None:
             nonlocal flat
-            values = values + self.place(part.places + TEXT_PLACES)
+            values = values + self.place(part.local_positions + TEXT_PLACES)
             flat = flat.index_add(0, part.slots, values.to(dtype))
 
         def condition_of(part: Contributions) -> Tensor:

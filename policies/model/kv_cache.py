@@ -1,7 +1,7 @@
 """What a running episode remembers: keys and values of a pinned prompt and of the newest tokens.
 
 * :class:`RingCache` -- a fixed amount of memory for each row.
-* :class:`Arrivals` -- new tokens of some rows of it.
+* :class:`CacheUpdate` -- new tokens of some rows of it.
 
 Shapes: B rows, T tokens, N new tokens of all rows, S cache slots, H heads, K head size, L layers.
 """
@@ -20,10 +20,10 @@ from torch import Tensor
 
 from policies.model.attention import rotary_table
 from policies.model.config import NetworkConfig
-from policies.model.cuda_graphs import Recordings
+from policies.model.cuda_graphs import CudaGraphCache
 from policies.model.quantized_linear import has_kernels
 
-__all__ = ["Arrivals", "RingCache"]
+__all__ = ["CacheUpdate", "RingCache"]
 
 
 @dataclass
@@ -40,7 +40,7 @@ class RingCache:
         positions: int64 ``[B, S]``, position that each slot holds, -1 when empty.
         prompt: First live position.
         pinned: Slots of the pinned region.
-        recordings: Of steps over this very memory; a copy or a part has none.
+        graphs: Of steps over this very memory; a copy or a part has none.
     """
 
     keys: Tensor
@@ -48,7 +48,7 @@ class RingCache:
     positions: Tensor
     prompt: int
     pinned: int
-    recordings: Recordings = field(default_factory=Recordings, repr=False, compare=False)
+    graphs: CudaGraphCache = field(default_factory=CudaGraphCache, repr=False, compare=False)
 
     @classmethod
     def empty(
@@ -146,7 +146,7 @@ class RingCache:
         return bias.masked_fill_(hidden, float("-inf"))[:, None]
 
 
-class Arrivals:
+class CacheUpdate:
     """New tokens of some rows: where they go in the cache, and what they see there.
 
     Making one writes the tokens' positions into the cache. Rows next to each other with equally

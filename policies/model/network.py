@@ -61,8 +61,8 @@ class PackedBatch:
         task_tokens: How many of its tokens are of each task, by id.
         next_parts: The observations that follow, by the kind of their parts; empty where they are
             not predicted.
-        kept: float32 ``[B, L, 2]``, see :meth:`policies.model.transformer.Backbone.forward`; None
-            without stochastic depth.
+        residual_mask: float32 ``[B, L, 2]``, see
+            :meth:`policies.model.transformer.Backbone.forward`; None without stochastic depth.
     """
 
     tokens: TokenInputs
@@ -71,7 +71,7 @@ class PackedBatch:
     targets: Targets
     task_tokens: dict[str, int] = field(default_factory=dict)
     next_parts: dict[str, NextParts] = field(default_factory=dict)
-    kept: Tensor | None = None
+    residual_mask: Tensor | None = None
 
     def to(self, device: torch.device) -> PackedBatch:
         """The same on a device."""
@@ -88,7 +88,7 @@ class PackedBatch:
             Targets(**targets),
             self.task_tokens,
             {kind: parts.to(device) for kind, parts in self.next_parts.items()},
-            None if self.kept is None else self.kept.to(device),
+            None if self.residual_mask is None else self.residual_mask.to(device),
         )
 
 
@@ -119,7 +119,7 @@ class GatoNetwork(nn.Module):
         conditions = self.embedding.encode_texts(batch.texts)
         x = self.embedding(batch.tokens, conditions)
         mask = self.backbone.visibility(batch.roles)
-        return self.backbone(x, batch.roles.positions, mask, batch.kept)
+        return self.backbone(x, batch.roles.positions, mask, batch.residual_mask)
 
     def step(
         self,

@@ -25,14 +25,14 @@ class NextParts:
     Attributes:
         slots: int64 ``[N]``, index into the flattened tokens of the one that predicts: the last of
             the timestep before.
-        places: int64 ``[N]``, local position of the part in its timestep.
+        local_positions: int64 ``[N]``, local position of the part in its timestep.
         values: ids int64 ``[N]``; vectors float32 ``[N, K]``; grids int64 ``[N, H, W, planes]``;
             image patches float32 ``[N, 4, P, P]``.
         weights: float32 ``[N]``; those of a timestep sum to 1 over all kinds.
     """
 
     slots: Tensor
-    places: Tensor
+    local_positions: Tensor
     values: Tensor
     weights: Tensor
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from policies.model.network import GatoNetwork
-from policies.model.quantized_linear import NarrowLinear
+from policies.model.quantized_linear import QuantizedLinear
 
 __all__ = ["PRECISIONS", "choose_device", "choose_precision", "with_precision"]
 
@@ -54,7 +54,7 @@ def with_precision(network: GatoNetwork, precision: str) -> GatoNetwork:
             f"the network is in {network.precision}: load it again to have it in {precision}"
         )
     narrow = {
-        name: NarrowLinear(module, getattr(torch, precision))
+        name: QuantizedLinear(module, getattr(torch, precision))
         for name, module in network.backbone.named_modules()
         if isinstance(module, nn.Linear)
     }

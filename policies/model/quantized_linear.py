@@ -1,6 +1,6 @@
 """Linear maps with weights of fewer bits.
 
-* :class:`NarrowLinear` -- one, of bfloat16 or of eight bits.
+* :class:`QuantizedLinear` -- one, of bfloat16 or of eight bits.
 * :func:`has_kernels` -- whether :mod:`policies.model.cpu_kernels` can be used.
 """
 
@@ -20,7 +20,7 @@ def has_kernels() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-class NarrowLinear(nn.Module):
+class QuantizedLinear(nn.Module):
     """A linear map ``y = x W^T`` without a bias.
 
     Args:

@@ -60,7 +60,7 @@ class Layout:
 
     Attributes:
         ids: int64 ``[L]``, -1 for body tokens.
-        places: int64 ``[L]``, local positions.
+        local_positions: int64 ``[L]``, local positions.
         positions: int64 ``[L]``.
         steps: int64 ``[L]``, index of the token's timestep in ``[0, n)``.
         actions: int64 ``[L]``, 1 for action tokens.
@@ -70,7 +70,7 @@ class Layout:
     """
 
     ids: Ints
-    places: Ints
+    local_positions: Ints
     positions: Ints
     steps: Ints
     actions: Ints
@@ -134,21 +134,21 @@ def lay_out(
     steps = np.repeat(np.arange(n), sizes)
     within = np.arange(length) - starts[steps]
     ids = np.full(length, -1, np.int64)
-    places = np.zeros(length, np.int64)
+    local_positions = np.zeros(length, np.int64)
     for i, text in enumerate(texts):
         if text is None:
             continue
         span = slice(starts[i], starts[i] + text_sizes[i])
         ids[span] = text
-        places[span] = np.minimum(np.arange(text_sizes[i]), TEXT_PLACES - 1)
+        local_positions[span] = np.minimum(np.arange(text_sizes[i]), TEXT_PLACES - 1)
     body_starts = starts + text_sizes
     is_action = within >= before[steps]
     if fed:
         ids[is_action] = actions[:, :fed].reshape(-1)
-        places[is_action] = ACTION_PLACE
+        local_positions[is_action] = ACTION_PLACE
     return Layout(
         ids=ids,
-        places=places,
+        local_positions=local_positions,
         positions=first_position + bases[steps] + within,
         steps=steps,
         actions=is_action.astype(np.int64),
@@ -191,7 +191,7 @@ class TokenCollector:
 
     def __init__(self, rows: int, length: int) -> None:
         self.ids = np.full((rows, length), -1, np.int64)
-        self.places = np.zeros((rows, length), np.int64)
+        self.local_positions = np.zeros((rows, length), np.int64)
         self.conditions = np.full((rows, length), -1, np.int64)
         self._first_symbol = 0
         self._parts: dict[str, list[tuple[NDArray[np.generic], ...]]] = {}
@@ -211,7 +211,7 @@ class TokenCollector:
         """
         span = slice(offset, offset + len(layout.ids))
         self.ids.reshape(-1)[span] = layout.ids
-        self.places.reshape(-1)[span] = layout.places
+        self.local_positions.reshape(-1)[span] = layout.local_positions
         self._first_symbol = plan.vocabulary.text.stop
         self.add_parts(plan, offset + layout.body_starts, arrays, generator)
 
@@ -225,7 +225,7 @@ class TokenCollector:
         """Put passages at flattened token ``offset``; ``generator`` as in :meth:`add`."""
         span = slice(offset, offset + len(layout.ids))
         self.ids.reshape(-1)[span] = layout.ids
-        self.places.reshape(-1)[span] = layout.places
+        self.local_positions.reshape(-1)[span] = layout.local_positions
         self._first_symbol = vocabulary.text.stop
         if layout.patches is not None:
             slots = offset + layout.patch_slots
@@ -242,7 +242,7 @@ class TokenCollector:
     ) -> None:
         """Put timesteps' contributions at bodies that start at these flattened tokens."""
         bodies = body_starts[:, None]
-        for name, values, slots, places in (
+        for name, values, slots, local_positions in (
             ("ids", arrays.ids, plan.id_slots, plan.id_places),
             ("vectors", arrays.vectors, plan.vector_slots, plan.vector_places),
             ("grids", arrays.grids, plan.grid_slots, plan.grid_places),
@@ -251,7 +251,7 @@ class TokenCollector:
             if len(slots):
                 flat = values.reshape(-1, *values.shape[2:])
                 where = (bodies + np.asarray(slots)).reshape(-1)
-                place = np.tile(np.minimum(places, BODY_PLACES - 1), len(bodies))
+                place = np.tile(np.minimum(local_positions, BODY_PLACES - 1), len(bodies))
                 part: tuple[NDArray[np.generic], ...] = (where, place, flat)
                 if name == "images":
                     edges = np.tile(plan.image_intervals, (len(bodies), 1)).astype(np.int64)
@@ -265,7 +265,7 @@ class TokenCollector:
         text = (own >= 0) & (own < self._first_symbol)
         return TokenInputs(
             ids=torch.from_numpy(self.ids),
-            places=torch.from_numpy(self.places),
+            local_positions=torch.from_numpy(self.local_positions),
             conditions=torch.from_numpy(self.conditions),
             text_slots=torch.from_numpy(np.flatnonzero(text)),
             symbol_slots=torch.from_numpy(np.flatnonzero((own >= 0) & ~text)),
@@ -277,7 +277,9 @@ class TokenCollector:
 
     def _join(self, name: str) -> Contributions:
         chunks = self._parts[name]
-        slots, places = (np.concatenate([c[i] for c in chunks]).astype(np.int64) for i in (0, 1))
+        slots, local_positions = (
+            np.concatenate([c[i] for c in chunks]).astype(np.int64) for i in (0, 1)
+        )
         found = [c[2] for c in chunks]
         if name == "images":  # scaled first: a channel that is not there is 0, not black
             found = [scale_patches(values) for values in found]
@@ -290,7 +292,10 @@ class TokenCollector:
         elif name == "images":
             intervals = torch.from_numpy(np.concatenate([c[3] for c in chunks]))
         return Contributions(
-            torch.from_numpy(slots), torch.from_numpy(places), torch.from_numpy(values), intervals
+            torch.from_numpy(slots),
+            torch.from_numpy(local_positions),
+            torch.from_numpy(values),
+            intervals,
         )
 
 

@@ -52,7 +52,7 @@ class TextLayout:
 
     Attributes:
         ids: int64 ``[L]``, -1 for patches.
-        places: int64 ``[L]``, local positions of the tokens with ids.
+        local_positions: int64 ``[L]``, local positions of the tokens with ids.
         positions: int64 ``[L]``.
         passages: int64 ``[L]``, the passage of each token.
         patch_slots: int64 ``[M]``, tokens that are patches.
@@ -64,7 +64,7 @@ class TextLayout:
     """
 
     ids: Ints
-    places: Ints
+    local_positions: Ints
     positions: Ints
     passages: Ints
     patch_slots: Ints
@@ -126,7 +126,7 @@ def lay_out_passages(
         The tokens. The last separator is predicted and is itself no token.
     """
     ids: list[Ints] = []
-    places: list[Ints] = []
+    local_positions: list[Ints] = []
     owners: list[Ints] = []
     wanted: list[Ints] = []
     for index, passage in enumerate(passages):
@@ -134,7 +134,7 @@ def lay_out_passages(
         said = np.r_[text + vocabulary.text.start, vocabulary.separator]
         place = passage.first + np.arange(len(said))
         ids.append(np.r_[np.full(count, -1), said])
-        places.append(np.r_[np.arange(count), np.minimum(place, TEXT_PLACES - 1)])
+        local_positions.append(np.r_[np.arange(count), np.minimum(place, TEXT_PLACES - 1)])
         owners.append(np.full(count + len(said), index))
         wanted.append(ids[-1])
     all_ids = np.concatenate(ids).astype(np.int64)
@@ -142,7 +142,7 @@ def lay_out_passages(
     if budget is not None:
         length = min(length, budget)
     kept = all_ids[:length]
-    place = np.concatenate(places)[:length].astype(np.int64)
+    place = np.concatenate(local_positions)[:length].astype(np.int64)
     slots = np.flatnonzero(kept < 0)
     following = all_ids[1 : length + 1]
     predictors = np.flatnonzero(following >= 0)
@@ -150,7 +150,7 @@ def lay_out_passages(
     intervals = [p.intervals for p in passages if p.intervals is not None]
     return TextLayout(
         ids=kept,
-        places=np.where(kept < 0, 0, place),
+        local_positions=np.where(kept < 0, 0, place),
         positions=first_position + np.arange(length),
         passages=np.concatenate(owners)[:length].astype(np.int64),
         patch_slots=slots,

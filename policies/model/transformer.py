@@ -26,14 +26,14 @@ from torch.utils.checkpoint import checkpoint
 from policies.model.attention import TokenRoles, mask_for, rotary_table
 from policies.model.block import Block
 from policies.model.config import NetworkConfig
-from policies.model.kv_cache import Arrivals, RingCache
+from policies.model.kv_cache import CacheUpdate, RingCache
 from policies.model.row_blocks import padded
 
 if TYPE_CHECKING:
     from policies.model.attention import Mask
 
 
-BlockStep = Callable[[Block, Tensor, Arrivals, Tensor, Tensor], Tensor]
+BlockStep = Callable[[Block, Tensor, CacheUpdate, Tensor, Tensor], Tensor]
 
 
 @functools.cache
@@ -69,7 +69,7 @@ class Backbone(nn.Module):
         x_BTD: Tensor,
         positions_BT: Tensor,
         mask: Mask,
-        kept_BL2: Tensor | None = None,
+        residual_mask_BL2: Tensor | None = None,
     ) -> Tensor:
         """Whole sequences.
 
@@ -77,19 +77,21 @@ class Backbone(nn.Module):
             x_BTD: Embeddings.
             positions_BT: int64, of each token.
             mask: From :meth:`visibility`.
-            kept_BL2: float32, what each block's attention and feed-forward are multiplied by in
-                training: 0 where stochastic depth skips them (arXiv 1603.09382). None keeps all.
+            residual_mask_BL2: float32, what each block's attention and feed-forward are multiplied
+                by in training: 0 where stochastic depth skips them (arXiv 1603.09382). None keeps
+                all.
 
         Returns:
             float ``[B, T, D]``.
         """
         rotary = rotary_table(positions_BT, self.config.head_size)
+        residual_mask_BL2 = residual_mask_BL2 if self.training else None
         for layer, block in enumerate(self.blocks):
-            kept = None if kept_BL2 is None or not self.training else kept_BL2[:, layer]
+            layer_mask_B2 = None if residual_mask_BL2 is None else residual_mask_BL2[:, layer]
             if self.recompute and self.training:
-                x_BTD = checkpoint(block, x_BTD, rotary, mask, kept, use_reentrant=False)
+                x_BTD = checkpoint(block, x_BTD, rotary, mask, layer_mask_B2, use_reentrant=False)
             else:
-                x_BTD = block(x_BTD, rotary, mask, kept)
+                x_BTD = block(x_BTD, rotary, mask, layer_mask_B2)
         return self.norm(x_BTD)
 
     def step(
@@ -112,12 +114,12 @@ class Backbone(nn.Module):
         """
         placed = cache.place(rows, positions)
         if cache.keys.device.type == "cpu" and cache.keys.dtype == torch.bfloat16:
-            return self._step_narrow(x_ND, Arrivals(rows, placed, cache, self.config), cache)
+            return self._step_quantized(x_ND, CacheUpdate(rows, placed, cache, self.config), cache)
         work = functools.partial(self._step, rows=rows, cache=cache)
         if not self.compiled:
             return work(x_ND, placed)
         quick = functools.partial(work, step=compiled_step())
-        return cache.recordings.play((self, rows.tobytes()), work, quick, x_ND, placed)
+        return cache.graphs.play((self, rows.tobytes()), work, quick, x_ND, placed)
 
     def _step(
         self,
@@ -129,19 +131,19 @@ class Backbone(nn.Module):
         step: BlockStep = Block.step,
     ) -> Tensor:
         """A step that does the same for all values of its two tensors."""
-        arrivals = Arrivals(rows, placed, cache, self.config)
+        update = CacheUpdate(rows, placed, cache, self.config)
         x_ND = padded(x_ND)
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            x_ND = step(block, x_ND, arrivals, cache.keys[layer], cache.values[layer])
+            x_ND = step(block, x_ND, update, cache.keys[layer], cache.values[layer])
         return self.norm(x_ND)[: len(rows)]
 
-    def _step_narrow(self, x_ND: Tensor, arrivals: Arrivals, cache: RingCache) -> Tensor:
+    def _step_quantized(self, x_ND: Tensor, update: CacheUpdate, cache: RingCache) -> Tensor:
         """New tokens on a CPU, with weights and a cache of fewer bits."""
-        from policies.model import cpu_kernels as kernels
+        from policies.model import cpu_kernels
 
         wide_ND = x_ND.to(torch.float32, copy=True)
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            kernels.step(block, wide_ND, arrivals, cache.keys[layer], cache.values[layer])
+            cpu_kernels.step(block, wide_ND, update, cache.keys[layer], cache.values[layer])
         return self.norm(wide_ND.to(x_ND.dtype))

@@ -3,10 +3,10 @@
 An environment that raises, hangs or returns a reward that is not finite fails its episode and is
 replaced by a new one; the others go on as if nothing had happened.
 
-* :class:`Predictor` -- all that is asked of a policy.
+* :class:`PolicyLike` -- all that is asked of a policy.
 * :func:`make_rows` -- the environments, as a vector environment.
-* :class:`Row` -- one of them, which a new one can take the place of.
-* :class:`Table` -- plays exactly the given episodes.
+* :class:`RestartableEnv` -- one of them, which a new one can take the place of.
+* :class:`EnvBatch` -- plays exactly the given episodes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gato_gym.tasks import Task
 
 
-class Predictor(Protocol):
+class PolicyLike(Protocol):
     """Stable-Baselines3's ``predict``: all that a benchmark asks of a policy."""
 
     def predict(
@@ -50,10 +50,12 @@ class Predictor(Protocol):
 
 def make_rows(task: Task, num_envs: int) -> SyncVectorEnv:
     """``num_envs`` environments of a task, none of which resets itself."""
-    return SyncVectorEnv([lambda: Row(task.make)] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+    return SyncVectorEnv(
+        [lambda: RestartableEnv(task.make)] * num_envs, autoreset_mode=AutoresetMode.DISABLED
+    )
 
 
-class Row(gym.Wrapper[Any, Any, Any, Any]):
+class RestartableEnv(gym.Wrapper[Any, Any, Any, Any]):
     """An environment that can be made anew where it stands, so that who holds it need not know.
 
     Args:
@@ -83,7 +85,7 @@ class Row(gym.Wrapper[Any, Any, Any, Any]):
             raise EnvironmentFault(f"it failed and cannot be made again: {error}") from error
 
 
-class Table:
+class EnvBatch:
     """Environments of one task, and the episodes under way in them.
 
     Args:
@@ -104,7 +106,7 @@ class Table:
     def __init__(
         self,
         envs: SyncVectorEnv,
-        policy: Predictor,
+        policy: PolicyLike,
         episodes: Sequence[EpisodeKey],
         episode_timeout: float | None,
         clock: Clock,
@@ -252,7 +254,7 @@ class Table:
     def _renew(self, row: int) -> None:
         """Use an environment that failed no more."""
         env = self._envs[row]
-        if isinstance(env, Row):
+        if isinstance(env, RestartableEnv):
             with self._clock.of("environments"):
                 env.renew()
 

@@ -1,7 +1,7 @@
 """Rows of several tasks in one forward, where a network plays them.
 
-* :class:`Together` -- the tables of one network, of equal memory a row.
-* :func:`shared_by` -- what tables have in common that can act together.
+* :class:`SharedForward` -- the batches of one network, of equal memory a row.
+* :func:`shared_by` -- what batches have in common that can act together.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def shared_by(policy: Any) -> Hashable | None:
     return id(policy.network), policy.ring, policy.prompt_slots
 
 
-class Together:
+class SharedForward:
     """The state of rows of several policies, which may come and go.
 
     Attributes:

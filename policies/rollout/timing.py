@@ -91,9 +91,9 @@ class Clock:
     def end(self, part: str, began: tuple[float, float], *, idle: float = 0.0) -> None:
         """The end of a part that :meth:`begin` began, of which a share was idle."""
         seconds = time.perf_counter() - began[0]
-        own = seconds - self._inner
-        self._spent[part] += own * (1.0 - idle)
-        self._spent["idle"] += own * idle
+        outer = seconds - self._inner
+        self._spent[part] += outer * (1.0 - idle)
+        self._spent["idle"] += outer * idle
         self._inner = began[1] + seconds
 
     def lap(self) -> TimeSpent:
@@ -161,8 +161,8 @@ class Costs:
     def of_run(cls, folder: Path) -> Costs | None:
         """What a folder's run has cost; None where it is not recorded, or not to be read."""
         try:
-            found = json.loads((folder / NAME).read_text())
-            parts = {field.name: float(found[field.name]) for field in fields(TimeSpent)}
-            return cls(TimeSpent(**parts), float(found["wall"]))
+            cost = json.loads((folder / NAME).read_text())
+            parts = {field.name: float(cost[field.name]) for field in fields(TimeSpent)}
+            return cls(TimeSpent(**parts), float(cost["wall"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -1,7 +1,7 @@
 """Playing chosen episodes, several environments at a time, of one task or of several.
 
 * :func:`play` -- plays exactly the given episodes of a task and yields each as it ends.
-* :class:`Rollout` -- tables that come and go; those of one network act together.
+* :class:`Rollout` -- batches that come and go; those of one network act together.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 from gymnasium.vector import SyncVectorEnv
 
-from policies.rollout.env_batch import Predictor, Table, longer_than
+from policies.rollout.env_batch import EnvBatch, PolicyLike, longer_than
 from policies.rollout.faults import EpisodeTimeout, time_limit
 from policies.rollout.outcomes import EpisodeKey, Outcome
-from policies.rollout.shared_forward import Together, shared_by
+from policies.rollout.shared_forward import SharedForward, shared_by
 from policies.rollout.timing import Clock
 
 IDLE_SHARE = 0.25
@@ -23,7 +23,7 @@ IDLE_SHARE = 0.25
 
 def play(
     envs: SyncVectorEnv,
-    policy: Predictor,
+    policy: PolicyLike,
     episodes: Sequence[EpisodeKey],
     *,
     deterministic: bool | None,
@@ -60,7 +60,7 @@ def play(
 
 
 class Rollout:
-    """Tables that come and go. Those whose policies are of one network act together.
+    """Batches that come and go. Those whose policies are of one network act together.
 
     Args:
         deterministic: Handed to ``predict``; None for an expert's own way.
@@ -70,7 +70,7 @@ class Rollout:
         clock: Measures environments and inference.
 
     Attributes:
-        tables: Environments in play.
+        batches: Environments in play.
     """
 
     def __init__(
@@ -81,27 +81,27 @@ class Rollout:
         episode_timeout: float | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.tables: list[Table] = []
+        self.batches: list[EnvBatch] = []
         self._deterministic, self._rows, self._timeout = deterministic, rows, episode_timeout
         self._clock = clock or Clock()
-        self._together: dict[Hashable, Together] = {}
+        self._shared_forwards: dict[Hashable, SharedForward] = {}
 
     @property
     def active(self) -> int:
         """Rows in which an episode is under way."""
-        return sum(table.active for table in self.tables)
+        return sum(batch.active for batch in self.batches)
 
     def idle(self, task: str | None) -> int:
         """Rows of a task's environments in which none is."""
-        return sum(table.size - table.active for table in self.tables if table.task == task)
+        return sum(batch.size - batch.active for batch in self.batches if batch.task == task)
 
     def add(
-        self, envs: SyncVectorEnv, policy: Predictor, episodes: Sequence[EpisodeKey]
+        self, envs: SyncVectorEnv, policy: PolicyLike, episodes: Sequence[EpisodeKey]
     ) -> Generator[Outcome]:
         """Begin episodes of a task in environments of their own; what failed at once."""
-        table = Table(envs, policy, episodes, self._timeout, self._clock)
-        self.tables.append(table)
-        yield from table.take_up(*range(envs.num_envs), fresh=True)
+        batch = EnvBatch(envs, policy, episodes, self._timeout, self._clock)
+        self.batches.append(batch)
+        yield from batch.take_up(*range(envs.num_envs), fresh=True)
 
     def extend(self, episodes: Sequence[EpisodeKey]) -> Generator[Outcome, None, int]:
         """Begin episodes of a task in idle environments of it.
@@ -110,79 +110,79 @@ class Rollout:
             How many of them there was room for.
         """
         begun = 0
-        for table in self.tables:
-            idle = [row for row, episode in enumerate(table.running) if episode is None]
+        for batch in self.batches:
+            idle = [row for row, episode in enumerate(batch.running) if episode is None]
             some = episodes[begun : begun + len(idle)]
-            if some and table.task == some[0].task:
+            if some and batch.task == some[0].task:
                 begun += len(some)
-                table.pending.extend(some)
-                yield from table.take_up(*idle)
+                batch.pending.extend(some)
+                yield from batch.take_up(*idle)
         return begun
 
     def step(self) -> Generator[Outcome]:
         """One timestep of every row in which an episode is under way."""
-        groups: dict[Hashable, list[Table]] = {}
-        for table in self.tables:
-            groups.setdefault(shared_by(table.policy) or id(table), []).append(table)
-        for shared, tables in groups.items():
-            if not any(table.active for table in tables):
+        groups: dict[Hashable, list[EnvBatch]] = {}
+        for batch in self.batches:
+            groups.setdefault(shared_by(batch.policy) or id(batch), []).append(batch)
+        for shared, batches in groups.items():
+            if not any(batch.active for batch in batches):
                 continue
             try:
-                actions = self._predict(shared, tables)
+                actions = self._predict(shared, batches)
             except EpisodeTimeout as error:
                 # Whose episode it was cannot be told, nor what is left of the state.
-                self._together.pop(shared, None)
-                for table in tables:
-                    yield from table.give_up(error)
+                self._shared_forwards.pop(shared, None)
+                for batch in batches:
+                    yield from batch.give_up(error)
                 continue
-            for table, chosen in zip(tables, actions, strict=True):
-                yield from table.step(chosen)
-        ended = [table for table in self.tables if not table.active and not table.shares]
+            for batch, chosen in zip(batches, actions, strict=True):
+                yield from batch.step(chosen)
+        ended = [batch for batch in self.batches if not batch.active and not batch.shares]
         self._remove(ended)
 
     def close(self) -> None:
         """Close all environments."""
-        self._remove(list(self.tables))
+        self._remove(list(self.batches))
 
-    def _remove(self, tables: Sequence[Table]) -> None:
-        for table in tables:
-            self.tables.remove(table)
-            table.close()
+    def _remove(self, batches: Sequence[EnvBatch]) -> None:
+        for batch in batches:
+            self.batches.remove(batch)
+            batch.close()
 
-    def _predict(self, shared: Hashable, tables: list[Table]) -> list[Any]:
-        """Actions of each table's rows; tables that have ended are left out of ``tables``."""
+    def _predict(self, shared: Hashable, batches: list[EnvBatch]) -> list[Any]:
+        """Actions of each batch's rows; batches that have ended are left out of ``batches``."""
         began, idle = self._clock.begin(), 0.0
         message = f"one action took the policy {longer_than(self._timeout)}"
         try:
             with time_limit(self._timeout, message):
-                if not tables[0].shares:
-                    (table,) = tables
-                    idle = 1 - table.active / table.size
-                    return [table.predict(deterministic=self._deterministic)]
-                together = self._arranged(shared, tables)
-                size = sum(table.size for table in tables)
-                idle = 1 - sum(table.active for table in tables) / max(size, self._rows)
-                actions = together.predict(
-                    [table.shown() for table in tables],
-                    [table.take_starts() for table in tables],
+                if not batches[0].shares:
+                    (batch,) = batches
+                    idle = 1 - batch.active / batch.size
+                    return [batch.predict(deterministic=self._deterministic)]
+                forward = self._arranged(shared, batches)
+                size = sum(batch.size for batch in batches)
+                idle = 1 - sum(batch.active for batch in batches) / max(size, self._rows)
+                actions = forward.predict(
+                    [batch.shown() for batch in batches],
+                    [batch.take_starts() for batch in batches],
                     deterministic=bool(self._deterministic),
                 )
                 return actions
         finally:
             self._clock.end("inference", began, idle=idle)
 
-    def _arranged(self, shared: Hashable, tables: list[Table]) -> Together:
-        """The state of these tables' rows, without idle ones where they have become many."""
-        together = self._together.setdefault(shared, Together())
-        size = sum(table.size for table in tables)
-        idle = size - sum(table.active for table in tables)
-        if [member for member, _ in together.members] == tables and idle < IDLE_SHARE * size:
-            return together
-        for table in list(tables):
-            if table.active:
-                table.drop_idle()
+    def _arranged(self, shared: Hashable, batches: list[EnvBatch]) -> SharedForward:
+        """The state of these batches' rows, without idle ones where they have become many."""
+        forward = self._shared_forwards.setdefault(shared, SharedForward())
+        size = sum(batch.size for batch in batches)
+        idle = size - sum(batch.active for batch in batches)
+        if [member for member, _ in forward.members] == batches and idle < IDLE_SHARE * size:
+            return forward
+        for batch in list(batches):
+            if batch.active:
+                batch.drop_idle()
             else:
-                tables.remove(table)
-                self._remove([table])
-        together.arrange([(table, table.policy, table.take_places()) for table in tables])
-        return together
+                batches.remove(batch)
+                self._remove([batch])
+        forward.arrange([(batch, batch.policy, batch.take_places()) for batch in batches])
+        return forward

@@ -1,6 +1,6 @@
 """Scores of a network of your own while it trains.
 
-* :class:`Playing` -- plays some tasks with the run's newest checkpoint.
+* :class:`CheckpointScorer` -- plays some tasks with the run's newest checkpoint.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 
 import gato_gym
 from policies.collection.record import load_player, play_returns
-from policies.training.distributed import Ranks
+from policies.training.distributed import ProcessGroup
 
 
-class Playing:
+class CheckpointScorer:
     """Mean returns of the checkpoint that a run wrote last, with its averaged weights.
 
     Of several processes each plays its share of the tasks. The weights, and the random numbers
@@ -34,7 +34,9 @@ class Playing:
         ValueError: There is no such environment, or no episode.
     """
 
-    def __init__(self, checkpoint: Path, tasks: Sequence[str], episodes: int, ranks: Ranks) -> None:
+    def __init__(
+        self, checkpoint: Path, tasks: Sequence[str], episodes: int, ranks: ProcessGroup
+    ) -> None:
         if episodes < 1:
             raise ValueError(f"score episodes is {episodes}: expected 1 or more")
         self.checkpoint, self.tasks = checkpoint, tuple(tasks)
@@ -48,8 +50,8 @@ class Playing:
         with torch.random.fork_rng():
             for index in range(self.ranks.rank, len(self.tasks), self.ranks.world):
                 means[index] = self._play(self.tasks[index])
-        found = self.ranks.sum(torch.from_numpy(means)).tolist()
-        return dict(zip(self.tasks, found, strict=True))
+        scores = self.ranks.sum(torch.from_numpy(means)).tolist()
+        return dict(zip(self.tasks, scores, strict=True))
 
     def _play(self, task: str) -> float:
         env = _make(task)

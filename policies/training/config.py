@@ -107,8 +107,8 @@ def as_begun(config: TrainConfig, output: Path) -> TrainConfig:
     path = output / "config.json"
     if not path.exists():
         return config
-    found = json.loads(path.read_text()).get("mixture", {})
-    smallest = int(found.get("smallest", config.mixture.smallest))
+    mixture = json.loads(path.read_text()).get("mixture", {})
+    smallest = int(mixture.get("smallest", config.mixture.smallest))
     return dataclasses.replace(
         config, mixture=dataclasses.replace(config.mixture, smallest=smallest)
     )

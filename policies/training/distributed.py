@@ -1,8 +1,8 @@
 """Several processes that train one network, started by ``torchrun``.
 
-* :class:`Ranks` -- this process's place among them, and sums over all of them.
-* :func:`divide` -- FSDP2: every process holds a part of the backbone.
-* :class:`Part` -- what a process holds of a parameter, and the way to the whole of it.
+* :class:`ProcessGroup` -- this process's place among them, and sums over all of them.
+* :func:`shard` -- FSDP2: every process holds a part of the backbone.
+* :class:`ShardedParameter` -- what a process holds of a parameter, and the way to the whole of it.
 
 Gradients are summed after the backward pass instead of by ``DistributedDataParallel``: a process
 whose rows hold no image has no gradient for the image's weights, which DDP finds by a walk over
@@ -31,7 +31,7 @@ BUCKET = 1 << 25
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """This process among those of a run.
 
     Attributes:
@@ -45,7 +45,7 @@ class Ranks:
     local: int = 0
 
     @classmethod
-    def join(cls) -> Ranks:
+    def join(cls) -> ProcessGroup:
         """The group that ``torchrun`` describes in the environment; alone without it."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
@@ -104,7 +104,7 @@ def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]
         yield bucket
 
 
-def divide(backbone: Backbone, ranks: Ranks, device: torch.device) -> None:
+def shard(backbone: Backbone, ranks: ProcessGroup, device: torch.device) -> None:
     """Have every process hold a part of the backbone: weights, gradients, optimiser's state.
 
     A block's weights are gathered for as long as it computes. The embedding and the head, which
@@ -122,7 +122,7 @@ def divide(backbone: Backbone, ranks: Ranks, device: torch.device) -> None:
         divided.set_force_sum_reduction_for_comms(True)  # gloo multiplies no sums
 
 
-class Part:
+class ShardedParameter:
     """What this process holds of a parameter: all of it, or some rows of a divided one.
 
     Args:

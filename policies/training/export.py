@@ -90,10 +90,10 @@ def export(
     """
     shown = {}
     suites = set(json.loads((run / "config.json").read_text())["mixture"]["weights"])
-    found = open_shards(shards, suites)
-    for task in found:
+    opened = open_shards(shards, suites)
+    for task in opened:
         shown[task] = (demonstration(task, root), get_task(task).suite in PROMPTED_SUITES)
-    write_checkpoint(run, found, shown, output, step=step, sampler=sampler, card=card)
+    write_checkpoint(run, opened, shown, output, step=step, sampler=sampler, card=card)
 
 
 def write_checkpoint(

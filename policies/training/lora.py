@@ -44,10 +44,10 @@ def add_lora(network: GatoNetwork, rank: int, *, embeddings: bool) -> None:
 def merged(network: GatoNetwork) -> GatoNetwork:
     """The network with its updates added to its matrices, in place."""
     layer_type = _lora_layer()
-    found = [
+    layers = [
         (name, layer) for name, layer in network.named_modules() if isinstance(layer, layer_type)
     ]
-    for name, layer in found:
+    for name, layer in layers:
         layer.merge()
         plain: Any = layer.get_base_layer()
         assert isinstance(plain, nn.Linear)

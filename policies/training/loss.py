@@ -115,7 +115,7 @@ def observation_loss(network: GatoNetwork, hidden: Tensor, batch: PackedBatch) -
     first = vocabulary.text.stop
     total = hidden.new_zeros((), dtype=torch.float32)
     for kind, parts in batch.next_parts.items():
-        x = flat[parts.slots] + embedding.place(parts.places)
+        x = flat[parts.slots] + embedding.place(parts.local_positions)
         values = parts.values - first if kind == "ids" else parts.values
         losses = heads.losses(
             kind, x, values, lambda h: network.symbol_logits(h, first, vocabulary.size)

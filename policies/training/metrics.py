@@ -122,7 +122,7 @@ def tensorboard_missing() -> str:
 
 
 class Metrics:
-    """Averages reports over a stretch of steps and appends them to a CSV file.
+    """Averages reports over several steps and appends them to a CSV file.
 
     Rows past the step that a run goes on from are dropped: they will be written again.
 
@@ -132,7 +132,7 @@ class Metrics:
         scored: Ids of those that are scored during the run.
         step: Steps that are done.
         tokens: Tokens of a batch.
-        stretch: Steps that a row is the average of.
+        log_every: Steps that a row is the average of.
         peak: Tokens a second that the machine's peak would give.
         tensorboard: Whether to write TensorBoard's events as well, where it is installed.
     """
@@ -145,12 +145,12 @@ class Metrics:
         scored: Sequence[str] = (),
         step: int = 0,
         tokens: int,
-        stretch: int = 50,
+        log_every: int = 50,
         peak: float,
         tensorboard: bool = False,
     ) -> None:
         self.path, self.tasks = folder / METRICS_FILE, tuple(tasks)
-        self.tokens, self.stretch, self.peak = tokens, stretch, peak
+        self.tokens, self.log_every, self.peak = tokens, log_every, peak
         self.columns = (
             *COLUMNS, *(f"loss/{t}" for t in tasks), *(f"score/{t}" for t in scored),
         )  # fmt: skip
@@ -181,13 +181,13 @@ class Metrics:
         self.seconds = 0.0
 
     def add(self, step: int, seconds: float, report: LossReport, norm: float) -> bool:
-        """Take a step's report; returns whether a stretch is complete."""
+        """Take a step's report; returns whether a row of the file is complete."""
         self.sums += report.sums
         self.by_task += report.tasks
         self.losses.append(float(report.total / report.scale))
         self.norms.append(norm)
         self.seconds += seconds
-        return step % self.stretch == 0
+        return step % self.log_every == 0
 
     def state(self, loss: float, speed: float) -> str:
         """What the moving line says of a step: its loss, and tokens a second."""
@@ -242,7 +242,7 @@ class Metrics:
 
 
 def _task_losses(tasks: Sequence[str], by_task: Tensor) -> dict[str, float]:
-    """Mean loss of each task that the stretch had tokens of."""
+    """Mean loss of each task that those steps had tokens of."""
     sums = zip(tasks, by_task.tolist(), strict=True)
     return {f"loss/{task}": loss / weight for task, (weight, loss) in sums if weight}
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from policies.model.network import GatoNetwork
-from policies.training.distributed import Part, Ranks
+from policies.training.distributed import ProcessGroup, ShardedParameter
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Muon(torch.optim.Optimizer):
         momentum: float,
         weight_decay: float,
         stacked: dict[int, int],
-        parts: dict[int, Part],
+        parts: dict[int, ShardedParameter],
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.stacked, self.parts = stacked, parts
@@ -167,10 +167,10 @@ class Optimiser:
         config: OptimiserConfig,
         *,
         total: int,
-        ranks: Ranks | None = None,
+        ranks: ProcessGroup | None = None,
     ) -> None:
-        self.config, self.total, self.ranks = config, total, ranks or Ranks()
-        self.parts = {name: Part(p) for name, p in network.named_parameters()}
+        self.config, self.total, self.ranks = config, total, ranks or ProcessGroup()
+        self.parts = {name: ShardedParameter(p) for name, p in network.named_parameters()}
         named = {name: part.held for name, part in self.parts.items()}
         matrices = {
             n
@@ -265,15 +265,15 @@ class Optimiser:
                 value = tensors.get(f"state.{key}.{name}")
                 if value is not None:
                     place = "cpu" if key == "step" else part.held.device
-                    own = value if key == "step" else part.rows(value)
-                    self._state_of(part)[key] = own.clone().to(place)
+                    shard = value if key == "step" else part.rows(value)
+                    self._state_of(part)[key] = shard.clone().to(place)
 
-    def _state_of(self, part: Part) -> dict[str, Any]:
+    def _state_of(self, part: ShardedParameter) -> dict[str, Any]:
         """What the optimiser that steps this part remembers of it."""
         matrices = self.steppers[-1][0]
         index = -1 if isinstance(matrices, Muon) and id(part.held) in matrices.parts else 0
         return self.steppers[index][0].state[part.held]
 
 
-def _norm(parts: Sequence[Part]) -> Tensor:
+def _norm(parts: Sequence[ShardedParameter]) -> Tensor:
     return nn.utils.get_total_norm([p.held.grad for p in parts if p.held.grad is not None])

@@ -1,7 +1,7 @@
 """A network of your own: from Minari datasets to a checkpoint, in one folder.
 
-* :class:`OwnSettings` -- what is asked for.
-* :class:`OwnRun` -- prepares, describes and trains it.
+* :class:`TrainSettings` -- what is asked for.
+* :class:`TrainRun` -- prepares, describes and trains it.
 
 The folder holds ``shards/`` and ``texts/`` (episodes and texts as tokens), ``training/`` (what a
 run goes on from, and its metrics) and ``checkpoint/``, which :meth:`policies.GatoPolicy.load` finds
@@ -26,14 +26,14 @@ from rich.console import Console
 from policies.gato.checkpoint import RUN_CHECKPOINT, RUN_STATE
 from policies.gato.task_specs import check_sizes, signature
 from policies.model.config import PAPER_SIZES, NetworkConfig, preset
-from policies.training.checkpoint_scorer import Playing
+from policies.training.checkpoint_scorer import CheckpointScorer
 from policies.training.config import TrainConfig, check_same
 from policies.training.data.datasets import DatasetTask, find_tasks, shard_tasks
 from policies.training.data.mixture_report import measure_mixture, mixture_table
 from policies.training.data.packing import Mixture
 from policies.training.data.shards import TaskShard
 from policies.training.data.text_shards import TextShard, find_texts, shard_texts
-from policies.training.distributed import Ranks
+from policies.training.distributed import ProcessGroup
 from policies.training.export import write_checkpoint
 from policies.training.metrics import tensorboard_missing
 from policies.training.optimizer import OptimiserConfig, published
@@ -44,7 +44,7 @@ SMALL_STEPS, PAPER_STEPS = 2_000, 1_000_000
 
 
 @dataclass(frozen=True)
-class OwnSettings:
+class TrainSettings:
     """What is asked for.
 
     Attributes:
@@ -125,7 +125,7 @@ class OwnSettings:
             raise ValueError(f"optimiser is {self.optimiser!r}: expected muon, adamw or paper")
 
 
-class OwnRun:
+class TrainRun:
     """A run in a folder of its own.
 
     Args:
@@ -137,9 +137,9 @@ class OwnRun:
         ValueError: A dataset or a setting cannot be used, or the folder holds another run.
     """
 
-    def __init__(self, settings: OwnSettings, console: Console | None = None) -> None:
+    def __init__(self, settings: TrainSettings, console: Console | None = None) -> None:
         self.settings = settings
-        self.ranks = Ranks.join()
+        self.ranks = ProcessGroup.join()
         self.console = console or Console(quiet=bool(self.ranks.rank), soft_wrap=True)
         self.state = settings.output / RUN_STATE
         self.tasks = find_tasks(
@@ -279,7 +279,7 @@ class OwnRun:
         }  # fmt: skip
         return Trainer(config, self.shards, folder, **how, **more)
 
-    def _scorer(self) -> Playing | None:
+    def _scorer(self) -> CheckpointScorer | None:
         asked = self.settings
         if asked.score_every is None:
             return None
@@ -287,7 +287,9 @@ class OwnRun:
         if unknown := sorted(set(asked.score_tasks) - set(names)):
             raise ValueError(f"score_tasks names {unknown}: expected some of {names}")
         tasks = asked.score_tasks or tuple(names)
-        return Playing(asked.output / RUN_CHECKPOINT, tasks, asked.score_episodes, self.ranks)
+        return CheckpointScorer(
+            asked.output / RUN_CHECKPOINT, tasks, asked.score_episodes, self.ranks
+        )
 
     def describe(self) -> None:
         """Print the mixture and what will be done with it."""
@@ -331,9 +333,9 @@ class OwnRun:
         trainer = self._trainer(
             self.config,
             self.state,
-            every=max(50, min(500, steps // 10)),
+            save_every=max(50, min(500, steps // 10)),
             kept_every=None,
-            stretch=max(1, min(50, steps // 20)),
+            log_every=max(1, min(50, steps // 20)),
             on_save=export,
             tensorboard=self.settings.tensorboard,
             score=self._scorer(),
@@ -351,8 +353,8 @@ class OwnRun:
 
     def _needs_prompt(self, task: DatasetTask) -> bool:
         """Whether another task looks the same: then a demonstration tells which it is."""
-        own = signature(task.observation_space, task.action_space)
-        return sum(signature(t.observation_space, t.action_space) == own for t in self.tasks) > 1
+        spaces = signature(task.observation_space, task.action_space)
+        return sum(signature(t.observation_space, t.action_space) == spaces for t in self.tasks) > 1
 
     def _card(self, step: int) -> str:
         parts = [f"- {task.id}: {task.counts[0]} episodes" for task in self.tasks]

@@ -31,7 +31,7 @@ from policies.training.data.packing import Packer
 from policies.training.data.prefetch import Prefetcher
 from policies.training.data.shards import TaskShard, meta_group
 from policies.training.data.text_shards import TextShard
-from policies.training.distributed import Ranks, divide
+from policies.training.distributed import ProcessGroup, shard
 from policies.training.loss import LossReport, batch_loss, loss_scale
 from policies.training.metrics import (
     Metrics,
@@ -105,7 +105,7 @@ def _group_of(path: Path) -> str:
     return meta_group(json.loads(path.read_text()))
 
 
-def _device(name: str, ranks: Ranks) -> torch.device:
+def _device(name: str, ranks: ProcessGroup) -> torch.device:
     if name == "auto":
         name = f"cuda:{ranks.local}" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
@@ -133,10 +133,10 @@ class Trainer:
         config: What to train.
         shards: On what, by task id.
         output: The run's folder: ``config.json``, ``metrics.csv``, ``last/``.
-        every: Steps between two checkpoints.
+        save_every: Steps between two checkpoints.
         kept_every: Steps between two sets of averaged weights that are kept; None keeps none.
         compiled: Whether to fuse the network with ``torch.compile``.
-        stretch: Steps that a row of the metrics is the average of.
+        log_every: Steps that a row of the metrics is the average of.
         device: "cpu", "cuda", or "auto": a GPU where there is one.
         attention: How attention is computed, see :data:`policies.model.attention.ATTENTIONS`.
         on_save: Called after each checkpoint, in the first process.
@@ -157,10 +157,10 @@ class Trainer:
         shards: dict[str, TaskShard],
         output: Path,
         *,
-        every: int = 100,
+        save_every: int = 100,
         kept_every: int | None = 400,
         compiled: bool = False,
-        stretch: int = 50,
+        log_every: int = 50,
         device: str = "auto",
         attention: str = "auto",
         on_save: Callable[[Trainer], None] | None = None,
@@ -173,10 +173,10 @@ class Trainer:
     ) -> None:
         config = as_begun(config, output)
         self.config, self.output = config, output
-        self.every, self.kept_every, self.stretch = every, kept_every, stretch
+        self.save_every, self.kept_every, self.log_every = save_every, kept_every, log_every
         self.on_save, self.tensorboard = on_save, tensorboard
         self.score, self.score_every = score, score_every
-        self.ranks = Ranks.join()
+        self.ranks = ProcessGroup.join()
         if config.rows < self.ranks.world * config.accumulate:
             raise ValueError(
                 f"rows is {config.rows} for {self.ranks.world} processes of {config.accumulate} "
@@ -193,7 +193,7 @@ class Trainer:
         backbone.recompute, backbone.attention = config.recompute, attention
         self.divided = fsdp and self.ranks.world > 1
         if self.divided:
-            divide(backbone, self.ranks, self.device)
+            shard(backbone, self.ranks, self.device)
         self.optimiser = Optimiser(
             self.network, config.optimiser, total=config.steps, ranks=self.ranks
         )
@@ -229,18 +229,18 @@ class Trainer:
         Raises:
             ValueError: It was begun with another configuration, or nobody knows with which.
         """
-        found = self.output / "config.json"
+        path = self.output / "config.json"
         wanted = self.config.to_json()
-        if found.exists():
-            check_same_config(json.loads(found.read_text()), wanted, self.output)
+        if path.exists():
+            check_same_config(json.loads(path.read_text()), wanted, self.output)
         elif surviving(self.output / "last").exists():
             raise ValueError(
                 f"{self.output} holds a checkpoint and no config.json, so what it was trained "
                 "with is not known: put the file back, or choose another folder"
             )
         self.output.mkdir(parents=True, exist_ok=True)
-        if not self.ranks.rank and not found.exists():
-            write_whole(found, json.dumps(wanted, indent=1))
+        if not self.ranks.rank and not path.exists():
+            write_whole(path, json.dumps(wanted, indent=1))
         self.ranks.wait()
         last = surviving(self.output / "last")
         if not last.exists():
@@ -311,14 +311,14 @@ class Trainer:
         batches, weight = self.batches.take(self.step)
         scale = self.ranks.sum(weight)
         divisor = scale.to(self.device)
-        found = torch.zeros(10 + 2 * len(self.packer.sources), device=self.device)
+        totals = torch.zeros(10 + 2 * len(self.packer.sources), device=self.device)
         for batch in batches:
             report = self._loss(batch)
             (report.total / divisor).backward()
             total = report.total.detach()
-            found += torch.cat([total[None], report.sums, report.tasks.flatten()])
+            totals += torch.cat([total[None], report.sums, report.tasks.flatten()])
         norm = self.optimiser.clip()
-        values = torch.cat([self.ranks.sum(found), norm[None]]).cpu()  # the step's only wait
+        values = torch.cat([self.ranks.sum(totals), norm[None]]).cpu()  # the step's only wait
         total, sums, tasks = values[0], values[1:10], values[10:-1]
         for what, number in (("loss", total), ("gradient's norm", values[-1])):
             if not math.isfinite(number):
@@ -392,7 +392,7 @@ class Trainer:
             scored=self.score.tasks if self.score is not None else (),
             step=self.step,
             tokens=config.rows * config.length,
-            stretch=self.stretch,
+            log_every=self.log_every,
             peak=self.ranks.world * measured_peak(self.device) / cost,
             tensorboard=self.tensorboard,
         )
@@ -400,7 +400,7 @@ class Trainer:
     def _after_step(self, stop: bool) -> Mapping[str, float]:
         """Save, keep and score where it is time to; returns the scores."""
         scored = self.score is not None and self.score_every and not self.step % self.score_every
-        if stop or scored or self.step % self.every == 0:
+        if stop or scored or self.step % self.save_every == 0:
             self.save()
         if self.kept_every and self.step % self.kept_every == 0:
             self.keep()
@@ -416,7 +416,7 @@ def train(
     shards_folder: Path,
     output: Path,
     *,
-    every: int = 100,
+    save_every: int = 100,
     compiled: bool = False,
     fsdp: bool = False,
     tensorboard: bool = False,
@@ -427,14 +427,14 @@ def train(
         config: What to train.
         shards_folder: Folder of shards; suites are the mixture's.
         output: The run's folder.
-        every, compiled, fsdp, tensorboard: As in :class:`Trainer`.
+        save_every, compiled, fsdp, tensorboard: As in :class:`Trainer`.
     """
     shards = open_shards(shards_folder, sorted(config.mixture.weights))
     trainer = Trainer(
         config,
         shards,
         output,
-        every=every,
+        save_every=save_every,
         compiled=compiled,
         fsdp=fsdp,
         tensorboard=tensorboard,

@@ -135,10 +135,10 @@ class TestTheCommand:
         def make(choice: Any, task_: Any, make_envs: Any, loaded: Any = None) -> Any:
             with monkeypatch.context() as context:
                 context.setattr("policies.registry.make_policy", lambda *_, **__: policy)
-                return make_player(choice, task, make_envs)
+                return make_envs_and_policy(choice, task, make_envs)
 
-        make_player = playing.make_player
-        monkeypatch.setattr(playing, "make_player", make)
+        make_envs_and_policy = playing.make_envs_and_policy
+        monkeypatch.setattr(playing, "make_envs_and_policy", make)
         monkeypatch.setattr("gato_gym.tasks.get_task", lambda name: task)
 
     def arguments(self, folder: Path) -> list[str]:

@@ -16,7 +16,7 @@ from benchmarks.protocol import BenchmarkError, episode_seed
 from benchmarks.run import RunSettings, main, run_benchmark, select_tasks
 from benchmarks.settings import read_settings
 from benchmarks.workers.common import available_cores
-from benchmarks.workers.worker import Player
+from benchmarks.workers.worker import EpisodeWorker
 from policies.rollout.env_batch import make_rows
 
 
@@ -28,7 +28,7 @@ def stubbed(task, policy, monkeypatch: pytest.MonkeyPatch) -> Any:
     def prepare(self: Any, task_id: str, rows: int) -> Any:
         return make_rows(task, rows), policy
 
-    monkeypatch.setattr(Player, "_prepare", prepare)
+    monkeypatch.setattr(EpisodeWorker, "_prepare", prepare)
     return task
 
 

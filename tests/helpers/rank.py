@@ -54,8 +54,8 @@ def endless(mode: str, folder: Path) -> None:
             print(saved.step, file=file)
 
     endless = Trainer(
-        config(steps=100_000), shards(), folder / "run", every=100_000, stretch=1, on_save=note,
-        fsdp=mode == "fsdp",
+        config(steps=100_000), shards(), folder / "run", save_every=100_000, log_every=1,
+        on_save=note,        fsdp=mode == "fsdp",
     )  # fmt: skip
     endless.resume()
     endless.run()

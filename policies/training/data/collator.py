@@ -57,40 +57,42 @@ class NextCollector:
             ("grids", arrays.grids, plan.grid_places),
             ("images", arrays.images, plan.image_places),
         )
-        parts = sum(len(places) for _, _, places in kinds)
-        for kind, values, places in kinds:
-            if not len(places):
+        parts = sum(len(local_positions) for _, _, local_positions in kinds)
+        for kind, values, local_positions in kinds:
+            if not len(local_positions):
                 continue
-            weights = np.full((len(steps), len(places)), 1.0 / parts, np.float32)
+            weights = np.full((len(steps), len(local_positions)), 1.0 / parts, np.float32)
             if kind == "vectors":  # a mean over the numbers that are no padding
                 size = values.shape[2]
-                first = np.arange(len(places)) * size
+                first = np.arange(len(local_positions)) * size
                 weights *= size / np.clip(plan.vector_length - first, 1, size)
-            found = (
-                np.repeat(slots, len(places)),
-                np.tile(np.minimum(places, BODY_PLACES - 1) + TEXT_PLACES, len(steps)),
+            part = (
+                np.repeat(slots, len(local_positions)),
+                np.tile(np.minimum(local_positions, BODY_PLACES - 1) + TEXT_PLACES, len(steps)),
                 values.reshape(-1, *values.shape[2:]),
                 weights.reshape(-1).astype(np.float32),
             )
-            self._parts.setdefault(kind, []).append(found)
+            self._parts.setdefault(kind, []).append(part)
 
     def finish(self) -> dict[str, NextParts]:
         """The parts as tensors, by kind."""
-        made = {}
+        next_parts = {}
         for kind, chunks in self._parts.items():
-            found = [chunk[2] for chunk in chunks]
+            chunk_values = [chunk[2] for chunk in chunks]
             if kind == "images":
-                found = [scale_patches(values) for values in found]
-            values = pad_stack(found)
+                chunk_values = [scale_patches(values) for values in chunk_values]
+            values = pad_stack(chunk_values)
             values = values.astype(np.int64 if kind in ("ids", "grids") else np.float32)
-            slots, places, weights = (np.concatenate([c[i] for c in chunks]) for i in (0, 1, 3))
-            made[kind] = NextParts(
+            slots, local_positions, weights = (
+                np.concatenate([c[i] for c in chunks]) for i in (0, 1, 3)
+            )
+            next_parts[kind] = NextParts(
                 torch.from_numpy(slots.astype(np.int64)),
-                torch.from_numpy(places.astype(np.int64)),
+                torch.from_numpy(local_positions.astype(np.int64)),
                 torch.from_numpy(values),
                 torch.from_numpy(weights),
             )
-        return made
+        return next_parts
 
 
 @dataclass
@@ -157,7 +159,7 @@ class BatchBuilder:
         self.text_ids: list[NDArray[np.int32]] = []
         self.task_tokens: dict[str, int] = {}
         self.next = NextCollector() if spec.config.observation_heads else None
-        self.kept: list[NDArray[np.float32]] = []
+        self.residual_masks: list[NDArray[np.float32]] = []
 
     def add(
         self,
@@ -268,5 +270,7 @@ class BatchBuilder:
             targets=Targets(*(torch.from_numpy(c) for c in columns)),
             task_tokens=self.task_tokens,
             next_parts={} if self.next is None else self.next.finish(),
-            kept=torch.from_numpy(np.stack(self.kept)) if self.kept else None,
+            residual_mask=torch.from_numpy(np.stack(self.residual_masks))
+            if self.residual_masks
+            else None,
         )

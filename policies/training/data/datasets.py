@@ -176,7 +176,7 @@ def find_tasks(
         FileNotFoundError: A dataset is not there.
         ValueError: It cannot be read, has no episode, or two of one environment differ in spaces.
     """
-    found: dict[str, DatasetTask] = {}
+    tasks_by_id: dict[str, DatasetTask] = {}
     for name in names:
         task = _task_of(find_minari(name), share)
         given = {"layout": layout, "memory": memory, **(changes or {})}
@@ -187,12 +187,12 @@ def find_tasks(
         if unknown := sorted(set(given) - fields):
             raise ValueError(f"PlanOptions has no field {unknown}: expected some of {fields}")
         task = dataclasses.replace(task, options=dataclasses.replace(task.options, **given))
-        before = found.get(task.id)
+        before = tasks_by_id.get(task.id)
         if before is not None:
             _check_same_spaces(before, task)
             task = dataclasses.replace(before, sources=before.sources + task.sources)
-        found[task.id] = task
-    return [found[task] for task in sorted(found)]
+        tasks_by_id[task.id] = task
+    return [tasks_by_id[task] for task in sorted(tasks_by_id)]
 
 
 def _task_of(dataset: Any, share: float) -> DatasetTask:
@@ -207,11 +207,11 @@ def _task_of(dataset: Any, share: float) -> DatasetTask:
             pass
         else:
             env = task.make()
-            found = env.observation_space, env.action_space
+            both_spaces = env.observation_space, env.action_space
             env.close()
-            return DatasetTask(task.id, *found, task.options, source)
-    found = spec.observation_space, spec.action_space
-    return DatasetTask(name or spec.dataset_id, *found, usual_options(found[0]), source)
+            return DatasetTask(task.id, *both_spaces, task.options, source)
+    both_spaces = spec.observation_space, spec.action_space
+    return DatasetTask(name or spec.dataset_id, *both_spaces, usual_options(both_spaces[0]), source)
 
 
 def usual_options(observation_space: gym.Space[Any]) -> PlanOptions:

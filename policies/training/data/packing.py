@@ -173,7 +173,9 @@ class Packer:
             generator = np.random.default_rng([self.seed, index, row])
             changes = np.random.default_rng([self.seed, index, row, 1])
             if self.depth_drop:
-                builder.kept.append(kept_blocks(self.config.layers, self.depth_drop, changes))
+                builder.residual_masks.append(
+                    kept_blocks(self.config.layers, self.depth_drop, changes)
+                )
             offset, document = 0, 0
             while self.length - offset >= self.mixture.smallest:
                 doc = self._document(generator, self.length - offset)

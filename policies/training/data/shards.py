@@ -203,8 +203,8 @@ def same_origin(folder: Path, meta: dict[str, Any]) -> dict[str, Any] | None:
 
 def kept_shard(folder: Path, meta: dict[str, Any]) -> tuple[int, int] | None:
     """Episodes and timesteps of the shard in ``folder`` if it was made from this, else None."""
-    found = same_origin(folder, meta)
-    return None if found is None else (found["episodes"], found["timesteps"])
+    same = same_origin(folder, meta)
+    return None if same is None else (same["episodes"], same["timesteps"])
 
 
 def write_shard(
@@ -276,12 +276,12 @@ def normalised_options(
     tasks: list[str], root: Path, pool: Any, *, episodes: int = 20
 ) -> dict[str, PlanOptions]:
     """Options of each task with its suite's mean and standard deviation of every vector number."""
-    found = pool.map(_vector_moments, [(task, root, episodes) for task in tasks])
+    moments_of_tasks = pool.map(_vector_moments, [(task, root, episodes) for task in tasks])
     options = {}
     by_suite: dict[tuple[str, int], list[tuple[int, Any, Any]]] = {}
-    for task, moment in zip(tasks, found, strict=True):
+    for task, moment in zip(tasks, moments_of_tasks, strict=True):
         by_suite.setdefault((get_task(task).suite, len(moment[1])), []).append(moment)
-    for task, moment in zip(tasks, found, strict=True):
+    for task, moment in zip(tasks, moments_of_tasks, strict=True):
         own, group = get_task(task).options, by_suite[get_task(task).suite, len(moment[1])]
         options[task] = with_statistics(own, group) if len(moment[1]) else own
     return options
@@ -300,8 +300,8 @@ def _build(job: tuple[str, PlanOptions, Path, Path, int, int]) -> tuple[str, int
     if (there := kept_shard(folder, meta)) is not None:
         return (task_id, *there)
     generator = np.random.default_rng([seed, *task_id.encode()])
-    found = _augmented(read_task_episodes(task_id, root), task_id, augment, generator)
-    return (task_id, *write_shard(folder, _task_plan(task_id, options), found, meta))
+    episodes = _augmented(read_task_episodes(task_id, root), task_id, augment, generator)
+    return (task_id, *write_shard(folder, _task_plan(task_id, options), episodes, meta))
 
 
 def _augmented(

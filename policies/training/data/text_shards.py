@@ -112,15 +112,15 @@ def find_texts(texts: Sequence[Path], pairs: Sequence[Path]) -> list[TextSource]
         FileNotFoundError: A path is not there, or a folder has no such file.
         ValueError: A file is of another kind, or two sources have the same name.
     """
-    found = [TextSource(path.stem, _files(path), False) for path in texts]
+    sources = [TextSource(path.stem, _files(path), False) for path in texts]
     for path in pairs:
         if path.suffix != ".jsonl":
             raise ValueError(f"pairs are in {path}: expected a .jsonl file")
-        found.append(TextSource(path.stem, _files(path), True))
-    names = [source.name for source in found]
+        sources.append(TextSource(path.stem, _files(path), True))
+    names = [source.name for source in sources]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"several texts or pairs are named {twice}: rename their files")
-    return sorted(found, key=lambda source: source.name)
+    return sorted(sources, key=lambda source: source.name)
 
 
 def _files(path: Path) -> tuple[Path, ...]:
@@ -249,8 +249,8 @@ class TextShard:
         return Passage(text, patches, np.asarray(self.arrays["intervals"][begin:end]), first)
 
     def _span(self, ends: str, index: int) -> tuple[int, int]:
-        found = self.arrays[ends]
-        return int(found[index - 1]) if index else 0, int(found[index])
+        stops = self.arrays[ends]
+        return int(stops[index - 1]) if index else 0, int(stops[index])
 
 
 def shard_texts(sources: Sequence[TextSource], folder: Path) -> dict[str, TextShard]:

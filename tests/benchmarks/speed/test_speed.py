@@ -89,7 +89,7 @@ CPU = torch.device("cpu")
 
 
 def test_forwards_are_made_again_without_the_rest() -> None:
-    player = predicting.Player(predicting.make_policy("mini", device=CPU), 2)
+    player = predicting.Stepper(predicting.make_policy("mini", device=CPU), 2)
     calls = []
     original = player.policy.network.backbone.step
     player.policy.network.backbone.step = lambda *a: (calls.append(len(a[1])), original(*a))[1]  # type: ignore[method-assign]

@@ -17,7 +17,7 @@ from benchmarks.protocol import BenchmarkError
 from benchmarks.run import RunSettings, main, run_benchmark
 from benchmarks.workers import ray_cluster as cluster
 from benchmarks.workers.common import WorkerError, check_loss
-from benchmarks.workers.scheduler import Dispenser
+from benchmarks.workers.scheduler import EpisodeScheduler
 from policies.rollout.outcomes import EpisodeKey
 
 DEADLY = """
@@ -148,13 +148,13 @@ def test_a_run_is_given_up_when_workers_die_again_and_again(modules: Path, tmp_p
 def test_a_worker_that_dies_before_it_plays_is_not_replaced() -> None:
     with pytest.raises(WorkerError, match="a worker ended before it played: exit code 1"):
         check_loss((), 0, "exit code 1")
-    dispenser = Dispenser({"a": [EpisodeKey("a", 0, 7)]}, workers=1)
+    scheduler = EpisodeScheduler({"a": [EpisodeKey("a", 0, 7)]}, workers=1)
     for number in range(2):
-        dispenser.take(number, 1)
-        check_loss(dispenser.lost(number), dispenser.losses(), "exit code -9")
-    dispenser.take(2, 1)
+        scheduler.take(number, 1)
+        check_loss(scheduler.lost(number), scheduler.losses(), "exit code -9")
+    scheduler.take(2, 1)
     with pytest.raises(WorkerError, match="a worker ended with a, seed 7 under way: exit code -9"):
-        check_loss(dispenser.lost(2), dispenser.losses(), "exit code -9")
+        check_loss(scheduler.lost(2), scheduler.losses(), "exit code -9")
 
 
 def test_missing_ray_is_told_with_what_to_install(

@@ -449,6 +449,7 @@ def test_shipping_keeps_the_better_expert(tmp_path: Path, monkeypatch: pytest.Mo
         (["train", "babyai-unlock"], "no recipe for one"),
         (["train", "mujoco-hoper"], "did you mean mujoco-hopper"),
         (["train", "--suite", "mujoco", "--output", "x"], "names the folder of one training"),
+        (["score", "babyai-unlock"], "no recipe for one"),
         (["score", "mujoco-hopper", "--expert", "nowhere"], "holds no config.json"),
         (["ship"], "runs/experts holds no finished training of any task: gato-gym expert train"),
         (["ship", "mujoco-hopper"], "holds no finished training of mujoco-hopper"),

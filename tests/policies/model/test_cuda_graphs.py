@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from policies.gato.policy import GatoPolicy
-from policies.model import cuda_graphs as recordings
+from policies.model import cuda_graphs
 from policies.model import transformer as backbone
 from policies.model.block import Block
 from policies.model.config import preset
-from policies.model.cuda_graphs import Recordings, Work
+from policies.model.cuda_graphs import CudaGraphCache, Work
 from policies.model.kv_cache import RingCache
 from policies.model.transformer import Backbone
 
@@ -99,8 +99,8 @@ def test_recorded_steps_are_those_that_are_not(
         return record_here(work, first, second)
 
     monkeypatch.setattr(backbone, "compiled_step", lambda: Block.step)
-    monkeypatch.setattr(recordings, "recordable", lambda _: True)
-    monkeypatch.setattr(recordings, "record", record)
+    monkeypatch.setattr(cuda_graphs, "recordable", lambda _: True)
+    monkeypatch.setattr(cuda_graphs, "record", record)
     recorded, after = steps_of(network)
     assert len(made) == 3, "one for each pattern of rows"
     for one, other in zip(plain, recorded, strict=True):
@@ -129,7 +129,7 @@ def test_compiled_steps_are_those_that_are_not(
 
 
 def test_what_comes_once_is_done_as_it_comes() -> None:
-    held, one, done = Recordings(most=1), torch.ones(1), list[str]()
+    held, one, done = CudaGraphCache(most=1), torch.ones(1), list[str]()
 
     def named(name: str) -> Work:
         def work(first: Tensor, _: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def test_a_policy_acts_as_it_does_without(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_copy_records_for_itself(network: Backbone) -> None:
     _, cache = steps_of(network)
-    cache.recordings._met.add("a key")
+    cache.graphs._met.add("a key")
     for copied in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache)), cache.part(slice(2))):
-        assert not copied.recordings._met
-        assert copied.recordings is not cache.recordings
+        assert not copied.graphs._met
+        assert copied.graphs is not cache.graphs

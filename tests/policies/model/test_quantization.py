@@ -19,7 +19,7 @@ from policies import GatoPolicy
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork, count_parameters, inference
 from policies.model.quantization import choose_precision, with_precision
-from policies.model.quantized_linear import NarrowLinear
+from policies.model.quantized_linear import QuantizedLinear
 
 
 def network(precision: str = "float32") -> GatoNetwork:
@@ -30,7 +30,7 @@ def network(precision: str = "float32") -> GatoNetwork:
 def test_int8_is_the_map_to_half_a_step() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(64, 32, bias=False)
-    short = NarrowLinear(linear, torch.int8)
+    short = QuantizedLinear(linear, torch.int8)
     step = linear.weight.abs().amax(1) / 127
     assert short.weight.dtype == torch.int8
     assert short.weight.abs().max() == 127
@@ -59,7 +59,7 @@ def test_compiled_blocks_are_the_blocks(precision: str, threads: int) -> None:
     for name, module in wide.backbone.named_modules():
         if isinstance(module, nn.Linear):
             short = narrow.backbone.get_submodule(name)
-            assert isinstance(short, NarrowLinear)
+            assert isinstance(short, QuantizedLinear)
             module.weight.copy_(short.weight.float() * short.scale[:, None])
     like = narrow.head.weight
     assert RingCache.empty(config, rows=3, ring=9, pinned=2, like=like).keys.dtype == like.dtype
@@ -84,10 +84,10 @@ def test_compiled_blocks_are_the_blocks(precision: str, threads: int) -> None:
 
 
 def test_the_compiled_exponential_is_exact_to_its_last_bits() -> None:
-    from policies.model import cpu_kernels as kernels
+    from policies.model import cpu_kernels
 
     x = np.linspace(-87, 0, 3001).astype(np.float32)
-    found = np.array([kernels._exp(number) for number in x])
+    found = np.array([cpu_kernels._exp(number) for number in x])
     np.testing.assert_allclose(found, np.exp(x.astype(np.float64)), rtol=3e-7)
 
 

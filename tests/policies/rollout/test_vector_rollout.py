@@ -132,7 +132,7 @@ def test_rows_of_several_tasks_act_in_one_forward_and_idle_ones_are_dropped(
     assert len(rows) == steps  # one action token: one forward a timestep, of all tasks
     assert max(rows) == 9
     assert min(rows) < 9
-    assert rollout.tables == [] or all(not table.active for table in rollout.tables)
+    assert rollout.batches == [] or all(not table.active for table in rollout.batches)
     found = outcomes(ended)
     assert len(found) == len(ended) == 12
     rows.clear()

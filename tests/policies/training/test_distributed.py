@@ -20,7 +20,7 @@ from rank import MODES, settings, trainer
 from safetensors.torch import load_file
 from small_training import config, losses, shards
 
-from policies.training.distributed import Ranks
+from policies.training.distributed import ProcessGroup
 from policies.training.trainer import Trainer
 
 RANK = Path(rank.__file__)
@@ -100,7 +100,7 @@ def test_how_many_processes_is_no_part_of_what_is_trained() -> None:
 def test_more_processes_than_rows_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Ranks, "join", classmethod(lambda cls: cls(0, 3)))
+    monkeypatch.setattr(ProcessGroup, "join", classmethod(lambda cls: cls(0, 3)))
     with pytest.raises(ValueError, match="rows is 4 for 3 processes of 2 parts"):
         Trainer(config(accumulate=2), shards(), tmp_path)
 

@@ -62,29 +62,29 @@ def network_of(config: NetworkConfig) -> GatoNetwork:
 
 def test_stochastic_depth_skips_in_training_alone() -> None:
     network, batch = network_of(SMALL), packer(depth_drop=0.5).batch(0)
-    plain = dataclasses.replace(batch, kept=None)
-    assert batch.kept is not None
+    plain = dataclasses.replace(batch, residual_mask=None)
+    assert batch.residual_mask is not None
     with torch.no_grad():
         network.eval()
         assert torch.equal(network(batch), network(plain))
         network.train()
         assert not torch.equal(network(batch), network(plain))
-        ones = dataclasses.replace(batch, kept=torch.ones_like(batch.kept))
+        ones = dataclasses.replace(batch, residual_mask=torch.ones_like(batch.residual_mask))
         assert torch.equal(network(ones), network(plain))
-        none = dataclasses.replace(batch, kept=torch.zeros_like(batch.kept))
+        none = dataclasses.replace(batch, residual_mask=torch.zeros_like(batch.residual_mask))
         embedded = network.embedding(batch.tokens, network.embedding.encode_texts(batch.texts))
         assert torch.equal(network(none), network.backbone.norm(embedded))
 
 
 def test_stochastic_depth_skips_the_sub_layer_that_it_names() -> None:
     network, batch = network_of(SMALL), packer(depth_drop=0.5).batch(0)
-    kept = torch.ones(4, SMALL.layers, 2)
-    kept[1, 1, 0] = 0.0  # the second row's attention in the last block
+    residual_mask = torch.ones(4, SMALL.layers, 2)
+    residual_mask[1, 1, 0] = 0.0  # the second row's attention in the last block
     with torch.no_grad():
-        whole = network(dataclasses.replace(batch, kept=None))
-        found = network(dataclasses.replace(batch, kept=kept))
+        whole = network(dataclasses.replace(batch, residual_mask=None))
+        found = network(dataclasses.replace(batch, residual_mask=residual_mask))
         network.backbone.blocks[1].attention_out.weight.zero_()  # type: ignore[union-attr]
-        without = network(dataclasses.replace(batch, kept=None))
+        without = network(dataclasses.replace(batch, residual_mask=None))
     assert torch.allclose(found[1], without[1], atol=1e-6)
     assert not torch.allclose(found[1], whole[1], atol=1e-3)
     assert torch.equal(found[0], whole[0])
@@ -102,9 +102,9 @@ def test_two_ranks_draw_what_one_does() -> None:
     made = packer(depth_drop=0.3, action_drop=0.5, observation_noise=0.2)
     whole, parts = made.batch(7), [made.batch(7, rank=rank, world=2) for rank in range(2)]
     for rank, part in enumerate(parts):
-        assert part.kept is not None
-        assert whole.kept is not None
-        assert torch.equal(part.kept, whole.kept[rank::2])
+        assert part.residual_mask is not None
+        assert whole.residual_mask is not None
+        assert torch.equal(part.residual_mask, whole.residual_mask[rank::2])
         assert torch.equal(part.roles.memories, whole.roles.memories[rank::2])
     assert whole.tokens.vectors is not None
     together = torch.cat([p.tokens.vectors.values for p in parts if p.tokens.vectors])
@@ -349,5 +349,5 @@ def test_flex_attention_cannot_be_trained_on_a_cpu(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"FlexAttention cannot be trained: use 'auto'"):
         Trainer(config(), shards(), tmp_path, device="cpu", attention="flex")
     batch: PackedBatch = packer().batch(0)
-    assert batch.kept is None
+    assert batch.residual_mask is None
     assert not batch.next_parts

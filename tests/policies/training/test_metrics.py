@@ -32,7 +32,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def run(folder: Path, **more: Any) -> None:
-    trainer = Trainer(config(steps=8), shards(), folder, every=4, stretch=2, **more)
+    trainer = Trainer(config(steps=8), shards(), folder, save_every=4, log_every=2, **more)
     trainer.resume()
     trainer.run()
 
@@ -61,7 +61,7 @@ def test_rows_of_a_run_that_goes_on_are_written_once(tmp_path: Path) -> None:
     progress = tmp_path / "last" / "progress.json"
     done = json.loads(progress.read_text())
     progress.write_text(json.dumps({**done, "step": 4}))
-    again = Trainer(config(steps=8), shards(), tmp_path, stretch=2)
+    again = Trainer(config(steps=8), shards(), tmp_path, log_every=2)
     again.resume()
     next(iter(steps := again.steps()))
     steps.close()

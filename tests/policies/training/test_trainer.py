@@ -137,7 +137,7 @@ def test_averaged_weights_are_an_exponential_average(tmp_path: Path) -> None:
 
 def test_run_writes_a_curve_and_a_checkpoint(tmp_path: Path) -> None:
     network = None
-    trainer = Trainer(config(steps=50), shards(), tmp_path, every=25)
+    trainer = Trainer(config(steps=50), shards(), tmp_path, save_every=25)
     trainer.resume()
     trainer.run()
     network = trainer.network

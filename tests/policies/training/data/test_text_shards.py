@@ -185,7 +185,9 @@ def test_a_long_text_is_read_from_several_places(shards: dict[str, TextShard]) -
         assert layout.ids.tolist() == whole[first : first + 100].tolist()
         following = np.r_[whole, SEPARATOR][first + 1 : first + 101]
         assert layout.targets.tolist() == following.tolist()
-        assert layout.places.tolist() == np.minimum(first + np.arange(doc.size), 255).tolist()
+        assert (
+            layout.local_positions.tolist() == np.minimum(first + np.arange(doc.size), 255).tolist()
+        )
     assert begins >= {0, 64, 128}
 
 
