@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.references import TaskReferences, measured, published
 from gato_gym.tasks import list_tasks
-from policies.expert_training.queue import share_of_bar
+from policies.expert_training.shipping import share_of_bar
 from policies.expert_training.recipes import RECIPES
 from policies.experts.store import SHIPPED, read_config
 

@@ -29,12 +29,12 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train the expert of a task, or of a whole suite",
-        description="Train an expert; run again, it goes on where it stopped. With --suite or a "
-        "pattern, tasks that lack a finished expert are trained one after another, the cheapest "
-        "first.",
+        description="Train an expert; run again, it resumes where it stopped. With --suite, a "
+        "pattern or neither, tasks whose expert is missing or below its bar are trained, the "
+        "cheapest first: those without any expert for a while, then all up to their recipe's end.",
     )
     train.set_defaults(run=_train)
-    train.add_argument("task", nargs="?", help="task id or pattern, such as mujoco-hopper")
+    train.add_argument("task", nargs="?", help="task id or pattern (default: all)")
     train.add_argument("--suite", help="every task of a suite that has a recipe")
     train.add_argument("--seed", type=int, default=0, help="default: 0")
     train.add_argument("--steps", type=float, help="actions to learn from (default: the recipe's)")
@@ -50,7 +50,28 @@ def _parser() -> argparse.ArgumentParser:
         choices=("cpu", "cuda"),
         help="where PPO learns; a GPU is quicker for Atari alone (default: cpu)",
     )
+    train.add_argument("--jobs", type=int, default=1, help="trainings side by side (default: 1)")
+    train.add_argument(
+        "--threads", type=int, default=1, help="threads of each that play games (default: 1)"
+    )
+    train.add_argument(
+        "--minutes",
+        type=float,
+        help="stop after so many, to be resumed (default: when all is done)",
+    )
+    train.add_argument(
+        "--ship", action="store_true", help="put what is better into the package when it is done"
+    )
     train.add_argument("--tensorboard", action="store_true", help="write its events as well")
+
+    status = commands.add_parser(
+        "status",
+        help="where each training stands",
+        description="A table of the tasks whose experts are trained.",
+    )
+    status.set_defaults(run=_status)
+    status.add_argument("task", nargs="?", help="task id or pattern (default: all)")
+    status.add_argument("--suite", help="tasks of one suite")
 
     score = commands.add_parser(
         "score",
@@ -89,8 +110,6 @@ def _parser() -> argparse.ArgumentParser:
 def _train(args: argparse.Namespace, console: Console) -> int:
     from policies.expert_training.queue import TrainQueue, chosen
 
-    if (args.task is None) == (args.suite is None):
-        raise ValueError("expected a task or --suite: gato-gym expert train mujoco-hopper")
     tasks = chosen(args.suite, args.task)
     if args.output is not None and len(tasks) > 1:
         raise ValueError(f"--output with {len(tasks)} tasks: it names the folder of one training")
@@ -103,15 +122,40 @@ def _train(args: argparse.Namespace, console: Console) -> int:
         tensorboard=args.tensorboard,
         from_expert=args.from_expert,
         device=args.device,
+        jobs=args.jobs,
+        threads=args.threads,
+        minutes=args.minutes,
+        ships=args.ship,
     )
     return queue.run(console)
+
+
+def _status(args: argparse.Namespace, console: Console) -> int:
+    from rich.table import Table
+
+    from policies.expert_training.queue import chosen, standings
+
+    table = Table("task", "actions", "of", "best", "bar", "minutes", "shipped, of its bar", "")
+    for row in standings(chosen(args.suite, args.task), ROOT):
+        table.add_row(
+            row.task,
+            f"{row.steps:,}",
+            f"{row.recipe_steps:,}",
+            "–" if row.best is None else f"{row.best:.1f}",
+            f"{row.bar:g}",
+            f"{row.minutes:.1f}",
+            "–" if row.shipped is None else f"{row.shipped:.2f}",
+            row.finished or "",
+        )
+    console.print(table)
+    return 0
 
 
 def _score(args: argparse.Namespace, console: Console) -> int:
     from gato_gym.tasks import get_task
     from policies.expert_training.evaluation import Evaluation, evaluate
     from policies.expert_training.recipes import recipe_for
-    from policies.expert_training.trainer import SCORE_SEEDS_START
+    from policies.expert_training.evaluation import SCORE_SEEDS_START
     from policies.experts import load_trained
     from policies.experts.store import shipped_folder
 
@@ -145,7 +189,8 @@ def _convert(args: argparse.Namespace, console: Console) -> int:
 
 
 def _ship(args: argparse.Namespace, console: Console) -> int:
-    from policies.expert_training.queue import chosen, ship
+    from policies.expert_training.queue import chosen
+    from policies.expert_training.shipping import ship
 
     said = {task: ship(ROOT / task, task) for task in chosen(None, args.tasks)}
     finished = {task: line for task, line in said.items() if line is not None}

@@ -20,6 +20,9 @@ from policies.random_policy import seed_episode
 EVALUATION_SEEDS_START = 2**31
 """Benchmarks play seeds below 1,000,000, trainings and recordings those between."""
 
+SCORE_SEEDS_START = EVALUATION_SEEDS_START + 1_000_000
+"""Experts that evaluations have chosen are scored on these."""
+
 
 @dataclass(frozen=True)
 class Evaluation:

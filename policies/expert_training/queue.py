@@ -1,25 +1,31 @@
-"""Trainings one after another.
+"""The trainings of many tasks: in which order, on how many cores, and where each stands.
 
 * :func:`chosen` -- the tasks of a suite or a pattern that have recipes, the cheapest first.
-* :func:`share_of_bar` -- how much of what it is meant to reach an expert has.
-* :func:`ship` -- puts a finished expert into the package.
-* :class:`TrainQueue` -- trains those that lack a finished expert.
+* :class:`TrainQueue` -- trains those whose expert is missing or below its bar.
+* :func:`standings` -- where the training of each task is.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
-from collections.abc import Sequence
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from gato_gym.atomic_io import appearing
 from policies.expert_training.recipes import RECIPES, recipe_for
-from policies.expert_training.trainer import CURVE_FILE, EXPERT_FOLDER, TrainSettings, train
-from policies.experts.store import read_config, shipped_folder
+from policies.expert_training.shipping import EXPERT_FOLDER, ship, shipped_share
+from policies.expert_training.trainer import TrainSettings, train
+from policies.expert_training.training_state import STATE_FILE, load_state
+from policies.experts.store import shipped_folder
+
+FIRST_PASS = 400_000
+"""Actions that a task without any expert gets before others get more: most games beat chance by
+then, and an expert that does is worth more than none."""
 
 
 def chosen(suite: str | None, pattern: str | None) -> list[str]:
@@ -39,18 +45,72 @@ def chosen(suite: str | None, pattern: str | None) -> list[str]:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Where the training of a task is.
+
+    Attributes:
+        task: Task id.
+        steps: Actions that its training has done.
+        recipe_steps: Actions that its recipe has.
+        best: The best return that was evaluated; None before the first.
+        bar: Return that its expert is meant to reach.
+        minutes: Of a core, so far.
+        shipped: Share of the bar that the package's expert has; None where there is none.
+        finished: Why the training has ended; None while it can be resumed.
+    """
+
+    task: str
+    steps: int
+    recipe_steps: int
+    best: float | None
+    bar: float
+    minutes: float
+    shipped: float | None
+    finished: str | None
+
+
+def standings(tasks: Sequence[str], root: Path) -> list[Standing]:
+    """Where each task is; trainings are in ``root / task``."""
+    rows = []
+    for task in tasks:
+        recipe, path = recipe_for(task), root / task / STATE_FILE
+        state = load_state(path)[0] if path.exists() else None
+        rows.append(
+            Standing(
+                task,
+                steps=state.steps if state else 0,
+                recipe_steps=recipe.steps,
+                best=state.best if state else None,
+                bar=recipe.bar,
+                minutes=state.seconds / 60 if state else 0.0,
+                shipped=shipped_share(task),
+                finished=state.finished if state else None,
+            )
+        )
+    return rows
+
+
+@dataclass(frozen=True)
 class TrainQueue:
     """Trainings one after another, each as :func:`policies.expert_training.trainer.train` does.
+
+    A single task is trained whatever is shipped. Among several, those without an expert come first,
+    up to :data:`FIRST_PASS` actions; then those below their bar, up to their recipe's. Where a game
+    has an expert and no training that could be resumed, its training begins with that expert.
 
     Attributes:
         tasks: Task ids, the first ones first.
         root: Trainings are in ``root / task``.
         output: The folder instead, of a single task.
-        steps: Environment steps; None takes the recipe's.
+        steps: Actions at most; None takes the recipe's.
         seed: Of every training.
         tensorboard: Whether to write its events.
-        device: Where PPO learns.
+        device: Where games' networks learn.
         from_expert: Whether to begin with the package's experts.
+        jobs: Trainings side by side, each a process.
+        threads: Threads of each that play games.
+        minutes: Wall-clock minutes after which all stop, to be resumed; None: when all is done.
+        ships: Whether to put what is better than the package's expert into the package.
     """
 
     tasks: Sequence[str]
@@ -61,91 +121,105 @@ class TrainQueue:
     tensorboard: bool = False
     device: str = "cpu"
     from_expert: bool = False
+    jobs: int = 1
+    threads: int = 1
+    minutes: float | None = None
+    ships: bool = False
 
     def run(self, console: Console) -> int:
-        """Train what is not done; a training that fails is told and the next one begins.
+        """Train what is not done; a training that fails is reported and the next one begins.
 
         Returns:
             0, or 1 when a training failed.
         """
-        failed = []
-        for task in self.tasks:
-            if len(self.tasks) > 1 and _ships(task):
-                console.print(f"{task}: its expert comes with the package", highlight=False)
-                continue
-            recipe = recipe_for(task)
-            if self.steps is not None:
-                recipe = dataclasses.replace(recipe, steps=self.steps)
-            if self.from_expert:
-                recipe = dataclasses.replace(recipe, start=task)
+        deadline = None if self.minutes is None else time.monotonic() + 60 * self.minutes
+        if len(self.tasks) == 1:
+            task = self.tasks[0]
+            train_and_ship(self._settings(task, None, deadline), self.ships, console)
             folder = self.output or self.root / task
-            settings = TrainSettings(
-                task,
-                folder,
-                recipe,
-                seed=self.seed,
-                tensorboard=self.tensorboard,
-                device=self.device,
-            )
-            try:
-                train(settings, console=console)
-            except Exception as error:
-                if len(self.tasks) == 1:
-                    raise
-                failed.append(task)
-                console.print(f"{task}: failed, {error!r}", style="red", markup=False)
-                continue
-            if len(self.tasks) == 1:
-                console.print(f"the expert is in {folder / EXPERT_FOLDER}", highlight=False)
+            console.print(f"the expert is in {folder / EXPERT_FOLDER}", highlight=False)
+            return 0
+        failed = self._run_side_by_side(deadline, console)
         if failed:
             console.print(f"failed: {', '.join(failed)}", style="red")
         return 1 if failed else 0
 
+    def _stages(self, console: Console) -> Iterator[tuple[str, int]]:
+        """Tasks and the actions up to which each is to be trained, in turn."""
+        wanting = []
+        for task in self.tasks:
+            share = shipped_share(task)
+            if share is not None and share >= 1.0:
+                console.print(f"{task}: its expert comes with the package", highlight=False)
+                continue
+            wanting.append(task)
+            if share is None and self._limit(task) > FIRST_PASS:
+                yield task, FIRST_PASS
+        for task in wanting:
+            if (shipped_share(task) or 0.0) < 1.0:
+                yield task, self._limit(task)
 
-LEAST_SHARE = 0.8
-"""An expert with less of its bar is no expert, and is not shipped."""
+    def _limit(self, task: str) -> int:
+        return min(self.steps or recipe_for(task).steps, recipe_for(task).steps)
+
+    def _settings(self, task: str, until: int | None, deadline: float | None) -> TrainSettings:
+        recipe, folder = recipe_for(task), self.output or self.root / task
+        if self.steps is not None and self.steps > recipe.steps:
+            recipe = dataclasses.replace(recipe, steps=self.steps)
+        is_new = not (folder / STATE_FILE).exists()
+        has_expert = task.startswith("atari-") and shipped_folder(task).is_dir()
+        if self.from_expert or (len(self.tasks) > 1 and is_new and has_expert):
+            recipe = dataclasses.replace(recipe, start=task)
+        return TrainSettings(
+            task,
+            folder,
+            recipe,
+            seed=self.seed,
+            until=until or self.steps,
+            seconds=None if deadline is None else max(deadline - time.monotonic(), 0.0),
+            tensorboard=self.tensorboard,
+            device=self.device,
+            threads=self.threads,
+        )
+
+    def _run_side_by_side(self, deadline: float | None, console: Console) -> list[str]:
+        """Run all stages in processes of their own; returns the tasks that failed."""
+        failed: list[str] = []
+        stages, running = self._stages(console), dict[Future[None], str]()
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.jobs, mp_context=context, max_tasks_per_child=1) as pool:
+            try:
+                while True:
+                    late = deadline is not None and time.monotonic() >= deadline
+                    while not late and len(running) < self.jobs:
+                        stage = next(stages, None)
+                        if stage is None:
+                            break
+                        task, until = stage
+                        if task in failed:
+                            continue
+                        settings = self._settings(task, until, deadline)
+                        running[pool.submit(train_and_ship, settings, self.ships)] = task
+                    if not running:
+                        return failed
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        task = running.pop(future)
+                        if (error := future.exception()) is not None:
+                            failed.append(task)
+                            message = f"{task}: failed, {error!r}"
+                            console.print(message, style="red", markup=False)
+            except KeyboardInterrupt:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
 
 
-def share_of_bar(mean: float, bar: float) -> float:
-    """A mean return in parts of a bar; below zero, a smaller magnitude is the better return.
-
-    Example:
-        >>> share_of_bar(400, 800), share_of_bar(-10, -5)
-        (0.5, 0.5)
-    """
-    if bar > 0:
-        return mean / bar
-    return bar / mean if mean < 0 else float("inf")
-
-
-def ship(training: Path, task: str) -> str | None:
-    """Copy a finished expert and its curve to where :func:`shipped_folder` says.
-
-    Returns:
-        What was done, in words; None where the training has no finished expert.
-    """
-    expert, target = training / EXPERT_FOLDER, shipped_folder(task)
-    if not (expert / "config.json").is_file():
-        return None
-    new = read_config(expert)["score"]
-    if new is None:
-        return None
-    bar = recipe_for(task).bar
-    if share_of_bar(new["mean"], bar) < LEAST_SHARE:
-        return f"left out, {new['mean']:.1f} is below {LEAST_SHARE:g} of its bar, {bar:g}"
-    old = read_config(target)["score"] if target.is_dir() else None
-    if old is not None and old["mean"] >= new["mean"]:
-        return f"kept, {old['mean']:.1f} is not below {new['mean']:.1f}"
-    with appearing(target) as place:
-        for path in (expert / "config.json", expert / "model.safetensors", training / CURVE_FILE):
-            shutil.copyfile(path, place / path.name)
-    return f"shipped, {new['mean']:.1f}" + ("" if old is None else f" after {old['mean']:.1f}")
-
-
-def _ships(task: str) -> bool:
-    """Whether the package has an expert of the task at or above its bar."""
-    folder = shipped_folder(task)
-    if not folder.is_dir():
-        return False
-    score = read_config(folder).get("score")
-    return score is not None and score["mean"] >= recipe_for(task).bar
+def train_and_ship(settings: TrainSettings, ships: bool, console: Console | None = None) -> None:
+    """Run one training as far as its settings say, and ship what is better."""
+    console = console or Console()
+    train(settings, console=console)
+    late = settings.seconds is not None and settings.seconds <= 0
+    if ships and not late:
+        said = ship(settings.output, settings.task)
+        if said is not None:
+            console.print(f"{settings.task}: {said}", highlight=False, soft_wrap=True)

@@ -29,6 +29,12 @@ from policies.expert_training.evaluation import EVALUATION_SEEDS_START, Evaluati
 from policies.expert_training.learner import Learner, make_learner
 from policies.expert_training.recipe import Recipe
 from policies.expert_training.recipes import recipe_for
+from policies.expert_training.shipping import (
+    CURVE_FILE,
+    EXPERT_FOLDER,
+    SCORE_EPISODES,
+    score_expert,
+)
 from policies.expert_training.training_state import (
     STATE_FILE,
     TrainingState,
@@ -37,12 +43,9 @@ from policies.expert_training.training_state import (
     save_state,
 )
 from policies.expert_training.weight_averaging import Average
-from policies.experts.cnn import ImageNetwork
 from policies.experts.store import Network, network_from, play_with, read_config, save_expert
 from policies.threads import one_thread
 
-CURVE_FILE, EXPERT_FOLDER = "curve.csv", "expert"
-SCORE_SEEDS_START = EVALUATION_SEEDS_START + 1_000_000
 NOT_LEARNING = ("steps", "bar", "enough", "source", "evaluations", "evaluation_episodes")
 """What may change in a recipe before a training goes on: none of it is of the learning itself."""
 
@@ -86,7 +89,7 @@ class TrainSettings:
     seed: int = 0
     until: int | None = None
     seconds: float | None = None
-    score_episodes: int = 100
+    score_episodes: int = SCORE_EPISODES
     tensorboard: bool = False
     device: str = "cpu"
     threads: int = 1
@@ -149,7 +152,10 @@ class _Training:
     def _take_up(self) -> None:
         path = self.output / STATE_FILE
         self.state, self.tensors, setting = load_state(path)
-        asked = self.setting["recipe"]
+        # a resumed training began where it did, wherever others would begin now
+        start = setting["recipe"].get("start")
+        self.recipe = dataclasses.replace(self.recipe, start=start)
+        asked = self.setting["recipe"] = self.recipe.to_json()
         if setting["recipe"].get("evaluation_episodes") != self.recipe.evaluation_episodes:
             self.state.best = None  # over other episodes: what is evaluated next is the best
         saved = {name: value for name, value in setting["recipe"].items() if name in DEFAULTS}
@@ -180,11 +186,14 @@ class _Training:
         until = min(self.settings.until or self.recipe.steps, self.recipe.steps)
         if self.state.finished is None and self.state.steps < until:
             self._learn(until)
-        if self.best is None or self._scored():
+        if self.best is None or self._scored() or time.monotonic() >= self.deadline:
             return self.state
-        if isinstance(self.best, ImageNetwork):
-            self.best = self._at_its_best(self.best)
-        score = self._played(self.best, self.settings.score_episodes, SCORE_SEEDS_START)
+        self.best, score = score_expert(
+            self.best,
+            self.env,
+            episodes=self.settings.score_episodes,
+            tried=self.recipe.evaluation_episodes,
+        )
         self._save_expert(score)
         self.console.print(
             f"{self.task_id}: {self.state.finished or f'{self.state.steps:,} actions'}; "
@@ -198,16 +207,6 @@ class _Training:
     def _played(self, network: Network, episodes: int, first_seed: int) -> Evaluation:
         policy = play_with(network, self.env.observation_space, self.env.action_space)
         return Evaluation.of(evaluate(policy, self.env, episodes, first_seed=first_seed))
-
-    def _at_its_best(self, network: ImageNetwork) -> ImageNetwork:
-        """By likeliest or by sampled actions, whichever scores more; not where it is scored."""
-
-        def mean(manner: ImageNetwork) -> float:
-            episodes = self.recipe.evaluation_episodes
-            return self._played(manner, episodes, EVALUATION_SEEDS_START).mean
-
-        manners = [dataclasses.replace(network, samples=samples) for samples in (False, True)]
-        return max(manners, key=mean)
 
     def _scored(self) -> bool:
         """Whether the folder holds the best network already, with its score."""

@@ -1,0 +1,152 @@
+"""Finished experts into the package: where they are better than what is there.
+
+* :func:`ship` -- copies a training's expert, if it beats chance and the expert that is shipped.
+* :func:`score_expert` -- an expert's return over held-out episodes, in the manner it plays best.
+* :func:`share_of_bar` -- how much of what it is meant to reach an expert has.
+* :func:`shipped_share` -- the same of the expert that comes with the package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from gato_gym.atomic_io import appearing
+from gato_gym.tasks import get_task
+from policies.expert_training.evaluation import (
+    EVALUATION_SEEDS_START,
+    SCORE_SEEDS_START,
+    Evaluation,
+    evaluate,
+)
+from policies.expert_training.recipes import recipe_for
+from policies.experts.cnn import ImageNetwork
+from policies.experts.store import (
+    Network,
+    load_expert,
+    play_with,
+    read_config,
+    save_expert,
+    shipped_folder,
+)
+from policies.random_policy import RandomPolicy
+
+EXPERT_FOLDER, CURVE_FILE = "expert", "curve.csv"
+
+SCORE_EPISODES = 100
+"""Over thirty, Breakout's expert had 56 ± 66; over a hundred, 34 ± 9."""
+
+Z95 = 1.96
+"""Standard errors to either side of a mean in a 95 % interval."""
+
+
+def score_expert(
+    network: Network, env: gym.Env[Any, Any], *, episodes: int, tried: int
+) -> tuple[Network, Evaluation]:
+    """What a network returns on held-out episodes.
+
+    A network that sees images first plays ``tried`` other episodes by its likeliest actions and as
+    many by sampled ones, and keeps to the manner that returned more.
+
+    Args:
+        network: The weights.
+        env: The task's environment.
+        episodes: How many score it.
+        tried: How many choose its manner.
+
+    Returns:
+        The network in its manner, and its score.
+    """
+
+    def played(manner: Network, count: int, first_seed: int) -> Evaluation:
+        policy = play_with(manner, env.observation_space, env.action_space)
+        return Evaluation.of(evaluate(policy, env, count, first_seed=first_seed))
+
+    if isinstance(network, ImageNetwork):
+        manners = [dataclasses.replace(network, samples=samples) for samples in (False, True)]
+        network = max(manners, key=lambda one: played(one, tried, EVALUATION_SEEDS_START).mean)
+    return network, played(network, episodes, SCORE_SEEDS_START)
+
+
+def share_of_bar(mean: float, bar: float) -> float:
+    """A mean return in parts of a bar; below zero, a smaller magnitude is the better return.
+
+    Example:
+        >>> share_of_bar(400, 800), share_of_bar(-10, -5)
+        (0.5, 0.5)
+    """
+    if bar > 0:
+        return mean / bar
+    return bar / mean if mean < 0 else float("inf")
+
+
+def shipped_share(task: str) -> float | None:
+    """How much of its bar the package's expert of a task has; None where there is none."""
+    folder = shipped_folder(task)
+    if not (folder / "config.json").is_file():
+        return None
+    score = read_config(folder).get("score")
+    return None if score is None else share_of_bar(score["mean"], recipe_for(task).bar)
+
+
+def ship(training: Path, task: str, *, episodes: int = SCORE_EPISODES) -> str | None:
+    """Copy an expert and its curve to where :func:`policies.experts.store.shipped_folder` says.
+
+    It has to beat chance (the 95 % interval of its mean lies above that of random play), and the
+    expert that is shipped already. All are compared over the same number of held-out episodes;
+    what was scored over fewer plays them now.
+
+    Returns:
+        What was done, in words; None where the training has no expert yet.
+    """
+    expert, target = training / EXPERT_FOLDER, shipped_folder(task)
+    if not (expert / "config.json").is_file():
+        return None
+    new = _scored(expert, task, episodes)
+    chance = _chance(task, episodes)
+    if _interval(new)[0] <= _interval(chance)[1]:
+        return f"left out, {_words(new)} does not beat chance, {_words(chance)}"
+    old = _scored(target, task, episodes) if target.is_dir() else None
+    if old is not None and old.mean >= new.mean:
+        return f"kept, {_words(old)} is not below {_words(new)}"
+    with appearing(target) as place:
+        for path in (expert / "config.json", expert / "model.safetensors", training / CURVE_FILE):
+            shutil.copyfile(path, place / path.name)
+    share = share_of_bar(new.mean, recipe_for(task).bar)
+    after = "" if old is None else f" after {_words(old)}"
+    return f"shipped, {_words(new)}{after}: {share:.2f} of its bar"
+
+
+def _scored(folder: Path, task: str, episodes: int) -> Evaluation:
+    """An expert's score; one of fewer episodes is measured again, and noted in its file."""
+    config = read_config(folder)
+    score = config.get("score")
+    if score is not None and score["episodes"] >= episodes:
+        return Evaluation(**score)
+    env, tried = get_task(task).make(), recipe_for(task).evaluation_episodes
+    network, found = score_expert(load_expert(folder), env, episodes=episodes, tried=tried)
+    record = {**config, **network.config(), "score": dataclasses.asdict(found)}
+    save_expert(folder, network, {name: part for name, part in record.items() if name != "format"})
+    return found
+
+
+@cache
+def _chance(task: str, episodes: int) -> Evaluation:
+    env = get_task(task).make()
+    policy = RandomPolicy(env.observation_space, env.action_space)
+    return Evaluation.of(evaluate(policy, env, episodes, first_seed=SCORE_SEEDS_START))
+
+
+def _interval(score: Evaluation) -> tuple[float, float]:
+    """The 95 % interval of a mean."""
+    margin = Z95 * score.std / score.episodes**0.5
+    return score.mean - margin, score.mean + margin
+
+
+def _words(score: Evaluation) -> str:
+    return f"{score.mean:.1f} ± {score.std:.1f}"
