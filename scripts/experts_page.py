@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmarks.references import TaskReferences, measured, published
 from gato_gym.tasks import list_tasks
-from policies.expert_training.shipping import share_of_bar
 from policies.expert_training.recipes import RECIPES
+from policies.expert_training.shipping import share_of_bar
 from policies.experts.store import SHIPPED, read_config
 
 PAGE = Path(__file__).parents[1] / "docs" / "experts.md"

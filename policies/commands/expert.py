@@ -153,9 +153,8 @@ def _status(args: argparse.Namespace, console: Console) -> int:
 
 def _score(args: argparse.Namespace, console: Console) -> int:
     from gato_gym.tasks import get_task
-    from policies.expert_training.evaluation import Evaluation, evaluate
+    from policies.expert_training.evaluation import SCORE_SEEDS_START, Evaluation, evaluate
     from policies.expert_training.recipes import recipe_for
-    from policies.expert_training.evaluation import SCORE_SEEDS_START
     from policies.experts import load_trained
     from policies.experts.store import shipped_folder
 

@@ -11,9 +11,10 @@ import dataclasses
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -135,7 +136,7 @@ class TrainQueue:
         deadline = None if self.minutes is None else time.monotonic() + 60 * self.minutes
         if len(self.tasks) == 1:
             task = self.tasks[0]
-            train_and_ship(self._settings(task, None, deadline), self.ships, console)
+            train_and_ship(self._settings(task, None, deadline), self.ships)
             folder = self.output or self.root / task
             console.print(f"the expert is in {folder / EXPERT_FOLDER}", highlight=False)
             return 0
@@ -160,12 +161,11 @@ class TrainQueue:
                 yield task, self._limit(task)
 
     def _limit(self, task: str) -> int:
-        return min(self.steps or recipe_for(task).steps, recipe_for(task).steps)
+        return self.steps or recipe_for(task).steps
 
     def _settings(self, task: str, until: int | None, deadline: float | None) -> TrainSettings:
         recipe, folder = recipe_for(task), self.output or self.root / task
-        if self.steps is not None and self.steps > recipe.steps:
-            recipe = dataclasses.replace(recipe, steps=self.steps)
+        recipe = dataclasses.replace(recipe, steps=self._limit(task))
         is_new = not (folder / STATE_FILE).exists()
         has_expert = task.startswith("atari-") and shipped_folder(task).is_dir()
         if self.from_expert or (len(self.tasks) > 1 and is_new and has_expert):
@@ -175,7 +175,7 @@ class TrainQueue:
             folder,
             recipe,
             seed=self.seed,
-            until=until or self.steps,
+            until=until,
             seconds=None if deadline is None else max(deadline - time.monotonic(), 0.0),
             tensorboard=self.tensorboard,
             device=self.device,
@@ -183,40 +183,52 @@ class TrainQueue:
         )
 
     def _run_side_by_side(self, deadline: float | None, console: Console) -> list[str]:
-        """Run all stages in processes of their own; returns the tasks that failed."""
+        """Run all stages, each in a process of its own; returns the tasks that failed."""
         failed: list[str] = []
         stages, running = self._stages(console), dict[Future[None], str]()
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.jobs, mp_context=context, max_tasks_per_child=1) as pool:
-            try:
-                while True:
-                    late = deadline is not None and time.monotonic() >= deadline
-                    while not late and len(running) < self.jobs:
-                        stage = next(stages, None)
-                        if stage is None:
-                            break
-                        task, until = stage
-                        if task in failed:
-                            continue
+        with _processes(self.jobs) as pool:
+            while True:
+                while len(running) < self.jobs and not (deadline and time.monotonic() >= deadline):
+                    task, until = next(stages, (None, 0))
+                    if task is None:
+                        break
+                    if task not in failed:
                         settings = self._settings(task, until, deadline)
                         running[pool.submit(train_and_ship, settings, self.ships)] = task
-                    if not running:
-                        return failed
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        task = running.pop(future)
-                        if (error := future.exception()) is not None:
-                            failed.append(task)
-                            message = f"{task}: failed, {error!r}"
-                            console.print(message, style="red", markup=False)
-            except KeyboardInterrupt:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+                if not running:
+                    return failed
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    task = running.pop(future)
+                    if (error := future.exception()) is not None:
+                        failed.append(task)
+                        message = f"{task}: failed, {error!r}"
+                        console.print(message, style="red", markup=False, soft_wrap=True)
 
 
-def train_and_ship(settings: TrainSettings, ships: bool, console: Console | None = None) -> None:
+class _InThisProcess(Executor):
+    """Calls at once what is submitted."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def _processes(jobs: int) -> Executor:
+    """One process a training, so that none keeps what another has loaded."""
+    if jobs == 1:
+        return _InThisProcess()
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, mp_context=spawn, max_tasks_per_child=1)
+
+
+def train_and_ship(settings: TrainSettings, ships: bool) -> None:
     """Run one training as far as its settings say, and ship what is better."""
-    console = console or Console()
+    console = Console()
     train(settings, console=console)
     late = settings.seconds is not None and settings.seconds <= 0
     if ships and not late:

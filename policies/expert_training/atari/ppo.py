@@ -237,7 +237,7 @@ class AtariPPO:
                 self._optimizer.step()
                 self.updates += 1
         if self._writer is not None:
-            self._writer.add_scalar("train/loss", float(loss), self.steps)
+            self._writer.add_scalar("train/loss", loss.item(), self.steps)
             self._writer.add_scalar("train/learning_rate", rate, self.steps)
 
     def _loss(self, batch: Mapping[str, Tensor]) -> Tensor:

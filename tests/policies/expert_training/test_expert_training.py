@@ -23,12 +23,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from gato_gym.__main__ import main
 from gato_gym.tasks import get_task, list_tasks
 from policies.expert_training import queue
-from policies.expert_training.sb3.algorithms import make_algorithm
-from policies.expert_training.sb3.convert import load_zip, network_of
 from policies.expert_training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
 from policies.expert_training.recipe import Recipe
 from policies.expert_training.recipes import RECIPES, recipe_for
+from policies.expert_training.sb3.algorithms import make_algorithm
+from policies.expert_training.sb3.convert import load_zip, network_of
 from policies.expert_training.sb3.replay_buffer import restore_memory, save_memory
+from policies.expert_training.sb3.vec_env import LeanVecEnv
 from policies.expert_training.trainer import MEMORY_FILE, TrainSettings, train
 from policies.expert_training.training_state import (
     STATE_FILE,
@@ -38,7 +39,6 @@ from policies.expert_training.training_state import (
     save_state,
     tensors_of,
 )
-from policies.expert_training.sb3.vec_env import LeanVecEnv
 from policies.expert_training.weight_averaging import Average
 from policies.experts.mlp import ExpertNetwork, TrainedExpert
 from policies.experts.store import load_expert, read_config

@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("mujoco")
 
 from gato_gym.tasks import get_task
+from policies.expert_training.recipe import Recipe
 from policies.expert_training.sb3.algorithms import make_algorithm
 from policies.expert_training.sb3.initial_states import RisenStarts, lowest
-from policies.expert_training.recipe import Recipe
 
 
 def length(env: gym.Env[Any, Any]) -> int:

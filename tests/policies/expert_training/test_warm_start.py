@@ -17,14 +17,14 @@ from rich.console import Console
 
 from gato_gym.__main__ import main
 from gato_gym.tasks import get_task
-from policies.expert_training.sb3.algorithms import make_algorithm
-from policies.expert_training.sb3.convert import network_of
 from policies.expert_training.recipe import Recipe
 from policies.expert_training.recipes import recipe_for
+from policies.expert_training.sb3.algorithms import make_algorithm
+from policies.expert_training.sb3.convert import network_of
 from policies.expert_training.sb3.sbx_state import jax_tensors
+from policies.expert_training.sb3.warm_start import start_from
 from policies.expert_training.trainer import TrainSettings, train
 from policies.expert_training.training_state import STATE_FILE, TrainingStateError, load_state
-from policies.expert_training.sb3.warm_start import start_from
 from policies.experts.store import load_expert, shipped_folder
 
 PPO_RECIPE = Recipe(
