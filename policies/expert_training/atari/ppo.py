@@ -254,7 +254,7 @@ class AtariPPO:
         policy_loss = -torch.min(advantages_B * ratio_B, advantages_B * clipped_B).mean()
         value_loss = (values_B - batch["returns"]).square().mean()
         entropy = -(log_probabilities_BA.exp() * log_probabilities_BA).sum(1).mean()
-        if self.steps <= self._value_alone_until:
+        if self.steps < self._value_alone_until:
             return VALUE_WEIGHT * value_loss
         return policy_loss + VALUE_WEIGHT * value_loss - recipe.ent_coef * entropy
 
