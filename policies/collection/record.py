@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -25,21 +25,9 @@ from policies.collection.noise import HeldNoise
 from policies.collection.recorder import FIRST_SEED, make_episode
 from policies.random_policy import seed_episode
 from policies.registry import make_policy
+from policies.rollout.env_batch import PolicyLike
 
 ALGORITHMS = ("ppo", "a2c", "dqn", "sac", "td3", "ddpg")
-
-
-class PolicyLike(Protocol):
-    """Anything that acts as Stable-Baselines3's algorithms do."""
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[Any, Any]:
-        """Actions and the state for the next call."""
 
 
 def record_episodes(

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import ArrayLike, NDArray
 
-from policies.collection.record import PolicyLike
+from policies.rollout.env_batch import PolicyLike
 
 REPETITIONS = 2000
 
