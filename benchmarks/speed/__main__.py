@@ -1,4 +1,4 @@
-"""The command ``python -m benchmarks.speed [tokenise|predict|reading|train|schedule]``."""
+"""The command ``python -m benchmarks.speed [tokenise|predict|reading|train|experts|schedule]``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         description="Ratios of speeds; both sides of each are measured in one run, in turns.",
     )
     add = parser.add_argument
-    what = ("tokenise", "predict", "reading", "train", "schedule")
+    what = ("tokenise", "predict", "reading", "train", "experts", "schedule")
     add("what", nargs="?", choices=what, help="default: all; reading is the end of predict")
     add("--seconds", type=float, default=0.5, help="a way and round (default: %(default)s)")
     add("--device", default="cpu", help="of predict and train: cpu, cuda (default: cpu)")
@@ -97,6 +97,13 @@ def whole_runs() -> Iterator[Comparison]:
     yield speedup("expert", "metaworld", six, episodes=8, rounds=1)
 
 
+def experts(seconds: float) -> Iterator[Comparison]:
+    """Everything about the training of experts."""
+    from benchmarks.speed import expert_training
+
+    yield from expert_training.games(seconds=seconds)
+
+
 def training(
     seconds: float, console: Console, *, device: str, threads: int, every: bool
 ) -> Iterator[Comparison]:
@@ -141,6 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sources.append(weights(args.seconds, **where))
         if args.what in (None, "train"):
             sources.append(training(args.seconds, console, **where, every=args.all))
+        if args.what in (None, "experts"):
+            sources.append(experts(args.seconds))
         if args.what in (None, "schedule"):
             sources.append(whole_runs())
         try:
