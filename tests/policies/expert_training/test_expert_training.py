@@ -22,22 +22,23 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from gato_gym.__main__ import main
 from gato_gym.tasks import get_task, list_tasks
-from policies.expert_training import queue
+from policies.expert_training import queue, shipping
 from policies.expert_training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
 from policies.expert_training.recipe import Recipe
 from policies.expert_training.recipes import RECIPES, recipe_for
+from policies.expert_training.sb3.algorithm_state import restore, tensors_of
 from policies.expert_training.sb3.algorithms import make_algorithm
 from policies.expert_training.sb3.convert import load_zip, network_of
+from policies.expert_training.sb3.learner import MEMORY_FILE
 from policies.expert_training.sb3.replay_buffer import restore_memory, save_memory
 from policies.expert_training.sb3.vec_env import LeanVecEnv
-from policies.expert_training.trainer import MEMORY_FILE, TrainSettings, train
+from policies.expert_training.trainer import TrainSettings, train
 from policies.expert_training.training_state import (
     STATE_FILE,
+    TrainingState,
     TrainingStateError,
     load_state,
-    restore,
     save_state,
-    tensors_of,
 )
 from policies.expert_training.weight_averaging import Average
 from policies.experts.mlp import ExpertNetwork, TrainedExpert
@@ -407,45 +408,108 @@ def test_every_task_of_the_trained_suites_has_a_recipe() -> None:
         recipe_for("babyai-unlock")
 
 
-def test_a_queue_goes_on_after_a_failure_and_skips_what_ships(
+def test_a_queue_goes_on_after_a_failure_and_skips_what_is_at_its_bar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Those without any expert come first, a little each; then all that are below their bar."""
     trained = []
 
     def fake(settings: TrainSettings, *, console: Console) -> None:
         if settings.task == "mujoco-swimmer":
             raise RuntimeError("diverged")
-        trained.append(settings.task)
+        trained.append((settings.task, settings.until))
 
+    shares = {"mujoco-hopper": 1.2, "mujoco-reacher": 0.7}
     monkeypatch.setattr(queue, "train", fake)
-    monkeypatch.setattr(queue, "_ships", lambda task: task == "mujoco-hopper")
+    monkeypatch.setattr(queue, "shipped_share", shares.get)
     said = io.StringIO()
-    tasks = queue.chosen("mujoco", "swimmer,hopper,reacher")
-    assert tasks == ["mujoco-reacher", "mujoco-swimmer", "mujoco-hopper"]
+    tasks = queue.chosen("mujoco", "swimmer,hopper,reacher,walker")
+    assert tasks == ["mujoco-reacher", "mujoco-swimmer", "mujoco-hopper", "mujoco-walker"]
     assert queue.TrainQueue(tasks, root=tmp_path).run(Console(file=said, width=200)) == 1
-    assert trained == ["mujoco-reacher"]
-    assert "mujoco-swimmer: failed, RuntimeError('diverged')" in said.getvalue()
+    assert trained == [
+        ("mujoco-walker", queue.FIRST_PASS),
+        ("mujoco-reacher", recipe_for("mujoco-reacher").steps),
+        ("mujoco-walker", recipe_for("mujoco-walker").steps),
+    ]
+    assert said.getvalue().count("mujoco-swimmer: failed, RuntimeError('diverged')") == 1
     assert "mujoco-hopper: its expert comes with the package" in said.getvalue()
 
 
-def test_shipping_keeps_the_better_expert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_trains_side_by_side_and_stops_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes; none begins after the time is over, and both can be resumed."""
+    monkeypatch.setattr(queue, "shipped_share", lambda task: None)
+    tasks = ["mujoco-reacher", "mujoco-swimmer"]
+    settings = {"root": tmp_path, "jobs": 2, "steps": 50_000}
+    console = Console(file=io.StringIO())
+    assert queue.TrainQueue(tasks, minutes=0.0, **settings).run(console) == 0  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+    assert queue.TrainQueue(tasks, minutes=0.001, **settings).run(console) == 0  # type: ignore[arg-type]
+    stopped = queue.standings(tasks, tmp_path)
+    assert all(row.steps > 0 and row.finished is None for row in stopped)
+    config = read_config(tmp_path / tasks[0] / "expert")
+    assert config["score"] is None, "there was no time left to score it"
+
+
+def test_standings_tell_where_each_training_is(tmp_path: Path) -> None:
+    state = TrainingState(steps=5, seconds=90.0, best=-7.5, finished="all steps done")
+    (tmp_path / TASK).mkdir()
+    save_state(tmp_path / TASK / STATE_FILE, state, {"one": torch.zeros(1)}, {})
+    done, untouched = queue.standings([TASK, "mujoco-ant"], tmp_path)
+    assert (done.steps, done.minutes, done.best, done.finished) == (5, 1.5, -7.5, "all steps done")
+    assert (untouched.steps, untouched.best, untouched.finished) == (0, None, None)
+    assert done.shipped is not None
+    assert done.shipped > 1
+
+
+def test_a_training_stops_where_it_is_told_and_is_resumed(tmp_path: Path) -> None:
+    state = train(settings(tmp_path / "run", until=512), console=QUIET)
+    assert (state.steps, state.finished) == (512, None)
+    assert read_config(tmp_path / "run" / "expert")["score"] is not None
+    state = train(settings(tmp_path / "run"), console=QUIET)
+    assert (state.steps, state.finished) == (1024, "all steps done")
+
+
+def test_what_is_shipped_beats_chance_and_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("policies.experts.store.SHIPPED", tmp_path / "package")
-    assert queue.ship(tmp_path / "run", TASK) is None
-    train(settings(tmp_path / "run"), console=QUIET)
-    assert "below 0.8 of its bar, -5.7" in str(queue.ship(tmp_path / "run", TASK))
+    run = tmp_path / "run"
+    assert shipping.ship(run, TASK, episodes=2) is None
+    train(settings(run), console=QUIET)
+    scored = read_config(run / "expert")["score"]
+    monkeypatch.setattr(
+        shipping, "_chance", lambda task, episodes: Evaluation(scored["mean"] - 0.1, 1.0, 2)
+    )
+    assert "does not beat chance" in str(shipping.ship(run, TASK, episodes=2))
     assert not (tmp_path / "package").exists()
-    monkeypatch.setattr(queue, "LEAST_SHARE", 0.0)
-    assert "shipped" in str(queue.ship(tmp_path / "run", TASK))
-    assert "kept" in str(queue.ship(tmp_path / "run", TASK))
+    monkeypatch.setattr(
+        shipping, "_chance", lambda task, episodes: Evaluation(scored["mean"] - 500, 1.0, 2)
+    )
+    assert str(shipping.ship(run, TASK, episodes=2)).startswith("shipped")
+    assert "kept" in str(shipping.ship(run, TASK, episodes=2))
     assert {path.name for path in (tmp_path / "package" / TASK).iterdir()} == {
         "config.json", "model.safetensors", "curve.csv",
     }  # fmt: skip
+    # over two episodes it was scored; over five it is played again, and so is what is shipped
+    assert "kept" in str(shipping.ship(run, TASK, episodes=5))
+    for folder in (run / "expert", tmp_path / "package" / TASK):
+        config = read_config(folder)
+        assert config["score"]["episodes"] == 5
+        policy = TrainedExpert(
+            load_expert(folder), get_task(TASK).make().observation_space,
+            get_task(TASK).make().action_space,
+        )  # fmt: skip
+        env = get_task(TASK).make()
+        returns = evaluate(policy, env, 5, first_seed=shipping.SCORE_SEEDS_START)
+        assert config["score"]["mean"] == Evaluation.of(returns).mean
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["train"], "expected a task or --suite"),
+        (["train", "mujoco-hopper", "--device", "cuda"], "expected cpu for a task that is not"),
         (["train", "babyai-unlock"], "no recipe for one"),
         (["train", "mujoco-hoper"], "did you mean mujoco-hopper"),
         (["train", "--suite", "mujoco", "--output", "x"], "names the folder of one training"),
