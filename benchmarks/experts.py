@@ -1,8 +1,9 @@
 """Measure random and expert play: ``python -m benchmarks.experts --suite babyai``.
 
-Both play the same episodes under the benchmark's own protocol; the result replaces the suite's
-part of ``measured.json``, or with ``--tasks`` that of these. Interrupted, it resumes when started
-again. ``--check`` plays each expert's first episodes again and fails where it drifted.
+Both play the same episodes under the benchmark's own protocol. What is measured of a task is in
+``measured.json`` as soon as it is, those with an expert first; where the suite was measured under
+another protocol, when all of it is. Interrupted, it resumes when started again. ``--check`` plays
+each expert's first episodes again and fails where it drifted.
 
 * :func:`measure` -- plays both and returns the suite's entry.
 * :func:`merged` -- an entry with some tasks of another.
@@ -33,8 +34,8 @@ from benchmarks.references.drift import find_drift, first_returns
 from benchmarks.report import Summary, TaskSummary
 from benchmarks.run import run_benchmark, select_tasks
 from benchmarks.workers import WorkerError, available_cores
-from gato_gym.listing import PROGRAMS, task_rows
 from gato_gym.tasks.registry import SUITES
+from policies.experts import has_expert
 
 EPISODES = 100
 """Of each task and player; beside each recorded figure stands how many it is of."""
@@ -65,9 +66,9 @@ def measure(
 
     Returns:
         ``protocol_hash``, ``protocol``, ``versions`` and ``tasks``: by task id and player
-        (``random``, ``expert``) the mean return, its std, the number of episodes, the share
-        solved and the mean length; of the expert also ``first``, the returns that a check of it
-        compares.
+        (``random``, ``expert``) the mean return, its std, the number of episodes and, where that
+        is fewer, of ``distinct`` ones, the share solved and the mean length; of the expert also
+        ``first``, the returns that a check of it compares.
 
     Raises:
         BenchmarkError: What was asked for cannot be done.
@@ -94,8 +95,7 @@ def measure(
             first |= first_returns(_recorded(settings.output))
     header = played[0][1].header
     rules = {task: rule for _, one in played for task, rule in one.header.protocol.tasks.items()}
-    # Without the rules in words: another wording asks for no new measurement.
-    protocol = replace(header.protocol, tasks=dict(sorted(rules.items())), rules="")
+    protocol = _unworded(replace(header.protocol, tasks=dict(sorted(rules.items()))))
     figures: dict[str, dict[str, Any]] = {task: {} for task in protocol.tasks}
     for player, summary in played:
         for task in summary.tasks:
@@ -110,6 +110,11 @@ def measure(
     }
 
 
+def _unworded(protocol: Protocol) -> Protocol:
+    """Without the rules in words: another wording asks for no new measurement."""
+    return replace(protocol, rules="")
+
+
 def _refuse_failures(suite: str, player: str, summary: Summary) -> None:
     if summary.failures:
         failure = summary.failures[0]
@@ -120,10 +125,12 @@ def _refuse_failures(suite: str, player: str, summary: Summary) -> None:
 
 
 def _figure(task: TaskSummary) -> dict[str, Any]:
+    repeated = task.distinct is not None and task.distinct < task.episodes
     return {
         "mean": round(task.mean, 6),
         "std": round(task.std, 6),
         "episodes": task.episodes,
+        **({"distinct": task.distinct} if repeated else {}),
         "success": None if task.success is None else round(task.success, 6),
         "length": round(task.length, 3),
     }
@@ -142,20 +149,25 @@ def merged(recorded: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, An
     """
     if recorded is None:
         return new
-    before, after = (dict(entry["protocol"]) for entry in (recorded, new))
-    tasks = {**before.pop("tasks"), **after.pop("tasks")}
-    if changed := differences(before, after):
+    before, after = (Protocol.from_json(entry["protocol"]) for entry in (recorded, new))
+    if changed := _unlike(before, after):
         raise BenchmarkError(
             f"{MEASURED_FILE} has this suite under another protocol ({listed(changed)}): measure "
             "all of it, without --tasks"
         )
-    protocol = Protocol.from_json({**after, "tasks": dict(sorted(tasks.items()))})
+    tasks = {**before.tasks, **after.tasks}
+    protocol = replace(after, tasks=dict(sorted(tasks.items())))
     return {
         "protocol_hash": protocol.hash,
         "protocol": protocol.to_json(),
         "versions": new["versions"],
         "tasks": dict(sorted({**recorded["tasks"], **new["tasks"]}.items())),
     }
+
+
+def _unlike(before: Protocol, after: Protocol) -> list[str]:
+    """Where two protocols part, but for their tasks."""
+    return differences(replace(before, tasks={}).to_json(), replace(after, tasks={}).to_json())
 
 
 def check(suite: str | None, pattern: str | None, *, workers: int, console: Console) -> int:
@@ -201,27 +213,22 @@ class _Run:
 
 
 def _runs(suite: str, seed: int, tasks: str | None) -> list[_Run]:
-    """Random actions first; trained experts one by one, so that a new one adds a run of its own."""
+    """Random actions and the expert of each task, those with an expert first."""
     expert = PolicyChoice("expert", seed=seed, deterministic=None)
-    random = PolicyChoice("random", seed=seed)
-    if tasks is None:
-        chosen = None
-        runs = [_Run(f"{suite}-random", random)]
-    else:
-        chosen = {task.id for task in select_tasks(suite, tasks)}
-        runs = [_Run(f"{task}-random", random, task) for task in sorted(chosen)]
-    rows = [
-        row
-        for row in task_rows(suite)
-        if row.expert is not None and (chosen is None or row.id in chosen)
-    ]
-    if suite in PROGRAMS and chosen is None:
-        return [*runs, _Run(f"{suite}-expert", expert)]
-    for row in rows:
-        weights = describe_policy(expert, [row.id])["weights"]
-        name = f"{row.id}-expert-{weights}" if weights else f"{row.id}-expert"
-        runs.append(_Run(name, expert, row.id))
+    runs = []
+    for task in _ordered(suite, tasks):
+        runs.append(_Run(f"{task}-random", PolicyChoice("random", seed=seed), task))
+        if has_expert(task):
+            weights = describe_policy(expert, [task])["weights"]  # a new expert, a new run
+            name = f"{task}-expert-{weights}" if weights else f"{task}-expert"
+            runs.append(_Run(name, expert, task))
     return runs
+
+
+def _ordered(suite: str, tasks: str | None) -> list[str]:
+    """Task ids, those with an expert first."""
+    chosen = [task.id for task in select_tasks(suite, tasks)]
+    return sorted(chosen, key=lambda task: not has_expert(task))
 
 
 def _path() -> Path:
@@ -265,19 +272,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure_into_file(options: argparse.Namespace, console: Console) -> None:
-    entry = measure(
-        options.suite,
-        episodes=options.episodes,
-        seed=options.seed,
-        workers=options.workers,
-        work=options.work,
-        console=console,
-        tasks=options.tasks,
+    """Measure task by task; each is written down at once where the protocol is the recorded one."""
+    suite, recorded = options.suite, _content()["suites"].get(options.suite)
+    tasks = select_tasks(suite, options.tasks)
+    asked = Protocol.of_tasks(tasks, episodes=options.episodes, seed=options.seed)
+    unlike = recorded is not None and _unlike(
+        Protocol.from_json(recorded["protocol"]), _unworded(asked)
     )
+    if unlike and options.tasks is not None:
+        raise BenchmarkError(
+            f"{MEASURED_FILE} has {suite} under another protocol ({listed(unlike)}): measure all "
+            "of it, without --tasks"
+        )
+    entry: dict[str, Any] | None = None
+    for task in _ordered(suite, options.tasks):
+        new = measure(
+            suite,
+            episodes=options.episodes,
+            seed=options.seed,
+            workers=options.workers,
+            work=options.work,
+            console=console,
+            tasks=task,
+        )
+        entry = merged(entry, new)
+        if not unlike:
+            _write(suite, merged(_content()["suites"].get(suite), new), console)
+    if options.tasks is None and entry is not None:  # tasks that there are no longer are gone
+        _write(suite, entry, console)
+
+
+def _write(suite: str, entry: dict[str, Any], console: Console) -> None:
     content = _content()
-    if options.tasks is not None:
-        entry = merged(content["suites"].get(options.suite), entry)
-    content["suites"][options.suite] = entry
+    content["suites"][suite] = entry
     write_json(_path(), content)
     console.print(f"wrote {_path()}", highlight=False, soft_wrap=True)
 

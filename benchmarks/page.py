@@ -69,7 +69,7 @@ class Bar:
         name: The task's id without its suite.
         left: Where the bar begins.
         width: How wide it is.
-        low: Where its interval begins.
+        low: Where its interval begins; None without one.
         high: Where it ends.
         beyond: The side on which the score is off the scale, ``left`` or ``right``, or nothing.
         jat: JAT's published score; None without one.
@@ -80,8 +80,8 @@ class Bar:
     name: str
     left: float
     width: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     beyond: str
     jat: float | None
     human: float | None
@@ -104,7 +104,7 @@ class Drawing:
 
     Attributes:
         line: SVG path data of the figure itself.
-        band: Path data of its interval.
+        band: Path data of its interval; empty without one.
         across: Position and text of each tick of the horizontal axis.
         up: Of the vertical one.
         expert: Horizontal position of the score 1.
@@ -225,8 +225,8 @@ def _bars(suite: str, tasks: Sequence[TaskSummary]) -> Bars:
             name=task.task.removeprefix(f"{suite}-"),
             left=begin,
             width=round(end - begin, 2),
-            low=place(task.low) or 0.0,
-            high=place(task.high) or 0.0,
+            low=place(task.low),
+            high=place(task.high),
             beyond="left" if score < low else "right" if score > high else "",
             jat=place(references.published_normalised(task.task)),
             human=place(references.published_normalised(task.task, "human")),
@@ -278,7 +278,11 @@ def _drawing(profile: Profile, curve: Curve, *, most: float, steps: int, percent
     scores = [score / 4 for score in range(-4, 13) if first <= score / 4 <= last]
     return Drawing(
         line="M" + "L".join(points(curve.value)),
-        band="M" + "L".join([*points(curve.high), *points(curve.low)[::-1]]) + "Z",
+        band=(
+            ""
+            if curve.low is None or curve.high is None
+            else "M" + "L".join([*points(curve.high), *points(curve.low)[::-1]]) + "Z"
+        ),
         across=tuple((x(score), f"{100 * score:g} %") for score in scores),
         up=tuple((y(mark), f"{100 * mark:g} %" if percent else f"{mark:g}") for mark in marks),
         expert=x(1.0),

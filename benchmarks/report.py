@@ -20,18 +20,16 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import aggregates, bootstrap, references, statistics
-from benchmarks.aggregates import Aggregate, Profile, TaskScores, suite_of
+from benchmarks.aggregates import Aggregate, Profile, TaskScores
+from benchmarks.caveats import EXPERT_NOT_ABOVE_RANDOM, NO_REFERENCE, caveats
 from benchmarks.clips import Clip
 from benchmarks.clock import Costs
-from benchmarks.protocol import EpisodeFailure, EpisodeResult, differences, listed
+from benchmarks.protocol import EpisodeFailure, EpisodeResult
 from benchmarks.record import RunHeader
 from benchmarks.references import TaskReferences
 
-FORMAT = 2
+FORMAT = 3
 """Version of ``summary.json``; its schema is in ``docs/benchmark.md``."""
-
-EXPERT_NOT_ABOVE_RANDOM = "expert not above random"
-NO_REFERENCE = "no measured reference"
 
 _FAILURES_SHOWN = 10
 
@@ -50,10 +48,13 @@ class TaskSummary:
         random: Mean return of random actions; None when not measured.
         expert: Mean return of the expert; None when not measured.
         normalised: ``(mean - random) / (expert - random)``; None for a flagged task.
-        low: Lower end of the 95 % bootstrap interval of ``normalised``; None with it.
+        low: Lower end of the 95 % bootstrap interval of ``normalised``; None with it, and with
+            fewer than :data:`benchmarks.bootstrap.FEWEST` episodes.
         high: Upper end.
         flag: Why the task is left out of the normalised averages, or None.
         failed: Episodes that failed; no figure contains them.
+        distinct: Of the episodes, those whose first observation, actions or rewards differ; None
+            where the record does not tell.
     """
 
     task: str
@@ -69,6 +70,22 @@ class TaskSummary:
     high: float | None
     flag: str | None
     failed: int = 0
+    distinct: int | None = None
+
+    @property
+    def rests_on(self) -> str:
+        """The number of episodes, and how many are distinct where that is fewer.
+
+        Example:
+            >>> figures = dict.fromkeys(("mean", "std", "length"), 0.0)
+            >>> none = dict.fromkeys(
+            ...     ("success", "random", "expert", "normalised", "low", "high", "flag"), None
+            ... )
+            >>> TaskSummary("atari-pong", 50, **figures, **none, distinct=4).rests_on
+            '50, 4 distinct'
+        """
+        repeated = self.distinct is not None and self.distinct < self.episodes
+        return f"{self.episodes}, {self.distinct} distinct" if repeated else str(self.episodes)
 
 
 @dataclass(frozen=True)
@@ -177,7 +194,7 @@ def summarise(
         profile=aggregates.profile(scores),
         failures=tuple(sorted(failures, key=lambda each: (each.key.task, each.key.index))),
         published=_published(suite, tasks),
-        warnings=_warnings(header, tasks, failures),
+        warnings=caveats(header, tasks, failures),
         cost=cost,
         clips=tuple(clips),
     )
@@ -198,7 +215,8 @@ def _task_summary(
     else:
         score = statistics.normalised_score(returns, random=random, expert=expert)
         normalised = float(score.mean())
-        interval = bootstrap.stratified_bootstrap([score], statistics.mean_of_tasks)
+        if bootstrap.enough([score]):
+            interval = bootstrap.stratified_bootstrap([score], statistics.mean_of_tasks)
     return TaskSummary(
         task,
         episodes=len(episodes),
@@ -212,7 +230,13 @@ def _task_summary(
         low=interval.low if interval else None,
         high=interval.high if interval else None,
         flag=flag,
+        distinct=_distinct(episodes),
     )
+
+
+def _distinct(episodes: Sequence[EpisodeResult]) -> int | None:
+    digests = {episode.digest for episode in episodes}
+    return None if None in digests else len(digests)
 
 
 def _scores(
@@ -240,58 +264,6 @@ def _published(suite: str, tasks: Sequence[TaskSummary]) -> dict[str, float]:
     return {**found, **references.published_aggregates(suite)}
 
 
-def _warnings(
-    header: RunHeader, tasks: Sequence[TaskSummary], failures: Sequence[EpisodeFailure]
-) -> tuple[str, ...]:
-    found = _left_out(header)
-    if failures:
-        where = ", ".join(sorted({failure.key.task for failure in failures}))
-        found.append(
-            f"{len(failures)} episodes failed and are in no figure, which may be better or worse "
-            f"for it: {where}"
-        )
-    for flag in (EXPERT_NOT_ABOVE_RANDOM, NO_REFERENCE):
-        flagged = [task.task for task in tasks if task.flag == flag]
-        if flagged:
-            found.append(f"left out of normalised averages ({flag}): {', '.join(flagged)}")
-    played = header.protocol.tasks.keys() - header.left_out.keys()
-    for suite in sorted({*map(suite_of, played)}):
-        changed = _changed_since_measured(suite, header)
-        if changed:
-            found.append(
-                f"random and expert were measured under other rules ({listed(changed)}): measure "
-                f"them again with python -m benchmarks.experts --suite {suite}"
-            )
-    return tuple(found)
-
-
-def _left_out(header: RunHeader) -> list[str]:
-    """The tasks that the policy cannot play, a sentence for each suite and reason."""
-    by_reason: dict[tuple[str, str], list[str]] = {}
-    for task, why in header.left_out.items():
-        by_reason.setdefault((suite_of(task), why), []).append(task)
-    return [
-        f"not played, {len(tasks)} of {suite}'s tasks ({why}): {listed(tasks)}"
-        for (suite, why), tasks in by_reason.items()
-    ]
-
-
-def _changed_since_measured(suite: str, header: RunHeader) -> list[str]:
-    measured, protocol = references.measured_protocol(suite), header.protocol
-    if measured is None:
-        return []
-    simulators = {
-        name: version
-        for name, version in protocol.simulators.items()
-        if name in measured.simulators  # of several suites, those of the others are there too
-    }
-    changed = differences(measured.simulators, simulators, path="simulators")
-    for task, rules in protocol.tasks.items():
-        if task in measured.tasks:
-            changed += differences(asdict(measured.tasks[task]), asdict(rules), path=task)
-    return changed
-
-
 def render(summary: Summary) -> RenderableType:
     """A table a task a line, the averages, and what to know before quoting them."""
     protocol, policy = summary.header.protocol, summary.header.policy
@@ -304,7 +276,7 @@ def render(summary: Summary) -> RenderableType:
             task.task.removeprefix(f"{protocol.suite}-"),
             _number(task.random),
             _number(task.expert),
-            _number(task.mean) + (f" ({task.failed} failed)" if task.failed else ""),
+            _played(task),
             "flagged" if task.flag == EXPERT_NOT_ABOVE_RANDOM else _number(task.normalised),
             "-" if task.success is None else f"{task.success:.2f}",
         )
@@ -324,7 +296,8 @@ def render(summary: Summary) -> RenderableType:
         lines.append("incomplete: some episodes are still to be played")
     failures = [_failed(summary)] if summary.failures else []
     lines.append(
-        f"{protocol.episodes} episodes a task, seed {protocol.seed}, protocol {protocol.hash}"
+        f"{protocol.episodes} episodes a task, seed {protocol.seed}, {protocol.name} protocol "
+        f"{protocol.hash}"
     )
     lines.append(f"rules {protocol.rules or 'of an older version'} (docs/protocol.md)")
     if summary.cost is not None:
@@ -335,12 +308,19 @@ def render(summary: Summary) -> RenderableType:
     return Group(table, *suites, averages, *failures, *map(Text, lines))
 
 
+def _played(task: TaskSummary) -> str:
+    told = [f"{task.failed} failed"] if task.failed else []
+    if task.distinct is not None and task.distinct < task.episodes:
+        told.append(f"{task.distinct} of {task.episodes} distinct")
+    return _number(task.mean) + (f" ({', '.join(told)})" if told else "")
+
+
 def _averages(title: str, found: Sequence[Aggregate]) -> Table:
     averages = Table(title=title, title_justify="left")
     for column in ("average", "value", "95 % interval", "tasks"):
         averages.add_column(column, justify="left" if column == "average" else "right")
     for each in found:
-        interval = f"{each.low:.3f} to {each.high:.3f}"
+        interval = "-" if each.low is None else f"{each.low:.3f} to {each.high:.3f}"
         averages.add_row(each.name, f"{each.value:.3f}", interval, str(each.tasks))
     return averages
 

@@ -164,6 +164,7 @@ class Rollout:
                 idle = 1 - sum(table.active for table in tables) / max(size, self._rows)
                 actions = together.predict(
                     [table.shown() for table in tables],
+                    [table.seeds() for table in tables],
                     [table.take_starts() for table in tables],
                     deterministic=bool(self._deterministic),
                 )

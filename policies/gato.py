@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, TokenizedBatch, compile_plan
 from gato_gym.tasks import get_task, task_id_of
-from policies.base import Policy, episode_generators
+from policies.base import Policy
 from policies.cache import RingCache
+from policies.chance import begin_episodes, with_seeds
 from policies.configuration import NetworkConfig, preset
 from policies.matching import TaskRecord, check_sizes, find_task, spaces_of
 from policies.network import GatoNetwork, count_parameters, inference
@@ -286,6 +287,14 @@ class GatoPolicy(Policy):
             )
         )
 
+    def seed_episodes(
+        self, seeds: Sequence[int | None], state: GatoState | None = None
+    ) -> GatoState:
+        """As :meth:`policies.base.Policy.seed_episodes`."""
+        state = self.new_state(len(seeds)) if state is None else state
+        state.generators[:] = with_seeds(state.generators.tolist(), seeds)
+        return state
+
     def _predict_batch(
         self,
         observation: Any,
@@ -343,15 +352,18 @@ class GatoPolicy(Policy):
                 "pass the state that predict returned for the same environments"
             )
         encoded = self.plan.encode_batch(observation)
-        self._streamer.restart(state, starts)
-        fresh = episode_generators(self.observation_space, observation, starts, seed=self.seed)
-        for row, generator in fresh.items():
-            state.generators[row] = generator
+        begun = begin_episodes(
+            state.generators,
+            starts,
+            seed=self.seed,
+            space=self.observation_space,
+            observation=observation,
+        )
+        self._streamer.restart(state, begun)
         uniforms = np.zeros((rows, self.plan.num_actions), np.float32)
         if not deterministic:
             for row, own in enumerate(state.generators):
-                assert own is not None, "every row starts with an episode"
-                uniforms[row] = own.random(self.plan.num_actions, np.float32)
+                uniforms[row] = own.under_way.random(self.plan.num_actions, np.float32)
         return encoded, uniforms
 
     def act(

@@ -24,6 +24,7 @@ from torch import Tensor
 from gato_gym.spaces import Plan, TokenizedBatch
 from policies.blocks import BLOCK, block_size
 from policies.cache import RingCache
+from policies.chance import RowGenerator
 from policies.embedding import TEXT_PLACES
 from policies.network import GatoNetwork
 from policies.sampling import Sampler
@@ -61,7 +62,7 @@ class GatoState:
         conditions: float ``[B, D]``, the text that each row acts under.
         texts: object ``[B]``, the text each row saw last, as bytes of its ids; None before.
         ages: int64 ``[B]``, timesteps since it was emitted.
-        generators: object ``[B]``, random numbers of each row's episode; None before.
+        generators: object ``[B]``, each row's :class:`policies.chance.RowGenerator`.
     """
 
     cache: RingCache
@@ -188,7 +189,7 @@ class Streamer:
             conditions=torch.zeros(rows, config.width, device=like.device),
             texts=np.full(rows, None, np.object_),
             ages=np.zeros(rows, np.int64),
-            generators=np.full(rows, None, np.object_),
+            generators=np.full(rows, RowGenerator(), np.object_),
         )
 
     def restart(self, state: GatoState, starts: NDArray[np.bool_]) -> None:

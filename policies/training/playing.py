@@ -20,7 +20,7 @@ import numpy as np
 from gato_gym import hdf5
 from gato_gym.episodes import Episode, new_minari
 from gato_gym.frames import ObservationList
-from policies.experts.random import seed_episode
+from policies.chance import seed_episodes
 from policies.training.recording import FIRST_SEED, HeldNoise, make_episode
 
 ALGORITHMS = ("ppo", "a2c", "dqn", "sac", "td3", "ddpg")
@@ -157,12 +157,11 @@ def _play_one(
     deterministic: bool,
     noise: HeldNoise | RandomActions,
 ) -> Episode:
-    seed_episode(policy, seed)
     observation, _ = env.reset(seed=seed)
     labels, executed, rewards = [], [], []
     seen = ObservationList()
     seen.append(copy.deepcopy(observation))
-    state, start, success = None, True, None
+    state, start, success = seed_episodes(policy, [seed]), True, None
     terminated = truncated = False
     while not (terminated or truncated):
         given, state = policy.predict(

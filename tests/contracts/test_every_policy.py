@@ -34,7 +34,7 @@ class TestEveryPolicy:
         envs = gym.vector.SyncVectorEnv([get_task(task).make] * 3)
         policy = MAKERS[name](envs)
         observation, _ = envs.reset(seed=[3, 4, 5])
-        state, found = None, []
+        state, found = policy.seed_episodes([3, 4, 5]), []
         starts = np.ones(3, bool)
         for _ in range(5):
             actions, state = policy.predict(observation, state, starts)
@@ -49,7 +49,7 @@ class TestEveryPolicy:
         env = get_task(task).make()
         policy = MAKERS[name](env)
         observation, _ = env.reset(seed=seed)
-        state, actions = None, []
+        state, actions = policy.seed_episodes([seed]), []
         for _ in range(5):
             action, state = policy.predict(observation, state)
             actions.append(action)
