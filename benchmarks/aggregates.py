@@ -53,6 +53,10 @@ class Curve:
     low: tuple[float, ...] | None
     high: tuple[float, ...] | None
 
+    def to_json(self) -> dict[str, Any]:
+        """By attribute."""
+        return {end: None if of is None else list(of) for end, of in asdict(self).items()}
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -76,8 +80,8 @@ class Profile:
         """As JSON, by attribute; the two curves as objects with value, low and high."""
         return {
             "thresholds": list(self.thresholds),
-            "episodes": asdict(self.episodes),
-            "tasks": asdict(self.tasks),
+            "episodes": self.episodes.to_json(),
+            "tasks": self.tasks.to_json(),
             "count": self.count,
         }
 

@@ -208,7 +208,9 @@ def _by_suite(tasks: Sequence[TaskSummary]) -> Mapping[str, list[TaskSummary]]:
 
 def _bars(suite: str, tasks: Sequence[TaskSummary]) -> Bars:
     drawn = [task for task in tasks if task.normalised is not None]
-    ends = [end for task in drawn for end in (task.low, task.high) if end is not None]
+    ends = [
+        end for task in drawn for end in (task.low, task.normalised, task.high) if end is not None
+    ]
     low = max(_WIDEST[0], min([0.0, *ends]))
     high = min(_WIDEST[1], max([1.1, *ends]))
 
