@@ -88,8 +88,9 @@ class Policy(ABC):
         """Say which episodes begin with the next call of :meth:`predict`, by their seeds.
 
         What is drawn in an episode then follows from its seed and the policy's own, in any row of
-        any batch. Without it, ``predict`` draws other numbers in every row and episode, the same
-        ones in the same row and episode of another loop.
+        any batch; a row that starts another episode later, without a seed, draws others. A row
+        that is never given one takes the values of its first observation for a seed, whatever
+        their dtype; rows that begin alike draw different numbers.
 
         Args:
             seeds: One for each row, such as the seed that its environment was reset with; None for

@@ -13,6 +13,7 @@ whatever batch the episode is played in. Who plays knows the episode's seed, and
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -40,13 +41,15 @@ class RowGenerator:
     """The random numbers of a row's episodes.
 
     Attributes:
-        seed: Of the episode that was seeded last; None where none was.
-        episodes: Begun since then, or without a seed at all.
+        root: What its numbers follow from beside the policy's seed: the seed of the episode that
+            was seeded last; of a row that never was, a hash of its first observation and a number;
+            None before its first episode.
+        episodes: Begun since then.
         waiting: Whether the row begins an episode with what it sees next.
         generator: Of the episode under way; None before the first. Drawing from it advances it.
     """
 
-    seed: int | None = None
+    root: tuple[int, ...] | None = None
     episodes: int = 0
     waiting: bool = True
     generator: np.random.Generator | None = None
@@ -90,7 +93,7 @@ def with_seeds(rows: Sequence[Row], seeds: Sequence[int | None]) -> list[Row]:
             "that goes on"
         )
     return [
-        row if seed is None else replace(row, seed=int(seed), episodes=0, waiting=True)
+        row if seed is None else replace(row, root=(int(seed),), episodes=0, waiting=True)
         for row, seed in zip(rows, seeds, strict=True)
     ]
 
@@ -105,11 +108,10 @@ def begin_episodes(
 ) -> NDArray[np.bool_]:
     """Give the rows that begin an episode its random numbers.
 
-    They follow from ``seed`` and the episode's; a row that was seeded once and whose environment
-    then resets itself goes on with a second, a third, ... stream of its last seed, as Gymnasium's
-    environments do. A row that was never given a seed has those of its place in the batch, of how
-    many episodes it has begun, and of the values of its first observation: two episodes that begin
-    alike differ, and calls without a state still vary with what is seen.
+    They follow from ``seed`` and the episode's. A row whose environment resets itself, and that
+    is given no seed for it, goes on with a second, a third, ... stream of its last seed, as
+    Gymnasium's environments do. A row that was never given one takes the values of its first
+    observation for a seed; of rows that begin alike, the second takes another, and so on.
 
     Args:
         rows: Of a batch; those that begin are replaced.
@@ -129,16 +131,22 @@ def begin_episodes(
             f"state has {len(rows)} rows for {len(starts)} observations: pass None to start afresh"
         )
     begin: NDArray[np.bool_] = starts | np.array([row.waiting for row in rows], np.bool_)
+    alike: Counter[int] = Counter()
     for place in np.flatnonzero(begin).tolist():
-        row = rows[place]
-        if row.seed is not None:
-            entropy = [seed, row.seed, row.episodes]
-        else:
+        row, root = rows[place], rows[place].root
+        if root is None:
             digest = hashlib.blake2b(digest_size=16)
             hash_member(space, row_of(space, observation, place), digest)
-            entropy = [seed, place, row.episodes, int.from_bytes(digest.digest(), "little")]
-        generator = np.random.default_rng(entropy)
-        rows[place] = replace(row, episodes=row.episodes + 1, waiting=False, generator=generator)
+            key = int.from_bytes(digest.digest(), "little")
+            root = (key, alike[key])
+            alike[key] += 1
+        rows[place] = replace(
+            row,
+            root=root,
+            episodes=row.episodes + 1,
+            waiting=False,
+            generator=np.random.default_rng([seed, *root, row.episodes]),
+        )
     return begin
 
 

@@ -11,8 +11,8 @@ from gymnasium import spaces
 
 from gato_gym import Episode, get_task, read_minari
 from gato_gym.episodes import expert_return_of, minari_metadata, minari_root
+from policies.chance import seed_episodes
 from policies.experts import has_expert, make_expert
-from policies.experts.images import ImageExpert
 from policies.training import collect as command
 from policies.training.collect import Progress
 from policies.training.recording import Recorder, RecordSettings, UniformNoise
@@ -171,8 +171,8 @@ def test_an_expert_that_samples_plays_what_its_seed_decides() -> None:
     recorder = Recorder(get_task("atari-kangaroo"), RecordSettings())
     assert recorder.expert.samples
     expected = recorder.expert_returns(1)
-    assert isinstance(recorder.expert, ImageExpert)
-    recorder.expert.seed = 12345  # of an episode between
+    blank = np.zeros((4, 84, 84), np.uint8)
+    recorder.expert.predict(blank, seed_episodes(recorder.expert, [12345]))  # an episode between
     assert recorder.expert_returns(1) == expected
     episodes = [recorder.record(0, None) for _ in range(2)]
     recorder.close()
