@@ -50,6 +50,7 @@ def measure(
     work: Path,
     console: Console,
     tasks: str | None = None,
+    player: str | None = None,
 ) -> dict[str, Any]:
     """Play random actions on a suite, and the expert on each task that has one.
 
@@ -63,6 +64,7 @@ def measure(
         work: Folder for the runs' records, resumed where they exist.
         console: Where progress is shown.
         tasks: Pattern of task ids; None means the whole suite.
+        player: "random" or "expert" for one of them alone.
 
     Returns:
         ``protocol_hash``, ``protocol``, ``versions`` and ``tasks``: by task id and player
@@ -71,12 +73,12 @@ def measure(
         ``first``, the returns that a check of it compares.
 
     Raises:
-        BenchmarkError: What was asked for cannot be done.
+        BenchmarkError: What was asked for cannot be done, or none of the tasks has an expert.
         WorkerError: Episodes failed; the same command tries them again.
     """
     played: list[tuple[str, Summary]] = []
     first: dict[str, list[float]] = {}
-    for run in _runs(suite, seed, tasks):
+    for run in _runs(suite, seed, tasks, player):
         console.print(f"{suite}: {run.folder}", highlight=False)
         settings = RunSettings(
             suite,
@@ -142,7 +144,7 @@ def _recorded(folder: Path) -> list[EpisodeResult]:
 
 
 def merged(recorded: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-    """The recorded entry of a suite with the tasks of a new one in their place.
+    """The recorded entry of a suite with the figures of a new one in their place.
 
     Raises:
         BenchmarkError: They were measured under different protocols.
@@ -161,7 +163,10 @@ def merged(recorded: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, An
         "protocol_hash": protocol.hash,
         "protocol": protocol.to_json(),
         "versions": new["versions"],
-        "tasks": dict(sorted({**recorded["tasks"], **new["tasks"]}.items())),
+        "tasks": {
+            task: {**recorded["tasks"].get(task, {}), **new["tasks"].get(task, {})}
+            for task in sorted(tasks)
+        },
     }
 
 
@@ -212,22 +217,27 @@ class _Run:
     tasks: str | None = None
 
 
-def _runs(suite: str, seed: int, tasks: str | None) -> list[_Run]:
+def _runs(suite: str, seed: int, tasks: str | None, player: str | None) -> list[_Run]:
     """Random actions and the expert of each task, those with an expert first."""
     expert = PolicyChoice("expert", seed=seed, deterministic=None)
     runs = []
-    for task in _ordered(suite, tasks):
-        runs.append(_Run(f"{task}-random", PolicyChoice("random", seed=seed), task))
-        if has_expert(task):
+    for task in _ordered(suite, tasks, player):
+        if player != "expert":
+            runs.append(_Run(f"{task}-random", PolicyChoice("random", seed=seed), task))
+        if player != "random" and has_expert(task):
             weights = describe_policy(expert, [task])["weights"]  # a new expert, a new run
             name = f"{task}-expert-{weights}" if weights else f"{task}-expert"
             runs.append(_Run(name, expert, task))
     return runs
 
 
-def _ordered(suite: str, tasks: str | None) -> list[str]:
-    """Task ids, those with an expert first."""
+def _ordered(suite: str, tasks: str | None, player: str | None) -> list[str]:
+    """Ids of the tasks that there is something to measure of, those with an expert first."""
     chosen = [task.id for task in select_tasks(suite, tasks)]
+    if player == "expert":
+        chosen = [task for task in chosen if has_expert(task)]
+        if not chosen:
+            raise BenchmarkError(f"none of these tasks of {suite} has an expert: leave it out")
     return sorted(chosen, key=lambda task: not has_expert(task))
 
 
@@ -248,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--suite", choices=SUITES, help="with --check, default: all")
     add("--tasks", metavar="PATTERN", help="task ids or patterns, separated by commas")
+    add("--player", choices=("random", "expert"), help="only this one (default: both)")
     add("--check", action="store_true", help="fail where an expert drifted from what is recorded")
     add("--episodes", type=int, default=EPISODES, help="of each task (default: %(default)s)")
     add("--seed", type=int, default=0, help="chooses the episodes (default: 0)")
@@ -279,13 +290,14 @@ def _measure_into_file(options: argparse.Namespace, console: Console) -> None:
     unlike = recorded is not None and _unlike(
         Protocol.from_json(recorded["protocol"]), _unworded(asked)
     )
-    if unlike and options.tasks is not None:
+    whole = options.tasks is None and options.player is None
+    if unlike and not whole:
         raise BenchmarkError(
             f"{MEASURED_FILE} has {suite} under another protocol ({listed(unlike)}): measure all "
-            "of it, without --tasks"
+            "of it, without --tasks and --player"
         )
     entry: dict[str, Any] | None = None
-    for task in _ordered(suite, options.tasks):
+    for task in _ordered(suite, options.tasks, options.player):
         new = measure(
             suite,
             episodes=options.episodes,
@@ -294,11 +306,12 @@ def _measure_into_file(options: argparse.Namespace, console: Console) -> None:
             work=options.work,
             console=console,
             tasks=task,
+            player=options.player,
         )
         entry = merged(entry, new)
         if not unlike:
             _write(suite, merged(_content()["suites"].get(suite), new), console)
-    if options.tasks is None and entry is not None:  # tasks that there are no longer are gone
+    if whole and entry is not None:  # tasks that there are no longer are gone
         _write(suite, entry, console)
 
 

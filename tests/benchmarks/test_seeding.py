@@ -249,7 +249,7 @@ def test_another_protocol_is_written_down_when_all_is_measured(
     assert written.read_text() == before
     monkeypatch.undo()
     monkeypatch.setattr(experts, "_path", lambda: written)
-    monkeypatch.setattr(experts, "_ordered", lambda suite, tasks: [tasks] if tasks else [
+    monkeypatch.setattr(experts, "_ordered", lambda suite, tasks, player: [tasks] if tasks else [
         "mujoco-reacher", "mujoco-pendulum"
     ])  # fmt: skip
     assert command(tmp_path, "--episodes", "3") == 0
@@ -257,8 +257,25 @@ def test_another_protocol_is_written_down_when_all_is_measured(
 
 
 def test_tasks_with_an_expert_are_measured_first() -> None:
-    ordered = experts._ordered("atari", "alien,pong,boxing,zaxxon")
+    ordered = experts._ordered("atari", "alien,pong,boxing,zaxxon", None)
     assert ordered == ["atari-boxing", "atari-pong", "atari-alien", "atari-zaxxon"]
+    assert experts._ordered("atari", "alien,pong", "expert") == ["atari-pong"]
+    with pytest.raises(BenchmarkError, match="none of these tasks of atari has an expert"):
+        experts._ordered("atari", "alien", "expert")
+
+
+def test_one_player_is_measured_and_the_other_kept(tmp_path: Path, written: Path) -> None:
+    pytest.importorskip("mujoco")
+    content = json.loads(written.read_text())
+    content["suites"]["mujoco"]["tasks"]["mujoco-pendulum"] = {"random": 2, "expert": "kept"}
+    written.write_text(json.dumps(content))
+    given = ["--episodes", "2", "--tasks", "pendulum", "--player", "random"]
+    assert command(tmp_path, *given) == 0
+    found = measured(written)["mujoco-pendulum"]
+    assert found["expert"] == "kept"
+    assert found["random"]["episodes"] == 2
+    folders = [path.name for path in (tmp_path / "work").iterdir()]
+    assert folders == ["mujoco-pendulum-random"], "the expert does not play"
 
 
 # ---------------------------------------------------------------- labels
