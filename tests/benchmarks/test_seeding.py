@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -22,11 +23,18 @@ from benchmarks.rollout import play
 from benchmarks.run import RunSettings, run_benchmark
 from benchmarks.tables import make_rows
 from benchmarks.watch.playing import WatchSettings, watch
+from gato_gym import PlanOptions
 from gato_gym.tasks import get_task, list_tasks
 from gato_gym.tasks.atari import AtariEnv
+from policies import GatoPolicy
+from policies.configuration import NetworkConfig
 from policies.experts import RandomPolicy
 
 GAME = "atari-breakout"
+SMALL = NetworkConfig(
+    width=32, layers=1, heads=2, head_size=16, feed_forward=32, window=32, prompt_tokens=8,
+    text_rank=8, vector_hidden=16, grid_channels=8, grid_groups=2, vector_size=16,
+)  # fmt: skip
 
 
 def quiet() -> Console:
@@ -76,7 +84,9 @@ def test_ten_random_games_of_breakout_are_ten_games(tmp_path: Path) -> None:
     }
 
 
-def test_digests_tell_episodes_apart_by_what_was_seen_done_and_paid(task) -> None:
+def test_digests_tell_episodes_apart_by_what_was_seen_done_and_paid(
+    task, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Choosing:
         def predict(self, observation: Any, *_: Any, **__: Any) -> tuple[Any, None]:
             return np.full(len(observation["numbers"]), self.action), None
@@ -93,9 +103,59 @@ def test_digests_tell_episodes_apart_by_what_was_seen_done_and_paid(task) -> Non
         assert isinstance(result, EpisodeResult)
         return result.digest
 
-    assert digest(6, 0) == digest(6, 0)
-    assert len({digest(6, 0), digest(6, 1), digest(13, 0)}) == 3
-    assert len(digest(6, 0) or "") == 16
+    # Of seeds 7 and 14 an episode has one timestep, which pays for action 3 alone.
+    assert digest(7, 0) == digest(7, 0)
+    assert digest(7, 0) != digest(7, 1), "another action, the same reward"
+    assert digest(7, 0) != digest(14, 0), "another observation, the same action and reward"
+    assert len(digest(7, 0) or "") == 16
+    before = digest(7, 0)
+
+    def paid(self: Any, action: int) -> Any:
+        return self._observation(), 1.0, True, False, {}
+
+    monkeypatch.setattr(type(task.make()), "step", paid)
+    assert digest(7, 0) != before, "another reward"
+
+
+class Blank(gym.Env[Any, Any]):
+    """Every episode shows the same; four steps that pay what was chosen."""
+
+    observation_space = spaces.Box(-1, 1, (3,), np.float32)
+    action_space = spaces.Discrete(900)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.clock = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.clock += 1
+        return np.full(3, self.clock / 9, np.float32), float(action), self.clock == 4, False, {}
+
+
+@pytest.mark.parametrize("kind", ["gato", "random"])
+def test_episodes_that_begin_alike_differ_in_any_number_of_environments(kind: str) -> None:
+    """Of a network, whose tables act together, and of a policy that acts alone."""
+
+    @dataclasses.dataclass(frozen=True)
+    class BlankTask:
+        def make(self) -> Blank:
+            return Blank()
+
+    keys = [EpisodeKey("blank-task", index, 50 + index) for index in range(7)]
+
+    def returns(num_envs: int) -> dict[int, float]:
+        envs: Any = make_rows(BlankTask(), num_envs)  # type: ignore[arg-type]
+        if kind == "gato":
+            options = PlanOptions(vector_size=16)
+            policy: Any = GatoPolicy.create(envs, config=SMALL, options=options)
+        else:
+            policy = RandomPolicy(Blank.observation_space, Blank.action_space)
+        found = play(envs, policy, keys, deterministic=False)
+        return {each.key.seed: each.total_return for each in found}  # type: ignore[union-attr]
+
+    alone = returns(1)
+    assert len(set(alone.values())) == 7
+    assert returns(3) == returns(4) == returns(9) == alone
 
 
 def test_a_policy_without_episodes_seeds_plays_the_same_episodes_again(task) -> None:
