@@ -14,14 +14,14 @@ import pytest
 from gymnasium import spaces
 from rich.console import Console
 
-from benchmarks import experts, run
+from benchmarks import experts, references, run
 from benchmarks.compare import compare
 from benchmarks.playing import PolicyChoice
 from benchmarks.protocol import BenchmarkError, EpisodeKey, EpisodeResult, Protocol, TaskRules
 from benchmarks.record import read_run
 from benchmarks.rollout import play
 from benchmarks.run import RunSettings, run_benchmark
-from benchmarks.tables import make_rows
+from benchmarks.tables import Row, make_rows
 from benchmarks.watch.playing import WatchSettings, watch
 from gato_gym import PlanOptions
 from gato_gym.tasks import get_task, list_tasks
@@ -246,7 +246,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     protocol = Protocol.of_tasks(list_tasks("mujoco", "ant,pendulum"), episodes=2, seed=0)
     entry = {
         "protocol_hash": "", "protocol": dataclasses.replace(protocol, rules="").to_json(),
-        "versions": {}, "tasks": {"mujoco-ant": {"random": 1}, "mujoco-pendulum": {"random": 2}},
+        "versions": {}, "tasks": {"mujoco-ant": {"random": {"mean": 1}}, "mujoco-pendulum": {}},
     }  # fmt: skip
     path.write_text(json.dumps({"suites": {"mujoco": entry}}))
     monkeypatch.setattr(experts, "_path", lambda: path)
@@ -287,7 +287,7 @@ def test_what_was_measured_before_a_stop_is_kept(
     assert asked == ["mujoco-pendulum"]
     kept = measured(written)
     assert list(kept) == ["mujoco-ant", "mujoco-pendulum"]
-    assert kept["mujoco-ant"] == {"random": 1}, "another's figures stay"
+    assert kept["mujoco-ant"] == {"random": {"mean": 1}}, "another's figures stay"
     assert kept["mujoco-pendulum"]["random"]["episodes"] == 2
     assert "distinct" not in kept["mujoco-pendulum"]["random"]
     entry = json.loads(written.read_text())["suites"]["mujoco"]
@@ -324,15 +324,45 @@ def test_tasks_with_an_expert_are_measured_first() -> None:
         experts._ordered("atari", "alien", "expert")
 
 
+def test_a_reference_says_how_many_of_its_episodes_are_distinct(
+    tmp_path: Path, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two episodes that are one: their environment is reset to the same start, and is still."""
+    pytest.importorskip("mujoco")
+
+    class Still(RandomPolicy):
+        def seed_episodes(self, seeds: Any, state: Any = None) -> Any:
+            return super().seed_episodes([None if seed is None else 1 for seed in seeds], state)
+
+    def same(self: Any, *, seed: int | None = None, options: Any = None) -> Any:
+        return reset(self, seed=1, options=options)
+
+    monkeypatch.setattr("policies.experts.RandomPolicy", Still)
+    reset = Row.reset
+    monkeypatch.setattr(Row, "reset", same)
+    given = ["--episodes", "2", "--tasks", "pendulum", "--player", "random"]
+    assert command(tmp_path, *given) == 0
+    found = measured(written)["mujoco-pendulum"]["random"]
+    assert (found["episodes"], found["distinct"]) == (2, 1)
+    content = json.loads(written.read_text())
+    monkeypatch.setattr("benchmarks.references._load", lambda name: content)
+    known = references.measured("mujoco")["mujoco-pendulum"].random
+    assert known is not None
+    assert known.distinct == 1
+
+
 def test_one_player_is_measured_and_the_other_kept(tmp_path: Path, written: Path) -> None:
     pytest.importorskip("mujoco")
     content = json.loads(written.read_text())
-    content["suites"]["mujoco"]["tasks"]["mujoco-pendulum"] = {"random": 2, "expert": "kept"}
+    content["suites"]["mujoco"]["tasks"]["mujoco-pendulum"] = {
+        "random": {"mean": 2},
+        "expert": {"mean": 7},
+    }
     written.write_text(json.dumps(content))
     given = ["--episodes", "2", "--tasks", "pendulum", "--player", "random"]
     assert command(tmp_path, *given) == 0
     found = measured(written)["mujoco-pendulum"]
-    assert found["expert"] == "kept"
+    assert found["expert"] == {"mean": 7}
     assert found["random"]["episodes"] == 2
     folders = [path.name for path in (tmp_path / "work").iterdir()]
     assert folders == ["mujoco-pendulum-random"], "the expert does not play"
