@@ -55,7 +55,8 @@ class Policy(ABC):
             state: What the previous call returned, or None. None starts every row afresh.
             episode_start: bool ``[B]``, True where the row's observation is the first of its
                 episode. None means: all True without a state, all False with one.
-            deterministic: The policy's most likely (or mean) action instead of a sample.
+            deterministic: The policy's most likely (or mean) action instead of a sample. What a
+                sample is drawn with: see :meth:`seed_episodes`.
 
         Returns:
             Actions -- one member of ``action_space`` for one observation, a batch as vector

@@ -8,12 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
 from rich.console import Console
+from small import SMALL
 
-from benchmarks import measure_references, run
+from benchmarks import measure_references, references, run
 from benchmarks.commands import measure_references as experts_command
 from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError, Protocol, TaskRules
@@ -22,10 +24,12 @@ from benchmarks.run import run_benchmark
 from benchmarks.settings import RunSettings
 from benchmarks.store.run_store import Record, RunHeader, read_run
 from benchmarks.video.viewer import WatchSettings, watch
+from gato_gym import PlanOptions
 from gato_gym.tasks import get_task, list_tasks
 from gato_gym.tasks.atari import AtariEnv
+from policies import GatoPolicy
 from policies.random_policy import RandomPolicy
-from policies.rollout.env_batch import make_rows
+from policies.rollout.env_batch import RestartableEnv, make_rows
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
 
@@ -79,7 +83,9 @@ def test_ten_random_games_of_breakout_are_ten_games(tmp_path: Path) -> None:
     }
 
 
-def test_digests_tell_episodes_apart_by_what_was_seen_done_and_paid(task) -> None:
+def test_digests_tell_episodes_apart_by_what_was_seen_done_and_paid(
+    task, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Choosing:
         def predict(self, observation: Any, *_: Any, **__: Any) -> tuple[Any, None]:
             return np.full(len(observation["numbers"]), self.action), None
@@ -96,9 +102,59 @@ def test_digests_tell_episodes_apart_by_what_was_seen_done_and_paid(task) -> Non
         assert isinstance(result, EpisodeResult)
         return result.digest
 
-    assert digest(6, 0) == digest(6, 0)
-    assert len({digest(6, 0), digest(6, 1), digest(13, 0)}) == 3
-    assert len(digest(6, 0) or "") == 16
+    # Of seeds 7 and 14 an episode has one timestep, which pays for action 3 alone.
+    assert digest(7, 0) == digest(7, 0)
+    assert digest(7, 0) != digest(7, 1), "another action, the same reward"
+    assert digest(7, 0) != digest(14, 0), "another observation, the same action and reward"
+    assert len(digest(7, 0) or "") == 16
+    before = digest(7, 0)
+
+    def paid(self: Any, action: int) -> Any:
+        return self._observation(), 1.0, True, False, {}
+
+    monkeypatch.setattr(type(task.make()), "step", paid)
+    assert digest(7, 0) != before, "another reward"
+
+
+class Blank(gym.Env[Any, Any]):
+    """Every episode shows the same; four steps that pay what was chosen."""
+
+    observation_space = spaces.Box(-1, 1, (3,), np.float32)
+    action_space = spaces.Discrete(900)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.clock = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.clock += 1
+        return np.full(3, self.clock / 9, np.float32), float(action), self.clock == 4, False, {}
+
+
+@pytest.mark.parametrize("kind", ["gato", "random"])
+def test_episodes_that_begin_alike_differ_in_any_number_of_environments(kind: str) -> None:
+    """Of a network, whose tables act together, and of a policy that acts alone."""
+
+    @dataclasses.dataclass(frozen=True)
+    class BlankTask:
+        def make(self) -> Blank:
+            return Blank()
+
+    keys = [EpisodeKey("blank-task", index, 50 + index) for index in range(7)]
+
+    def returns(num_envs: int) -> dict[int, float]:
+        envs: Any = make_rows(BlankTask(), num_envs)  # type: ignore[arg-type]
+        if kind == "gato":
+            options = PlanOptions(vector_size=16)
+            policy: Any = GatoPolicy.create(envs, config=SMALL, options=options)
+        else:
+            policy = RandomPolicy(Blank.observation_space, Blank.action_space)
+        found = play(envs, policy, keys, deterministic=False)
+        return {each.key.seed: each.total_return for each in found}  # type: ignore[union-attr]
+
+    alone = returns(1)
+    assert len(set(alone.values())) == 7
+    assert returns(3) == returns(4) == returns(9) == alone
 
 
 def test_a_policy_without_episodes_seeds_plays_the_same_episodes_again(task) -> None:
@@ -189,7 +245,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     protocol = Protocol.of_tasks(list_tasks("mujoco", "ant,pendulum"), episodes=2, seed=0)
     entry = {
         "protocol_hash": "", "protocol": dataclasses.replace(protocol, rules="").to_json(),
-        "versions": {}, "tasks": {"mujoco-ant": {"random": 1}, "mujoco-pendulum": {"random": 2}},
+        "versions": {}, "tasks": {"mujoco-ant": {"random": {"mean": 1}}, "mujoco-pendulum": {}},
     }  # fmt: skip
     path.write_text(json.dumps({"suites": {"mujoco": entry}}))
     monkeypatch.setattr(measure_references, "measured_path", lambda: path)
@@ -230,7 +286,7 @@ def test_what_was_measured_before_a_stop_is_kept(
     assert asked == ["mujoco-pendulum"]
     kept = measured(written)
     assert list(kept) == ["mujoco-ant", "mujoco-pendulum"]
-    assert kept["mujoco-ant"] == {"random": 1}, "another's figures stay"
+    assert kept["mujoco-ant"] == {"random": {"mean": 1}}, "another's figures stay"
     assert kept["mujoco-pendulum"]["random"]["episodes"] == 2
     assert "distinct" not in kept["mujoco-pendulum"]["random"]
     entry = json.loads(written.read_text())["suites"]["mujoco"]
@@ -269,15 +325,45 @@ def test_tasks_with_an_expert_are_measured_first() -> None:
         measure_references._ordered("atari", "alien", "expert")
 
 
+def test_a_reference_says_how_many_of_its_episodes_are_distinct(
+    tmp_path: Path, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two episodes that are one: their environment is reset to the same start, and is still."""
+    pytest.importorskip("mujoco")
+
+    class Still(RandomPolicy):
+        def seed_episodes(self, seeds: Any, state: Any = None) -> Any:
+            return super().seed_episodes([None if seed is None else 1 for seed in seeds], state)
+
+    def same(self: Any, *, seed: int | None = None, options: Any = None) -> Any:
+        return reset(self, seed=1, options=options)
+
+    monkeypatch.setattr("policies.random_policy.RandomPolicy", Still)
+    reset = RestartableEnv.reset
+    monkeypatch.setattr(RestartableEnv, "reset", same)
+    given = ["--episodes", "2", "--tasks", "pendulum", "--player", "random"]
+    assert command(tmp_path, *given) == 0
+    found = measured(written)["mujoco-pendulum"]["random"]
+    assert (found["episodes"], found["distinct"]) == (2, 1)
+    content = json.loads(written.read_text())
+    monkeypatch.setattr("benchmarks.references._load", lambda name: content)
+    known = references.measured("mujoco")["mujoco-pendulum"].random
+    assert known is not None
+    assert known.distinct == 1
+
+
 def test_one_player_is_measured_and_the_other_kept(tmp_path: Path, written: Path) -> None:
     pytest.importorskip("mujoco")
     content = json.loads(written.read_text())
-    content["suites"]["mujoco"]["tasks"]["mujoco-pendulum"] = {"random": 2, "expert": "kept"}
+    content["suites"]["mujoco"]["tasks"]["mujoco-pendulum"] = {
+        "random": {"mean": 2},
+        "expert": {"mean": 7},
+    }
     written.write_text(json.dumps(content))
     given = ["--episodes", "2", "--tasks", "pendulum", "--player", "random"]
     assert command(tmp_path, *given) == 0
     found = measured(written)["mujoco-pendulum"]
-    assert found["expert"] == "kept"
+    assert found["expert"] == {"mean": 7}
     assert found["random"]["episodes"] == 2
     folders = [path.name for path in (tmp_path / "work").iterdir()]
     assert folders == ["mujoco-pendulum-random"], "the expert does not play"
