@@ -1,10 +1,11 @@
 """Measure random and expert play: ``python -m benchmarks.experts --suite babyai``.
 
-Both play the same episodes under the benchmark's own protocol; the result replaces the suite's
-part of ``measured.json``, or with ``--tasks`` that of these. Interrupted, it resumes when started
-again. ``--check`` plays each expert's first episodes again and fails where it drifted.
+Both play the same episodes under the benchmark's own protocol. What is measured of a task is in
+``measured.json`` as soon as it is, those with an expert first; where the suite was measured under
+another protocol, when all of it is. Interrupted, it resumes when started again. ``--check`` plays
+each expert's first episodes again and fails where it drifted.
 
-* :func:`measure` -- plays both and returns the suite's entry.
+* :func:`measure` -- plays both and returns the suite's entry; :func:`measure_into_file` writes it.
 * :func:`merged` -- an entry with some tasks of another.
 * :func:`check` -- whether the experts still score what is recorded.
 * :data:`PINNED` -- how many episodes of each expert are kept one by one.
@@ -29,12 +30,14 @@ from rich.console import Console
 from benchmarks.policies import PolicyChoice, describe_policy
 from benchmarks.protocol import BenchmarkError, Protocol, differences, installed_versions, listed
 from benchmarks.references import MEASURED_FILE
-from benchmarks.report.summary import Summary, TaskSummary
+from benchmarks.report.summary import Summary
+from benchmarks.report.task_summary import TaskSummary
 from benchmarks.run import run_benchmark, select_tasks
 from benchmarks.settings import RunSettings
+from benchmarks.store.run_store import write_json
 from benchmarks.workers.common import WorkerError
 from benchmarks.workers.processes import play_episodes
-from gato_gym.listing import PROGRAMS, task_rows
+from policies.experts import has_expert
 from policies.rollout.outcomes import EpisodeFailure, EpisodeResult
 from policies.rollout.timing import TimeSpent
 
@@ -129,6 +132,7 @@ def measure(
     work: Path,
     console: Console,
     tasks: str | None = None,
+    player: str | None = None,
 ) -> dict[str, Any]:
     """Play random actions on a suite, and the expert on each task that has one.
 
@@ -142,20 +146,21 @@ def measure(
         work: Folder for the runs' records, resumed where they exist.
         console: Where progress is shown.
         tasks: Pattern of task ids; None means the whole suite.
+        player: "random" or "expert" for one of them alone.
 
     Returns:
         ``protocol_hash``, ``protocol``, ``versions`` and ``tasks``: by task id and player
-        (``random``, ``expert``) the mean return, its std, the number of episodes, the share
-        solved and the mean length; of the expert also ``first``, the returns that a check of it
-        compares.
+        (``random``, ``expert``) the mean return, its std, the number of episodes and, where that
+        is fewer, of ``distinct`` ones, the share solved and the mean length; of the expert also
+        ``first``, the returns that a check of it compares.
 
     Raises:
-        BenchmarkError: What was asked for cannot be done.
+        BenchmarkError: What was asked for cannot be done, or none of the tasks has an expert.
         WorkerError: Episodes failed; the same command tries them again.
     """
     played: list[tuple[str, Summary]] = []
     first: dict[str, list[float]] = {}
-    for run in _runs(suite, seed, tasks):
+    for run in _runs(suite, seed, tasks, player):
         console.print(f"{suite}: {run.folder}", highlight=False)
         settings = RunSettings(
             suite,
@@ -174,8 +179,7 @@ def measure(
             first |= first_returns(_recorded(settings.output))
     header = played[0][1].header
     rules = {task: rule for _, one in played for task, rule in one.header.protocol.tasks.items()}
-    # Without the rules in words: another wording asks for no new measurement.
-    protocol = replace(header.protocol, tasks=dict(sorted(rules.items())), rules="")
+    protocol = _unworded(replace(header.protocol, tasks=dict(sorted(rules.items()))))
     figures: dict[str, dict[str, Any]] = {task: {} for task in protocol.tasks}
     for player, summary in played:
         for task in summary.tasks:
@@ -190,6 +194,11 @@ def measure(
     }
 
 
+def _unworded(protocol: Protocol) -> Protocol:
+    """Without the rules in words: another wording asks for no new measurement."""
+    return replace(protocol, rules="")
+
+
 def _refuse_failures(suite: str, player: str, summary: Summary) -> None:
     if summary.failures:
         failure = summary.failures[0]
@@ -200,10 +209,12 @@ def _refuse_failures(suite: str, player: str, summary: Summary) -> None:
 
 
 def _figure(task: TaskSummary) -> dict[str, Any]:
+    repeated = task.distinct is not None and task.distinct < task.episodes
     return {
         "mean": round(task.mean, 6),
         "std": round(task.std, 6),
         "episodes": task.episodes,
+        **({"distinct": task.distinct} if repeated else {}),
         "success": None if task.success is None else round(task.success, 6),
         "length": round(task.length, 3),
     }
@@ -215,27 +226,35 @@ def _recorded(folder: Path) -> list[EpisodeResult]:
 
 
 def merged(recorded: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-    """The recorded entry of a suite with the tasks of a new one in their place.
+    """The recorded entry of a suite with the figures of a new one in their place.
 
     Raises:
         BenchmarkError: They were measured under different protocols.
     """
     if recorded is None:
         return new
-    before, after = (dict(entry["protocol"]) for entry in (recorded, new))
-    tasks = {**before.pop("tasks"), **after.pop("tasks")}
-    if changed := differences(before, after):
+    before, after = (Protocol.from_json(entry["protocol"]) for entry in (recorded, new))
+    if changed := _unlike(before, after):
         raise BenchmarkError(
             f"{MEASURED_FILE} has this suite under another protocol ({listed(changed)}): measure "
             "all of it, without --tasks"
         )
-    protocol = Protocol.from_json({**after, "tasks": dict(sorted(tasks.items()))})
+    tasks = {**before.tasks, **after.tasks}
+    protocol = replace(after, tasks=dict(sorted(tasks.items())))
     return {
         "protocol_hash": protocol.hash,
         "protocol": protocol.to_json(),
         "versions": new["versions"],
-        "tasks": dict(sorted({**recorded["tasks"], **new["tasks"]}.items())),
+        "tasks": {
+            task: {**recorded["tasks"].get(task, {}), **new["tasks"].get(task, {})}
+            for task in sorted(tasks)
+        },
     }
+
+
+def _unlike(before: Protocol, after: Protocol) -> list[str]:
+    """Where two protocols part, but for their tasks."""
+    return differences(replace(before, tasks={}).to_json(), replace(after, tasks={}).to_json())
 
 
 def check(suite: str | None, pattern: str | None, *, workers: int, console: Console) -> int:
@@ -280,28 +299,28 @@ class _Run:
     tasks: str | None = None
 
 
-def _runs(suite: str, seed: int, tasks: str | None) -> list[_Run]:
-    """Random actions first; trained experts one by one, so that a new one adds a run of its own."""
+def _runs(suite: str, seed: int, tasks: str | None, player: str | None) -> list[_Run]:
+    """Random actions and the expert of each task, those with an expert first."""
     expert = PolicyChoice("expert", seed=seed, deterministic=None)
-    random = PolicyChoice("random", seed=seed)
-    if tasks is None:
-        chosen = None
-        runs = [_Run(f"{suite}-random", random)]
-    else:
-        chosen = {task.id for task in select_tasks(suite, tasks)}
-        runs = [_Run(f"{task}-random", random, task) for task in sorted(chosen)]
-    rows = [
-        row
-        for row in task_rows(suite)
-        if row.expert is not None and (chosen is None or row.id in chosen)
-    ]
-    if suite in PROGRAMS and chosen is None:
-        return [*runs, _Run(f"{suite}-expert", expert)]
-    for row in rows:
-        weights = describe_policy(expert, [row.id])["weights"]
-        name = f"{row.id}-expert-{weights}" if weights else f"{row.id}-expert"
-        runs.append(_Run(name, expert, row.id))
+    runs = []
+    for task in _ordered(suite, tasks, player):
+        if player != "expert":
+            runs.append(_Run(f"{task}-random", PolicyChoice("random", seed=seed), task))
+        if player != "random" and has_expert(task):
+            weights = describe_policy(expert, [task])["weights"]  # a new expert, a new run
+            name = f"{task}-expert-{weights}" if weights else f"{task}-expert"
+            runs.append(_Run(name, expert, task))
     return runs
+
+
+def _ordered(suite: str, tasks: str | None, player: str | None) -> list[str]:
+    """Ids of the tasks that there is something to measure of, those with an expert first."""
+    chosen = [task.id for task in select_tasks(suite, tasks)]
+    if player == "expert":
+        chosen = [task for task in chosen if has_expert(task)]
+        if not chosen:
+            raise BenchmarkError(f"none of these tasks of {suite} has an expert: leave it out")
+    return sorted(chosen, key=lambda task: not has_expert(task))
 
 
 def measured_path() -> Path:
@@ -310,3 +329,61 @@ def measured_path() -> Path:
 
 def measured_content() -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(measured_path().read_text()))
+
+
+def measure_into_file(
+    suite: str,
+    *,
+    episodes: int,
+    seed: int,
+    workers: int,
+    work: Path,
+    console: Console,
+    tasks: str | None = None,
+    player: str | None = None,
+) -> None:
+    """Measure task by task; each is written down at once where the protocol is the recorded one.
+
+    Args:
+        suite, episodes, seed, workers, work, console, tasks, player: As in :func:`measure`.
+
+    Raises:
+        BenchmarkError: As in :func:`measure`; or another protocol is recorded, and it is not all of
+            the suite that is asked for.
+        WorkerError: Episodes failed; the same command tries them again.
+    """
+    recorded = measured_content()["suites"].get(suite)
+    asked = Protocol.of_tasks(select_tasks(suite, tasks), episodes=episodes, seed=seed)
+    unlike = recorded is not None and _unlike(
+        Protocol.from_json(recorded["protocol"]), _unworded(asked)
+    )
+    whole = tasks is None and player is None
+    if unlike and not whole:
+        raise BenchmarkError(
+            f"{MEASURED_FILE} has {suite} under another protocol ({listed(unlike)}): measure all "
+            "of it, without --tasks and --player"
+        )
+    entry: dict[str, Any] | None = None
+    for task in _ordered(suite, tasks, player):
+        new = measure(
+            suite,
+            episodes=episodes,
+            seed=seed,
+            workers=workers,
+            work=work,
+            console=console,
+            tasks=task,
+            player=player,
+        )
+        entry = merged(entry, new)
+        if not unlike:
+            _write(suite, merged(measured_content()["suites"].get(suite), new), console)
+    if whole and entry is not None:  # tasks that there are no longer are gone
+        _write(suite, entry, console)
+
+
+def _write(suite: str, entry: dict[str, Any], console: Console) -> None:
+    content = measured_content()
+    content["suites"][suite] = entry
+    write_json(measured_path(), content)
+    console.print(f"wrote {measured_path()}", highlight=False, soft_wrap=True)

@@ -5,6 +5,7 @@
 * :class:`TaskRules` -- the part of it that belongs to one task.
 * :class:`EpisodeKey` -- one episode to play; :class:`EpisodeResult` -- how it went;
   :class:`EpisodeFailure` -- why it could not be played to its end.
+* :data:`PROTOCOLS` -- the protocols that there are, by name.
 * :func:`episode_seed` -- the seed of an episode, below :data:`TRAINING_SEEDS_START`.
 * :func:`differences` -- where two protocols (or any two JSON objects) part; :func:`listed` puts
   them in one line.
@@ -50,6 +51,11 @@ _SIMULATORS = {
 ALL = "all"
 """The name of what is played where tasks are of several suites."""
 
+STANDARD = "standard"
+PROTOCOLS = {STANDARD: 0.0, "atari-sticky": 0.25}
+"""Protocols by name, each with the probability that a frame of an Atari game repeats the action
+before it; 0.25 is what Machado et al. (arXiv:1709.06009) recommend."""
+
 SUCCESS = "info['success'] is true at any timestep"
 """When an episode counts as solved; one whose environment reports no success has none."""
 
@@ -67,11 +73,20 @@ class TaskRules:
         max_episode_steps: Timesteps after which an episode is cut off; None leaves it to the
             environment.
         success: The rule for success, in words.
+        sticky: Probability that a frame repeats the action before it.
     """
 
     env_id: str
     max_episode_steps: int | None
     success: str = SUCCESS
+    sticky: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object, which names ``sticky`` only where there is some."""
+        fields = asdict(self)
+        if not self.sticky:
+            del fields["sticky"]
+        return fields
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,7 @@ class Protocol:
         version: :data:`PROTOCOL_VERSION`.
         rules: :func:`benchmarks.rules.rules_hash`, of the rules in words (``docs/protocol.md``);
             empty in runs recorded before these were hashed.
+        name: One of :data:`PROTOCOLS`.
     """
 
     suite: str
@@ -96,13 +112,17 @@ class Protocol:
     simulators: Mapping[str, str]
     version: int = PROTOCOL_VERSION
     rules: str = field(default_factory=rules_hash)
+    name: str = STANDARD
 
     @classmethod
-    def of_tasks(cls, tasks: Sequence[Task], *, episodes: int, seed: int) -> Protocol:
+    def of_tasks(
+        cls, tasks: Sequence[Task], *, episodes: int, seed: int, name: str = STANDARD
+    ) -> Protocol:
         """The protocol for playing ``tasks`` in what is installed here.
 
         Raises:
-            BenchmarkError: No tasks, no episodes, or a negative seed.
+            BenchmarkError: No tasks, no episodes, a negative seed, or no protocol of that name
+                for any of these tasks.
         """
         suites = sorted({task.suite for task in tasks})
         if not suites:
@@ -114,13 +134,25 @@ class Protocol:
             )
         if seed < 0:
             raise BenchmarkError(f"--seed is {seed}, expected 0 or more: pass --seed 0")
+        if name not in PROTOCOLS:
+            raise BenchmarkError(f"--protocol is {name!r}, expected one of {', '.join(PROTOCOLS)}")
+        if name != STANDARD and "atari" not in suites:
+            raise BenchmarkError(
+                f"--protocol {name} is of Atari's games, and of {', '.join(suites)} there is the "
+                "standard one alone: leave --protocol out"
+            )
         rules = {
-            task.id: TaskRules(task.env_id, task.max_episode_steps)
+            task.id: TaskRules(
+                task.env_id,
+                task.max_episode_steps,
+                sticky=PROTOCOLS[name] if task.suite == "atari" else 0.0,
+            )
             for task in sorted(tasks, key=lambda task: task.id)
         }
         packages = {name for suite in suites for name in _SIMULATORS.get(suite, ("gymnasium",))}
         simulators = installed_versions(sorted(packages))
-        return cls(suites[0] if len(suites) == 1 else ALL, rules, episodes, seed, simulators)
+        suite = suites[0] if len(suites) == 1 else ALL
+        return cls(suite, rules, episodes, seed, simulators, name=name)
 
     @property
     def hash(self) -> str:
@@ -131,7 +163,9 @@ class Protocol:
     def episodes_of(self, task: str) -> tuple[EpisodeKey, ...]:
         """The episodes of a task, in order."""
         return tuple(
-            EpisodeKey(task, index, episode_seed(self.seed, task, index))
+            EpisodeKey(
+                task, index, episode_seed(self.seed, task, index), sticky=self.tasks[task].sticky
+            )
             for index in range(self.episodes)
         )
 
@@ -139,12 +173,13 @@ class Protocol:
         """As a JSON object."""
         return {
             "version": self.version,
+            **({"name": self.name} if self.name != STANDARD else {}),
             **({"rules": self.rules} if self.rules else {}),
             "suite": self.suite,
             "episodes": self.episodes,
             "seed": self.seed,
             "simulators": dict(self.simulators),
-            "tasks": {task: asdict(rules) for task, rules in self.tasks.items()},
+            "tasks": {task: rules.to_json() for task, rules in self.tasks.items()},
         }
 
     @classmethod
@@ -158,6 +193,7 @@ class Protocol:
             simulators=dict(value["simulators"]),
             version=int(value["version"]),
             rules=str(value.get("rules", "")),
+            name=str(value.get("name", STANDARD)),
         )
 
 

@@ -26,7 +26,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
         "played at a time, the number of processes and an interruption change none of them, so "
         "short episodes count neither more nor less often than long ones.",
         "An environment is reset with the seed of its episode, and is never stepped after the end "
-        "of one.",
+        "of one. What a policy draws at random follows from its own seed and the episode's.",
     ),
     "Ends": (
         "An episode ends when its environment says that it is terminated, or when it is truncated "
@@ -47,13 +47,16 @@ RULES: Mapping[str, tuple[str, ...]] = {
         "in no average, and count neither as zero nor as failures.",
         "An episode that its environment makes impossible to finish is named and in no figure.",
         "Intervals are 95 % percentiles of 2,000 bootstrap replicates in which episodes are "
-        "redrawn within their task.",
+        "redrawn within their task. There is none where a task has fewer than five episodes.",
+        "Episodes of a task are distinct where their first observations, actions or rewards "
+        "differ. How many are is told where it is fewer than were played.",
     ),
     "Suites": (
         "Atari: 57 games of the Arcade Learning Environment. An action lasts 4 frames, the last 2 "
         "of them pooled by their maximum; observations are 84 x 84, grey, the newest 4 stacked. "
-        "No sticky actions, the game's own set of actions, up to 30 idle frames at the start, at "
-        "most 108,000 frames a game.",
+        "No sticky actions, but under the protocol `atari-sticky` each frame repeats the action "
+        "before it with probability 0.25; the game's own set of actions, up to 30 idle frames at "
+        "the start, at most 108,000 frames a game.",
         "BabyAI: JAT's 39 levels. The level decides how many steps an episode may take.",
         "dm_control: the 28 tasks of the suite's benchmarking set, 1,000 steps, rewards in [0, 1] "
         "for each step.",
@@ -63,8 +66,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     ),
     "Players": (
         "A policy acts on observations; experts that are programs may read the environment itself. "
-        "Before an episode a network may be shown a demonstration, which is recorded; its random "
-        "numbers belong to the episode.",
+        "Before an episode a network may be shown a demonstration, which is recorded.",
         "Experts play their most likely actions, or sampled ones where their config says so: those "
         "games of Atari in which they score more that way. Other policies sample. A run may say "
         "otherwise, which is recorded.",

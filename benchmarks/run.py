@@ -67,7 +67,9 @@ def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
     check_time_limit(settings.policy.episode_timeout)
     check_filming(settings.record)
     tasks = select_tasks(settings.suite, settings.tasks)
-    protocol = Protocol.of_tasks(tasks, episodes=settings.episodes, seed=settings.seed)
+    protocol = Protocol.of_tasks(
+        tasks, episodes=settings.episodes, seed=settings.seed, name=settings.protocol
+    )
     policy = resolved(settings.policy)  # once: what a hub id stands for may change
     described = describe_policy(policy, protocol.tasks)
     header = RunHeader(

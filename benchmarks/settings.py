@@ -2,7 +2,7 @@
 
 * :class:`RunSettings` -- of one policy's run.
 * :func:`read_settings` -- from what was typed, one for each policy.
-* :func:`add_acting`, :func:`acting` -- whether policies sample.
+* :func:`add_acting`, :func:`acting` -- whether policies sample; :func:`add_protocol`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.policies import DEFAULT_POLICY, PolicyChoice, is_network, slugs
-from benchmarks.protocol import BenchmarkError
+from benchmarks.protocol import PROTOCOLS, STANDARD, BenchmarkError
 from benchmarks.workers.common import Workers, available_cores
 
 
@@ -34,6 +34,7 @@ class RunSettings:
         episodes: Episodes of each task.
         num_envs: Environments that a process plays at a time; None chooses.
         seed: What the episodes' seeds are derived from.
+        protocol: Its name, one of :data:`benchmarks.protocol.PROTOCOLS`.
         workers: Processes, or "ray" for those of a Ray cluster.
         record: Episodes of each task to make videos of, the first ones.
         resume: Take up what ``output`` holds.
@@ -47,6 +48,7 @@ class RunSettings:
     episodes: int = 20
     num_envs: int | None = None
     seed: int = 0
+    protocol: str = STANDARD
     workers: Workers = field(default_factory=available_cores)
     record: int = 0
     resume: bool = False
@@ -87,6 +89,7 @@ def read_settings(arguments: Sequence[str]) -> tuple[Path, tuple[RunSettings, ..
             episodes=options.episodes,
             num_envs=options.num_envs,
             seed=options.seed,
+            protocol=options.protocol,
             workers=_default_workers(choice) if options.workers is None else options.workers,
             record=options.record,
             resume=options.resume,
@@ -108,6 +111,17 @@ def _choice(name: str, options: argparse.Namespace, *, alone: bool) -> PolicyCho
         device=options.device,
         precision=options.precision,
         episode_timeout=options.episode_timeout,
+    )
+
+
+def add_protocol(parser: argparse.ArgumentParser) -> None:
+    """``--protocol``."""
+    parser.add_argument(
+        "--protocol",
+        choices=tuple(PROTOCOLS),
+        default=STANDARD,
+        help="atari-sticky: each frame of a game repeats the action before it with probability "
+        "0.25 (default: %(default)s, in which none does)",
     )
 
 
@@ -201,6 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--episodes", type=int, default=20, metavar="N", help="of each task (default: %(default)s)")
     add("--num-envs", type=int, metavar="N", help="played at a time; changes speed, not results")
     add("--seed", type=int, default=0, metavar="S", help="chooses the episodes (default: 0)")
+    add_protocol(parser)
     add(
         "--prompt",
         default="shipped",

@@ -1,14 +1,12 @@
 """The one contract every policy here keeps: Stable-Baselines3's ``predict``.
 
-* :class:`Policy` -- the abstract base: spaces, the batch rule and ``predict``.
-* :func:`episode_generators`, :func:`row_generators` -- random numbers that depend on the episode,
-  not on the batch.
+* :class:`Policy` -- the abstract base: spaces, the batch rule, ``predict`` and episodes' seeds.
 """
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -57,7 +55,8 @@ class Policy(ABC):
             state: What the previous call returned, or None. None starts every row afresh.
             episode_start: bool ``[B]``, True where the row's observation is the first of its
                 episode. None means: all True without a state, all False with one.
-            deterministic: The policy's most likely (or mean) action instead of a sample.
+            deterministic: The policy's most likely (or mean) action instead of a sample. What a
+                sample is drawn with: see :meth:`seed_episodes`.
 
         Returns:
             Actions -- one member of ``action_space`` for one observation, a batch as vector
@@ -83,6 +82,42 @@ class Policy(ABC):
             batch, state, starts if state is not None else np.ones(rows, np.bool_), deterministic
         )
         return (first_of_batch(self.action_space, actions) if single else actions), state
+
+    def seed_episodes(
+        self, seeds: Sequence[int | None], state: State | None = None
+    ) -> State | None:
+        """Say which episodes begin with the next call of :meth:`predict`, by their seeds.
+
+        What is drawn in an episode then follows from its seed and the policy's own, in any row of
+        any batch; a row that starts another episode later, without a seed, draws others. A row
+        that is never given one takes the values of its first observation for a seed, whatever
+        their dtype; rows that begin alike draw different numbers.
+
+        Args:
+            seeds: One for each row, such as the seed that its environment was reset with; None for
+                a row whose episode goes on, or has no seed.
+            state: What ``predict`` returned last; None before its first call, which then starts
+                every row.
+
+        Returns:
+            The state for the next call of ``predict``. Rows that were given a seed start there,
+            whatever ``episode_start`` says. A policy that draws nothing returns what it was given.
+
+        Raises:
+            ValueError: There are not as many seeds as the state has rows.
+
+        Example:
+            >>> import numpy as np
+            >>> from gymnasium.spaces import Box, Discrete
+            >>> from policies.random_policy import RandomPolicy
+            >>> policy = RandomPolicy(Box(0, 1, (2,)), Discrete(1000))
+            >>> blank = np.zeros((2, 2), np.float32)
+            >>> there, _ = policy.predict(blank, policy.seed_episodes([7, 8]))
+            >>> here, _ = policy.predict(blank[:1], policy.seed_episodes([8]))
+            >>> bool(there[1] == here[0]), bool(there[0] == here[0])
+            (True, False)
+        """
+        return state
 
     @abstractmethod
     def _predict_batch(
@@ -155,82 +190,3 @@ def first_of_batch(space: gym.Space[Any], actions: Any) -> Any:
     if isinstance(space, spaces.Box):
         return np.asarray(actions[0])
     return actions[0]
-
-
-def episode_generators(
-    space: gym.Space[Any], observation: Any, starts: NDArray[np.bool_], *, seed: int
-) -> dict[int, np.random.Generator]:
-    """A generator for each row that starts an episode, seeded by ``seed`` and its observation.
-
-    An episode's random numbers are then the same in any batch and at any row: what a policy
-    samples does not depend on how many environments it plays beside.
-
-    Args:
-        space: The space of one environment's observations.
-        observation: The batch of first observations.
-        starts: bool ``[B]``; rows that start an episode.
-        seed: The policy's own seed.
-
-    Returns:
-        A generator for every row where ``starts`` is True.
-    """
-    generators = {}
-    for row in np.flatnonzero(starts):
-        digest = hashlib.blake2b(digest_size=16)
-        _hash_row(space, observation, int(row), digest)
-        key = int.from_bytes(digest.digest(), "little")
-        generators[int(row)] = np.random.default_rng([seed, key])
-    return generators
-
-
-def row_generators(
-    space: gym.Space[Any],
-    observation: Any,
-    state: list[np.random.Generator] | None,
-    starts: NDArray[np.bool_],
-    *,
-    seed: int,
-) -> list[np.random.Generator]:
-    """A generator for each row: a new one where an episode starts, else the one in ``state``.
-
-    Args:
-        space, observation, starts, seed: As in :func:`episode_generators`.
-        state: The rows' generators so far; None starts every row.
-
-    Raises:
-        ValueError: ``state`` is of another number of rows.
-    """
-    rows = batch_rows(space, observation)
-    if state is None:
-        starts, state = np.ones(rows, np.bool_), [np.random.default_rng()] * rows
-    if len(state) != rows:
-        raise ValueError(
-            f"state has {len(state)} rows for {rows} observations: pass None to start afresh"
-        )
-    started = episode_generators(space, observation, starts, seed=seed)
-    return [started.get(row, kept) for row, kept in enumerate(state)]
-
-
-def _hash_row(space: gym.Space[Any], observation: Any, row: int, digest: Any) -> None:
-    if isinstance(space, spaces.Dict):
-        for key in sorted(space.spaces, key=str):
-            _hash_row(space.spaces[key], observation[key], row, digest)
-    elif isinstance(space, spaces.Tuple):
-        for sub, part in zip(space.spaces, observation, strict=True):
-            _hash_row(sub, part, row, digest)
-    else:
-        _hash_member(observation[row], digest)
-
-
-def _hash_member(member: Any, digest: Any) -> None:
-    """Hash strings, arrays, and the dicts and tuples of these that Sequence and OneOf hold."""
-    if isinstance(member, str):
-        digest.update(member.encode())
-    elif isinstance(member, dict):
-        for key in sorted(member, key=str):
-            _hash_member(member[key], digest)
-    elif isinstance(member, tuple):
-        for part in member:
-            _hash_member(part, digest)
-    else:
-        digest.update(np.ascontiguousarray(member).tobytes())

@@ -31,6 +31,8 @@ def row(task: str, references: TaskReferences) -> str:
     mean = config["score"]["mean"] if score is None else score.mean
     spread = config["score"]["std"] if score is None else (score.std or 0.0)
     note = "" if score is not None else " *"
+    if score is not None and score.distinct is not None:
+        note = f" ({score.distinct} of {score.episodes} distinct)"
     return (
         f"| {task} | {config['algorithm']} | {config['best_steps'] / 1e6:.1f} M | "
         f"{config['minutes']:.0f} | {random} | {mean:.{digits}f} ± {spread:.{digits}f}{note} | "

@@ -18,6 +18,13 @@ def number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def repeated(found: dict[str, Any]) -> str:
+    """How many of a task's episodes are distinct, where that is fewer."""
+    distinct = found.get("distinct")
+    few = distinct is not None and distinct < found["episodes"]
+    return f" ({distinct} of {found['episodes']} distinct)" if few else ""
+
+
 def section(summary: dict[str, Any]) -> list[str]:
     """One suite: averages, then a line for each task."""
     protocol, policy = summary["protocol"], summary["policy"]
@@ -33,7 +40,7 @@ def section(summary: dict[str, Any]) -> list[str]:
         "|---|---|---|---|",
     ]
     for name, found in summary["aggregates"].items():
-        interval = f"{found['low']:.3f} to {found['high']:.3f}"
+        interval = "-" if found["low"] is None else f"{found['low']:.3f} to {found['high']:.3f}"
         lines.append(f"| {name} | {found['value']:.3f} | {interval} | {found['tasks']} |")
     lines += [
         "",
@@ -43,8 +50,8 @@ def section(summary: dict[str, Any]) -> list[str]:
     for task, found in summary["tasks"].items():
         lines.append(
             f"| {task} | {number(found['random'], digits)} | {number(found['expert'], digits)} "
-            f"| {number(found['mean'], digits)} | {number(found['normalised'], 2)} "
-            f"| {number(found['success'], 2)} |"
+            f"| {number(found['mean'], digits)}{repeated(found)} "
+            f"| {number(found['normalised'], 2)} | {number(found['success'], 2)} |"
         )
     return [*lines, ""]
 

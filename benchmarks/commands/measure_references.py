@@ -13,16 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.measure_references import (
-    EPISODES,
-    check,
-    measure,
-    measured_content,
-    measured_path,
-    merged,
-)
+from benchmarks.measure_references import EPISODES, check, measure_into_file
 from benchmarks.protocol import BenchmarkError
-from benchmarks.store.run_store import write_json
 from benchmarks.workers.common import WorkerError, available_cores
 from gato_gym.tasks.registry import SUITES
 
@@ -36,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--suite", choices=SUITES, help="with --check, default: all")
     add("--tasks", metavar="PATTERN", help="task ids or patterns, separated by commas")
+    add("--player", choices=("random", "expert"), help="only this one (default: both)")
     add("--check", action="store_true", help="fail where an expert drifted from what is recorded")
     add("--episodes", type=int, default=EPISODES, help="of each task (default: %(default)s)")
     add("--seed", type=int, default=0, help="chooses the episodes (default: 0)")
@@ -49,7 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.check:
             drifted = check(options.suite, options.tasks, workers=options.workers, console=console)
             return 1 if drifted else 0
-        _measure_into_file(options, console)
+        measure_into_file(
+            options.suite,
+            episodes=options.episodes,
+            seed=options.seed,
+            workers=options.workers,
+            work=options.work,
+            console=console,
+            tasks=options.tasks,
+            player=options.player,
+        )
     except (BenchmarkError, WorkerError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         return 2 if isinstance(error, BenchmarkError) else 1
@@ -57,24 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print("stopped; finished episodes are kept. The same command continues.")
         return 130
     return 0
-
-
-def _measure_into_file(options: argparse.Namespace, console: Console) -> None:
-    entry = measure(
-        options.suite,
-        episodes=options.episodes,
-        seed=options.seed,
-        workers=options.workers,
-        work=options.work,
-        console=console,
-        tasks=options.tasks,
-    )
-    content = measured_content()
-    if options.tasks is not None:
-        entry = merged(content["suites"].get(options.suite), entry)
-    content["suites"][options.suite] = entry
-    write_json(measured_path(), content)
-    console.print(f"wrote {measured_path()}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmarks.policies import DEFAULT_POLICY, PolicyChoice
 from benchmarks.protocol import BenchmarkError
-from benchmarks.settings import acting, add_acting
+from benchmarks.settings import acting, add_acting, add_protocol
 from benchmarks.video.screens import Screen, Video, Window, has_display
 from benchmarks.video.viewer import WatchSettings, chosen_task, watch
 from policies.rollout.outcomes import EpisodeResult
@@ -77,7 +77,9 @@ def _settings(options: argparse.Namespace) -> WatchSettings:
         seed=options.seed,
         device=options.device,
     )
-    return WatchSettings(options.task, policy, options.episodes, options.seed, options.fps)
+    return WatchSettings(
+        options.task, policy, options.episodes, options.seed, options.fps, options.protocol
+    )
 
 
 def _video_path(options: argparse.Namespace, settings: WatchSettings) -> Path | None:
@@ -121,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--episodes", type=int, default=1, metavar="N", help="default: %(default)s")
     add("--seed", type=int, default=0, metavar="S", help="as in benchmarks.run (default: 0)")
+    add_protocol(parser)
     add("--output", type=Path, metavar="FILE.mp4", help="default: watch/TASK-POLICY-seedS.mp4")
     add("--overwrite", action="store_true", help="replace a video that is there")
     add("--fps", type=int, metavar="N", help="timesteps a second (default: the environment's own)")

@@ -35,6 +35,7 @@ class Reference:
         success: Share of episodes that solved the task; None where it is not known.
         source: Where the figure is from.
         length: Mean number of timesteps; None where it is not known.
+        distinct: How many of the episodes are no other again, where that is fewer; else None.
     """
 
     mean: float
@@ -43,6 +44,7 @@ class Reference:
     success: float | None
     source: str
     length: float | None = None
+    distinct: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def _references(
             success=value.get("success"),
             source=sources[value["source"]] if "source" in value else default,
             length=value.get("length"),
+            distinct=value.get("distinct"),
         )
 
     return TaskReferences(*map(reference, ("random", "expert", "human", "jat")))

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,11 @@ from benchmarks.references import TaskReferences
 from benchmarks.statistics import bootstrap
 from benchmarks.statistics import scores as statistics
 from benchmarks.statistics.aggregates import suite_of
-from benchmarks.statistics.scores import Average
+from benchmarks.statistics.scores import Average, Scores
 from benchmarks.store.run_store import RecordedRun
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file that ``--output`` writes."""
 
 _AVERAGES: tuple[tuple[str, Average], ...] = (
@@ -44,6 +45,9 @@ _AVERAGES: tuple[tuple[str, Average], ...] = (
 @dataclass(frozen=True)
 class TaskDifference:
     """One task. ``low`` and ``high`` are the 95 % interval of ``difference``.
+
+    They are None with fewer than :data:`benchmarks.statistics.bootstrap.FEWEST` episodes, of which
+    nothing can be said.
 
     Attributes:
         task: Task id.
@@ -62,13 +66,15 @@ class TaskDifference:
     a: float
     b: float
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     episodes: int
 
     @property
     def verdict(self) -> str:
         """``worse`` or ``better`` where the interval does not hold 0, else nothing."""
+        if self.low is None or self.high is None:
+            return ""
         return "worse" if self.high < 0 else "better" if self.low > 0 else ""
 
 
@@ -80,8 +86,8 @@ class AverageDifference:
     a: float
     b: float
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     tasks: int
 
 
@@ -98,7 +104,7 @@ class Comparison:
             returns at the end.
         averages: Averages over tasks that can be normalised, and ``success``.
         improvement: The probability that an episode of B scores above one of A of the same task,
-            and its 95 % interval; None without normalised tasks.
+            and its 95 % interval, None with too few episodes; None without normalised tasks.
         unlike: Where the protocols part; empty unless forced.
         notes: What a reader must know.
     """
@@ -109,7 +115,7 @@ class Comparison:
     paired: bool
     tasks: tuple[TaskDifference, ...]
     averages: tuple[AverageDifference, ...]
-    improvement: tuple[float, float, float] | None
+    improvement: tuple[float, float | None, float | None] | None
     unlike: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -155,7 +161,7 @@ def compare(a: RecordedRun, b: RecordedRun, *, force: bool = False) -> Compariso
     return Comparison(
         str(a.folder),
         str(b.folder),
-        players=(_player(a), _player(b)),
+        players=_players(a, b),
         paired=paired,
         tasks=tuple(sorted(tasks, key=_regressions_first)),
         averages=_averages(normalised, _successes(episodes), paired=paired),
@@ -228,16 +234,15 @@ def _task_difference(
     task: str, returns: Pair, scores: Pair | None, *, paired: bool
 ) -> TaskDifference:
     a, b = scores if scores is not None else returns
-    drawn = bootstrap.paired_replicates([b], [a], statistics.mean_of_tasks, paired=paired)
-    interval = bootstrap.interval_of(drawn)
+    low, high = _interval([a], [b], _difference(statistics.mean_of_tasks), paired=paired)
     return TaskDifference(
         task,
         normalised=scores is not None,
         a=float(a.mean()),
         b=float(b.mean()),
         difference=float(b.mean() - a.mean()),
-        low=interval.low,
-        high=interval.high,
+        low=low,
+        high=high,
         episodes=min(len(a), len(b)),
     )
 
@@ -251,26 +256,56 @@ def _averages(
         if not of:
             continue
         a, b = (statistics.Sample.of([pair[side] for pair in of]) for side in (0, 1))
-        interval = bootstrap.interval_of(bootstrap.paired_replicates(b, a, average, paired=paired))
+        ends = _interval(a, b, _difference(average), paired=paired)
         one, other = float(average(a)), float(average(b))
-        averages.append(
-            AverageDifference(name, one, other, other - one, interval.low, interval.high, len(of))
-        )
+        averages.append(AverageDifference(name, one, other, other - one, *ends, len(of)))
     return tuple(averages)
 
 
-def _improvement(scores: Sequence[Pair], *, paired: bool) -> tuple[float, float, float] | None:
+class _Redrawn(Protocol):
+    """A figure of two players' redrawn episodes."""
+
+    def __call__(self, scores: Scores, others: Scores, *, paired: bool) -> NDArray[np.float64]:
+        """float64 ``[replicates]``."""
+
+
+def _difference(average: Average) -> _Redrawn:
+    return partial(bootstrap.paired_replicates, average=average)
+
+
+def _interval(
+    a: Scores, b: Scores, redrawn: _Redrawn, *, paired: bool
+) -> tuple[float | None, float | None]:
+    """The interval of what is redrawn of B and A; None twice with too few episodes."""
+    if not (bootstrap.enough(a) and bootstrap.enough(b)):
+        return None, None
+    interval = bootstrap.interval_of(redrawn(b, a, paired=paired))
+    return interval.low, interval.high
+
+
+def _improvement(
+    scores: Sequence[Pair], *, paired: bool
+) -> tuple[float, float | None, float | None] | None:
     if not scores:
         return None
     a, b = (statistics.Sample.of([pair[side] for pair in scores]) for side in (0, 1))
-    interval = bootstrap.interval_of(bootstrap.improvement_replicates(b, a, paired=paired))
-    return float(statistics.probability_of_improvement(b, a)), interval.low, interval.high
+    ends = _interval(a, b, bootstrap.improvement_replicates, paired=paired)
+    return float(statistics.probability_of_improvement(b, a)), *ends
 
 
-def _player(run: RecordedRun) -> str:
-    policy = run.header.policy
-    weights = f" ({policy['weights']})" if policy.get("weights") else ""
-    return f"{policy.get('name', '?')}{weights}"
+def _players(a: RecordedRun, b: RecordedRun) -> tuple[str, str]:
+    """What was scored in each: name and weights, and whatever else of them differs."""
+    policies = [dict(run.header.policy) for run in (a, b)]
+    told = {"name", "weights"}
+    others = sorted({*policies[0], *policies[1]} - told)
+    unlike = [name for name in others if policies[0].get(name) != policies[1].get(name)]
+
+    def label(policy: dict[str, Any]) -> str:
+        weights = f" ({policy['weights']})" if policy.get("weights") else ""
+        settings = (f", {name.replace('_', ' ')} {policy.get(name)}" for name in unlike)
+        return f"{policy.get('name', '?')}{weights}{''.join(settings)}"
+
+    return label(policies[0]), label(policies[1])
 
 
 def _notes(a: RecordedRun, b: RecordedRun, episodes: Episodes, *, paired: bool) -> tuple[str, ...]:
@@ -282,6 +317,12 @@ def _notes(a: RecordedRun, b: RecordedRun, episodes: Episodes, *, paired: bool) 
         if run.failures:
             tasks = sorted({key.task for key in run.failures})
             notes.append(f"{name}: {len(run.failures)} episodes failed, of {', '.join(tasks)}")
+    few = [task for task, both in episodes.items() if min(map(len, both)) < bootstrap.FEWEST]
+    if few:
+        notes.append(
+            f"no intervals and no verdicts, which take {bootstrap.FEWEST} episodes of each task, "
+            f"for these and for averages over them: {listed(few)}"
+        )
     if not paired:
         notes.append("the two have no episode in common: intervals are of unpaired episodes")
     left_out = {key.task for run in (a, b) for key in run.results} - set(episodes)
@@ -318,10 +359,8 @@ def render(comparison: Comparison) -> RenderableType:
     lines = []
     if comparison.improvement is not None:
         value, low, high = comparison.improvement
-        lines.append(
-            f"probability of improvement, B over A: {value:.3f}, 95 % interval {low:.3f} to "
-            f"{high:.3f} (0.5: neither)"
-        )
+        interval = "" if low is None else f", 95 % interval {low:.3f} to {high:.3f}"
+        lines.append(f"probability of improvement, B over A: {value:.3f}{interval} (0.5: neither)")
     worse, better = (
         sum(task.verdict == verdict for task in comparison.tasks) for verdict in ("worse", "better")
     )
@@ -342,5 +381,5 @@ def _figures(line: TaskDifference | AverageDifference) -> tuple[str, ...]:
         f"{line.a:.{digits}f}",
         f"{line.b:.{digits}f}",
         f"{line.difference:+.{digits}f}",
-        f"{line.low:+.{digits}f} to {line.high:+.{digits}f}",
+        "-" if line.low is None else f"{line.low:+.{digits}f} to {line.high:+.{digits}f}",
     )

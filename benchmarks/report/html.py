@@ -24,7 +24,8 @@ from rich.console import Console
 
 from benchmarks import references
 from benchmarks.protocol import ALL, BenchmarkError, Protocol
-from benchmarks.report.summary import Summary, TaskSummary, summarise
+from benchmarks.report.summary import Summary, summarise
+from benchmarks.report.task_summary import TaskSummary
 from benchmarks.rules import RULES, rules_hash
 from benchmarks.statistics.aggregates import Aggregate, Curve, Profile, suite_of
 from benchmarks.store.clips import Clip, read_clips
@@ -69,7 +70,7 @@ class Bar:
         name: The task's id without its suite.
         left: Where the bar begins.
         width: How wide it is.
-        low: Where its interval begins.
+        low: Where its interval begins; None without one.
         high: Where it ends.
         beyond: The side on which the score is off the scale, ``left`` or ``right``, or nothing.
         jat: JAT's published score; None without one.
@@ -80,8 +81,8 @@ class Bar:
     name: str
     left: float
     width: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     beyond: str
     jat: float | None
     human: float | None
@@ -104,7 +105,7 @@ class Drawing:
 
     Attributes:
         line: SVG path data of the figure itself.
-        band: Path data of its interval.
+        band: Path data of its interval; empty without one.
         across: Position and text of each tick of the horizontal axis.
         up: Of the vertical one.
         expert: Horizontal position of the score 1.
@@ -208,7 +209,9 @@ def _by_suite(tasks: Sequence[TaskSummary]) -> Mapping[str, list[TaskSummary]]:
 
 def _bars(suite: str, tasks: Sequence[TaskSummary]) -> Bars:
     drawn = [task for task in tasks if task.normalised is not None]
-    ends = [end for task in drawn for end in (task.low, task.high) if end is not None]
+    ends = [
+        end for task in drawn for end in (task.low, task.normalised, task.high) if end is not None
+    ]
     low = max(_WIDEST[0], min([0.0, *ends]))
     high = min(_WIDEST[1], max([1.1, *ends]))
 
@@ -225,8 +228,8 @@ def _bars(suite: str, tasks: Sequence[TaskSummary]) -> Bars:
             name=task.task.removeprefix(f"{suite}-"),
             left=begin,
             width=round(end - begin, 2),
-            low=place(task.low) or 0.0,
-            high=place(task.high) or 0.0,
+            low=place(task.low),
+            high=place(task.high),
             beyond="left" if score < low else "right" if score > high else "",
             jat=place(references.published_normalised(task.task)),
             human=place(references.published_normalised(task.task, "human")),
@@ -278,7 +281,11 @@ def _drawing(profile: Profile, curve: Curve, *, most: float, steps: int, percent
     scores = [score / 4 for score in range(-4, 13) if first <= score / 4 <= last]
     return Drawing(
         line="M" + "L".join(points(curve.value)),
-        band="M" + "L".join([*points(curve.high), *points(curve.low)[::-1]]) + "Z",
+        band=(
+            ""
+            if curve.low is None or curve.high is None
+            else "M" + "L".join([*points(curve.high), *points(curve.low)[::-1]]) + "Z"
+        ),
         across=tuple((x(score), f"{100 * score:g} %") for score in scores),
         up=tuple((y(mark), f"{100 * mark:g} %" if percent else f"{mark:g}") for mark in marks),
         expert=x(1.0),

@@ -23,12 +23,13 @@ from rich.text import Text
 from benchmarks.protocol import BenchmarkError, Protocol, differences, listed
 from benchmarks.report.compare import Comparison, compare
 from benchmarks.report.html import asset, template_of
-from benchmarks.report.summary import Summary, TaskSummary, summarise
+from benchmarks.report.summary import Summary, summarise
+from benchmarks.report.task_summary import TaskSummary
 from benchmarks.statistics.aggregates import Aggregate
 from benchmarks.store.run_store import RecordedRun, read_run, write_json
 from gato_gym.atomic_io import write_whole
 
-FORMAT = 1
+FORMAT = 2
 """Version of ``comparison.json``."""
 
 PAGE, FIGURES = "comparison.html", "comparison.json"
@@ -196,7 +197,8 @@ def render(found: Beside) -> RenderableType:
         averages.add_row(name, *(_average(side.averages.get(name)) for side in found.sides))
     lines = [f"note: {note}" for note in found.notes]
     lines.append(
-        f"{protocol.episodes} episodes a task, seed {protocol.seed}, protocol {protocol.hash}, "
+        f"{protocol.episodes} episodes a task, seed {protocol.seed}, {protocol.name} protocol "
+        f"{protocol.hash}, "
         f"rules {protocol.rules}"
     )
     return Group(table, averages, _pairs(found), *map(Text, lines))
@@ -212,9 +214,10 @@ def _pairs(found: Beside) -> RenderableType:
         verdicts = [task.verdict for task in pair.tasks]
         cells = ["–", "–"]
         if pair.improvement is not None:
-            cells[0] = "{:.3f} ({:.3f} to {:.3f})".format(*pair.improvement)
+            value, low, high = pair.improvement
+            cells[0] = f"{value:.3f}" + _interval(low, high)
         if mean is not None:
-            cells[1] = f"{mean.difference:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})"
+            cells[1] = f"{mean.difference:+.3f}" + _interval(mean.low, mean.high, sign="+")
         counts = (str(verdicts.count(verdict)) for verdict in ("worse", "better"))
         table.add_row(f"{b} over {a}", *cells, *counts)
     return table
@@ -233,4 +236,8 @@ def _cell(task: TaskSummary | None) -> str:
 
 
 def _average(each: Aggregate | None) -> str:
-    return "–" if each is None else f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})"
+    return "–" if each is None else f"{each.value:.3f}" + _interval(each.low, each.high)
+
+
+def _interval(low: float | None, high: float | None, sign: str = "") -> str:
+    return "" if low is None else f" ({low:{sign}.3f} to {high:{sign}.3f})"

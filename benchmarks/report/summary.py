@@ -1,7 +1,6 @@
 """What a run amounts to: one summary, as a table and as JSON.
 
-* :class:`TaskSummary`, :class:`Summary` -- the figures; ``summary.json`` is
-  :meth:`Summary.to_json`.
+* :class:`Summary` -- the figures; ``summary.json`` is :meth:`Summary.to_json`.
 * :func:`summarise` -- from episodes to a summary.
 * :func:`render` -- a summary for the terminal.
 * :func:`render_cost` -- what weights of fewer bits cost.
@@ -20,58 +19,21 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import references
-from benchmarks.protocol import differences, listed
 from benchmarks.references import TaskReferences
+from benchmarks.report.caveats import caveats
+from benchmarks.report.task_summary import EXPERT_NOT_ABOVE_RANDOM, NO_REFERENCE, TaskSummary
 from benchmarks.statistics import aggregates, bootstrap
 from benchmarks.statistics import scores as statistics
-from benchmarks.statistics.aggregates import Aggregate, Profile, TaskScores, suite_of
+from benchmarks.statistics.aggregates import Aggregate, Profile, TaskScores
 from benchmarks.store.clips import Clip
 from benchmarks.store.run_store import RunHeader
 from policies.rollout.outcomes import EpisodeFailure, EpisodeResult
 from policies.rollout.timing import Costs
 
-FORMAT = 2
+FORMAT = 3
 """Version of ``summary.json``; its schema is in ``docs/benchmark.md``."""
 
-EXPERT_NOT_ABOVE_RANDOM = "expert not above random"
-NO_REFERENCE = "no measured reference"
-
 _FAILURES_SHOWN = 10
-
-
-@dataclass(frozen=True)
-class TaskSummary:
-    """One task's figures. Returns are undiscounted sums of rewards.
-
-    Attributes:
-        task: Task id.
-        episodes: Episodes played.
-        mean: The policy's mean return.
-        std: Its standard deviation over episodes.
-        length: Mean number of timesteps.
-        success: Share of episodes that solved the task; None where success is not defined.
-        random: Mean return of random actions; None when not measured.
-        expert: Mean return of the expert; None when not measured.
-        normalised: ``(mean - random) / (expert - random)``; None for a flagged task.
-        low: Lower end of the 95 % bootstrap interval of ``normalised``; None with it.
-        high: Upper end.
-        flag: Why the task is left out of the normalised averages, or None.
-        failed: Episodes that failed; no figure contains them.
-    """
-
-    task: str
-    episodes: int
-    mean: float
-    std: float
-    length: float
-    success: float | None
-    random: float | None
-    expert: float | None
-    normalised: float | None
-    low: float | None
-    high: float | None
-    flag: str | None
-    failed: int = 0
 
 
 @dataclass(frozen=True)
@@ -180,7 +142,7 @@ def summarise(
         profile=aggregates.profile(scores),
         failures=tuple(sorted(failures, key=lambda each: (each.key.task, each.key.index))),
         published=_published(suite, tasks),
-        warnings=_warnings(header, tasks, failures),
+        warnings=caveats(header, tasks, failures),
         cost=cost,
         clips=tuple(clips),
     )
@@ -201,7 +163,8 @@ def _task_summary(
     else:
         score = statistics.normalised_score(returns, random=random, expert=expert)
         normalised = float(score.mean())
-        interval = bootstrap.stratified_bootstrap([score], statistics.mean_of_tasks)
+        if bootstrap.enough([score]):
+            interval = bootstrap.stratified_bootstrap([score], statistics.mean_of_tasks)
     return TaskSummary(
         task,
         episodes=len(episodes),
@@ -215,7 +178,13 @@ def _task_summary(
         low=interval.low if interval else None,
         high=interval.high if interval else None,
         flag=flag,
+        distinct=_distinct(episodes),
     )
+
+
+def _distinct(episodes: Sequence[EpisodeResult]) -> int | None:
+    digests = {episode.digest for episode in episodes}
+    return None if None in digests else len(digests)
 
 
 def _scores(
@@ -243,58 +212,6 @@ def _published(suite: str, tasks: Sequence[TaskSummary]) -> dict[str, float]:
     return {**averages, **references.published_aggregates(suite)}
 
 
-def _warnings(
-    header: RunHeader, tasks: Sequence[TaskSummary], failures: Sequence[EpisodeFailure]
-) -> tuple[str, ...]:
-    warnings = _left_out(header)
-    if failures:
-        where = ", ".join(sorted({failure.key.task for failure in failures}))
-        warnings.append(
-            f"{len(failures)} episodes failed and are in no figure, which may be better or worse "
-            f"for it: {where}"
-        )
-    for flag in (EXPERT_NOT_ABOVE_RANDOM, NO_REFERENCE):
-        flagged = [task.task for task in tasks if task.flag == flag]
-        if flagged:
-            warnings.append(f"left out of normalised averages ({flag}): {', '.join(flagged)}")
-    played = header.protocol.tasks.keys() - header.left_out.keys()
-    for suite in sorted({*map(suite_of, played)}):
-        changed = _changed_since_measured(suite, header)
-        if changed:
-            warnings.append(
-                f"random and expert were measured under other rules ({listed(changed)}): measure "
-                f"them again with python -m benchmarks.experts --suite {suite}"
-            )
-    return tuple(warnings)
-
-
-def _left_out(header: RunHeader) -> list[str]:
-    """The tasks that the policy cannot play, a sentence for each suite and reason."""
-    by_reason: dict[tuple[str, str], list[str]] = {}
-    for task, why in header.left_out.items():
-        by_reason.setdefault((suite_of(task), why), []).append(task)
-    return [
-        f"not played, {len(tasks)} of {suite}'s tasks ({why}): {listed(tasks)}"
-        for (suite, why), tasks in by_reason.items()
-    ]
-
-
-def _changed_since_measured(suite: str, header: RunHeader) -> list[str]:
-    measured, protocol = references.measured_protocol(suite), header.protocol
-    if measured is None:
-        return []
-    simulators = {
-        name: version
-        for name, version in protocol.simulators.items()
-        if name in measured.simulators  # of several suites, those of the others are there too
-    }
-    changed = differences(measured.simulators, simulators, path="simulators")
-    for task, rules in protocol.tasks.items():
-        if task in measured.tasks:
-            changed += differences(asdict(measured.tasks[task]), asdict(rules), path=task)
-    return changed
-
-
 def render(summary: Summary) -> RenderableType:
     """A table a task a line, the averages, and what to know before quoting them."""
     protocol, policy = summary.header.protocol, summary.header.policy
@@ -307,7 +224,7 @@ def render(summary: Summary) -> RenderableType:
             task.task.removeprefix(f"{protocol.suite}-"),
             _number(task.random),
             _number(task.expert),
-            _number(task.mean) + (f" ({task.failed} failed)" if task.failed else ""),
+            _played(task),
             "flagged" if task.flag == EXPERT_NOT_ABOVE_RANDOM else _number(task.normalised),
             "-" if task.success is None else f"{task.success:.2f}",
         )
@@ -327,7 +244,8 @@ def render(summary: Summary) -> RenderableType:
         lines.append("incomplete: some episodes are still to be played")
     failures = [_failed(summary)] if summary.failures else []
     lines.append(
-        f"{protocol.episodes} episodes a task, seed {protocol.seed}, protocol {protocol.hash}"
+        f"{protocol.episodes} episodes a task, seed {protocol.seed}, {protocol.name} protocol "
+        f"{protocol.hash}"
     )
     lines.append(f"rules {protocol.rules or 'of an older version'} (docs/protocol.md)")
     if summary.cost is not None:
@@ -338,12 +256,19 @@ def render(summary: Summary) -> RenderableType:
     return Group(table, *suites, averages, *failures, *map(Text, lines))
 
 
+def _played(task: TaskSummary) -> str:
+    told = [f"{task.failed} failed"] if task.failed else []
+    if task.distinct is not None and task.distinct < task.episodes:
+        told.append(f"{task.distinct} of {task.episodes} distinct")
+    return _number(task.mean) + (f" ({', '.join(told)})" if told else "")
+
+
 def _averages(title: str, found: Sequence[Aggregate]) -> Table:
     averages = Table(title=title, title_justify="left")
     for column in ("average", "value", "95 % interval", "tasks"):
         averages.add_column(column, justify="left" if column == "average" else "right")
     for each in found:
-        interval = f"{each.low:.3f} to {each.high:.3f}"
+        interval = "-" if each.low is None else f"{each.low:.3f} to {each.high:.3f}"
         averages.add_row(each.name, f"{each.value:.3f}", interval, str(each.tasks))
     return averages
 

@@ -28,12 +28,15 @@ THRESHOLDS = tuple(step / 50 for step in range(-10, 76))
 
 @dataclass(frozen=True)
 class Aggregate:
-    """An average over tasks with its 95 % stratified bootstrap interval."""
+    """An average over tasks with its 95 % stratified bootstrap interval.
+
+    ``low`` and ``high`` are None where a task has too few episodes for one.
+    """
 
     name: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     tasks: int
 
     def to_json(self) -> dict[str, Any]:
@@ -45,11 +48,15 @@ class Aggregate:
 
 @dataclass(frozen=True)
 class Curve:
-    """A figure at each of several scores, and the ends of its 95 % interval."""
+    """A figure at each of several scores, and the ends of its 95 % interval, None without one."""
 
     value: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    low: tuple[float, ...] | None
+    high: tuple[float, ...] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """By attribute."""
+        return {end: None if of is None else list(of) for end, of in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,8 @@ class Profile:
         """As JSON, by attribute; the two curves as objects with value, low and high."""
         return {
             "thresholds": list(self.thresholds),
-            "episodes": {end: list(of) for end, of in asdict(self.episodes).items()},
-            "tasks": {end: list(of) for end, of in asdict(self.tasks).items()},
+            "episodes": self.episodes.to_json(),
+            "tasks": self.tasks.to_json(),
             "count": self.count,
         }
 
@@ -147,12 +154,17 @@ def profile(scores: TaskScores, thresholds: tuple[float, ...] = THRESHOLDS) -> P
 
 def _aggregate(name: str, average: Average, scores: TaskScores) -> Aggregate:
     sample = statistics.Sample.of(list(scores.values()))
+    value = float(average(sample))
+    if not bootstrap.enough(sample):
+        return Aggregate(name, value, None, None, len(scores))
     interval = bootstrap.stratified_bootstrap(sample, average)
-    return Aggregate(name, float(average(sample)), interval.low, interval.high, len(scores))
+    return Aggregate(name, value, interval.low, interval.high, len(scores))
 
 
 def _curve(average: Average, scores: TaskScores) -> Curve:
     sample = statistics.Sample.of(list(scores.values()))
+    value = tuple(map(float, np.asarray(average(sample))))
+    if not bootstrap.enough(sample):
+        return Curve(value, None, None)
     low, high = bootstrap.band_of(bootstrap.replicates(sample, average))
-    value = np.asarray(average(sample))
-    return Curve(*(tuple(map(float, end)) for end in (value, low, high)))
+    return Curve(value, tuple(map(float, low)), tuple(map(float, high)))

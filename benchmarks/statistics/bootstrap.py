@@ -7,6 +7,7 @@
   episodes.
 * :func:`improvement_replicates` -- the same for the probability of improvement.
 * :func:`interval_of`, :func:`band_of` -- from replicates to intervals.
+* :func:`enough`, :data:`FEWEST` -- whether there are episodes enough for one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.statistics.scores import Average, Counts, Sample, Scores, probability_of_improvement
+
+FEWEST = 5
+"""Episodes of a task below which its figures have no interval: of one episode every replicate is
+that episode, and of two or three most are."""
 
 REPETITIONS = 2000
 """Replicates of a bootstrap, when not told otherwise."""
@@ -41,6 +46,16 @@ class Interval:
 
     low: float
     high: float
+
+
+def enough(scores: Scores) -> bool:
+    """Whether every task has the episodes that an interval takes.
+
+    Example:
+        >>> enough([[1.0, 2.0, 3.0, 4.0, 5.0]]), enough([[1.0, 2.0, 3.0, 4.0, 5.0], [1.0]])
+        (True, False)
+    """
+    return bool(Sample.of(scores).sizes.min() >= FEWEST)
 
 
 def stratified_bootstrap(

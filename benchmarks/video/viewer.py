@@ -23,12 +23,13 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
 from benchmarks.policies import DEFAULT_POLICY, PolicyChoice, describe_policy
-from benchmarks.protocol import BenchmarkError, Protocol
+from benchmarks.protocol import STANDARD, BenchmarkError, Protocol
 from benchmarks.video.frame import Scene, action_names, instruction_of, token_row
 from benchmarks.video.overlay import draw
 from benchmarks.video.screens import Screen
 from benchmarks.workers.worker import make_envs_and_policy
 from gato_gym.spaces import Plan, compile_plan
+from policies.rollout.env_batch import making
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
 from policies.threads import one_thread
@@ -58,6 +59,7 @@ class WatchSettings:
         episodes: How many.
         seed: What the episodes' seeds are derived from, as in ``benchmarks.run``.
         fps: Timesteps shown a second; None takes the environment's own pace.
+        protocol: Its name, as in ``benchmarks.run``.
     """
 
     task: str
@@ -65,6 +67,7 @@ class WatchSettings:
     episodes: int = 1
     seed: int = 0
     fps: int | None = None
+    protocol: str = STANDARD
 
 
 def watch(
@@ -90,7 +93,9 @@ def watch(
         KeyboardInterrupt: The screen has been closed.
     """
     task = chosen_task(settings)
-    protocol = Protocol.of_tasks([task], episodes=settings.episodes, seed=settings.seed)
+    protocol = Protocol.of_tasks(
+        [task], episodes=settings.episodes, seed=settings.seed, name=settings.protocol
+    )
     if settings.fps is not None and settings.fps < 1:
         raise BenchmarkError(f"--fps is {settings.fps}, expected 1 or more: pass --fps 30")
     describe_policy(settings.policy)
@@ -115,7 +120,7 @@ def perform(
 ) -> list[EpisodeResult]:
     """Play given episodes of a task and show them; arguments and errors as of :func:`watch`."""
     with one_thread():
-        spectator = Spectator.of_task(task)
+        spectator = Spectator.of_task(task, episodes[0].sticky if episodes else 0.0)
         try:
             return _perform(task, choice, spectator, episodes, open_screen, fps, on_result)
         finally:
@@ -273,14 +278,14 @@ class Spectator(gym.Wrapper[Any, Any, Any, Any]):
         self.performance: Performance | None = None
 
     @classmethod
-    def of_task(cls, task: Task) -> Spectator:
-        """The environment of a task, which renders.
+    def of_task(cls, task: Task, sticky: float = 0.0) -> Spectator:
+        """The environment of a task, which renders; ``sticky`` as in :class:`EpisodeKey`.
 
         Raises:
             BenchmarkError: It cannot be made, or what it renders with is missing.
         """
         try:
-            return cls(task.make(render_mode="rgb_array"))
+            return cls(making(task, sticky)(render_mode="rgb_array"))
         except Exception as error:  # simulators' graphics libraries fail in many ways at import
             if not _about_graphics(error):
                 if isinstance(error, (ImportError, ValueError, gym.error.Error)):

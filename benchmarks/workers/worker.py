@@ -125,22 +125,22 @@ class EpisodeWorker:
         if not left:
             return
         try:
-            envs, policy = self._prepare(left[0].task, len(left))
+            envs, policy = self._prepare(left[0], len(left))
         except EnvironmentFault as error:
             for key in left:
                 yield EpisodeFailure(key, describe(error))
             return
         yield from rollout.add(envs, policy, left)
 
-    def _prepare(self, task_id: str, rows: int) -> tuple[SyncVectorEnv, Any]:
+    def _prepare(self, key: EpisodeKey, rows: int) -> tuple[SyncVectorEnv, Any]:
         from gato_gym.tasks import get_task
 
         def make(task: Task) -> SyncVectorEnv:
             with self.clock.of("environments"):
-                return make_rows(task, rows)
+                return make_rows(task, rows, key.sticky)
 
         with self.clock.of("loading"):
-            task = get_task(task_id)
+            task = get_task(key.task)
             envs, self._policy = make_envs_and_policy(self.choice, task, make, loaded=self._policy)
             return envs, with_clock(self._policy, self.clock)
 

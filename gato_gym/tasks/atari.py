@@ -212,8 +212,8 @@ class AtariVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 class _Factory:
     game: str
 
-    def __call__(self, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        return AtariEnv(self.game, render_mode=render_mode)
+    def __call__(self, *, render_mode: str | None = None, sticky: float = 0.0) -> gym.Env[Any, Any]:
+        return AtariEnv(self.game, render_mode=render_mode, sticky=sticky)
 
 
 def tasks() -> list[Task]:

@@ -111,6 +111,7 @@ def make_task_env(
     task_id: str,
     render_mode: str | None = None,
     wrappers: Sequence[Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]] = (),
+    sticky: float = 0.0,
 ) -> gym.Env[Any, Any]:
     """Entry point of the ``Gato/…`` ids.
 
@@ -118,8 +119,18 @@ def make_task_env(
         task_id: The task.
         render_mode: As in Gymnasium.
         wrappers: Applied in order, the first innermost.
+        sticky: As in :meth:`Task.make`.
+
+    Raises:
+        ValueError: ``sticky`` is asked of a task that is no game of Atari.
     """
-    env = get_task(task_id).factory(render_mode=render_mode)
+    task = get_task(task_id)
+    if sticky and task.suite != "atari":
+        raise ValueError(
+            f"sticky is {sticky} for {task_id}, expected 0: only Atari's games have sticky actions"
+        )
+    options = {"sticky": sticky} if sticky else {}
+    env = task.factory(render_mode=render_mode, **options)
     env.unwrapped.spec = gym.spec(f"{NAMESPACE}/{task_id}")  # tells wrappers which task it is
     for wrapper in wrappers:
         env = wrapper(env)

@@ -64,13 +64,19 @@ class Task:
     action: str = ""
     augment: Symmetry | None = field(default=None, repr=False, compare=False)
 
-    def make(self, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
+    def make(self, *, render_mode: str | None = None, sticky: float = 0.0) -> gym.Env[Any, Any]:
         """The environment, as ``gym.make("Gato/<id>")`` gives it.
+
+        Args:
+            render_mode: As in Gymnasium.
+            sticky: Of a game of Atari, the probability that a frame repeats the action before it.
 
         Raises:
             MissingPackageError: Its simulator is not installed; names the command that does.
+            ValueError: ``sticky`` is asked of another suite's task.
         """
-        return gym.make(f"{NAMESPACE}/{self.id}", render_mode=render_mode)
+        options: dict[str, Any] = {"sticky": sticky} if sticky else {}
+        return gym.make(f"{NAMESPACE}/{self.id}", render_mode=render_mode, **options)
 
 
 def vector_of(numbers: int) -> str:

@@ -21,9 +21,9 @@ from gato_gym.episodes import hdf5
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.frames import ObservationList
 from gato_gym.episodes.minari_datasets import new_minari
+from policies.chance import seed_episodes
 from policies.collection.noise import HeldNoise
 from policies.collection.recorder import FIRST_SEED, make_episode
-from policies.random_policy import seed_episode
 from policies.registry import make_policy
 from policies.rollout.env_batch import PolicyLike
 
@@ -148,12 +148,11 @@ def _play_one(
     deterministic: bool,
     noise: HeldNoise | RandomActions,
 ) -> Episode:
-    seed_episode(policy, seed)
     observation, _ = env.reset(seed=seed)
     labels, executed, rewards = [], [], []
     seen = ObservationList()
     seen.append(copy.deepcopy(observation))
-    state, start, success = None, True, None
+    state, start, success = seed_episodes(policy, [seed]), True, None
     terminated = truncated = False
     while not (terminated or truncated):
         given, state = policy.predict(

@@ -28,11 +28,12 @@ from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.frames import ObservationList
 from gato_gym.tasks import Task
 from policies.base import Policy
+from policies.chance import seed_episodes
 from policies.collection.env_faults import Beat, GuardedEnv
 from policies.collection.filtering import least_return
 from policies.collection.noise import HeldNoise, NavigationNoise, Noise, UniformNoise
 from policies.experts import execute, failure_of, make_expert
-from policies.random_policy import RandomPolicy, seed_episode
+from policies.random_policy import RandomPolicy
 
 FIRST_SEED = 1_000_000
 """Seeds below are for evaluation; episodes are recorded with seeds from here on."""
@@ -154,11 +155,11 @@ class Recorder:
         """
         seed = episode_seed(self.task.id, index, seed=self.settings.seed)
         noise = self._noise(np.random.default_rng([seed, 1]))
-        observation = self._begun(seed)
+        observation, state = self._begun(seed)
         observations = ObservationList()
         observations.append(observation)
         labels, executed, rewards = [], [], []
-        state, start, success, terminated, done = None, True, False, False, False
+        start, success, terminated, done = True, False, False, False
         spare = self.settings.steps_after_success
         while not done:
             label, state = self._chosen(observation, state, start)
@@ -209,18 +210,17 @@ class Recorder:
         assert isinstance(actions, spaces.Discrete), "registered tasks have Boxes or choices"
         return UniformNoise(strength, actions, generator)
 
-    def _begun(self, seed: int) -> Any:
-        """The first observation of an episode that its seed decides, whatever came before it."""
-        seed_episode(self.expert, seed)
-        return self._guarded.reset(seed)
+    def _begun(self, seed: int) -> tuple[Any, Any]:
+        """The first observation of an episode that its seed decides, and the expert's state."""
+        return self._guarded.reset(seed), seed_episodes(self.expert, [seed])
 
     def _chosen(self, observation: Any, state: Any, start: bool) -> tuple[Any, Any]:
         likeliest = not self.expert.samples
         return self.expert.predict(observation, state, np.array([start]), likeliest)
 
     def _play_to_the_end(self, seed: int) -> Iterator[float]:
-        observation = self._begun(seed)
-        state, start, done = None, True, False
+        observation, state = self._begun(seed)
+        start, done = True, False
         while not done:
             action, state = self._chosen(observation, state, start)
             observation, reward, terminated, truncated, _ = self._guarded.step(action)

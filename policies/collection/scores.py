@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import ArrayLike, NDArray
 
+from policies.chance import seed_episodes
 from policies.rollout.env_batch import PolicyLike
 
 REPETITIONS = 2000
@@ -65,8 +66,9 @@ def play_scores(
 ) -> Scores:
     """Play episodes 0 to ``episodes - 1``; episode i starts from ``reset(seed=i)``.
 
-    Recorded episodes have other seeds. An environment whose episode ended takes up the next; one
-    that has none left shows its last observation, and what the policy does there is ignored.
+    What a policy draws in it follows from the same seed. Recorded episodes have other seeds. An
+    environment whose episode ended takes up the next; one that has none left shows its last
+    observation, and what the policy does there is ignored.
 
     Args:
         envs: Of the same spaces; at most as many as ``episodes`` are used.
@@ -86,6 +88,8 @@ def play_scores(
     starts, state = np.ones(rows, np.bool_), None
     while any(episode >= 0 for episode in owner):
         empty: Any = create_empty_array(space, n=rows)
+        begun = [owner[row] if starts[row] else None for row in range(rows)]
+        state = seed_episodes(policy, begun, state)
         actions, state = policy.predict(
             concatenate(space, seen, empty), state, starts.copy(), deterministic=deterministic
         )

@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from policies.base import Policy
-from policies.random_policy import seed_episode
+from policies.chance import seed_episodes
 
 EVALUATION_SEEDS_START = 2**31
 """Benchmarks play seeds below 1,000,000, trainings and recordings those between."""
@@ -58,9 +58,8 @@ def evaluate(
     """
     returns = []
     for seed in range(first_seed, first_seed + episodes):
-        seed_episode(policy, seed)
         observation, _ = env.reset(seed=seed)
-        state, rewards, done = None, [], False
+        state, rewards, done = seed_episodes(policy, [seed]), [], False
         while not done:
             action, state = policy.predict(observation, state, deterministic=not policy.samples)
             observation, reward, terminated, truncated, _ = env.step(action)

@@ -21,7 +21,8 @@ from gymnasium import spaces
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from policies.base import Policy, row_generators
+from policies.base import Policy
+from policies.chance import RowGenerator, begin_episodes, with_seeds
 from policies.experts.mlp import ExpertError
 
 Array = NDArray[np.float32]
@@ -178,7 +179,7 @@ class ImageExpert(Policy):
     """A trained network that sees images and chooses one of several actions.
 
     Deterministic, it plays the likeliest action; otherwise it samples, and the state holds a
-    generator for each row, seeded by the episode's first observation.
+    generator for each row: see :meth:`policies.base.Policy.seed_episodes`.
 
     Args:
         network: The weights.
@@ -220,20 +221,27 @@ class ImageExpert(Policy):
             )
         self.network, self.seed, self.samples = network, seed, network.samples
 
+    def seed_episodes(
+        self, seeds: Sequence[int | None], state: list[RowGenerator] | None = None
+    ) -> list[RowGenerator]:
+        """As :meth:`policies.base.Policy.seed_episodes`."""
+        return with_seeds([RowGenerator()] * len(seeds) if state is None else state, seeds)
+
     def _predict_batch(
         self,
         observation: Any,
-        state: list[np.random.Generator] | None,
+        state: list[RowGenerator] | None,
         starts: NDArray[np.bool_],
         deterministic: bool,
-    ) -> tuple[NDArray[Any], list[np.random.Generator] | None]:
+    ) -> tuple[NDArray[Any], list[RowGenerator] | None]:
         logits = np.stack([self.network.forward(row) for row in observation])
         start = int(getattr(self.action_space, "start", 0))
         if deterministic:
             return start + logits.argmax(1), state
-        generators = row_generators(
-            self.observation_space, observation, state, starts, seed=self.seed
+        rows = [RowGenerator()] * len(starts) if state is None else state
+        begin_episodes(
+            rows, starts, seed=self.seed, space=self.observation_space, observation=observation
         )
         # the largest of logits with Gumbel noise is a sample of their softmax
-        noise = np.stack([dice.gumbel(size=logits.shape[1]) for dice in generators])
-        return start + (logits + noise).argmax(1), generators
+        noise = np.stack([row.under_way.gumbel(size=logits.shape[1]) for row in rows])
+        return start + (logits + noise).argmax(1), rows

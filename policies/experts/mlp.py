@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from policies.base import Policy, row_generators
+from policies.base import Policy
+from policies.chance import RowGenerator, begin_episodes, with_seeds
 
 _LIMITS_OF_LOG_STD = (-20.0, 2.0)
 Array = NDArray[np.float32]
@@ -152,7 +153,7 @@ class TrainedExpert(Policy):
     """A trained network.
 
     Deterministic, it plays its mean action; otherwise it samples, and the state holds a generator
-    for each row, seeded by the episode's first observation.
+    for each row: see :meth:`policies.base.Policy.seed_episodes`.
 
     Args:
         network: The weights.
@@ -197,17 +198,23 @@ class TrainedExpert(Policy):
             action = box.low + 0.5 * (np.tanh(action) + 1.0) * (box.high - box.low)
         return np.clip(action, box.low, box.high).astype(box.dtype)
 
+    def seed_episodes(
+        self, seeds: Sequence[int | None], state: list[RowGenerator] | None = None
+    ) -> list[RowGenerator]:
+        """As :meth:`policies.base.Policy.seed_episodes`."""
+        return with_seeds([RowGenerator()] * len(seeds) if state is None else state, seeds)
+
     def _predict_batch(
         self,
         observation: Any,
-        state: list[np.random.Generator] | None,
+        state: list[RowGenerator] | None,
         starts: NDArray[np.bool_],
         deterministic: bool,
-    ) -> tuple[NDArray[Any], list[np.random.Generator] | None]:
+    ) -> tuple[NDArray[Any], list[RowGenerator] | None]:
+        seen = np.asarray(observation, self.observation_space.dtype)
         if deterministic:
-            return np.stack([self.act(row) for row in observation]), state
-        generators = row_generators(
-            self.observation_space, observation, state, starts, seed=self.seed
-        )
-        actions = [self.act(row, dice) for row, dice in zip(observation, generators, strict=True)]
-        return np.stack(actions), generators
+            return np.stack([self.act(row) for row in seen]), state
+        rows = [RowGenerator()] * len(starts) if state is None else state
+        begin_episodes(rows, starts, seed=self.seed, space=self.observation_space, observation=seen)
+        actions = [self.act(one, row.under_way) for one, row in zip(seen, rows, strict=True)]
+        return np.stack(actions), rows

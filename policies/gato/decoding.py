@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gato_gym.spaces import Plan, TokenizedBatch
+from policies.chance import RowGenerator
 from policies.gato.sampling import Sampler
 from policies.model.embedding import TEXT_PLACES
 from policies.model.kv_cache import RingCache
@@ -57,7 +58,7 @@ class GatoState:
         conditions: float ``[B, D]``, the text that each row acts under.
         texts: object ``[B]``, the text each row saw last, as bytes of its ids; None before.
         ages: int64 ``[B]``, timesteps since it was emitted.
-        generators: object ``[B]``, random numbers of each row's episode; None before.
+        generators: object ``[B]``, each row's :class:`policies.chance.RowGenerator`.
     """
 
     cache: RingCache
@@ -184,7 +185,7 @@ class Decoder:
             conditions=torch.zeros(rows, config.width, device=like.device),
             texts=np.full(rows, None, np.object_),
             ages=np.zeros(rows, np.int64),
-            generators=np.full(rows, None, np.object_),
+            generators=np.full(rows, RowGenerator(), np.object_),
         )
 
     def restart(self, state: GatoState, starts: NDArray[np.bool_]) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gato_gym.spaces import TokenizedBatch
 from policies.base import batch_of_one, batch_rows, first_of_batch, is_single
+from policies.chance import with_seeds
 from policies.gato.decoding import GatoState, decode
 from policies.gato.policy import GatoPolicy
 from policies.model.kv_cache import RingCache
@@ -124,6 +125,30 @@ class MultiTaskPolicy:
             first_of_batch(policy.action_space, action) if one else action
             for policy, action, one in zip(self.policies, actions, single, strict=True)
         ], state
+
+    def seed_episodes(
+        self, seeds: Sequence[Sequence[int | None]], state: MultiTaskState | None = None
+    ) -> MultiTaskState:
+        """Say which episodes begin with the next call of :meth:`predict`, by their seeds.
+
+        Args:
+            seeds: For each policy as in :meth:`policies.base.Policy.seed_episodes`.
+            state: As there.
+
+        Returns:
+            The state for the next call.
+
+        Raises:
+            ValueError: There are not as many seeds as policies and rows.
+        """
+        if len(seeds) != len(self.policies):
+            raise ValueError(
+                f"seeds of {len(seeds)} policies for {len(self.policies)}: pass one list for each"
+            )
+        state = self._new_state([len(own) for own in seeds]) if state is None else state
+        for part, own in zip(state.parts, seeds, strict=True):
+            part.generators[:] = with_seeds(part.generators.tolist(), own)
+        return state
 
     def join(self, states: Sequence[GatoState | int]) -> MultiTaskState:
         """The state of rows that have played elsewhere, or not yet.

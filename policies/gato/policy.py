@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from torch import Tensor
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, TokenizedBatch, compile_plan
 from gato_gym.tasks import get_task, task_id_of
-from policies.base import Policy, episode_generators
+from policies.base import Policy
+from policies.chance import begin_episodes, with_seeds
 from policies.gato.decoding import Decoder, GatoState, NewTokens, decode
 from policies.gato.prompts import Prompt, demonstration, encode_prompt, prompt_from_episode
 from policies.gato.sampling import Sampler
@@ -292,6 +293,14 @@ class GatoPolicy(Policy):
             )
         )
 
+    def seed_episodes(
+        self, seeds: Sequence[int | None], state: GatoState | None = None
+    ) -> GatoState:
+        """As :meth:`policies.base.Policy.seed_episodes`."""
+        state = self.new_state(len(seeds)) if state is None else state
+        state.generators[:] = with_seeds(state.generators.tolist(), seeds)
+        return state
+
     def _predict_batch(
         self,
         observation: Any,
@@ -349,15 +358,18 @@ class GatoPolicy(Policy):
                 "pass the state that predict returned for the same environments"
             )
         encoded = self.plan.encode_batch(observation)
-        self._decoder.restart(state, starts)
-        fresh = episode_generators(self.observation_space, observation, starts, seed=self.seed)
-        for row, generator in fresh.items():
-            state.generators[row] = generator
+        begun = begin_episodes(
+            state.generators,
+            starts,
+            seed=self.seed,
+            space=self.observation_space,
+            observation=observation,
+        )
+        self._decoder.restart(state, begun)
         uniforms = np.zeros((rows, self.plan.num_actions), np.float32)
         if not deterministic:
             for row, own in enumerate(state.generators):
-                assert own is not None, "every row starts with an episode"
-                uniforms[row] = own.random(self.plan.num_actions, np.float32)
+                uniforms[row] = own.under_way.random(self.plan.num_actions, np.float32)
         return encoded, uniforms
 
     def act(

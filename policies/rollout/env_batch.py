@@ -4,7 +4,7 @@ An environment that raises, hangs or returns a reward that is not finite fails i
 replaced by a new one; the others go on as if nothing had happened.
 
 * :class:`PolicyLike` -- all that is asked of a policy.
-* :func:`make_rows` -- the environments, as a vector environment.
+* :func:`make_rows` -- the environments, as a vector environment; :func:`making` -- what makes one.
 * :class:`RestartableEnv` -- one of them, which a new one can take the place of.
 * :class:`EnvBatch` -- plays exactly the given episodes.
 """
@@ -12,11 +12,13 @@ replaced by a new one; the others go on as if nothing had happened.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
@@ -26,6 +28,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
+from policies.chance import hash_member, seed_episodes
 from policies.rollout.faults import EnvironmentFault, UsageError, describe, time_limit
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
 from policies.rollout.shared_forward import shared_by
@@ -48,11 +51,18 @@ class PolicyLike(Protocol):
         """Actions for a batch of observations, and the state for the next call."""
 
 
-def make_rows(task: Task, num_envs: int) -> SyncVectorEnv:
-    """``num_envs`` environments of a task, none of which resets itself."""
+def make_rows(task: Task, num_envs: int, sticky: float = 0.0) -> SyncVectorEnv:
+    """``num_envs`` environments of a task, none of which resets itself; see :func:`making`."""
+    make = making(task, sticky)
     return SyncVectorEnv(
-        [lambda: RestartableEnv(task.make)] * num_envs, autoreset_mode=AutoresetMode.DISABLED
+        [lambda: RestartableEnv(make)] * num_envs, autoreset_mode=AutoresetMode.DISABLED
     )
+
+
+def making(task: Task, sticky: float) -> Callable[..., gym.Env[Any, Any]]:
+    """What makes a task's environments, whose frames repeat the action before with probability
+    ``sticky``."""
+    return partial(task.make, sticky=sticky) if sticky else task.make
 
 
 class RestartableEnv(gym.Wrapper[Any, Any, Any, Any]):
@@ -135,6 +145,7 @@ class EnvBatch:
         """Actions of all rows, from the policy alone; None for an expert's own way to act."""
         if deterministic is None:
             deterministic = not getattr(self.policy, "samples", True)
+        self._state = seed_episodes(self.policy, self.seeds(), self._state)
         actions, self._state = self.policy.predict(
             self.shown(),
             state=self._state,
@@ -142,6 +153,13 @@ class EnvBatch:
             deterministic=deterministic,
         )
         return actions
+
+    def seeds(self) -> list[int | None]:
+        """The seed of the episode that begins in each row with what is shown next, if one does."""
+        return [
+            episode.key.seed if begins and episode is not None else None
+            for begins, episode in zip(self._starts, self.running, strict=True)
+        ]
 
     def take_starts(self) -> NDArray[np.bool_]:
         """Where an episode begins with what is shown next: bool ``[rows]``; asked for once."""
@@ -212,7 +230,7 @@ class EnvBatch:
     def _begin(self, row: int, *, fresh: bool = False) -> Generator[EpisodeFailure]:
         self.running[row] = None
         while self.pending and self.running[row] is None:
-            episode = _Running(self.pending.popleft(), self._clock, self._timeout)
+            episode = _Running(self.pending.popleft(), self._spaces, self._clock, self._timeout)
             try:
                 self._observations[row] = episode.reset(self._envs[row])
                 self.running[row], self._starts[row] = episode, True
@@ -279,6 +297,7 @@ class _Running:
     """An episode under way."""
 
     key: EpisodeKey
+    spaces: tuple[gym.Space[Any], gym.Space[Any]]
     clock: Clock
     timeout: float | None = None
     started: float = field(default_factory=time.perf_counter)
@@ -286,11 +305,13 @@ class _Running:
     success: bool | None = None
     terminated: bool = False
     used: float = 0.0
+    played: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=8))
 
     def reset(self, env: gym.Env[Any, Any]) -> Any:
         """Begin; the first observation."""
         with self._limited():
             observation, _ = env.reset(seed=self.key.seed)
+        hash_member(self.spaces[0], observation, self.played)
         return observation
 
     def step(self, env: gym.Env[Any, Any], action: Any) -> tuple[Any, bool]:
@@ -309,6 +330,7 @@ class _Running:
                 f"{len(self.rewards)}, expected a finite number: the environment is at fault"
             )
         self.rewards.append(value)
+        hash_member(self.spaces[1], action, self.played)
         if "success" in info:
             self.success = bool(self.success) or bool(info["success"])
         self.terminated = bool(terminated)
@@ -337,6 +359,7 @@ class _Running:
 
     def result(self) -> EpisodeResult:
         total = math.fsum(self.rewards)
+        self.played.update(np.array(self.rewards, np.float64).tobytes())
         return EpisodeResult(
             self.key,
             total_return=total,
@@ -344,4 +367,5 @@ class _Running:
             success=self.success,
             terminated=self.terminated,
             seconds=time.perf_counter() - self.started,
+            digest=self.played.hexdigest(),
         )

@@ -7,11 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -21,12 +18,15 @@ class EpisodeKey:
     Attributes:
         task: Task id.
         index: Which of the task's episodes, from 0.
-        seed: What the environment is reset with.
+        seed: What the environment is reset with, and what a policy's random numbers follow from.
+        sticky: Probability that a frame of an Atari game repeats the action before it; not part of
+            which episode it is.
     """
 
     task: str
     index: int
     seed: int
+    sticky: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class EpisodeResult:
             environment does not say.
         terminated: True when the environment ended it, False when its time limit did.
         seconds: Wall-clock time from reset to end, beside the other episodes of its batch.
+        digest: 16 hexadecimal digits of a hash of its first observation, its actions and its
+            rewards; None of episodes recorded before there was one. Equal ones are one episode
+            played twice.
     """
 
     key: EpisodeKey
@@ -49,6 +52,7 @@ class EpisodeResult:
     success: bool | None
     terminated: bool
     seconds: float
+    digest: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A line of ``results.jsonl``."""
@@ -61,6 +65,7 @@ class EpisodeResult:
             "success": self.success,
             "terminated": self.terminated,
             "seconds": round(self.seconds, 3),
+            "digest": self.digest,
         }
 
     @classmethod
@@ -77,6 +82,7 @@ class EpisodeResult:
             success=None if line["success"] is None else bool(line["success"]),
             terminated=bool(line["terminated"]),
             seconds=float(line["seconds"]),
+            digest=line.get("digest"),
         )
 
 

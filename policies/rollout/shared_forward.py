@@ -65,12 +65,15 @@ class SharedForward:
     def predict(
         self,
         observations: Sequence[Any],
+        seeds: Sequence[Sequence[int | None]],
         starts: Sequence[NDArray[np.bool_]],
         *,
         deterministic: bool,
     ) -> list[Any]:
         """Actions of every member's rows; arguments one for each member."""
         assert self._policy is not None
+        if any(seed is not None for own in seeds for seed in own):
+            self._state = self._policy.seed_episodes(seeds, self._state)
         actions, self._state = self._policy.predict(
             observations, self._state, starts, deterministic
         )

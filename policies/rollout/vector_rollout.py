@@ -164,6 +164,7 @@ class Rollout:
                 idle = 1 - sum(batch.active for batch in batches) / max(size, self._rows)
                 actions = forward.predict(
                     [batch.shown() for batch in batches],
+                    [batch.seeds() for batch in batches],
                     [batch.take_starts() for batch in batches],
                     deterministic=bool(self._deterministic),
                 )

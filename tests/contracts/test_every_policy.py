@@ -45,6 +45,35 @@ class TestEveryPolicy:
         envs.close()
         assert np.array_equal(np.stack(found, 1), np.array(expected))
 
+    def test_an_episodes_seed_decides_in_any_row(self, name: str, task: str) -> None:
+        """Four rows see the same; two of them are of one seed, and act as it does alone."""
+        env = get_task(task).make()
+        policy = MAKERS[name](env)
+        if name == "expert" and task.startswith("babyai"):
+            assert policy.seed_episodes([1], None) is None  # the bot draws nothing
+            env.close()
+            return
+        observation, _ = env.reset(seed=3)
+        batch = gym.vector.utils.create_empty_array(env.observation_space, n=4)
+        assert batch is not None
+        batch = gym.vector.utils.concatenate(env.observation_space, [observation] * 4, batch)
+        state, found = policy.seed_episodes([7, 8, 2**40, 7]), []
+        other, alone = policy.seed_episodes([2**40]), []
+        for _ in range(5):
+            actions, state = policy.predict(batch, state)
+            found.append(np.asarray(actions).reshape(4, -1))
+            action, other = policy.predict(observation, other)
+            alone.append(np.asarray(action).reshape(-1))
+        rows = np.stack(found, 1)
+        np.testing.assert_array_equal(rows[0], rows[3])
+        np.testing.assert_array_equal(rows[2], np.array(alone))
+        if name != "expert":
+            assert len({row.tobytes() for row in rows}) == 3
+        if name != "expert":
+            with pytest.raises(ValueError, match=r"3 seeds for a state of 4 rows"):
+                policy.seed_episodes([1, 2, 3], state)
+        env.close()
+
     def play_alone(self, name: str, task: str, seed: int) -> list[Any]:
         env = get_task(task).make()
         policy = MAKERS[name](env)

@@ -63,15 +63,15 @@ def alone() -> Callable[[str, str], list[list[Any]]]:
 def play_alone(name: str, task: str, seed: int) -> list[Any]:
     env = short(task)
     policy = MAKERS[name](env)
-    actions = []
+    actions, state = [], policy.seed_episodes([seed])
     for episode in range(EPISODES):
         observation, _ = env.reset(seed=None if episode else seed)
-        state, done = None, False
+        start, done = True, False
         while not done:
-            action, state = policy.predict(observation, state)
+            action, state = policy.predict(observation, state, np.array([start]))
             actions.append(comparable(action))
             observation, _, ended, cut, _ = env.step(action)
-            done = ended or cut
+            start, done = False, ended or cut
     env.close()
     return actions
 
@@ -91,7 +91,7 @@ def test_gymnasium(
     policy = MAKERS[name](envs)
     mode = envs.metadata["autoreset_mode"]
     observation, _ = envs.reset(seed=list(SEEDS))
-    state, starts = None, np.ones(ROWS, bool)
+    state, starts = policy.seed_episodes(SEEDS), np.ones(ROWS, bool)
     dead = np.zeros(ROWS, bool)  # rows whose action Gymnasium ignores: it resets them instead
     played: list[list[Any]] = [[] for _ in range(ROWS)]
     while min(map(len, played)) < EPISODES * STEPS:
@@ -127,7 +127,7 @@ def test_stable_baselines3(
     policy = MAKERS[name](envs)
     envs.seed(SEEDS[0])  # row i gets seed + i
     observation = envs.reset()
-    state, starts = None, np.ones(ROWS, bool)
+    state, starts = policy.seed_episodes(SEEDS), np.ones(ROWS, bool)
     played: list[list[Any]] = [[] for _ in range(ROWS)]
     for _ in range(EPISODES * STEPS):
         actions, state = policy.predict(observation, state, starts)
@@ -146,7 +146,7 @@ def test_two_loops_share_a_policy(
     envs = [short(task) for _ in range(2)]
     policy = MAKERS[name](envs[0])
     observations = [env.reset(seed=SEEDS[i])[0] for i, env in enumerate(envs)]
-    states: list[Any] = [None, None]
+    states: list[Any] = [policy.seed_episodes([SEEDS[i]]) for i in range(2)]
     played: list[list[Any]] = [[], []]
     for _ in range(STEPS):
         for i, env in enumerate(envs):

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from benchmarks.protocol import Protocol, TaskRules
 from benchmarks.references import Reference, TaskReferences
-from benchmarks.report.summary import EXPERT_NOT_ABOVE_RANDOM, NO_REFERENCE, render, summarise
+from benchmarks.report.summary import render, summarise
+from benchmarks.report.task_summary import EXPERT_NOT_ABOVE_RANDOM, NO_REFERENCE
 from benchmarks.store.run_store import RunHeader
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 
@@ -63,8 +64,50 @@ def test_figures_by_hand() -> None:
     assert values["success"].value == pytest.approx((1.0 + 0.5 + 0.0) / 3)
     assert values["normalised mean"].tasks == 2
     assert values["success"].tasks == 3
-    for aggregate in summary.aggregates:
-        assert aggregate.low <= aggregate.value <= aggregate.high
+    assert {(each.low, each.high) for each in summary.aggregates} == {(None, None)}  # of two
+    assert {(task.low, task.high) for task in summary.tasks} == {(None, None)}
+
+
+def test_five_episodes_have_intervals_and_four_say_why_not() -> None:
+    header = dataclasses.replace(HEADER, protocol=dataclasses.replace(HEADER.protocol, episodes=5))
+    some = [episode("babyai-easy", index, index / 4, None) for index in range(5)]
+    (five,) = summarise(header, some, measured=MEASURED).tasks
+    assert five.normalised == 0.5
+    assert five.low < 0.5 < five.high
+    summary = summarise(header, some[:4], measured=MEASURED)
+    assert summary.tasks[0].low is summary.tasks[0].high is None
+    assert summary.tasks[0].normalised == 0.375
+    assert any("5 episodes of each task" in warning for warning in summary.warnings)
+    assert summary.to_json()["tasks"]["babyai-easy"]["low"] is None
+
+
+def test_how_many_episodes_are_distinct_is_told() -> None:
+    def digests(*given: str | None) -> list[EpisodeResult]:
+        return [
+            dataclasses.replace(episode("babyai-easy", index, 1.0, True), digest=digest)
+            for index, digest in enumerate(given)
+        ]
+
+    def told(*given: str | None) -> tuple[int | None, str, str]:
+        summary = summarise(HEADER, digests(*given), measured=MEASURED)
+        console = Console(width=120)
+        with console.capture() as captured:
+            console.print(render(summary))
+        repeated = [each for each in summary.warnings if "distinct" in each]
+        return summary.tasks[0].distinct, captured.get(), "".join(repeated)
+
+    distinct, table, warning = told(*"abcdefghij")
+    assert (distinct, warning) == (10, "")
+    assert "distinct" not in table
+    distinct, table, warning = told(*"aabbccddee")
+    assert (distinct, warning) == (5, "")
+    assert "1.00 (5 of 10 distinct)" in table
+    distinct, _, warning = told(*"a" * 10)  # a tenth is not below a tenth
+    assert (distinct, warning) == (1, "")
+    distinct, _, warning = told(*"ab" * 11)
+    assert distinct == 2
+    assert warning.endswith("babyai-easy 2 of 22")
+    assert told("a", None)[0] is None  # an older record does not tell
 
 
 def test_flagged_tasks_are_named_and_left_out() -> None:
@@ -79,7 +122,7 @@ def test_flagged_tasks_are_named_and_left_out() -> None:
 def test_references_of_another_simulator_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     other = dataclasses.replace(HEADER.protocol, simulators={"minigrid": "3.1.0"})
     monkeypatch.setattr("benchmarks.references.measured_protocol", lambda suite: other)
-    (warning,) = summarise(HEADER, RESULTS[2:6], measured=MEASURED).warnings
+    *_, warning = summarise(HEADER, RESULTS[2:6], measured=MEASURED).warnings
     assert "simulators.minigrid: recorded only" in warning
     assert "benchmarks.experts --suite babyai" in warning
 

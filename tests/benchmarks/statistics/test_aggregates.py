@@ -10,11 +10,11 @@ import pytest
 from benchmarks.statistics.aggregates import averages, averages_of_suites, profile, suite_of
 
 SCORES = {
-    "atari-pong": np.array([0.0, 0.2, 0.4, 3.0]),
-    "babyai-go-to": np.array([0.9, 0.9, 0.9, 0.9]),
-    "babyai-open": np.array([0.5, 0.5, 0.5, 0.5]),
+    "atari-pong": np.tile([0.0, 0.2, 0.4, 3.0], 2),
+    "babyai-go-to": np.full(8, 0.9),
+    "babyai-open": np.full(8, 0.5),
 }
-SOLVED = {"babyai-go-to": np.array([1.0, 1.0, 1.0, 0.0])}
+SOLVED = {"babyai-go-to": np.tile([1.0, 1.0, 1.0, 0.0], 2)}
 
 
 def test_averages_by_hand() -> None:
@@ -31,6 +31,23 @@ def test_averages_by_hand() -> None:
     assert [each.tasks for each in found.values()] == [3] * 6 + [1]
     for each in found.values():
         assert each.low <= each.value <= each.high
+
+
+def test_no_interval_where_a_task_has_fewer_than_five_episodes() -> None:
+    few = {**SCORES, "babyai-open": np.full(4, 0.5)}
+    found = {each.name: each for each in averages(few, SOLVED)}
+    assert {each.low for name, each in found.items() if name != "success"} == {None}
+    assert found["success"].low is not None  # of a task that has eight
+    assert found["normalised mean"].value == pytest.approx((0.9 + 0.9 + 0.5) / 3)
+    suites = averages_of_suites(few, SOLVED)
+    assert suites["atari"][0].low is not None
+    assert suites["babyai"][0].high is None
+    drawn = profile(few, (0.0, 0.5))
+    assert drawn is not None
+    assert (drawn.tasks.low, drawn.episodes.high) == (None, None)
+    assert drawn.to_json()["tasks"] == {"value": [3.0, 2.0], "low": None, "high": None}
+    five = averages({"babyai-open": np.arange(5.0)}, {})
+    assert five[0].low is not None
 
 
 def test_suites_have_averages_of_their_own() -> None:

@@ -79,11 +79,15 @@ def test_samples_belong_to_the_episode_not_to_the_batch() -> None:
     policy = TrainedExpert(network(), box(10, np.inf), box(2, 100.0))
     observations = np.random.default_rng(2).normal(size=(3, 10))
     together, state = policy.predict(observations)
-    again, _ = policy.predict(observations, state, np.array([True, False, False]))
+    again, state = policy.predict(observations, state, np.array([True, False, False]))
     alone = [policy.predict(row)[0] for row in observations]
     np.testing.assert_array_equal(together, alone)
-    np.testing.assert_array_equal(again[0], together[0])
+    assert not np.array_equal(again[0], together[0])  # a second episode, though it begins alike
     assert not np.array_equal(again[1], together[1])
+    state = policy.seed_episodes([None, 5, None], state)
+    seeded, _ = policy.predict(observations, state)
+    expected = policy.predict(observations[1], policy.seed_episodes([5]))[0]
+    np.testing.assert_array_equal(seeded[1], expected)
     with pytest.raises(ValueError, match="state has 3 rows for 2 observations"):
         policy.predict(observations[:2], state)
 
