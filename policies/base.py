@@ -14,6 +14,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from policies.distributions import ActionDistribution, Decision
+
 State = Any
 """What ``predict`` hands back and takes again: opaque, the caller's, never kept on the policy."""
 
@@ -66,6 +68,45 @@ class Policy(ABC):
             ValueError: ``episode_start`` or ``state`` have another number of rows than the
                 observation.
         """
+        return self.decide(observation, state, episode_start, deterministic)[:2]
+
+    def distribution(
+        self,
+        observation: Any,
+        state: State | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+    ) -> ActionDistribution:
+        """What the policy chooses from: probabilities of a Discrete space, mean and deviation of a
+        Box; the arguments are those of :meth:`predict`, which computes the same.
+
+        Raises:
+            TypeError: The policy does not give its distribution.
+
+        Example:
+            >>> from gato_gym import get_task
+            >>> from policies import make_policy
+            >>> env = get_task("mujoco-pendulum").make()
+            >>> expert = make_policy("expert", env=env)
+            >>> observation, _ = env.reset(seed=0)
+            >>> expert.distribution(observation).deviation.shape
+            (1,)
+        """
+        found = self.decide(observation, state, episode_start, deterministic=True).distribution
+        if found is None:
+            raise TypeError(
+                f"{type(self).__name__} does not give the distribution of its actions: expected an "
+                "expert of a task"
+            )
+        return found
+
+    def decide(
+        self,
+        observation: Any,
+        state: State | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> Decision:
+        """Actions, state and distribution at once; the arguments are those of :meth:`predict`."""
         single = is_single(self.observation_space, observation)
         batch = batch_of_one(self.observation_space, observation) if single else observation
         rows = batch_rows(self.observation_space, batch)
@@ -78,10 +119,17 @@ class Policy(ABC):
                 f"episode_start has {starts.size} entries for {rows} observations: "
                 "pass one bool a row"
             )
-        actions, state = self._predict_batch(
+        decision = self._decide_batch(
             batch, state, starts if state is not None else np.ones(rows, np.bool_), deterministic
         )
-        return (first_of_batch(self.action_space, actions) if single else actions), state
+        if not single:
+            return decision
+        found = decision.distribution
+        return Decision(
+            first_of_batch(self.action_space, decision.actions),
+            decision.state,
+            None if found is None else found.first(),
+        )
 
     def seed_episodes(
         self, seeds: Sequence[int | None], state: State | None = None
@@ -124,6 +172,27 @@ class Policy(ABC):
         self, observation: Any, state: State | None, starts: NDArray[np.bool_], deterministic: bool
     ) -> tuple[Any, State]:
         """Actions for a batch; ``starts`` is bool ``[B]`` and all True when ``state`` is None."""
+
+    def _decide_batch(
+        self, observation: Any, state: State | None, starts: NDArray[np.bool_], deterministic: bool
+    ) -> Decision:
+        """As :meth:`_predict_batch`, with the distribution of policies that give one."""
+        return Decision(*self._predict_batch(observation, state, starts, deterministic))
+
+
+class DistributionPolicy(Policy):
+    """A policy that gives its distribution: subclasses implement :meth:`_decide_batch` alone."""
+
+    @abstractmethod
+    def _decide_batch(
+        self, observation: Any, state: State | None, starts: NDArray[np.bool_], deterministic: bool
+    ) -> Decision:
+        """Decision for a batch; ``starts`` is bool ``[B]`` and all True without a ``state``."""
+
+    def _predict_batch(
+        self, observation: Any, state: State | None, starts: NDArray[np.bool_], deterministic: bool
+    ) -> tuple[Any, State]:
+        return self._decide_batch(observation, state, starts, deterministic)[:2]
 
 
 def is_single(space: gym.Space[Any], observation: Any) -> bool:

@@ -28,6 +28,9 @@ class Episode:
         seed: What the environment was reset with.
         info: JSON values, such as ``noise`` and ``success``.
         executed: ``[T, ...]``, the actions executed, or None where they are ``actions``.
+        distribution: float16 ``[T, K]``, what the expert chose from: K probabilities of a Discrete
+            space's choices, or standard deviations of a Box's K numbers, whose means are
+            ``actions``; None where the expert did not say.
     """
 
     task: str
@@ -39,6 +42,7 @@ class Episode:
     seed: int | None = None
     info: dict[str, Any] = field(default_factory=dict)
     executed: Any = None
+    distribution: NDArray[np.float16] | None = None
 
     @property
     def length(self) -> int:

@@ -28,7 +28,7 @@ from gato_gym.episodes.frames import frames_of, stacks_of
 if TYPE_CHECKING:
     from gato_gym.episodes.episode import Episode
 
-EXECUTED = b"executed_actions"
+EXECUTED, DISTRIBUTION = b"executed_actions", b"action_distribution"
 INFO = b"options/info"
 FRAMES = b"frames"
 OBSERVATIONS = b"observations"
@@ -80,8 +80,12 @@ def append_episode(file: h5py.File, index: int, episode: Episode) -> None:
     _write(group, b"rewards", episode.rewards)
     _write(group, b"terminations", episode.terminations)
     _write(group, b"truncations", episode.truncations)
-    if episode.executed is not None:
-        _write(h5g.create(group, b"infos"), EXECUTED, episode.executed)
+    infos = {EXECUTED: episode.executed, DISTRIBUTION: episode.distribution}
+    if any(part is not None for part in infos.values()):
+        infos_group = h5g.create(group, b"infos")
+        for name, part in infos.items():
+            if part is not None:
+                _write(infos_group, name, part)
 
 
 def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
@@ -100,10 +104,11 @@ def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
         observations: Any = stacks_of(_read(group, FRAMES), depth)
     else:
         observations = _read(group, OBSERVATIONS)
-    executed = None
+    infos: dict[bytes, Any] = {}
     if b"infos" in group:
-        infos = h5g.open(group, b"infos")
-        executed = _read(infos, EXECUTED) if EXECUTED in infos else None
+        infos_group = h5g.open(group, b"infos")
+        names = [name for name in (EXECUTED, DISTRIBUTION) if name in infos_group]
+        infos = {name: _read(infos_group, name) for name in names}
     info = bytes(_read_attribute(group, INFO)) if h5a.exists(group, INFO) else b"{}"
     return Episode(
         task=task,
@@ -114,7 +119,8 @@ def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
         truncations=_read(group, b"truncations").astype(np.bool_, copy=False),
         seed=int(_read_attribute(group, b"seed")) if h5a.exists(group, b"seed") else None,
         info=json.loads(info),
-        executed=executed,
+        executed=infos.get(EXECUTED),
+        distribution=infos.get(DISTRIBUTION),
     )
 
 

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from gato_gym.episodes.episode import Episode
 
-EXECUTED = "executed_actions"
-"""Key of the executed actions in a Minari episode's infos, where they differ from the labels."""
+EXECUTED, DISTRIBUTION = "executed_actions", "action_distribution"
+"""Keys in a Minari episode's infos: the actions that were executed, where they differ from the
+labels, and what the expert chose from, as :class:`gato_gym.episodes.Episode` has it."""
 
 
 @contextmanager
@@ -201,6 +202,7 @@ def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
             seed=meta.get("seed"),
             info=json.loads(options.get("info", "{}")),
             executed=infos.get(EXECUTED),
+            distribution=infos.get(DISTRIBUTION),
         )
 
 

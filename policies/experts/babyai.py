@@ -14,11 +14,15 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import Policy
+from policies.base import DistributionPolicy
+from policies.distributions import Categorical, Decision
 from policies.experts.babyai_bot import quick_bot
 
 DONE = 6
 """MiniGrid's action that does nothing."""
+
+CHOICES = 7
+"""MiniGrid's actions."""
 
 MAX_PLANS = 300
 """Subgoals a bot may look at for one decision. Where it succeeds it looks at fewer than a dozen."""
@@ -99,7 +103,7 @@ class BotRow:
     failure: str | None = None
 
 
-class BabyAIBotPolicy(Policy):
+class BabyAIBotPolicy(DistributionPolicy):
     """BabyAI's bot, which reads the level itself rather than the observation.
 
     At an episode's start it makes a new bot from the environment of that row. Where a bot fails
@@ -127,20 +131,20 @@ class BabyAIBotPolicy(Policy):
         super().__init__(observation_space, action_space)
         self._envs = _environments(env)
         level = self._envs[0].unwrapped
-        if not hasattr(level, "validate_instrs") or getattr(action_space, "n", None) != 7:
+        if not hasattr(level, "validate_instrs") or getattr(action_space, "n", None) != CHOICES:
             raise ValueError(
                 f"environment is {type(level).__name__} with actions {action_space}, expected a "
                 "BabyAI level with Discrete(7): make the expert for the environment of the task "
                 "itself, without GatoTokenize"
             )
 
-    def _predict_batch(
+    def _decide_batch(
         self,
         observation: Any,
         state: list[BotRow] | None,
         starts: NDArray[np.bool_],
         deterministic: bool,
-    ) -> tuple[NDArray[np.int64], list[BotRow]]:
+    ) -> Decision:
         if len(starts) != len(self._envs) or (state is not None and len(state) != len(starts)):
             raise ValueError(
                 f"{len(starts)} observations for {len(self._envs)} environments: the bot plays in "
@@ -149,8 +153,8 @@ class BabyAIBotPolicy(Policy):
         rows = [BotRow(None) for _ in starts] if state is None else state
         for index in np.flatnonzero(starts):
             rows[index] = _start(self._envs[int(index)].unwrapped)
-        actions = [_choose(row) for row in rows]
-        return np.asarray(actions, np.int64), rows
+        actions = np.asarray([_choose(row) for row in rows], np.int64)
+        return Decision(actions, rows, Categorical.certain(actions, CHOICES))
 
 
 def _start(level: Any) -> BotRow:

@@ -21,8 +21,9 @@ from gymnasium import spaces
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from policies.base import Policy
+from policies.base import DistributionPolicy
 from policies.chance import RowGenerator, begin_episodes, with_seeds
+from policies.distributions import Categorical, Decision
 from policies.experts.mlp import ExpertError
 
 Array = NDArray[np.float32]
@@ -175,7 +176,7 @@ def _convolved(x: Array, weight: Array, stride: int) -> Array:
     return maps.reshape(outputs, height, width)
 
 
-class ImageExpert(Policy):
+class ImageExpert(DistributionPolicy):
     """A trained network that sees images and chooses one of several actions.
 
     Deterministic, it plays the likeliest action; otherwise it samples, and the state holds a
@@ -227,21 +228,22 @@ class ImageExpert(Policy):
         """As :meth:`policies.base.Policy.seed_episodes`."""
         return with_seeds([RowGenerator()] * len(seeds) if state is None else state, seeds)
 
-    def _predict_batch(
+    def _decide_batch(
         self,
         observation: Any,
         state: list[RowGenerator] | None,
         starts: NDArray[np.bool_],
         deterministic: bool,
-    ) -> tuple[NDArray[Any], list[RowGenerator] | None]:
+    ) -> Decision:
         logits = np.stack([self.network.forward(row) for row in observation])
         start = int(getattr(self.action_space, "start", 0))
+        distribution = Categorical.of_logits(logits)
         if deterministic:
-            return start + logits.argmax(1), state
+            return Decision(start + logits.argmax(1), state, distribution)
         rows = [RowGenerator()] * len(starts) if state is None else state
         begin_episodes(
             rows, starts, seed=self.seed, space=self.observation_space, observation=observation
         )
         # the largest of logits with Gumbel noise is a sample of their softmax
         noise = np.stack([row.under_way.gumbel(size=logits.shape[1]) for row in rows])
-        return start + (logits + noise).argmax(1), rows
+        return Decision(start + (logits + noise).argmax(1), rows, distribution)

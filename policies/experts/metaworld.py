@@ -13,10 +13,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from policies.base import Policy
+from policies.base import DistributionPolicy
+from policies.distributions import Decision, Gaussian
 
 
-class MetaWorldExpert(Policy):
+class MetaWorldExpert(DistributionPolicy):
     """The script of one task, its actions clipped to the Box.
 
     It looks at the observation alone, so its state is always None.
@@ -52,7 +53,9 @@ class MetaWorldExpert(Policy):
             action = self._script.get_action(np.asarray(observation, np.float64))
         return np.clip(action, self._box.low, self._box.high).astype(self._box.dtype)
 
-    def _predict_batch(
+    def _decide_batch(
         self, observation: Any, state: Any, starts: NDArray[np.bool_], deterministic: bool
-    ) -> tuple[NDArray[np.floating[Any]], None]:
-        return np.stack([self.act(row) for row in observation]), None
+    ) -> Decision:
+        actions = np.stack([self.act(row) for row in observation])
+        means = actions.astype(np.float32)
+        return Decision(actions, None, Gaussian(means, np.zeros_like(means)))

@@ -20,8 +20,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from policies.base import Policy
+from policies.base import DistributionPolicy
 from policies.chance import RowGenerator, begin_episodes, with_seeds
+from policies.distributions import Decision, Gaussian
 
 _LIMITS_OF_LOG_STD = (-20.0, 2.0)
 Array = NDArray[np.float32]
@@ -149,7 +150,7 @@ class ExpertNetwork:
         )  # fmt: skip
 
 
-class TrainedExpert(Policy):
+class TrainedExpert(DistributionPolicy):
     """A trained network.
 
     Deterministic, it plays its mean action; otherwise it samples, and the state holds a generator
@@ -184,16 +185,29 @@ class TrainedExpert(Policy):
             )
         self.network, self.seed, self._box = network, seed, action_space
 
-    def act(
+    def _choose(
         self, observation: NDArray[Any], generator: np.random.Generator | None = None
-    ) -> NDArray[Any]:
-        """The action for one observation ``[N]``: the mean, or a sample with a generator."""
-        action: NDArray[Any]
-        action, log_std = self.network.forward(observation)
-        box = self._box
+    ) -> tuple[NDArray[Any], Array, Array]:
+        """For one observation ``[N]``: the mean or a sample, then mean and deviation, ``[A]`` each.
+
+        The deviation of an action that is squashed is that of its first-order expansion around the
+        mean: half the range times ``1 - tanh(u)^2``.
+        """
+        location, log_std = self.network.forward(observation)
+        scale = np.exp(log_std) * np.ones_like(location)
+        mean = self._within(location)
+        action: NDArray[Any] = mean
         if generator is not None:
-            noise = generator.standard_normal(action.shape, np.float32)
-            action = action + np.exp(log_std) * noise
+            noise = generator.standard_normal(location.shape, np.float32)
+            action = self._within(location + np.exp(log_std) * noise)
+        if self.network.squash:
+            half_range = 0.5 * (self._box.high - self._box.low)
+            scale = (half_range * (1.0 - np.tanh(location) ** 2) * scale).astype(np.float32)
+        return action, mean.astype(np.float32), scale
+
+    def _within(self, action: NDArray[Any]) -> NDArray[Any]:
+        """A network's output as a member of the action space."""
+        box = self._box
         if self.network.squash:
             action = box.low + 0.5 * (np.tanh(action) + 1.0) * (box.high - box.low)
         return np.clip(action, box.low, box.high).astype(box.dtype)
@@ -204,17 +218,21 @@ class TrainedExpert(Policy):
         """As :meth:`policies.base.Policy.seed_episodes`."""
         return with_seeds([RowGenerator()] * len(seeds) if state is None else state, seeds)
 
-    def _predict_batch(
+    def _decide_batch(
         self,
         observation: Any,
         state: list[RowGenerator] | None,
         starts: NDArray[np.bool_],
         deterministic: bool,
-    ) -> tuple[NDArray[Any], list[RowGenerator] | None]:
+    ) -> Decision:
         seen = np.asarray(observation, self.observation_space.dtype)
-        if deterministic:
-            return np.stack([self.act(row) for row in seen]), state
-        rows = [RowGenerator()] * len(starts) if state is None else state
-        begin_episodes(rows, starts, seed=self.seed, space=self.observation_space, observation=seen)
-        actions = [self.act(one, row.under_way) for one, row in zip(seen, rows, strict=True)]
-        return np.stack(actions), rows
+        generators: list[np.random.Generator | None] = [None] * len(seen)
+        if not deterministic:
+            rows = [RowGenerator()] * len(starts) if state is None else state
+            begin_episodes(
+                rows, starts, seed=self.seed, space=self.observation_space, observation=seen
+            )
+            state, generators = rows, [row.under_way for row in rows]
+        chosen = [self._choose(one, dice) for one, dice in zip(seen, generators, strict=True)]
+        actions, means, deviations = (np.stack(part) for part in zip(*chosen, strict=True))
+        return Decision(actions, state, Gaussian(means, deviations))

@@ -81,6 +81,11 @@ def episode(length: int, *, seed: int | None = 5, executed: bool = False) -> Epi
         seed=seed,
         info={"noise": 0.2, "success": True, "who": "é"},
         executed=actions() if executed else None,
+        distribution=(
+            np.random.default_rng(length).random((length, 3)).astype(np.float16)
+            if executed
+            else None
+        ),
     )
 
 
@@ -212,7 +217,7 @@ def test_a_dataset_appears_when_it_is_complete(env: gym.Env[Any, Any], tmp_path:
 
     with pytest.raises(KeyboardInterrupt):
         write_minari(NAME, failing(), env=env, root=tmp_path)
-    with pytest.raises(FileNotFoundError, match="-m policies"):
+    with pytest.raises(FileNotFoundError, match="gato-gym record or gato-gym collect"):
         list(read_minari(NAME, root=tmp_path))
     write_minari(NAME, [episode(3)], env=env, root=tmp_path)
     metadata = {"algorithm_name": "expert", "description": "replaced"}
