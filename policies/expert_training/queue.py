@@ -19,7 +19,12 @@ from typing import Any
 from rich.console import Console
 
 from policies.expert_training.recipes import RECIPES, recipe_for
-from policies.expert_training.shipping import EXPERT_FOLDER, ship, shipped_share
+from policies.expert_training.shipping import (
+    EXPERT_FOLDER,
+    episodes_to_score,
+    ship,
+    shipped_share,
+)
 from policies.expert_training.trainer import TrainSettings, train
 from policies.expert_training.training_state import STATE_FILE, load_state
 from policies.experts.store import shipped_folder
@@ -177,6 +182,7 @@ class TrainQueue:
             seed=self.seed,
             until=until,
             seconds=None if deadline is None else max(deadline - time.monotonic(), 0.0),
+            score_episodes=episodes_to_score(task),
             tensorboard=self.tensorboard,
             device=self.device,
             threads=self.threads,

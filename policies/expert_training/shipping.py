@@ -2,6 +2,7 @@
 
 * :func:`ship` -- copies a training's expert, if it beats chance and the expert that is shipped.
 * :func:`score_expert` -- an expert's return over held-out episodes, in the manner it plays best.
+* :func:`episodes_to_score` -- by how many episodes.
 * :func:`share_of_bar` -- how much of what it is meant to reach an expert has.
 * :func:`shipped_share` -- the same of the expert that comes with the package.
 """
@@ -39,7 +40,11 @@ from policies.random_policy import RandomPolicy
 EXPERT_FOLDER, CURVE_FILE = "expert", "curve.csv"
 
 SCORE_EPISODES = 100
-"""Over thirty, Breakout's expert had 56 ± 66; over a hundred, 34 ± 9."""
+"""Episodes by which experts are compared: over thirty, Breakout's had 56 ± 66; over a hundred, 34 ±
+9."""
+
+FIRST_EPISODES = 30
+"""Episodes by which a task's first expert is scored, where there is chance alone to compare with."""
 
 Z95 = 1.96
 """Standard errors to either side of a mean in a 95 % interval."""
@@ -94,12 +99,22 @@ def shipped_share(task: str) -> float | None:
     return None if score is None else share_of_bar(score["mean"], recipe_for(task).bar)
 
 
-def ship(training: Path, task: str, *, episodes: int = SCORE_EPISODES) -> str | None:
+def episodes_to_score(task: str) -> int:
+    """How many episodes score a new expert of a task."""
+    return SCORE_EPISODES if shipped_folder(task).is_dir() else FIRST_EPISODES
+
+
+def ship(training: Path, task: str, *, episodes: int | None = None) -> str | None:
     """Copy an expert and its curve to where :func:`policies.experts.store.shipped_folder` says.
 
     It has to beat chance (the 95 % interval of its mean lies above that of random play), and the
     expert that is shipped already. All are compared over the same number of held-out episodes;
     what was scored over fewer plays them now.
+
+    Args:
+        training: Folder of the training.
+        task: Its task.
+        episodes: How many; None takes :func:`episodes_to_score`.
 
     Returns:
         What was done, in words; None where the training has no expert yet.
@@ -107,8 +122,8 @@ def ship(training: Path, task: str, *, episodes: int = SCORE_EPISODES) -> str | 
     expert, target = training / EXPERT_FOLDER, shipped_folder(task)
     if not (expert / "config.json").is_file():
         return None
-    new = _scored(expert, task, episodes)
-    chance = _chance(task, episodes)
+    episodes = episodes or episodes_to_score(task)
+    new, chance = _scored(expert, task, episodes), _chance(task, episodes)
     if _interval(new)[0] <= _interval(chance)[1]:
         return f"left out, {_words(new)} does not beat chance, {_words(chance)}"
     old = _scored(target, task, episodes) if target.is_dir() else None
