@@ -40,7 +40,7 @@ from policies.random_policy import RandomPolicy
 EXPERT_FOLDER, CURVE_FILE = "expert", "curve.csv"
 
 SCORE_EPISODES = 100
-"""Episodes that compare experts: over thirty, Breakout's had 56 ± 66; over a hundred, 34 ± 9."""
+"""Episodes that compare experts: over thirty Breakout's had 56 ± 66, over a hundred 34 ± 9."""
 
 FIRST_EPISODES = 30
 """Episodes by which a task's first expert is scored, where there is chance alone to compare with."""
