@@ -43,7 +43,7 @@ SCORE_EPISODES = 100
 """Episodes that compare experts: over thirty Breakout's had 56 ± 66, over a hundred 34 ± 9."""
 
 FIRST_EPISODES = 30
-"""Episodes by which a task's first expert is scored, where there is chance alone to compare with."""
+"""Episodes that score the first expert of a task, which has chance alone to beat."""
 
 Z95 = 1.96
 """Standard errors to either side of a mean in a 95 % interval."""
