@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.wrappers import TimeLimit
 
 from gato_gym.atomic_io import appearing
 from gato_gym.tasks import get_task
@@ -37,6 +38,8 @@ from policies.experts.store import (
 )
 from policies.random_policy import RandomPolicy
 
+Env = gym.Env[Any, Any]
+
 EXPERT_FOLDER, CURVE_FILE = "expert", "curve.csv"
 
 SCORE_EPISODES = 100
@@ -45,17 +48,21 @@ SCORE_EPISODES = 100
 FIRST_EPISODES = 30
 """Episodes that score the first expert of a task, which has chance alone to beat."""
 
+TRIED_STEPS = 5_000
+"""Steps of an episode that tries a manner of playing: a likeliest action that changes nothing may
+stay the likeliest for the half hour after which a game is cut off."""
+
 Z95 = 1.96
 """Standard errors to either side of a mean in a 95 % interval."""
 
 
 def score_expert(
-    network: Network, env: gym.Env[Any, Any], *, episodes: int, tried: int
+    network: Network, env: Env, *, episodes: int, tried: int
 ) -> tuple[Network, Evaluation]:
     """What a network returns on held-out episodes.
 
     A network that sees images first plays ``tried`` other episodes by its likeliest actions and as
-    many by sampled ones, and keeps to the manner that returned more.
+    many by sampled ones, each up to :data:`TRIED_STEPS`, and keeps to the manner that returned more.
 
     Args:
         network: The weights.
@@ -67,14 +74,17 @@ def score_expert(
         The network in its manner, and its score.
     """
 
-    def played(manner: Network, count: int, first_seed: int) -> Evaluation:
+    def played(manner: Network, place: Env, count: int, first_seed: int) -> Evaluation:
         policy = play_with(manner, env.observation_space, env.action_space)
-        return Evaluation.of(evaluate(policy, env, count, first_seed=first_seed))
+        return Evaluation.of(evaluate(policy, place, count, first_seed=first_seed))
 
     if isinstance(network, ImageNetwork):
+        short = TimeLimit(env, TRIED_STEPS)
         manners = [dataclasses.replace(network, samples=samples) for samples in (False, True)]
-        network = max(manners, key=lambda one: played(one, tried, EVALUATION_SEEDS_START).mean)
-    return network, played(network, episodes, SCORE_SEEDS_START)
+        network = max(
+            manners, key=lambda one: played(one, short, tried, EVALUATION_SEEDS_START).mean
+        )
+    return network, played(network, env, episodes, SCORE_SEEDS_START)
 
 
 def share_of_bar(mean: float, bar: float) -> float:
