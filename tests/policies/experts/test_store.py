@@ -193,4 +193,4 @@ def test_shipped_experts_are_small_and_say_what_they_score(task: str) -> None:
 
 
 def test_shipped_experts_together_are_small() -> None:
-    assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 10 * 2**20
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 14 * 2**20
