@@ -12,7 +12,6 @@ from gymnasium import spaces
 from gato_gym import Episode, get_task, read_minari
 from gato_gym.episodes.minari_datasets import expert_return_of, minari_metadata, minari_root
 from policies.chance import seed_episodes
-from policies.collection import collect as command
 from policies.collection.collect import Progress
 from policies.collection.jobs import (
     UNIT_EPISODES,
@@ -23,6 +22,7 @@ from policies.collection.jobs import (
 )
 from policies.collection.noise import UniformNoise
 from policies.collection.recorder import Recorder, RecordSettings
+from policies.commands import collect as command
 from policies.experts import has_expert, make_expert
 from policies.training.data.shards import TaskShard, build_shards
 

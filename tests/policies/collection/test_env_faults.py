@@ -15,12 +15,12 @@ import pytest
 from gymnasium import spaces
 
 from gato_gym import get_task, read_minari
-from policies.collection import collect as command
 from policies.collection.collect import collect
 from policies.collection.env_faults import EnvironmentFault, Failure, GuardedEnv, nan_in
 from policies.collection.jobs import CollectSettings, Job, JobRunner, dataset_id, unit_path
 from policies.collection.recorder import Recorder, RecordSettings, episode_seed
 from policies.collection.workers import WorkerError, Workers
+from policies.commands import collect as command
 
 pytest.importorskip("minigrid")
 
@@ -139,7 +139,7 @@ class InlineWorkers:
 def test_other_tasks_go_on_and_the_run_fails_with_a_summary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "Workers", InlineWorkers)
+    monkeypatch.setattr("policies.collection.collect.Workers", InlineWorkers)
     arguments = ["--suite", "babyai", "--tasks", "go-to-obj,open-door", "--episodes", "20"]
     arguments += ["--expert-episodes", "3", "--root", str(tmp_path)]
     with monkeypatch.context() as patch:
@@ -160,7 +160,7 @@ def test_other_tasks_go_on_and_the_run_fails_with_a_summary(
 def test_one_fault_in_a_finished_dataset_fails_the_run_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "Workers", InlineWorkers)
+    monkeypatch.setattr("policies.collection.collect.Workers", InlineWorkers)
     bad = episode_seed(GOOD, 0, seed=0)
     break_at(monkeypatch, lambda task, seed: seed == bad)
     settings = CollectSettings(tmp_path, episodes=20, expert_episodes=3)
