@@ -66,7 +66,8 @@ def _add_finetune(commands: Any) -> None:
 
 
 def _finetune(args: argparse.Namespace, console: Console) -> int:
-    from benchmarks.studies.finetune import FinetuneRun, FinetuneSettings
+    from benchmarks.studies.finetune import FinetuneRun
+    from benchmarks.studies.settings import FinetuneSettings
 
     run = FinetuneRun(FinetuneSettings(**study_settings(args)), console)
     checkpoint = run.run()

@@ -53,7 +53,8 @@ def _add_scaling(commands: Any) -> None:
 
 
 def _scaling(args: argparse.Namespace, console: Console) -> int:
-    from benchmarks.studies.scaling import ScalingRun, ScalingSettings
+    from benchmarks.studies.scaling import ScalingRun
+    from benchmarks.studies.settings import ScalingSettings
 
     ScalingRun(ScalingSettings(**study_settings(args)), console).run()
     console.print(f"{args.output / 'scaling.csv'} has the table", highlight=False)

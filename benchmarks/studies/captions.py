@@ -28,7 +28,8 @@ import gato_gym
 from gato_gym.atomic_io import appearing
 from policies import GatoPolicy, make_policy
 from policies.collection.record import play_returns, record_episodes
-from policies.training.run import TrainRun, TrainSettings
+from policies.training.run import TrainRun
+from policies.training.settings import TrainSettings
 
 LEVEL = "babyai-go-to-local"
 KINDS = ("ball", "box", "key")

@@ -98,7 +98,8 @@ def _add_loss_options(train: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace, console: Console) -> int:
     import torch
 
-    from policies.training.run import TrainRun, TrainSettings
+    from policies.training.run import TrainRun
+    from policies.training.settings import TrainSettings
 
     threads = args.threads or (1 if args.preset == "tiny" else torch.get_num_threads())
     torch.set_num_threads(threads)

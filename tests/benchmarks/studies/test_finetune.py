@@ -17,7 +17,8 @@ from environments import DATASET, ENV, KIND, Balance, Pair
 from gymnasium import spaces
 
 from benchmarks.studies.few_shot import episodes_at, familiar, nested_order
-from benchmarks.studies.finetune import FinetuneRun, FinetuneSettings
+from benchmarks.studies.finetune import FinetuneRun
+from benchmarks.studies.settings import FinetuneSettings
 from gato_gym.__main__ import main
 from gato_gym.episodes.minari_datasets import read_minari
 from policies import GatoPolicy

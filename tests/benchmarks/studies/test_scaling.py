@@ -14,7 +14,8 @@ import torch
 from environments import DATASET, ENV, KIND, Balance
 from small import random_shard, state_plan
 
-from benchmarks.studies.scaling import ScalingRun, ScalingSettings
+from benchmarks.studies.scaling import ScalingRun
+from benchmarks.studies.settings import ScalingSettings
 from gato_gym.__main__ import main
 from policies.collection.record import record_episodes
 from policies.collection.scores import Scores
