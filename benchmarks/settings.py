@@ -21,7 +21,7 @@ from tyro.conf import UseAppendAction, create_mutex_group
 from benchmarks.policies import DEFAULT_POLICY, PlayingOptions, PolicyChoice, is_network, slugs
 from benchmarks.protocol import STANDARD, BenchmarkError
 from benchmarks.workers.common import Workers, available_cores
-from gato_gym.commands.flags import Flag, flag
+from gato_gym.commands.flags import flag
 
 _ACTING = create_mutex_group(required=False, title="actions")
 
@@ -56,7 +56,7 @@ class RunFlags:
     protocol: str = STANDARD
     workers: Workers | None = None
     record: int = 0
-    resume: Flag = False
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Acting:
         sample: Sampled actions.
     """
 
-    deterministic: Annotated[Flag, _ACTING] = False
-    sample: Annotated[Flag, _ACTING] = False
+    deterministic: Annotated[bool, _ACTING] = False
+    sample: Annotated[bool, _ACTING] = False
 
     def of(self, policy: str) -> bool | None:
         """What :attr:`PolicyChoice.deterministic` is of a policy."""

@@ -14,7 +14,6 @@ from tyro.conf import Positional
 from benchmarks.report.compare import compare, render
 from benchmarks.store.run_store import read_run, write_json
 from gato_gym.commands.common import Command, Invocation
-from gato_gym.commands.flags import Flag
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Compare(Command):
 
     a: Positional[Path]
     b: Positional[Path]
-    force: Flag = False
+    force: bool = False
     output: Path | None = None
 
     def run(self, call: Invocation) -> None:

@@ -13,7 +13,7 @@ from benchmarks.measure_references import EPISODES, check, measure_into_file
 from benchmarks.protocol import BenchmarkError
 from benchmarks.workers.common import WorkerError, available_cores
 from gato_gym.commands.common import DONE, FAILED, Command, CommandFailed, Invocation
-from gato_gym.commands.flags import Flag, flag
+from gato_gym.commands.flags import flag
 from gato_gym.tasks.registry import SUITES
 
 
@@ -37,7 +37,7 @@ class MeasureReferences(Command):
     suite: str | None = None
     tasks: Annotated[str | None, flag(metavar="PATTERN")] = None
     player: Literal["random", "expert"] | None = None
-    check: Flag = False
+    check: bool = False
     episodes: int = EPISODES
     seed: int = 0
     workers: int = field(default_factory=available_cores)

@@ -13,8 +13,11 @@ from gato_gym.commands.common import Command, Invocation
 
 
 @dataclass(frozen=True)
-class _Threads:
-    """How much of a CPU is used.
+class Finetune(FinetuneSettings, Command):
+    """Fine-tune a network on a few of your own episodes.
+
+    It is fine-tuned on nested subsets of the episodes of one environment and scored after each;
+    the curve is drawn. Stopped at any moment, the same command resumes.
 
     Attributes:
         threads: Threads of a CPU; by default all cores.
@@ -22,27 +25,11 @@ class _Threads:
 
     threads: int | None = None
 
-    def set_threads(self) -> None:
-        """Ask torch for them."""
-        if self.threads is not None:
-            import torch
-
-            torch.set_num_threads(self.threads)
-
-
-@dataclass(frozen=True)
-class Finetune(FinetuneSettings, _Threads, Command):
-    """Fine-tune a network on a few of your own episodes.
-
-    It is fine-tuned on nested subsets of the episodes of one environment and scored after each;
-    the curve is drawn. Stopped at any moment, the same command resumes.
-    """
-
     def run(self, call: Invocation) -> None:
         """Run the study, and say what to do with the network."""
         from benchmarks.studies.finetune import FinetuneRun
 
-        self.set_threads()
+        _set_threads(self.threads)
         study = FinetuneRun(self, call.console)
         checkpoint = study.run()
         call.console.print(
@@ -55,17 +42,29 @@ class Finetune(FinetuneSettings, _Threads, Command):
 
 
 @dataclass(frozen=True)
-class Scaling(ScalingSettings, _Threads, Command):
+class Scaling(ScalingSettings, Command):
     """Train several sizes on the same tokens, and draw loss and score.
 
     Loss on held-out episodes, and the score, are measured along the way. Stopped at any moment,
     the same command resumes.
+
+    Attributes:
+        threads: Threads of a CPU; by default all cores.
     """
+
+    threads: int | None = None
 
     def run(self, call: Invocation) -> None:
         """Run the study."""
         from benchmarks.studies.scaling import ScalingRun
 
-        self.set_threads()
+        _set_threads(self.threads)
         ScalingRun(self, call.console).run()
         call.console.print(f"{self.output / 'scaling.csv'} has the table", highlight=False)
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)

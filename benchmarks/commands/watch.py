@@ -20,7 +20,7 @@ from benchmarks.settings import Acting
 from benchmarks.video.screens import Screen, Video, Window, has_display
 from benchmarks.video.viewer import WatchSettings, chosen_task, watch
 from gato_gym.commands.common import Command, Invocation
-from gato_gym.commands.flags import Flag, flag
+from gato_gym.commands.flags import flag
 from policies.rollout.outcomes import EpisodeResult
 
 
@@ -41,7 +41,7 @@ class Watch(WatchSettings, Command):
     policy: Fixed[PolicyChoice] = field(default_factory=lambda: PolicyChoice(DEFAULT_POLICY))
     player: Annotated[str, flag(name="policy", metavar="NAME")] = DEFAULT_POLICY
     output: Annotated[Path | None, flag(metavar="FILE.mp4")] = None
-    overwrite: Flag = False
+    overwrite: bool = False
     playing: PlayingOptions = field(default_factory=PlayingOptions)
     acting: Acting = field(default_factory=Acting)
 

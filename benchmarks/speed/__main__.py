@@ -20,7 +20,6 @@ from tyro.conf import Positional
 from benchmarks.speed.comparison import Comparison, table
 from benchmarks.store.run_store import write_json
 from gato_gym.commands.common import DONE, STOPPED, Command, Invocation, run_command
-from gato_gym.commands.flags import Flag
 from policies.model.config import PRESETS
 from policies.threads import one_thread
 
@@ -130,7 +129,7 @@ class Speed(Command):
     ] = None
     seconds: float = 0.5
     device: str = "cpu"
-    all: Flag = False
+    all: bool = False
     threads: int = 1
     output: Path | None = None
 

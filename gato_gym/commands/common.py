@@ -27,6 +27,8 @@ import gymnasium as gym
 import tyro
 from rich.console import Console
 
+from gato_gym.commands.flags import REGISTRY
+
 DONE, FAILED, MISUSED, STOPPED = 0, 1, 2, 130
 
 CANNOT_BE_DONE = (gym.error.Error, FileNotFoundError, ImportError, PermissionError, ValueError)
@@ -34,6 +36,7 @@ CANNOT_BE_DONE = (gym.error.Error, FileNotFoundError, ImportError, PermissionErr
 
 MARKERS = (
     tyro.conf.DisallowNone,
+    tyro.conf.FlagCreatePairsOff,
     tyro.conf.OmitArgPrefixes,
     tyro.conf.OmitSubcommandPrefixes,
     tyro.conf.SuppressFixed,
@@ -75,6 +78,8 @@ class Command:
 
 
 C = TypeVar("C", bound=Command)
+
+_NO_BOX = dict.fromkeys(map(ord, "╭─╮│╰╯"), " ")
 
 
 def run_command(
@@ -126,16 +131,16 @@ def parse(command: type[C], arguments: Sequence[str], *, prog: str) -> C:
     said = io.StringIO()
     with contextlib.redirect_stderr(said), _in_one_line(arguments):
         try:
-            return tyro.cli(command, prog=prog, args=arguments, config=MARKERS)
+            return tyro.cli(command, prog=prog, args=arguments, config=MARKERS, registry=REGISTRY)
         except SystemExit as end:
             if not end.code:
                 raise
             cause: Any = end.__context__
     if isinstance(cause, ValueError):  # the command's own check of its values
         raise cause
-    # tyro draws a box: a title, what is wrong, where help is
-    words = " ".join(re.sub("[╭╮╰╯│─]", " ", said.getvalue()).split())
-    words = re.sub(r"^(Value error|Invalid choice|\w+ options) |For full helptext.*$", "", words)
+    # tyro draws a box: a title, what is wrong, and where help is
+    words = " ".join(said.getvalue().partition("\n")[2].translate(_NO_BOX).split())
+    words = re.split("(?:Argument|For full) helptext", words)[0].removeprefix("Error parsing ")
     raise ValueError(f"{words.strip()}: see {prog} --help")
 
 

@@ -1,31 +1,27 @@
 """How the fields of a settings dataclass are written on a command line.
 
-A field's name is its flag, its type what the flag takes, its docstring its help. These are types
-with a spelling of their own:
+A field's name is its flag, its type what the flag takes, its docstring its help. A mapping is
+written as JSON. What else a field may be annotated with:
 
-* :data:`Flag` -- true where the flag is given.
-* :data:`Json` -- an object in JSON; :data:`Numbers`, :data:`Names` -- separated by commas.
 * :func:`flag` -- another name, or what stands for the value in the help.
+* :data:`Numbers`, :data:`Names` -- a tuple in one word, separated by commas.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Any, get_origin
 
 import tyro
-from tyro.constructors import PrimitiveConstructorSpec
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 flag = tyro.conf.arg
-
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 def _one_word(
     metavar: str, read: Callable[[str], Any], write: Callable[[Any], str]
 ) -> PrimitiveConstructorSpec[Any]:
-    """A value that is written as one word."""
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
@@ -35,23 +31,31 @@ def _one_word(
     )
 
 
-def _object(text: str) -> dict[str, Any]:
+def _read_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{text!r} is no JSON ({error}): expected {{}}") from error
+        raise ValueError(f'{text!r} is no JSON ({error}): expected such as {{"a": 1}}') from error
     if not isinstance(value, dict):
-        raise ValueError(f'{text!r}: expected an object, such as {{"a": 1}}')
+        raise ValueError(f'{text!r} is no JSON object: expected such as {{"a": 1}}')
     return value
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _read_numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise ValueError(f"{text!r}: expected whole numbers, such as 1,3,10") from error
 
 
-Json = _one_word("JSON", _object, json.dumps)
-Numbers = _one_word("N,N,…", _numbers, lambda value: ",".join(map(str, value)))
+_JSON = _one_word("JSON", _read_object, json.dumps)
+Numbers = _one_word("N,N,…", _read_numbers, lambda value: ",".join(map(str, value)))
 Names = _one_word("NAME,…", lambda text: tuple(text.split(",")), ",".join)
+
+REGISTRY = ConstructorRegistry()
+"""Reads mappings."""
+
+
+@REGISTRY.primitive_rule
+def _mapping(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    return _JSON if get_origin(type_info.type) is Mapping else None

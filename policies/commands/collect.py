@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gato_gym.commands.common import Command, CommandFailed, Invocation
-from gato_gym.commands.flags import Flag
 from gato_gym.tasks import list_tasks
 from policies.collection.jobs import CollectSettings
 
@@ -37,7 +36,7 @@ class Collect(CollectSettings, Command):
     suite: str | None = None
     tasks: str | None = None
     workers: int | None = None
-    overwrite: Flag = False
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if self.episodes is None and self.steps is None:

@@ -13,7 +13,6 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, subcommand
 
 from gato_gym.commands.common import Command, Invocation
-from gato_gym.commands.flags import Flag
 from policies.expert_training.settings import QueueSettings
 
 ROOT = Path("runs/experts")
@@ -135,7 +134,7 @@ class _Convert(Command):
     task: str
     algorithm: Literal["a2c", "ppo", "sac"]
     output: Path
-    trust_zip: Flag = False
+    trust_zip: bool = False
 
     def run(self, call: Invocation) -> None:
         """Write the expert's folder."""

@@ -12,7 +12,7 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from gato_gym.commands.common import Command, Invocation
-from gato_gym.commands.flags import Flag, flag
+from gato_gym.commands.flags import flag
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class _Player(Command):
     environment: Annotated[Positional[str], flag(metavar="ENV_ID")]
     policy: str
     algorithm: str | None = None
-    trust_zip: Flag = False
-    stochastic: Flag = False
+    trust_zip: bool = False
+    stochastic: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Record(_Player):
     dataset: Annotated[str, flag(metavar="ID")]
     episodes: int = 100
     noise: float = 0.0
-    overwrite: Flag = False
+    overwrite: bool = False
     seed: int = 0
 
     def run(self, call: Invocation) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gato_gym.commands.common import Command, Invocation
-from gato_gym.commands.flags import Flag
 from policies.training.settings import TrainSettings
 
 
@@ -25,7 +24,7 @@ class Train(TrainSettings, Command):
     """
 
     threads: int | None = None
-    dry_run: Flag = False
+    dry_run: bool = False
 
     def run(self, call: Invocation) -> None:
         """Train, and say what to do with the network."""

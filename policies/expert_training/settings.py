@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from gato_gym.commands.flags import Flag, flag
+from gato_gym.commands.flags import flag
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class QueueSettings:
     seed: int = 0
     steps: float | None = None
     output: Path | None = None
-    from_expert: Flag = False
+    from_expert: bool = False
     device: Literal["cpu", "cuda"] = "cpu"
     jobs: int = 1
     threads: int = 1
     minutes: float | None = None
-    ships: Annotated[Flag, flag(name="ship")] = False
-    tensorboard: Flag = False
+    ships: Annotated[bool, flag(name="ship")] = False
+    tensorboard: bool = False
