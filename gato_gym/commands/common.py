@@ -79,8 +79,6 @@ class Command:
 
 C = TypeVar("C", bound=Command)
 
-_NO_BOX = dict.fromkeys(map(ord, "╭─╮│╰╯"), " ")
-
 
 def run_command(
     command: type[Command], arguments: Sequence[str] | None = None, *, prog: str
@@ -138,10 +136,11 @@ def parse(command: type[C], arguments: Sequence[str], *, prog: str) -> C:
             cause: Any = end.__context__
     if isinstance(cause, ValueError):  # the command's own check of its values
         raise cause
-    # tyro draws a box: a title, what is wrong, and where help is
-    words = " ".join(said.getvalue().partition("\n")[2].translate(_NO_BOX).split())
-    words = re.split("(?:Argument|For full) helptext", words)[0].removeprefix("Error parsing ")
-    raise ValueError(f"{words.strip()}: see {prog} --help")
+    # tyro draws a box: a title, what is wrong, and where help is, parted by rules
+    lines = [line.strip("│| ") for line in said.getvalue().splitlines()[1:]]
+    words = " ".join(line for line in lines if not re.match("[+╰]?[-─]{3}", line))
+    words = re.split(" ?(?:Argument|For full) helptext", words)[0].removeprefix("Error parsing ")
+    raise ValueError(f"{' '.join(words.split())}: see {prog} --help")
 
 
 @contextlib.contextmanager
