@@ -211,7 +211,6 @@ class Bench(BenchFlags, Command):
     """Score policies on a suite of tasks, beside random actions and the expert."""
 
     def run(self, call: Invocation) -> int:
-        """Play what is not recorded yet, and print the tables; 1 where episodes failed."""
         output, runs = self.runs(call.line())
         started = time.monotonic()
         console = Console()

@@ -1,7 +1,4 @@
-"""``gato-gym compare``, also ``python -m benchmarks.compare``.
-
-* :class:`Compare` -- the command.
-"""
+"""``gato-gym compare``, also ``python -m benchmarks.compare``."""
 
 from __future__ import annotations
 
@@ -33,7 +30,6 @@ class Compare(Command):
     output: Path | None = None
 
     def run(self, call: Invocation) -> None:
-        """Print the table."""
         comparison = compare(read_run(self.a), read_run(self.b), force=self.force)
         if self.output is not None:
             self.output.parent.mkdir(parents=True, exist_ok=True)

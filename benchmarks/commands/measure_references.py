@@ -1,7 +1,4 @@
-"""``python -m benchmarks.experts``: measure random and expert play.
-
-* :class:`MeasureReferences` -- the command.
-"""
+"""``python -m benchmarks.experts``: measure random and expert play."""
 
 from __future__ import annotations
 
@@ -44,7 +41,6 @@ class MeasureReferences(Command):
     work: Path = Path("results/references")
 
     def run(self, call: Invocation) -> int:
-        """Measure, or check; 1 where an expert drifted."""
         suite = self.suite
         if (suite is None and (self.tasks or not self.check)) or suite not in (None, *SUITES):
             raise BenchmarkError(f"--suite is {suite}: expected one of {', '.join(SUITES)}")

@@ -26,7 +26,6 @@ class Finetune(FinetuneSettings, Command):
     threads: int | None = None
 
     def run(self, call: Invocation) -> None:
-        """Run the study, and say what to do with the network."""
         from benchmarks.studies.finetune import FinetuneRun
 
         _set_threads(self.threads)
@@ -55,7 +54,6 @@ class Scaling(ScalingSettings, Command):
     threads: int | None = None
 
     def run(self, call: Invocation) -> None:
-        """Run the study."""
         from benchmarks.studies.scaling import ScalingRun
 
         _set_threads(self.threads)

@@ -1,7 +1,4 @@
-"""``gato-gym watch``, also ``python -m benchmarks.watch``.
-
-* :class:`Watch` -- the command.
-"""
+"""``gato-gym watch``, also ``python -m benchmarks.watch``."""
 
 from __future__ import annotations
 
@@ -46,7 +43,6 @@ class Watch(WatchSettings, Command):
     acting: Acting = field(default_factory=Acting)
 
     def run(self, call: Invocation) -> None:
-        """Play and show the episodes."""
         name, how = self.player, asdict(self.playing)
         policy = PolicyChoice(name, deterministic=self.acting.of(name), seed=self.seed, **how)
         settings = replace(self, policy=policy)

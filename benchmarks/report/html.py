@@ -332,7 +332,6 @@ class MakePage(Command):
     output: Path | None = None
 
     def run(self, call: Invocation) -> None:
-        """Write the page."""
         output = self.output or self.folder / NAME
         run = read_run(self.folder)
         summary = summarise(

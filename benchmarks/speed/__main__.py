@@ -138,7 +138,6 @@ class Speed(Command):
             raise ValueError(f"--threads is {self.threads}: expected 1 or more")
 
     def run(self, call: Invocation) -> int:
-        """Measure, and print the table of what was measured until the end or Ctrl-C."""
         comparisons: list[Comparison] = []
         status, console = DONE, Console()
         with one_thread():

@@ -214,7 +214,6 @@ class Captions(Command):
     seed: int = 0
 
     def run(self, call: Invocation) -> None:
-        """Train and score; the folder holds ``captions.json``."""
         torch.set_num_threads(1)
         tests = set(draw_scenes(self.test_scenes, seed=1))
         rooms = [s for s in draw_scenes(self.scenes, seed=self.seed + 2) if s not in tests]

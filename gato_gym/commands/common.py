@@ -140,7 +140,7 @@ def parse(command: type[C], arguments: Sequence[str], *, prog: str) -> C:
     lines = [line.strip("│| ") for line in said.getvalue().splitlines()[1:]]
     words = " ".join(line for line in lines if not re.match("[+╰]?[-─]{3}", line))
     words = re.split(" ?(?:Argument|For full) helptext", words)[0].removeprefix("Error parsing ")
-    raise ValueError(f"{' '.join(words.split())}: see {prog} --help")
+    raise ValueError(f"{' '.join(words.split()).rstrip('.')}: see {prog} --help")
 
 
 @contextlib.contextmanager

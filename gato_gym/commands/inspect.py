@@ -1,7 +1,4 @@
-"""``gato-gym inspect``.
-
-* :class:`Inspect` -- the command.
-"""
+"""``gato-gym inspect``."""
 
 from __future__ import annotations
 
@@ -37,7 +34,6 @@ class Inspect(Command):
     image: Path | None = None
 
     def run(self, call: Invocation) -> None:
-        """Print the table and, if asked, draw the timestep."""
         inspection = inspect_environment(
             self.environment, layout=self.layout, seed=self.seed, render=self.image is not None
         )

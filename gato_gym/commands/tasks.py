@@ -1,7 +1,4 @@
-"""``gato-gym tasks``.
-
-* :class:`Tasks` -- the command.
-"""
+"""``gato-gym tasks``."""
 
 from __future__ import annotations
 
@@ -26,5 +23,4 @@ class Tasks(Command):
     suite: str | None = None
 
     def run(self, call: Invocation) -> None:
-        """Print the table."""
         print_tasks(self.suite, self.pattern)

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from gato_gym.commands.common import Command, CommandFailed, Invocation
@@ -25,6 +26,8 @@ class Collect(CollectSettings, Command):
     """Collect experts' episodes of the tasks as Minari datasets.
 
     Attributes:
+        episodes: Episodes of each task; by default 200.
+        steps: Recorded steps of each task, at least, instead of a number of episodes.
         suite: Collect one suite; by default all.
         tasks: Pattern of task ids, such as 'go-to-*'.
         workers: Processes; by default one a core.
@@ -33,6 +36,7 @@ class Collect(CollectSettings, Command):
 
     stopped: ClassVar[str] = "stopped: run the same command again to go on"
 
+    root: Path = Path("data")
     suite: str | None = None
     tasks: str | None = None
     workers: int | None = None
@@ -44,7 +48,6 @@ class Collect(CollectSettings, Command):
         super().__post_init__()
 
     def run(self, call: Invocation) -> None:
-        """Collect what is missing."""
         from policies.collection.collect import collect, with_experts
         from policies.collection.workers import WorkerError
         from policies.expert_training.recipes import RECIPES

@@ -35,7 +35,6 @@ class _Train(QueueSettings, Command):
     suite: str | None = None
 
     def run(self, call: Invocation) -> int:
-        """Train what is missing."""
         from policies.expert_training.queue import TrainQueue, chosen
 
         tasks = chosen(self.suite, self.task)
@@ -59,7 +58,6 @@ class _Status(Command):
     suite: str | None = None
 
     def run(self, call: Invocation) -> None:
-        """Print the table."""
         from rich.table import Table
 
         from policies.expert_training.queue import chosen, standings
@@ -94,7 +92,6 @@ class _Score(Command):
     expert: Path | None = None
 
     def run(self, call: Invocation) -> None:
-        """Play, and print the mean return."""
         from gato_gym.tasks import get_task
         from policies.expert_training.evaluation import SCORE_SEEDS_START, Evaluation, evaluate
         from policies.expert_training.recipes import recipe_for
@@ -137,7 +134,6 @@ class _Convert(Command):
     trust_zip: bool = False
 
     def run(self, call: Invocation) -> None:
-        """Write the expert's folder."""
         from gato_gym.tasks import get_task
         from policies.expert_training.sb3.convert import load_zip
         from policies.experts.store import play_with, save_expert
@@ -164,7 +160,6 @@ class _Ship(Command):
     tasks: Positional[str | None] = None
 
     def run(self, call: Invocation) -> None:
-        """Copy them, and say which."""
         from policies.expert_training.queue import chosen
         from policies.expert_training.shipping import ship
 
@@ -194,5 +189,4 @@ class Expert(Command):
     )
 
     def run(self, call: Invocation) -> int | None:
-        """Run the subcommand."""
         return self.command.run(call)

@@ -1,7 +1,4 @@
-"""``gato-gym import``.
-
-* :class:`ImportRows` -- the command.
-"""
+"""``gato-gym import``."""
 
 from __future__ import annotations
 
@@ -29,7 +26,6 @@ class ImportRows(Command):
     env: Annotated[str | None, flag(metavar="ENV_ID")] = None
 
     def run(self, call: Invocation) -> None:
-        """Write the dataset."""
         import gato_gym
         from gato_gym.episodes.jat import import_rows, read_rows
 

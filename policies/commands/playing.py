@@ -54,7 +54,6 @@ class Record(_Player):
     seed: int = 0
 
     def run(self, call: Invocation) -> None:
-        """Record, and say how to train on it."""
         import numpy as np
         from rich.progress import Progress
 
@@ -101,7 +100,6 @@ class Score(_Player):
     episodes: int = 20
 
     def run(self, call: Invocation) -> None:
-        """Play, and print the returns."""
         import numpy as np
         import torch
 

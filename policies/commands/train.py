@@ -1,7 +1,4 @@
-"""``gato-gym train``.
-
-* :class:`Train` -- the command.
-"""
+"""``gato-gym train``."""
 
 from __future__ import annotations
 
@@ -27,7 +24,6 @@ class Train(TrainSettings, Command):
     dry_run: bool = False
 
     def run(self, call: Invocation) -> None:
-        """Train, and say what to do with the network."""
         import torch
 
         from policies.training.run import TrainRun

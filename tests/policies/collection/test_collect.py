@@ -89,6 +89,7 @@ def test_stopped_and_resumed_by_other_workers_is_the_same_dataset(tmp_path: Path
         [sys.executable, "-m", "gato_gym", "collect", *arguments, "--workers", "2"],
         cwd=Path(__file__).parents[3],
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
