@@ -1,5 +1,6 @@
 """Who is scored: what identifies a policy in a record, and which tasks it can play.
 
+* :class:`PolicyChoice` -- which policy plays, and how; :class:`PlayingOptions`, how alone.
 * :func:`describe_policy` -- what a record says of it.
 * :func:`is_network` -- whether a name is a checkpoint's.
 * :func:`resolved` -- the same policy by the folder that its name stands for.
@@ -16,46 +17,56 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
 from benchmarks.protocol import BenchmarkError
-
-if TYPE_CHECKING:
-    from gato_gym.tasks import Task
+from gato_gym.commands.flags import flag
 
 if TYPE_CHECKING:
     from gato_gym.episodes.episode import Episode
     from gato_gym.tasks import Task
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlayingOptions:
+    """How a policy plays.
+
+    Attributes:
+        prompt: The demonstration that a network is shown: none, shipped, or the id, folder or file
+            of a Minari dataset, '#3' at its end for episode 3.
+        prompt_cut: Which part is shown of a demonstration that is too long; by default it is
+            refused.
+        device: Where a network computes.
+        precision: Precision of a network's weights; by default float32 on a CPU, bfloat16 on a
+            GPU.
+        episode_timeout: Seconds after which an episode's environment has failed; by default none
+            does.
+    """
+
+    prompt: Annotated[str, flag(metavar="none|shipped|PATH")] = "shipped"
+    prompt_cut: Literal["end", "start"] | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    episode_timeout: Annotated[float | None, flag(metavar="SECONDS")] = None
+
+
 @dataclass(frozen=True)
-class PolicyChoice:
+class PolicyChoice(PlayingOptions):
     """Which policy plays, and how.
 
     Attributes:
         name: ``random``, ``expert``, a shipped name, a checkpoint folder, a hub id, or
             ``module:factory`` (:mod:`policies.registry`).
-        prompt: ``shipped``, ``none``, or what :func:`policies.gato.prompts.demonstration` takes.
-        prompt_cut: Which part of a demonstration that is too long is kept, ``end`` or ``start``;
-            None refuses one.
         deterministic: The most likely action instead of a sample; None for an expert's own way,
             :attr:`policies.base.Policy.samples`.
         seed: Seed of the policy's own random numbers.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        precision: Of a network's weights, see :mod:`policies.model.quantization`.
-        episode_timeout: Seconds an environment may spend on an episode; None for ever.
     """
 
     name: str
-    prompt: str = "shipped"
-    prompt_cut: str | None = None
     deterministic: bool | None = False
     seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    episode_timeout: float | None = None
 
 
 DEFAULT_POLICY = "gato-mini"

@@ -1,18 +1,17 @@
 """Score policies on a suite of tasks: ``python -m benchmarks.run --suite babyai``.
 
 * :func:`run_benchmark` -- plays, records and summarises one policy's run; what the command calls.
-* :func:`main` -- the command. Exit status 0 when every episode was played, 2 when what was
-  asked for cannot be done, 130 after Ctrl-C, 1 when an environment, a worker or the disk failed.
+* :class:`Bench` -- the command ``gato-gym bench``; :func:`main` -- by the module's name.
 """
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,20 +24,28 @@ from benchmarks.report.html import NAME as REPORT
 from benchmarks.report.html import write_page
 from benchmarks.report.progress import progress
 from benchmarks.report.summary import Summary, render, render_cost, summarise
-from benchmarks.settings import RunSettings, check_time_limit, read_settings
+from benchmarks.settings import BenchFlags, RunSettings, check_time_limit
 from benchmarks.store.clips import Clip, read_clips
 from benchmarks.store.run_store import Record, RecordError, RunHeader, write_json
 from benchmarks.video.recording import check_filming, film
 from benchmarks.workers.common import WorkerError, available_cores
 from benchmarks.workers.processes import play_episodes
 from benchmarks.workers.scheduler import longest_first
+from gato_gym.commands.common import (
+    DONE,
+    FAILED,
+    Command,
+    CommandFailed,
+    Invocation,
+    run_command,
+)
 from policies.rollout.timing import NAME as COST
 from policies.rollout.timing import Costs, TimeSpent
 
 if TYPE_CHECKING:
     from gato_gym.tasks import Task
 
-__all__ = ["RunSettings", "main", "run_benchmark", "select_tasks"]
+__all__ = ["Bench", "RunSettings", "main", "run_benchmark", "select_tasks"]
 
 
 def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
@@ -199,41 +206,39 @@ def select_tasks(suite: str, pattern: str | None) -> list[Task]:
         raise BenchmarkError(str(error)) from error
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    console, errors = Console(), Console(stderr=True)
-    output = Path()
-    try:
-        output, runs = read_settings(arguments)
+@dataclass(frozen=True)
+class Bench(BenchFlags, Command):
+    """Score policies on a suite of tasks, beside random actions and the expert."""
+
+    def run(self, call: Invocation) -> int:
+        output, runs = self.runs(call.line())
         started = time.monotonic()
+        console = Console()
         for settings in runs[1:]:  # a mistake in the last is told before the first plays for hours
             describe_policy(settings.policy)
-        failed = [_run_and_tell(settings, console) for settings in runs]
-        if len(runs) > 1:
-            console.print(beside.write(output, [settings.output for settings in runs]))
-    except BenchmarkError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return 2
-    except (WorkerError, RecordError) as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        errors.print(_how_to_resume(arguments, output), markup=False, soft_wrap=True)
-        return 1
-    except KeyboardInterrupt:
-        errors.print(_how_to_resume(arguments, output), markup=False, soft_wrap=True)
-        return 130
-    page = REPORT if len(runs) == 1 else beside.PAGE
-    console.print(
-        f"{time.monotonic() - started:.0f} s; episodes and figures are in {output}, "
-        f"a page of them is {output / page}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-    if any(failed):
-        errors.print(_how_to_resume(arguments, output, "some episodes failed"), soft_wrap=True)
-        return 1
-    return 0
+        try:
+            failed = [_run_and_tell(settings, console) for settings in runs]
+            if len(runs) > 1:
+                console.print(beside.write(output, [settings.output for settings in runs]))
+        except (WorkerError, RecordError) as error:
+            raise CommandFailed(f"{error}\n{_how_to_resume(call, output)}") from error
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_how_to_resume(call, output)) from None
+        page = REPORT if len(runs) == 1 else beside.PAGE
+        console.print(
+            f"{time.monotonic() - started:.0f} s; episodes and figures are in {output}, "
+            f"a page of them is {output / page}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        if not any(failed):
+            return DONE
+        print(_how_to_resume(call, output, "some episodes failed"), file=sys.stderr)
+        return FAILED
+
+
+main = partial(run_command, Bench, prog="python -m benchmarks.run")
 
 
 def _run_and_tell(settings: RunSettings, console: Console) -> bool:
@@ -266,15 +271,13 @@ def _in_float32(settings: RunSettings, *, console: Console) -> Summary | None:
     return run_benchmark(exact, console=console)
 
 
-def _how_to_resume(arguments: Sequence[str], output: Path, happened: str = "stopped") -> str:
+def _how_to_resume(call: Invocation, output: Path, happened: str = "stopped") -> str:
     if not output.exists():
         return "stopped before the first episode ended: nothing is recorded"
-    command = ["python", "-m", "benchmarks.run", *arguments]
-    if "--output" not in " ".join(arguments):
-        command += ["--output", str(output)]
-    if "--resume" not in arguments:
-        command.append("--resume")
-    return f"{happened}; finished episodes are kept. Continue with: {shlex.join(command)}"
+    more = [] if "--output" in " ".join(call.arguments) else ["--output", str(output)]
+    if "--resume" not in call.arguments:
+        more.append("--resume")
+    return f"{happened}; finished episodes are kept. Continue with: {call.line(*more)}"
 
 
 if __name__ == "__main__":

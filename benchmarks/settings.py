@@ -1,145 +1,155 @@
-"""The arguments of ``python -m benchmarks.run``.
+"""The settings of runs, which the flags of ``gato-gym bench`` are too.
 
-* :class:`RunSettings` -- of one policy's run.
-* :func:`read_settings` -- from what was typed, one for each policy.
-* :func:`add_acting`, :func:`acting` -- whether policies sample; :func:`add_protocol`.
+* :class:`RunSettings` -- of one policy's run; :class:`RunFlags`, what the runs of several share.
+* :class:`BenchFlags` -- the command line: runs of one policy or several.
+* :class:`Acting`, :func:`acting` -- whether policies sample.
+* :func:`check_time_limit` -- refuses a time limit that makes no sense.
 """
 
 from __future__ import annotations
 
-import argparse
-import shlex
+import dataclasses
 import shutil
 import signal
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from benchmarks.policies import DEFAULT_POLICY, PolicyChoice, is_network, slugs
-from benchmarks.protocol import PROTOCOLS, STANDARD, BenchmarkError
+from tyro.conf import UseAppendAction, create_mutex_group
+
+from benchmarks.policies import DEFAULT_POLICY, PlayingOptions, PolicyChoice, is_network, slugs
+from benchmarks.protocol import STANDARD, BenchmarkError
 from benchmarks.workers.common import Workers, available_cores
+from gato_gym.commands.flags import flag
+
+_ACTING = create_mutex_group(required=False, title="actions")
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """The arguments of a run.
+class RunFlags:
+    """What the runs of several policies share.
 
     Attributes:
-        suite: Suite name, or ``all``.
-        output: Folder for ``run.json``, ``results.jsonl``, ``summary.json`` and ``report.html``.
-        tasks: Task ids or patterns with ``*``, separated by commas, with or without the suite's
-            prefix; None means all of the suite.
-        policy: Who plays, and how.
+        suite: atari, babyai, dm_control, metaworld, mujoco or all.
+        output: Folder for run.json, results.jsonl, summary.json and report.html; by default
+            results/SUITE-POLICY-TIME.
+        tasks: Task ids or patterns with *, separated by commas, with or without the suite's
+            prefix, such as 'go-*,open'; by default all of the suite.
         episodes: Episodes of each task.
-        num_envs: Environments that a process plays at a time; None chooses.
-        seed: What the episodes' seeds are derived from.
-        protocol: Its name, one of :data:`benchmarks.protocol.PROTOCOLS`.
-        workers: Processes, or "ray" for those of a Ray cluster.
-        record: Episodes of each task to make videos of, the first ones.
-        resume: Take up what ``output`` holds.
-        command: What was typed, for the record.
+        num_envs: Environments that a process plays at a time; changes speed, not results.
+        seed: Chooses the episodes.
+        protocol: standard; or atari-sticky, in which each frame of a game repeats the action
+            before it with probability 0.25.
+        workers: Processes, or ray for the cores of the cluster at RAY_ADDRESS, or of this machine;
+            by default one a core, and for a network on a GPU one, whose forwards serve all.
+        record: Make videos of the first so many episodes of each task.
+        resume: Take up the run that the output folder holds.
     """
 
     suite: str
-    output: Path
-    tasks: str | None = None
-    policy: PolicyChoice = field(default_factory=lambda: PolicyChoice(DEFAULT_POLICY))
+    output: Path | None = None
+    tasks: Annotated[str | None, flag(metavar="PATTERN")] = None
     episodes: int = 20
     num_envs: int | None = None
     seed: int = 0
     protocol: str = STANDARD
-    workers: Workers = field(default_factory=available_cores)
+    workers: Workers | None = None
     record: int = 0
     resume: bool = False
+
+
+@dataclass(frozen=True)
+class RunSettings(RunFlags):
+    """One policy's run.
+
+    Attributes:
+        policy: Who plays, and how.
+        command: What was typed, for the record.
+    """
+
+    output: Path
+    workers: Workers = field(default_factory=available_cores)
+    policy: PolicyChoice = field(default_factory=lambda: PolicyChoice(DEFAULT_POLICY))
     command: str | None = None
 
 
-def read_settings(arguments: Sequence[str]) -> tuple[Path, tuple[RunSettings, ...]]:
-    """What was asked for.
+@dataclass(frozen=True)
+class Acting:
+    """How policies choose actions; by default experts as they do, and all others sampled.
 
-    Args:
-        arguments: As typed, after the command's name.
-
-    Returns:
-        The output folder, and a run for each policy: in this folder, or, of several, in one of
-        its own below it.
-
-    Raises:
-        BenchmarkError: They do not go together.
+    Attributes:
+        deterministic: The most likely action.
+        sample: Sampled actions.
     """
-    options = _parser().parse_args(arguments)
-    if options.resume and options.output is None:
-        raise BenchmarkError(
-            "--resume without --output, expected the folder to resume: pass --output"
+
+    deterministic: Annotated[bool, _ACTING] = False
+    sample: Annotated[bool, _ACTING] = False
+
+    def of(self, policy: str) -> bool | None:
+        """What :attr:`PolicyChoice.deterministic` is of a policy."""
+        return acting(policy, self.deterministic if self.deterministic or self.sample else None)
+
+
+@dataclass(frozen=True)
+class BenchFlags(RunFlags):
+    """Runs of one policy, or of several side by side.
+
+    Attributes:
+        policy: A shipped checkpoint, a checkpoint's folder, a hub id owner/name, expert, random,
+            or module:factory, a function that takes the vector environment and returns anything
+            with Stable-Baselines3's predict; given several times, they are scored side by side; by
+            default gato-mini.
+    """
+
+    policy: Annotated[UseAppendAction[tuple[str, ...]], flag(metavar="NAME")] = ()
+    playing: PlayingOptions = field(default_factory=PlayingOptions)
+    acting: Acting = field(default_factory=Acting)
+
+    def runs(self, command: str | None = None) -> tuple[Path, tuple[RunSettings, ...]]:
+        """What is asked for.
+
+        Args:
+            command: What was typed, for the record.
+
+        Returns:
+            The output folder, and a run for each policy: in this folder, or, of several, in one
+            of its own below it.
+
+        Raises:
+            BenchmarkError: The flags do not go together.
+        """
+        if self.resume and self.output is None:
+            raise BenchmarkError(
+                "--resume without --output, expected the folder to resume: pass --output"
+            )
+        names = self.policy or (DEFAULT_POLICY,)
+        if len(set(names)) < len(names):
+            raise BenchmarkError(f"--policy names one twice ({', '.join(names)}): leave one out")
+        choices = [self._choice(name, alone=len(names) == 1) for name in names]
+        folders = slugs(choices)
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        output = self.output or Path("results") / "-".join([self.suite, *folders, stamp])
+        shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(RunFlags)}
+        return output, tuple(
+            RunSettings(
+                **shared
+                | {
+                    "output": output if len(names) == 1 else output / folder,
+                    "workers": _default_workers(choice) if self.workers is None else self.workers,
+                },
+                policy=choice,
+                command=command,
+            )
+            for choice, folder in zip(choices, folders, strict=True)
         )
-    names = options.policy or [DEFAULT_POLICY]
-    if len(set(names)) < len(names):
-        raise BenchmarkError(f"--policy names one twice ({', '.join(names)}): leave one out")
-    choices = [_choice(name, options, alone=len(names) == 1) for name in names]
-    folders = slugs(choices)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    output = options.output or Path("results") / "-".join([options.suite, *folders, stamp])
-    return output, tuple(
-        RunSettings(
-            suite=options.suite,
-            output=output if len(names) == 1 else output / folder,
-            tasks=options.tasks,
-            policy=choice,
-            episodes=options.episodes,
-            num_envs=options.num_envs,
-            seed=options.seed,
-            protocol=options.protocol,
-            workers=_default_workers(choice) if options.workers is None else options.workers,
-            record=options.record,
-            resume=options.resume,
-            command=shlex.join(["python", "-m", "benchmarks.run", *arguments]),
-        )
-        for choice, folder in zip(choices, folders, strict=True)
-    )
 
-
-def _choice(name: str, options: argparse.Namespace, *, alone: bool) -> PolicyChoice:
-    # Beside a network that is shown a demonstration, the others play as they do.
-    prompted = alone or is_network(name)
-    return PolicyChoice(
-        name,
-        prompt=options.prompt if prompted else "shipped",
-        prompt_cut=options.prompt_cut if prompted else None,
-        deterministic=acting(name, options.deterministic),
-        seed=options.seed,
-        device=options.device,
-        precision=options.precision,
-        episode_timeout=options.episode_timeout,
-    )
-
-
-def add_protocol(parser: argparse.ArgumentParser) -> None:
-    """``--protocol``."""
-    parser.add_argument(
-        "--protocol",
-        choices=tuple(PROTOCOLS),
-        default=STANDARD,
-        help="atari-sticky: each frame of a game repeats the action before it with probability "
-        "0.25 (default: %(default)s, in which none does)",
-    )
-
-
-def add_acting(parser: argparse.ArgumentParser) -> None:
-    """``--deterministic`` and ``--sample``, of which :func:`acting` makes a choice."""
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument(
-        "--deterministic",
-        action="store_true",
-        default=None,
-        help="the most likely action (default of experts, but of some games)",
-    )
-    group.add_argument(
-        "--sample",
-        dest="deterministic",
-        action="store_false",
-        help="sampled actions (default of all others)",
-    )
+    def _choice(self, name: str, *, alone: bool) -> PolicyChoice:
+        how = dataclasses.asdict(self.playing)
+        if not alone and not is_network(name):
+            # Beside a network that is shown a demonstration, the others play as they do.
+            how |= {"prompt": "shipped", "prompt_cut": None}
+        return PolicyChoice(name, deterministic=self.acting.of(name), seed=self.seed, **how)
 
 
 def acting(name: str, asked: bool | None) -> bool | None:
@@ -182,81 +192,3 @@ def _default_workers(choice: PolicyChoice) -> int:
 
         on_gpu = choose_device("auto").type == "cuda"
     return 1 if on_gpu else available_cores()
-
-
-def _workers(text: str) -> Workers:
-    if text == "ray":
-        return "ray"
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected a number of processes, or ray"
-        ) from None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.run",
-        description="Score a policy on a suite of tasks, beside random actions and the expert.",
-    )
-    add = parser.add_argument
-    add("--suite", required=True, help="atari, babyai, dm_control, metaworld, mujoco or all")
-    add("--tasks", metavar="PATTERN", help="task ids or patterns, separated by commas: 'go-*,open'")
-    add(
-        "--policy",
-        action="append",
-        metavar="NAME|FOLDER|HUB-ID|MODULE:FACTORY",
-        help="a shipped checkpoint, a checkpoint folder, a hub id owner/name, expert, random, or "
-        "a function that takes the vector environment and returns anything with "
-        "Stable-Baselines3's predict; several times: side by side "
-        f"(default: {DEFAULT_POLICY})",
-    )
-    add("--episodes", type=int, default=20, metavar="N", help="of each task (default: %(default)s)")
-    add("--num-envs", type=int, metavar="N", help="played at a time; changes speed, not results")
-    add("--seed", type=int, default=0, metavar="S", help="chooses the episodes (default: 0)")
-    add_protocol(parser)
-    add(
-        "--prompt",
-        default="shipped",
-        metavar="none|shipped|PATH",
-        help="the demonstration that a network is shown; PATH is a Minari dataset's id, folder or "
-        "file, '#3' at its end for episode 3 (default: %(default)s)",
-    )
-    add(
-        "--prompt-cut",
-        choices=("end", "start"),
-        help="which part of a demonstration that is too long is shown (default: it is refused)",
-    )
-    add_acting(parser)
-    add(
-        "--workers",
-        type=_workers,
-        metavar="N|ray",
-        help="processes; ray: the cores of the cluster at RAY_ADDRESS, or of this machine "
-        f"(default: {available_cores()}; for a network on a GPU one, whose forwards serve all)",
-    )
-    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
-    add(
-        "--precision",
-        default="auto",
-        choices=("auto", "float32", "bfloat16", "int8"),
-        help="of the weights; with bfloat16 and int8 the episodes are played in float32 too, and "
-        "the difference is told (default: float32 on a CPU, bfloat16 on a GPU)",
-    )
-    add(
-        "--episode-timeout",
-        type=float,
-        metavar="SECONDS",
-        help="an episode whose environment takes longer has failed (default: none does)",
-    )
-    add(
-        "--record",
-        type=int,
-        default=0,
-        metavar="K",
-        help="make videos of the first K episodes of each task (default: none)",
-    )
-    add("--output", type=Path, metavar="DIR", help="default: results/SUITE-POLICY-TIME")
-    add("--resume", action="store_true", help="take up the run that --output holds")
-    return parser

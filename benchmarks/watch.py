@@ -1,10 +1,12 @@
-"""Episodes to look at, each action's tokens beside the frame: ``python -m benchmarks.watch``."""
+"""``python -m benchmarks.watch``: the command ``gato-gym watch``."""
 
 import sys
+from functools import partial
 
-from benchmarks.commands.watch import main
+from benchmarks.commands.watch import Watch
+from gato_gym.commands.common import run_command
 
-__all__ = ["main"]
+main = partial(run_command, Watch, prog="python -m benchmarks.watch")
 
 if __name__ == "__main__":
     sys.exit(main())

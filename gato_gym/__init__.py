@@ -18,6 +18,8 @@ from gato_gym.text import TextTokenizer
 from gato_gym.vocabulary import Vocabulary
 from gato_gym.wrappers import GatoTokenize, GatoTokenizeVector, make
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Episode",
     "GatoTokenize",

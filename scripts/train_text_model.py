@@ -28,7 +28,6 @@ Only lines of prose in string literals are read, by parsing the source; nothing 
 
 from __future__ import annotations
 
-import argparse
 import ast
 import hashlib
 import importlib.util
@@ -41,6 +40,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import sentencepiece
+import tyro
 
 SOURCES = (
     "gymnasium",
@@ -217,17 +217,19 @@ def train(lines: Iterable[str], *, vocabulary_size: int = VOCABULARY_SIZE) -> by
     return model.getvalue()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Train gato-gym's text model.")
-    parser.add_argument("--output", type=Path, default=ASSET, help="file to write")
-    arguments = parser.parse_args()
+def main(output: Path = ASSET) -> None:
+    """Train gato-gym's text model.
+
+    Args:
+        output: File to write.
+    """
     lines = list(corpus())
     digest = hashlib.sha256("\n".join(lines).encode(errors="replace")).hexdigest()
     print(f"{len(lines):,} lines, {sum(map(len, lines)):,} characters, sha256 {digest[:16]}")
     model = train(lines)
-    arguments.output.write_bytes(model)
-    print(f"{arguments.output}: {len(model):,} bytes, sha256 {hashlib.sha256(model).hexdigest()}")
+    output.write_bytes(model)
+    print(f"{output}: {len(model):,} bytes, sha256 {hashlib.sha256(model).hexdigest()}")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

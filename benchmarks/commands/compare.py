@@ -1,47 +1,37 @@
-"""What changed from one run to another: ``python -m benchmarks.compare A B``.
-
-* :func:`main` -- the command. Exit status 0, or 2 when the two cannot be compared.
-"""
+"""``gato-gym compare``, also ``python -m benchmarks.compare``."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from tyro.conf import Positional
 
-from benchmarks.protocol import BenchmarkError
 from benchmarks.report.compare import compare, render
 from benchmarks.store.run_store import read_run, write_json
+from gato_gym.commands.common import Command, Invocation
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.compare",
-        description="What changed from run A to run B, regressions first.",
-    )
-    add = parser.add_argument
-    add("a", type=Path, metavar="A", help="folder of the run that is compared with")
-    add("b", type=Path, metavar="B", help="folder of the run that is compared")
-    add("--force", action="store_true", help="compare runs of different protocols")
-    add("--output", type=Path, metavar="FILE", help="write the comparison as JSON, too")
-    options = parser.parse_args(argv)
-    try:
-        comparison = compare(read_run(options.a), read_run(options.b), force=options.force)
-        if options.output is not None:
-            options.output.parent.mkdir(parents=True, exist_ok=True)
-            write_json(options.output, comparison.to_json())
-    except (BenchmarkError, OSError) as error:
-        Console(stderr=True).print(
-            f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-        return 2
-    Console().print(render(comparison))
-    return 0
+@dataclass(frozen=True)
+class Compare(Command):
+    """Show what changed from run A to run B, regressions first.
 
+    Attributes:
+        a: Folder of the run that is compared with.
+        b: Folder of the run that is compared.
+        force: Compare runs of different protocols.
+        output: Write the comparison to a file as JSON, too.
+    """
 
-if __name__ == "__main__":
-    sys.exit(main())
+    a: Positional[Path]
+    b: Positional[Path]
+    force: bool = False
+    output: Path | None = None
+
+    def run(self, call: Invocation) -> None:
+        comparison = compare(read_run(self.a), read_run(self.b), force=self.force)
+        if self.output is not None:
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.output, comparison.to_json())
+        Console().print(render(comparison))

@@ -2,7 +2,7 @@
 
 * :func:`render_page`, :func:`write_page` -- from a summary to the page; ``benchmarks.run`` writes
   it beside ``summary.json``.
-* :func:`main` -- ``python -m benchmarks.report.html FOLDER`` makes the page of a recorded run anew.
+* :class:`MakePage` -- ``python -m benchmarks.report.html FOLDER``, of a recorded run anew.
 
 The page loads nothing: styles, drawings and videos are in it, but for videos that are too large,
 which are linked to. Every text is escaped.
@@ -10,20 +10,19 @@ which are linked to. Every text is escaped.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jinja2
-from rich.console import Console
+from tyro.conf import Positional
 
 from benchmarks import references
-from benchmarks.protocol import ALL, BenchmarkError, Protocol
+from benchmarks.protocol import ALL, Protocol
 from benchmarks.report.summary import Summary, summarise
 from benchmarks.report.task_summary import TaskSummary
 from benchmarks.rules import RULES, rules_hash
@@ -31,6 +30,7 @@ from benchmarks.statistics.aggregates import Aggregate, Curve, Profile, suite_of
 from benchmarks.store.clips import Clip, read_clips
 from benchmarks.store.run_store import read_run
 from gato_gym.atomic_io import write_whole
+from gato_gym.commands.common import Command, Invocation, run_command
 from policies.rollout.timing import Costs
 
 NAME = "report.html"
@@ -319,34 +319,34 @@ def _title(suite: str) -> str:
     return TITLES.get(suite, suite)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.report.html", description="Make the page of a recorded run anew."
-    )
-    parser.add_argument("folder", type=Path, help="what was --output of benchmarks.run")
-    parser.add_argument("--output", type=Path, metavar="FILE", help=f"default: FOLDER/{NAME}")
-    options: Any = parser.parse_args(argv)
-    output = options.output or options.folder / NAME
-    try:
-        run = read_run(options.folder)
+@dataclass(frozen=True)
+class MakePage(Command):
+    """Make the page of a recorded run anew.
+
+    Attributes:
+        folder: What was --output of gato-gym bench.
+        output: The page; by default report.html in the folder.
+    """
+
+    folder: Positional[Path]
+    output: Path | None = None
+
+    def run(self, call: Invocation) -> None:
+        output = self.output or self.folder / NAME
+        run = read_run(self.folder)
         summary = summarise(
             run.header,
             tuple(run.results.values()),
             tuple(run.failures.values()),
-            cost=Costs.of_run(options.folder),
-            clips=read_clips(options.folder),
+            cost=Costs.of_run(self.folder),
+            clips=read_clips(self.folder),
         )
         output.parent.mkdir(parents=True, exist_ok=True)
         write_page(output, summary)
-    except (BenchmarkError, OSError) as error:
-        Console(stderr=True).print(
-            f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-        return 2
-    Console().print(f"wrote {output}", markup=False, highlight=False, soft_wrap=True)
-    return 0
+        call.console.print(f"wrote {output}", markup=False, highlight=False)
 
+
+main = partial(run_command, MakePage, prog="python -m benchmarks.report.html")
 
 if __name__ == "__main__":
     sys.exit(main())

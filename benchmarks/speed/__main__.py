@@ -1,45 +1,27 @@
-"""The command ``python -m benchmarks.speed [tokenise|predict|reading|train|experts|schedule]``."""
+"""The command ``gato-gym speed``, also ``python -m benchmarks.speed``.
+
+* :class:`Speed` -- the command.
+"""
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
+from tyro.conf import Positional
 
 from benchmarks.speed.comparison import Comparison, table
 from benchmarks.store.run_store import write_json
+from gato_gym.commands.common import DONE, STOPPED, Command, Invocation, run_command
 from policies.model.config import PRESETS
 from policies.threads import one_thread
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed",
-        description="Ratios of speeds; both sides of each are measured in one run, in turns.",
-    )
-    add = parser.add_argument
-    what = ("tokenise", "predict", "reading", "train", "experts", "schedule")
-    add("what", nargs="?", choices=what, help="default: all; reading is the end of predict")
-    add("--seconds", type=float, default=0.5, help="a way and round (default: %(default)s)")
-    add("--device", default="cpu", help="of predict and train: cpu, cuda (default: cpu)")
-    add("--all", action="store_true", help="train: sizes too that take minutes a step here")
-    add(
-        "--threads",
-        type=int,
-        default=1,
-        metavar="N",
-        help="of a CPU; more than one needs a machine with nothing else to do (default: 1)",
-    )
-    add("--output", type=Path, metavar="FILE", help="write the figures as JSON too")
-    return parser.parse_args(arguments)
 
 
 def token_space(seconds: float) -> Iterator[Comparison]:
@@ -129,44 +111,65 @@ def training(
             console.print(reason, highlight=False)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    args = parse_arguments(arguments)
-    comparisons: list[Comparison] = []
-    status, console = 0, Console()
-    if args.threads < 1:
-        print(f"--threads is {args.threads}: expected 1 or more", file=sys.stderr)
-        return 2
-    with one_thread():
-        sources = []
-        where: dict[str, Any] = {"device": args.device, "threads": args.threads}
-        if args.what in (None, "tokenise"):
-            sources.append(token_space(args.seconds))
-        if args.what in (None, "predict"):
-            sources.append(policy(args.seconds, **where))
-        if args.what == "reading":
-            sources.append(weights(args.seconds, **where))
-        if args.what in (None, "train"):
-            sources.append(training(args.seconds, console, **where, every=args.all))
-        if args.what in (None, "experts"):
-            sources.append(experts(args.seconds))
-        if args.what in (None, "schedule"):
-            sources.append(whole_runs())
-        try:
-            for comparison in itertools.chain.from_iterable(sources):
-                comparisons.append(comparison)
-                console.print(f"{comparison.ratio:8.3f}  {comparison.name}", highlight=False)
-        except ValueError as error:  # no such device
-            print(error, file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            console.print("stopped; this was measured:")
-            status = 130
-    console.print(table(comparisons))
-    if args.output is not None:
-        write_json(args.output, {"comparisons": [asdict(each) for each in comparisons]})
-    return status
+@dataclass(frozen=True)
+class Speed(Command):
+    """Measure ratios of speeds; both sides of each are measured in one run, in turns.
 
+    Attributes:
+        what: What is measured, by default all; reading is the end of predict.
+        seconds: Seconds for a way and round.
+        device: Device of predict and train: cpu, cuda.
+        all: Train those sizes too that take minutes a step here.
+        threads: Threads of a CPU; more than one needs a machine with nothing else to do.
+        output: Write the figures to a file as JSON too.
+    """
+
+    what: Positional[
+        Literal["tokenise", "predict", "reading", "train", "experts", "schedule"] | None
+    ] = None
+    seconds: float = 0.5
+    device: str = "cpu"
+    all: bool = False
+    threads: int = 1
+    output: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"--threads is {self.threads}: expected 1 or more")
+
+    def run(self, call: Invocation) -> int:
+        comparisons: list[Comparison] = []
+        status, console = DONE, Console()
+        with one_thread():
+            try:
+                for comparison in itertools.chain.from_iterable(self._sources(console)):
+                    comparisons.append(comparison)
+                    console.print(f"{comparison.ratio:8.3f}  {comparison.name}", highlight=False)
+            except KeyboardInterrupt:
+                console.print("stopped; this was measured:")
+                status = STOPPED
+        console.print(table(comparisons))
+        if self.output is not None:
+            write_json(self.output, {"comparisons": [asdict(each) for each in comparisons]})
+        return status
+
+    def _sources(self, console: Console) -> Iterator[Iterator[Comparison]]:
+        where: dict[str, Any] = {"device": self.device, "threads": self.threads}
+        if self.what in (None, "tokenise"):
+            yield token_space(self.seconds)
+        if self.what in (None, "predict"):
+            yield policy(self.seconds, **where)
+        if self.what == "reading":
+            yield weights(self.seconds, **where)
+        if self.what in (None, "train"):
+            yield training(self.seconds, console, **where, every=self.all)
+        if self.what in (None, "experts"):
+            yield experts(self.seconds)
+        if self.what in (None, "schedule"):
+            yield whole_runs()
+
+
+main = partial(run_command, Speed, prog="python -m benchmarks.speed")
 
 if __name__ == "__main__":
     sys.exit(main())

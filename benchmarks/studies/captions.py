@@ -8,16 +8,17 @@ there is kept, so that the command can be stopped and run again.
 * :class:`Scene` -- a room, its picture and its sentence.
 * :func:`draw_scenes`, :func:`write_scenes` -- rooms, and their files.
 * :func:`count_hits` -- which words of a caption are right.
-* :func:`main` -- the command.
+* :class:`Captions` -- the command.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,11 @@ from numpy.typing import NDArray
 
 import gato_gym
 from gato_gym.atomic_io import appearing
+from gato_gym.commands.common import Command, Invocation, run_command
 from policies import GatoPolicy, make_policy
 from policies.collection.record import play_returns, record_episodes
-from policies.training.run import TrainRun, TrainSettings
+from policies.training.run import TrainRun
+from policies.training.settings import TrainSettings
 
 LEVEL = "babyai-go-to-local"
 KINDS = ("ball", "box", "key")
@@ -186,45 +189,59 @@ def score(folder: Path, scenes: int, episodes: int) -> dict[str, Mapping[str, in
     return hits
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Train a network that captions and plays.")
-    add = parser.add_argument
-    add("--output", type=Path, default=Path("runs/captions"))
-    add("--scenes", type=int, default=4000, help="to train on")
-    add("--episodes", type=int, default=400, help="of the control task to train on")
-    add("--steps", type=int, default=450, help="updates")
-    add("--weight", type=float, default=3.0, help="of captions, the control task's being 1")
-    add("--test-scenes", type=int, default=200, help="of each kind to caption")
-    add("--test-episodes", type=int, default=50, help="to play")
-    add("--seed", type=int, default=0)
-    args = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    tests = set(draw_scenes(args.test_scenes, seed=1))
-    rooms = [s for s in draw_scenes(args.scenes, seed=args.seed + 2) if s not in tests]
-    pairs = write_scenes(rooms, args.output / "scenes")
-    dataset = record_level(args.episodes, args.output / "data")
-    settings = TrainSettings(
-        datasets=(str(dataset),),
-        pairs=(pairs,),
-        output=args.output / "run",
-        preset="tiny",
-        rows=8,
-        length=128,
-        steps=args.steps,
-        weights={"scenes": args.weight},
-        seed=args.seed,
-        device="cpu",
-    )
-    run = TrainRun(settings)
-    run.describe()
-    run.train()
-    scores = score(args.output / "run", args.test_scenes, args.test_episodes)
-    (args.output / "captions.json").write_text(json.dumps(scores, indent=1))
-    for name, hits in scores.items():
-        line = ", ".join(f"{what} {n}" for what, n in hits.items() if what != "of")
-        print(f"{name}: {line} of {hits['of']}")
+@dataclass(frozen=True)
+class Captions(Command):
+    """Train a network that captions and plays, and score it.
 
+    Attributes:
+        output: Folder of the study.
+        scenes: Scenes to train on.
+        episodes: Episodes of the control task to train on.
+        steps: Updates.
+        weight: Weight of captions, the control task's being 1.
+        test_scenes: Scenes of each kind to caption.
+        test_episodes: Episodes to play.
+        seed: Of scenes, weights and batches.
+    """
+
+    output: Path = Path("runs/captions")
+    scenes: int = 4000
+    episodes: int = 400
+    steps: int = 450
+    weight: float = 3.0
+    test_scenes: int = 200
+    test_episodes: int = 50
+    seed: int = 0
+
+    def run(self, call: Invocation) -> None:
+        torch.set_num_threads(1)
+        tests = set(draw_scenes(self.test_scenes, seed=1))
+        rooms = [s for s in draw_scenes(self.scenes, seed=self.seed + 2) if s not in tests]
+        pairs = write_scenes(rooms, self.output / "scenes")
+        dataset = record_level(self.episodes, self.output / "data")
+        settings = TrainSettings(
+            datasets=(str(dataset),),
+            pairs=(pairs,),
+            output=self.output / "run",
+            preset="tiny",
+            rows=8,
+            length=128,
+            steps=self.steps,
+            weights={"scenes": self.weight},
+            seed=self.seed,
+            device="cpu",
+        )
+        training = TrainRun(settings)
+        training.describe()
+        training.train()
+        scores = score(self.output / "run", self.test_scenes, self.test_episodes)
+        (self.output / "captions.json").write_text(json.dumps(scores, indent=1))
+        for name, hits in scores.items():
+            line = ", ".join(f"{what} {n}" for what, n in hits.items() if what != "of")
+            print(f"{name}: {line} of {hits['of']}")
+
+
+main = partial(run_command, Captions, prog="python -m benchmarks.studies.captions")
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

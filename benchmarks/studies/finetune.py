@@ -1,6 +1,5 @@
 """Fine-tuning on a few episodes of one environment, and the curve of how few are enough.
 
-* :class:`FinetuneSettings` -- what is asked for.
 * :class:`FinetuneRun` -- every number of episodes, seed and arm, one after another.
 
 A unit is a training on the first n episodes of a seed's order, scored afterwards. The folder holds
@@ -14,8 +13,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +31,7 @@ from benchmarks.studies.few_shot import (
     write_curve,
 )
 from benchmarks.studies.plots import NOT_DRAWN, can_draw
+from benchmarks.studies.settings import FinetuneSettings
 from gato_gym.atomic_io import appearing, write_whole
 from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
@@ -61,71 +59,6 @@ from policies.training.trainer import Trainer
 
 LARGE_WIDTH = 768
 """Networks from this width on are fine-tuned with the small steps that large networks need."""
-
-
-@dataclass(frozen=True)
-class FinetuneSettings:
-    """What is asked for.
-
-    Attributes:
-        source: The checkpoint: a folder, a shipped name, or a hub id.
-        datasets: Ids or paths of Minari datasets of one environment.
-        output: The run's folder.
-        episodes: Numbers of episodes, each a point of the curve.
-        seeds: Of subsets and batches: 0 to ``seeds - 1``.
-        steps: Updates of each unit.
-        lora: Rank of low-rank updates; None trains every weight.
-        from_scratch: Whether fresh weights of the same sizes are trained on the same batches too.
-        score_episodes: Episodes that each unit plays.
-        environments: How many it plays at a time.
-        env: Id of the environment, where the dataset does not tell.
-        rate: Peak learning rate of AdamW; None for the usual one. Muon's is twice that.
-        optimiser: "muon" or "adamw"; None for the usual one.
-        layout, memory, options: How spaces become tokens, where it shall not be as the checkpoint
-            reads such spaces.
-        keep: Share of the expert's windowed return that an episode must reach; 0 keeps all.
-        rows, length: Of a batch.
-        device: "auto", "cpu", "cuda".
-    """
-
-    source: str
-    datasets: tuple[str, ...]
-    output: Path
-    episodes: tuple[int, ...] = (1, 3, 5, 10, 100)
-    seeds: int = 3
-    steps: int = 500
-    lora: int | None = None
-    from_scratch: bool = False
-    score_episodes: int = 20
-    environments: int = 10
-    env: str | None = None
-    rate: float | None = None
-    optimiser: str | None = None
-    layout: str | None = None
-    memory: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    keep: float = 0.8
-    rows: int = 8
-    length: int = 256
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "steps", "score_episodes", "environments", "rows", "length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
-        if not self.episodes or min(self.episodes) < 1:
-            raise ValueError(
-                f"episodes is {list(self.episodes)}: expected numbers of 1 or more, such as 1,3,10"
-            )
-        if not 0 <= self.keep <= 1:
-            raise ValueError(f"keep is {self.keep}: expected 0 to 1")
-        if self.optimiser not in (None, "muon", "adamw"):
-            raise ValueError(f"optimiser is {self.optimiser!r}: expected muon or adamw")
-        if self.rate is not None and not self.rate > 0:
-            raise ValueError(f"rate is {self.rate}: expected more than 0")
-        if self.lora is not None and self.lora < 1:
-            raise ValueError(f"lora is {self.lora}: expected a rank of 1 or more, such as 8")
-        object.__setattr__(self, "episodes", tuple(sorted(set(self.episodes))))
 
 
 def tuning_optimiser(

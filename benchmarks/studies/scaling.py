@@ -1,6 +1,5 @@
 """Sizes of one shape, trained on the same tokens: loss and score against size and tokens.
 
-* :class:`ScalingSettings` -- what is asked for.
 * :class:`ScalingRun` -- trains each size, and measures its averaged weights along the way.
 
 Every size sees the same batches, and is measured on the same batches of episodes that none sees and
@@ -11,7 +10,6 @@ for each size, ``scaling.csv`` and ``scaling.png``.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from rich.progress import track
 
 from benchmarks.studies.few_shot import expert_return, make_environments
 from benchmarks.studies.plots import NOT_DRAWN, can_draw, panels, write_csv
+from benchmarks.studies.settings import ScalingSettings
 from gato_gym.atomic_io import write_whole
 from policies.collection.record import load_player
 from policies.collection.scores import Scores, interval, play_scores
@@ -45,59 +44,6 @@ MEASURED_BATCHES, MEASURED_ROWS = 8, 16
 
 PROMPT_SHARE = 0.5
 """Of the documents of a task that its observations do not tell from another."""
-
-
-@dataclass(frozen=True)
-class ScalingSettings:
-    """What is asked for.
-
-    Attributes:
-        datasets: Ids or paths of Minari datasets.
-        output: The study's folder.
-        sizes: Presets.
-        tokens: Of each training; rounded so that every measurement falls on a step.
-        points: Measurements along a training, the last at its end.
-        score_episodes: Of each task and measurement; 0 measures the loss alone.
-        environments: How many are played at a time.
-        held_out: Share of each task's episodes that none is trained on, at least two.
-        seed: Of weights and batches.
-        keep: Share of the expert's windowed return that an episode must reach.
-        rows, length: Of a batch.
-        device: "auto", "cpu", "cuda".
-    """
-
-    datasets: tuple[str, ...]
-    output: Path
-    sizes: tuple[str, ...] = ("0.4m", "0.7m", "1.4m", "2.8m")
-    tokens: float = 2e6
-    points: int = 5
-    score_episodes: int = 10
-    environments: int = 10
-    held_out: float = 0.05
-    seed: int = 0
-    keep: float = 0.8
-    rows: int = 8
-    length: int = 256
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("points", "environments", "rows", "length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
-        if self.score_episodes < 0:
-            raise ValueError(f"score_episodes is {self.score_episodes}: expected 0 or more")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out}: expected more than 0, less than 1")
-        if self.tokens < (least := self.points * self.rows * self.length):
-            raise ValueError(
-                f"tokens is {self.tokens:g}: expected at least {least:,}, a batch of {self.rows} x "
-                f"{self.length} for each of {self.points} points"
-            )
-
-    @property
-    def stride(self) -> int:
-        """Steps between two measurements."""
-        return round(self.tokens / (self.rows * self.length * self.points))
 
 
 class ScalingRun:

@@ -1,1 +1,1 @@
-"""The command ``gato-gym`` and its subcommands."""
+"""Environments as tokens."""

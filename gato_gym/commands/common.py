@@ -1,45 +1,164 @@
-"""What the subcommands of ``gato-gym`` share.
+"""What the commands share.
 
+* :class:`Command` -- a command; its fields are its flags.
+* :class:`Invocation` -- how it was called.
 * :func:`run_command` -- runs one, and turns what goes wrong into a line and an exit status.
+* :func:`parse` -- a command from what was typed.
+* :class:`CommandFailed` -- ends a command with the status 1.
+
+The exit status is 0 when a command did what was asked, 1 when something failed on the way, 2 when
+what was asked cannot be done, and 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import io
 import os
+import re
+import shlex
 import sys
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TextIO, TypeVar
 
+import gymnasium as gym
+import tyro
 from rich.console import Console
+
+from gato_gym.commands.flags import REGISTRY
+
+DONE, FAILED, MISUSED, STOPPED = 0, 1, 2, 130
+
+CANNOT_BE_DONE = (gym.error.Error, FileNotFoundError, ImportError, PermissionError, ValueError)
+"""Errors in what was asked: another command line, file or installation is needed."""
+
+MARKERS = (
+    tyro.conf.DisallowNone,
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.OmitArgPrefixes,
+    tyro.conf.OmitSubcommandPrefixes,
+    tyro.conf.SuppressFixed,
+)
+
+
+class CommandFailed(Exception):
+    """Something failed that a message describes; a second line may say how to resume."""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """How a command was called.
+
+    Attributes:
+        prog: Its name, such as ``gato-gym train``.
+        arguments: What was typed after the name.
+        console: Prints to stdout; under ``torchrun``, in the first process alone.
+    """
+
+    prog: str
+    arguments: Sequence[str]
+    console: Console
+
+    def line(self, *more: str) -> str:
+        """The command line as a shell takes it."""
+        return shlex.join([*self.prog.split(), *self.arguments, *more])
+
+
+class Command:
+    """A command: a dataclass whose fields are its flags and whose docstring is its help."""
+
+    stopped: ClassVar[str] = ""
+    """What is said after Ctrl-C, where a KeyboardInterrupt says nothing itself."""
+
+    def run(self, call: Invocation) -> int | None:
+        """Do it; returns the exit status, None for 0."""
+        raise NotImplementedError
+
+
+C = TypeVar("C", bound=Command)
 
 
 def run_command(
-    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, *, stopped: str = ""
+    command: type[Command], arguments: Sequence[str] | None = None, *, prog: str
 ) -> int:
-    """Run the command that ``arguments`` name.
-
-    Under ``torchrun`` the first process alone prints.
+    """Run a command; returns its exit status.
 
     Args:
-        parser: Of subcommands, each with ``run``: a function of its arguments and a console that
-            returns an exit status.
+        command: Its class.
         arguments: None takes the process's.
-        stopped: Said after Ctrl-C, where the command says nothing itself.
-
-    Returns:
-        The command's status; 1 where an error was told, 130 after Ctrl-C.
+        prog: How it is called.
     """
-    import gymnasium as gym
-
-    args = parser.parse_args(arguments)
-    console = Console(soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    quiet = os.environ.get("RANK", "0") != "0"
+    call = Invocation(prog, given, Console(soft_wrap=True, quiet=quiet))
     try:
-        status: int = args.run(args, console)
-    except KeyboardInterrupt:
-        if stopped:
-            console.print(stopped)
-        return 130
-    except (gym.error.Error, ArithmeticError, ImportError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return status
+        with warnings.catch_warnings():
+            warnings.showwarning = _print_warning
+            return parse(command, given, prog=prog).run(call) or DONE
+    except SystemExit as end:  # the help was shown
+        return int(end.code or DONE)
+    except KeyboardInterrupt as stop:
+        if said := str(stop) or command.stopped:
+            print(said, file=sys.stderr)
+        return STOPPED
+    except CommandFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except CANNOT_BE_DONE as error:
+        return complain(error)
+    except (ArithmeticError, OSError) as error:
+        complain(error)
+        return FAILED
+
+
+def complain(error: Exception) -> int:
+    """Print an error as one line; returns the status of a mistake in what was asked."""
+    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    return MISUSED
+
+
+def parse(command: type[C], arguments: Sequence[str], *, prog: str) -> C:
+    """A command with the values that were typed.
+
+    Raises:
+        SystemExit: The help was asked for, and shown.
+        ValueError: What was typed is no such command line, or the values do not go together.
+    """
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), _in_one_line(arguments):
+        try:
+            return tyro.cli(command, prog=prog, args=arguments, config=MARKERS, registry=REGISTRY)
+        except SystemExit as end:
+            if not end.code:
+                raise
+            cause: Any = end.__context__
+    if isinstance(cause, ValueError):  # the command's own check of its values
+        raise cause
+    # tyro draws a box: a title, what is wrong, and where help is, parted by rules
+    lines = [line.strip("│| ") for line in said.getvalue().splitlines()[1:]]
+    words = " ".join(line for line in lines if not re.match("[+╰]?[-─]{3}", line))
+    words = re.split(" ?(?:Argument|For full) helptext", words)[0].removeprefix("Error parsing ")
+    raise ValueError(f"{' '.join(words.split()).rstrip('.')}: see {prog} --help")
+
+
+@contextlib.contextmanager
+def _in_one_line(arguments: Sequence[str]) -> Any:
+    """No line of an error is wrapped."""
+    before = os.environ.get("COLUMNS")
+    if not {"-h", "--help"} & set(arguments):
+        os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS", None)
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+def _print_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:  # fmt: skip
+    print(f"{category.__name__}: {message}", file=sys.stderr)

@@ -1,114 +1,74 @@
-"""The command ``gato-gym``, also ``python -m gato_gym``: finds its subcommands.
+"""The command ``gato-gym``, also ``python -m gato_gym``: finds its subcommands and runs one.
 
-* :func:`main` -- runs one.
+* :func:`main` -- the command. Alone, or with ``--help``, it lists the subcommands.
+* :func:`find_commands` -- the subcommands that installed packages offer.
+
+A package offers subcommands in the entry-point group ``gato_gym.commands``: each entry point names
+a subclass of :class:`~gato_gym.commands.common.Command`.
 """
 
 from __future__ import annotations
 
-import argparse
+import difflib
 import importlib
 import sys
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TextIO
+from importlib.metadata import EntryPoint, entry_points
 
-import gymnasium as gym
 from rich.console import Console
+from rich.table import Table
 
-from gato_gym.inspection import inspect_environment
-from gato_gym.listing import print_tasks
+import gato_gym
+from gato_gym.commands.common import DONE, Command, complain, run_command
 
-ELSEWHERE = {
-    "expert": ("policies.commands.expert", "train, score and convert experts"),
-    "collect": ("policies.commands.collect", "record experts' episodes of the tasks"),
-    "record": ("policies.commands.record", "record a policy's episodes as a Minari dataset"),
-    "train": ("policies.commands.train", "train a network on your own episodes"),
-    "finetune": (
-        "benchmarks.commands.finetune",
-        "fine-tune a network on a few of your own episodes",
-    ),
-    "scaling": ("benchmarks.commands.scaling", "train several sizes and draw loss and score"),
-    "import": (
-        "policies.commands.import_rows",
-        "episodes in the JAT dataset's schema as a Minari dataset",
-    ),
-    "score": ("policies.commands.score", "a policy's return beside chance's and the expert's"),
-}
-"""Commands of other packages, by name: the module, imported only when it is asked for, and what it
-does."""
+GROUP = "gato_gym.commands"
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="gato-gym", description="Environments as tokens, and networks that act in them."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    inspect = commands.add_parser(
-        "inspect",
-        help="how an environment becomes tokens",
-        description="Print how an environment becomes tokens: a row for each part of a timestep.",
-    )
-    add = inspect.add_argument
-    add(
-        "environment",
-        metavar="ENV_ID",
-        help="such as Gato/babyai-go-to-local, or ale_py:ALE/Pong-v5 to import its module first",
-    )
-    add("--layout", choices=("paper", "lean"), help="default: the task's own, or lean")
-    add("--window", type=int, default=1024, help="tokens of a window (default: 1024)")
-    add("--seed", type=int, default=0, help="of the episode (default: 0)")
-    add("--image", type=Path, metavar="FILE", help="draw one timestep: a .png, .svg or .pdf file")
-    tasks = commands.add_parser(
-        "tasks",
-        help="the tasks: observation, action, steps, expert",
-        description="List the tasks: what they show and take, their steps, who their expert is, "
-        "and whether a shipped network knows them.",
-    )
-    tasks.add_argument("pattern", nargs="?", help="ids or patterns, such as 'mujoco-*,*-reach'")
-    tasks.add_argument("--suite", help="of one suite alone")
-    for name, (_, what) in ELSEWHERE.items():
-        commands.add_parser(name, help=what, add_help=False)
-    return parser.parse_args(arguments)
+def find_commands() -> dict[str, EntryPoint]:
+    """The subcommands by name, not loaded yet."""
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run a subcommand.
+
+    Args:
+        arguments: As typed after ``gato-gym``; None takes the process's.
+
+    Returns:
+        The exit status (:mod:`gato_gym.commands.common`).
+    """
     given = sys.argv[1:] if arguments is None else list(arguments)
-    if given[:1] and given[0] in ELSEWHERE:
-        module, _ = ELSEWHERE[given[0]]
-        rest = given[1:] if given[0] in ("collect", "expert") else given
-        return int(importlib.import_module(module).main(rest))
-    args = parse_arguments(given)
-    warnings.showwarning = _say
-    try:
-        if args.command == "tasks":
-            print_tasks(args.suite, args.pattern)
-            return 0
-        inspection = inspect_environment(
-            args.environment, layout=args.layout, seed=args.seed, render=args.image is not None
+    name, rest = (given[0], given[1:]) if given else ("--help", [])
+    commands = find_commands()
+    if name in ("-h", "--help"):
+        _print_help(commands)
+        return DONE
+    if name == "--version":
+        print(f"gato-gym {gato_gym.__version__}")
+        return DONE
+    if name not in commands:
+        close = difflib.get_close_matches(name, commands, n=1)
+        hint = f"did you mean {close[0]}?" if close else "see gato-gym --help"
+        return complain(
+            ValueError(f"no command {name!r}, expected one of {', '.join(commands)}: {hint}")
         )
-        console = Console()
-        console.print(inspection.table())
-        console.print(inspection.summary(args.window), highlight=False, soft_wrap=True)
-        if args.image is not None:
-            from gato_gym.picture import draw
-
-            draw(inspection, args.image, window=args.window)
-            console.print(f"drew {args.image}", highlight=False, soft_wrap=True)
-    except (gym.error.Error, ImportError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_command(commands[name].load(), rest, prog=f"gato-gym {name}")
 
 
-def _say(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int,
-    file: TextIO | None = None, line: str | None = None,
-) -> None:  # fmt: skip
-    print(f"{category.__name__}: {message}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _print_help(commands: dict[str, EntryPoint]) -> None:
+    """The subcommands in groups, one for each package that offers some, this one's first."""
+    console = Console(highlight=False)
+    console.print("usage: gato-gym COMMAND …\n\n" + (gato_gym.__doc__ or "").splitlines()[0])
+    packages = {entry.module.partition(".")[0] for entry in commands.values()}
+    width = max(map(len, commands), default=0)
+    for package in sorted(packages, key=lambda name: (name != __name__.partition(".")[0], name)):
+        table = Table.grid(padding=(0, 2))
+        for name, entry in commands.items():
+            if entry.module.startswith(f"{package}."):
+                command: type[Command] = entry.load()
+                table.add_row(f"  {name:{width}}", (command.__doc__ or "").splitlines()[0])
+        title = importlib.import_module(f"{package}.commands").__doc__ or package
+        console.print(f"\n{title.splitlines()[0]}", markup=False)
+        console.print(table)
+    console.print("\n  gato-gym COMMAND --help shows the flags of one; --version the version.")

@@ -1,1 +1,1 @@
-"""The commands of this package."""
+"""Datasets, networks and experts."""

@@ -1,4 +1,4 @@
-"""The command ``gato-gym collect``: experts' episodes as Minari datasets, ``gato/<task id>-v0``.
+"""``gato-gym collect``: experts' episodes as Minari datasets, ``gato/<task id>-v0``.
 
     gato-gym collect --suite babyai --episodes 200
     gato-gym collect --suite babyai --steps 24000 --noise 0.2
@@ -7,80 +7,57 @@
     gato-gym collect --suite mujoco --episodes 100 --noise 0.3
     gato-gym collect --tasks atari-pong --steps 100000 --policy random
 
-* :func:`main` -- runs it.
+* :class:`Collect` -- the command.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from rich.console import Console
-
-from gato_gym.tasks import SUITES, list_tasks
-from policies.collection.collect import collect, with_experts
+from gato_gym.commands.common import Command, CommandFailed, Invocation
+from gato_gym.tasks import list_tasks
 from policies.collection.jobs import CollectSettings
-from policies.collection.recorder import POLICIES, RecordSettings
-from policies.collection.workers import WorkerError
-from policies.expert_training.recipes import RECIPES
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="gato-gym collect",
-        description="Collect experts' episodes as Minari datasets.",
-    )
-    add = parser.add_argument
-    add("--suite", choices=SUITES, default=None, help="default: all suites")
-    add("--tasks", default=None, help="pattern of task ids, such as 'go-to-*'")
-    amount = parser.add_mutually_exclusive_group()
-    amount.add_argument("--episodes", type=int, default=None, help="a task (default 200)")
-    amount.add_argument("--steps", type=int, default=None, help="recorded steps a task, at least")
-    add("--policy", choices=POLICIES, default="expert", help="who plays (default: expert)")
-    add("--noise", type=float, default=0.0, help="execute noise, record the expert's own actions")
-    add("--steps-after-success", type=int, default=None, help="default: record to the end")
-    add("--expert-episodes", type=int, default=20, help="that measure the expert's return")
-    add("--workers", type=int, default=None, help="processes (default: one a core)")
-    add("--time-limit", type=float, default=300.0, help="seconds a step may take (default: 300)")
-    add("--seed", type=int, default=0)
-    add("--root", type=Path, default=Path("data"), help="folder of the datasets (default: data)")
-    add("--overwrite", action="store_true", help="replace datasets that other settings made")
-    return parser.parse_args(arguments)
+@dataclass(frozen=True)
+class Collect(CollectSettings, Command):
+    """Collect experts' episodes of the tasks as Minari datasets.
 
+    Attributes:
+        episodes: Episodes of each task; by default 200.
+        steps: Recorded steps of each task, at least, instead of a number of episodes.
+        suite: Collect one suite; by default all.
+        tasks: Pattern of task ids, such as 'go-to-*'.
+        workers: Processes; by default one a core.
+        overwrite: Replace datasets that other settings made.
+    """
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    args = parse_arguments(arguments)
-    console = Console(soft_wrap=True)
-    try:
-        settings = CollectSettings(
-            root=args.root,
-            record=RecordSettings(
-                seed=args.seed,
-                noise=args.noise,
-                steps_after_success=args.steps_after_success,
-                policy=args.policy,
-            ),
-            episodes=args.episodes if args.steps or args.episodes else 200,
-            steps=args.steps,
-            expert_episodes=args.expert_episodes,
-            time_limit=args.time_limit,
-        )
-        tasks = list_tasks(args.suite, args.tasks)
-        if args.policy == "expert":
-            tasks = with_experts(tasks, console, trainable=RECIPES)
-        collect(tasks, settings, workers=args.workers, overwrite=args.overwrite, console=console)
-    except KeyboardInterrupt:
-        console.print("stopped: run the same command again to go on")
-        return 130
-    except (ValueError, ImportError, WorkerError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    stopped: ClassVar[str] = "stopped: run the same command again to go on"
 
+    root: Path = Path("data")
+    suite: str | None = None
+    tasks: str | None = None
+    workers: int | None = None
+    overwrite: bool = False
 
-if __name__ == "__main__":
-    sys.exit(main())
+    def __post_init__(self) -> None:
+        if self.episodes is None and self.steps is None:
+            object.__setattr__(self, "episodes", 200)
+        super().__post_init__()
+
+    def run(self, call: Invocation) -> None:
+        from policies.collection.collect import collect, with_experts
+        from policies.collection.workers import WorkerError
+        from policies.expert_training.recipes import RECIPES
+
+        tasks = list_tasks(self.suite, self.tasks)
+        if self.record.policy == "expert":
+            tasks = with_experts(tasks, call.console, trainable=RECIPES)
+        try:
+            collect(
+                tasks, self, workers=self.workers, overwrite=self.overwrite, console=call.console
+            )
+        except WorkerError as error:
+            raise CommandFailed(str(error)) from error

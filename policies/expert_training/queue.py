@@ -12,13 +12,14 @@ import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from policies.expert_training.recipes import RECIPES, recipe_for
+from policies.expert_training.settings import QueueSettings
 from policies.expert_training.shipping import (
     EXPERT_FOLDER,
     episodes_to_score,
@@ -107,30 +108,12 @@ class TrainQueue:
     Attributes:
         tasks: Task ids, the first ones first.
         root: Trainings are in ``root / task``.
-        output: The folder instead, of a single task.
-        steps: Actions at most; None takes the recipe's.
-        seed: Of every training.
-        tensorboard: Whether to write its events.
-        device: Where games' networks learn.
-        from_expert: Whether to begin with the package's experts.
-        jobs: Trainings side by side, each a process.
-        threads: Threads of each that play games.
-        minutes: Wall-clock minutes after which all stop, to be resumed; None: when all is done.
-        ships: Whether to put what is better than the package's expert into the package.
+        settings: How they are trained.
     """
 
     tasks: Sequence[str]
     root: Path
-    output: Path | None = None
-    steps: int | None = None
-    seed: int = 0
-    tensorboard: bool = False
-    device: str = "cpu"
-    from_expert: bool = False
-    jobs: int = 1
-    threads: int = 1
-    minutes: float | None = None
-    ships: bool = False
+    settings: QueueSettings = field(default_factory=QueueSettings)
 
     def run(self, console: Console) -> int:
         """Train what is not done; a training that fails is reported and the next one begins.
@@ -138,11 +121,12 @@ class TrainQueue:
         Returns:
             0, or 1 when a training failed.
         """
-        deadline = None if self.minutes is None else time.monotonic() + 60 * self.minutes
+        minutes = self.settings.minutes
+        deadline = None if minutes is None else time.monotonic() + 60 * minutes
         if len(self.tasks) == 1:
             task = self.tasks[0]
-            train_and_ship(self._settings(task, None, deadline), self.ships)
-            folder = self.output or self.root / task
+            train_and_ship(self._training(task, None, deadline), self.settings.ships)
+            folder = self.settings.output or self.root / task
             console.print(f"the expert is in {folder / EXPERT_FOLDER}", highlight=False)
             return 0
         failed = self._run_side_by_side(deadline, console)
@@ -166,41 +150,42 @@ class TrainQueue:
                 yield task, self._limit(task)
 
     def _limit(self, task: str) -> int:
-        return self.steps or recipe_for(task).steps
+        return int(self.settings.steps or recipe_for(task).steps)
 
-    def _settings(self, task: str, until: int | None, deadline: float | None) -> TrainSettings:
-        recipe, folder = recipe_for(task), self.output or self.root / task
+    def _training(self, task: str, until: int | None, deadline: float | None) -> TrainSettings:
+        recipe, folder = recipe_for(task), self.settings.output or self.root / task
         recipe = dataclasses.replace(recipe, steps=self._limit(task))
         is_new = not (folder / STATE_FILE).exists()
         has_expert = task.startswith("atari-") and shipped_folder(task).is_dir()
-        if self.from_expert or (len(self.tasks) > 1 and is_new and has_expert):
+        if self.settings.from_expert or (len(self.tasks) > 1 and is_new and has_expert):
             recipe = dataclasses.replace(recipe, start=task)
         return TrainSettings(
             task,
             folder,
             recipe,
-            seed=self.seed,
+            seed=self.settings.seed,
             until=until,
             seconds=None if deadline is None else max(deadline - time.monotonic(), 0.0),
             score_episodes=episodes_to_score(task),
-            tensorboard=self.tensorboard,
-            device=self.device,
-            threads=self.threads,
+            tensorboard=self.settings.tensorboard,
+            device=self.settings.device,
+            threads=self.settings.threads,
         )
 
     def _run_side_by_side(self, deadline: float | None, console: Console) -> list[str]:
         """Run all stages, each in a process of its own; returns the tasks that failed."""
         failed: list[str] = []
         stages, running = self._stages(console), dict[Future[None], str]()
-        with _processes(self.jobs) as pool:
+        jobs, ships = self.settings.jobs, self.settings.ships
+        with _processes(jobs) as pool:
             while True:
-                while len(running) < self.jobs and not (deadline and time.monotonic() >= deadline):
+                while len(running) < jobs and not (deadline and time.monotonic() >= deadline):
                     task, until = next(stages, (None, 0))
                     if task is None:
                         break
                     if task not in failed:
-                        settings = self._settings(task, until, deadline)
-                        running[pool.submit(train_and_ship, settings, self.ships)] = task
+                        settings = self._training(task, until, deadline)
+                        running[pool.submit(train_and_ship, settings, ships)] = task
                 if not running:
                     return failed
                 done, _ = wait(running, return_when=FIRST_COMPLETED)

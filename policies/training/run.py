@@ -1,6 +1,5 @@
 """A network of your own: from Minari datasets to a checkpoint, in one folder.
 
-* :class:`TrainSettings` -- what is asked for.
 * :class:`TrainRun` -- prepares, describes and trains it.
 
 The folder holds ``shards/`` and ``texts/`` (episodes and texts as tokens), ``training/`` (what a
@@ -14,8 +13,6 @@ import dataclasses
 import json
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,92 +34,11 @@ from policies.training.distributed import ProcessGroup
 from policies.training.export import write_checkpoint
 from policies.training.metrics import tensorboard_missing
 from policies.training.optimizer import OptimiserConfig, published
+from policies.training.settings import TrainSettings
 from policies.training.trainer import Trainer
 
 CALIBRATION_SECONDS = 4.0
 SMALL_STEPS, PAPER_STEPS = 2_000, 1_000_000
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """What is asked for.
-
-    Attributes:
-        datasets: Ids or paths of Minari datasets.
-        texts, pairs: Files of texts, and of images with texts, to train on in the same batches; see
-            :mod:`policies.training.data.text_shards`.
-        output: The run's folder.
-        preset: The network's size.
-        steps: Updates; None leaves it to ``minutes``, to the run that is gone on with, or to the
-            preset.
-        minutes: Time for updates; the machine is measured and the number of steps follows.
-        layout, memory, options: How spaces become tokens, see
-            :func:`policies.training.data.datasets.find_tasks`.
-        keep: Share of the expert's windowed return that an episode must reach; 0 keeps all.
-        weights: Share of the tokens by task id, or by the name of texts; 1 where none is given.
-        prompt_share: Share of documents that carry a prompt.
-        prompt_end: Share of the prompts that are an episode's end; the others start uniformly.
-        optimiser: "muon", "adamw" (at the same rates' schedule), "paper" (as published), or None
-            for the preset's.
-        rows, length, accumulate: Of a batch; None for the preset's.
-        sigma, observation_weight, depth_drop, recompute, precision, seed: As in
-            :class:`~policies.training.config.TrainConfig`.
-        action_drop, observation_noise: As in :class:`~policies.training.data.packing.Mixture`.
-        numeric_features: As in :class:`~policies.model.config.NetworkConfig`.
-        device: "auto", "cpu", "cuda".
-        attention: "auto", "dense", "flex": how, not what, is computed.
-        fsdp: Whether each of several processes holds a part of the backbone.
-        tensorboard: Whether to write TensorBoard's events as well.
-        score_every: Steps between two scores; None plays nothing.
-        score_tasks: Ids of the tasks that are played; empty for all.
-        score_episodes: Of each.
-    """
-
-    datasets: tuple[str, ...]
-    output: Path
-    texts: tuple[Path, ...] = ()
-    pairs: tuple[Path, ...] = ()
-    preset: str = "mini"
-    steps: int | None = None
-    minutes: float | None = None
-    layout: str | None = None
-    memory: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    keep: float = 0.8
-    weights: Mapping[str, float] = field(default_factory=dict)
-    prompt_share: float = 0.25
-    prompt_end: float = 0.5
-    optimiser: str | None = None
-    rows: int | None = None
-    length: int | None = None
-    accumulate: int | None = None
-    sigma: float = 4.0
-    observation_weight: float = 0.0
-    depth_drop: float = 0.0
-    action_drop: float = 0.0
-    observation_noise: float = 0.0
-    numeric_features: bool = True
-    recompute: bool = False
-    precision: str = "float32"
-    seed: int = 0
-    device: str = "auto"
-    attention: str = "auto"
-    fsdp: bool = False
-    tensorboard: bool = False
-    score_every: int | None = None
-    score_tasks: tuple[str, ...] = ()
-    score_episodes: int = 5
-
-    def __post_init__(self) -> None:
-        if self.score_every is not None and self.score_every < 1:
-            raise ValueError(f"score_every is {self.score_every}: expected 1 or more steps")
-        for name in ("keep", "prompt_share", "prompt_end"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 to 1")
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"minutes is {self.minutes}: expected more than 0")
-        if self.optimiser not in (None, "muon", "adamw", "paper"):
-            raise ValueError(f"optimiser is {self.optimiser!r}: expected muon, adamw or paper")
 
 
 class TrainRun:

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import measure_references
-from benchmarks.commands.measure_references import main
+from benchmarks.experts import main
 from benchmarks.measure_references import PINNED, find_drift
 from benchmarks.protocol import BenchmarkError, Protocol
 

@@ -15,8 +15,9 @@ import pytest
 
 from benchmarks.policies import PolicyChoice, describe_policy, left_out, resolved
 from benchmarks.protocol import BenchmarkError
-from benchmarks.run import main, run_benchmark, select_tasks
-from benchmarks.settings import RunSettings, read_settings
+from benchmarks.run import Bench, main, run_benchmark, select_tasks
+from benchmarks.settings import RunSettings
+from gato_gym.commands.common import parse
 from gato_gym.tasks import get_task
 from policies import GatoPolicy, make_policy
 from policies.collection.record import record_episodes
@@ -338,7 +339,8 @@ def test_demonstrations_that_cannot_be_shown_are_told_in_one_line(
 
 def test_beside_a_network_with_a_demonstration_others_play_as_they_do() -> None:
     arguments = ["--suite", "mujoco", "--prompt", "some/data-v0", "--prompt-cut", "end"]
-    _, (network, expert) = read_settings([*arguments, "--policy", "a/b", "--policy", "expert"])
+    arguments += ["--policy", "a/b", "--policy", "expert"]
+    _, (network, expert) = parse(Bench, arguments, prog="bench").runs()
     assert (network.policy.prompt, network.policy.prompt_cut) == ("some/data-v0", "end")
     assert (expert.policy.prompt, expert.policy.prompt_cut) == ("shipped", None)
 

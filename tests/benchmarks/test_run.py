@@ -13,10 +13,10 @@ from rich.console import Console
 from benchmarks import run
 from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError, episode_seed
-from benchmarks.run import RunSettings, main, run_benchmark, select_tasks
-from benchmarks.settings import read_settings
+from benchmarks.run import Bench, RunSettings, main, run_benchmark, select_tasks
 from benchmarks.workers.common import available_cores
 from benchmarks.workers.worker import EpisodeWorker
+from gato_gym.commands.common import parse
 from policies.rollout.env_batch import make_rows
 
 
@@ -242,13 +242,14 @@ def test_trained_experts_are_part_of_what_a_run_is() -> None:
     ],
 )
 def test_the_expert_plays_in_its_own_way(arguments: list[str], deterministic: bool | None) -> None:
-    _, (asked,) = read_settings(["--suite", "mujoco", *arguments])
+    _, (asked,) = parse(Bench, ["--suite", "mujoco", *arguments], prog="bench").runs()
     assert asked.policy.deterministic is deterministic
 
 
 def test_a_network_on_a_gpu_is_held_by_one_process() -> None:
     def workers(*arguments: str) -> object:
-        return read_settings(["--suite", "babyai", *arguments])[1][0].workers
+        asked = parse(Bench, ["--suite", "babyai", *arguments], prog="bench")
+        return asked.runs()[1][0].workers
 
     assert workers("--device", "cuda") == 1
     assert workers("--device", "cuda", "--workers", "3") == 3

@@ -15,8 +15,8 @@ from gymnasium import spaces
 from rich.console import Console
 from small import SMALL
 
+from benchmarks import experts as experts_command
 from benchmarks import measure_references, references, run
-from benchmarks.commands import measure_references as experts_command
 from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError, Protocol, TaskRules
 from benchmarks.report.compare import compare

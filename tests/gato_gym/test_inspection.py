@@ -103,7 +103,7 @@ def test_what_cannot_be_done_is_said_in_a_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("gato_gym.inspection._rendered", lambda env: None)
-    assert main(["inspect", *(a.format(tmp=tmp_path) for a in arguments)]) == 1
+    assert main(["inspect", *(a.format(tmp=tmp_path) for a in arguments)]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said

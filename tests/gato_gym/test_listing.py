@@ -31,7 +31,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "mujoco-reacher" in said
     assert "2 tasks" in said
-    assert main(["tasks", "mujoco-hoper"]) == 1
+    assert main(["tasks", "mujoco-hoper"]) == 2
     assert "did you mean mujoco-hopper" in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import references
-from benchmarks.commands.compare import main
+from benchmarks.compare import main
 from benchmarks.protocol import BenchmarkError, Protocol, TaskRules
 from benchmarks.references import Reference, TaskReferences
 from benchmarks.report.compare import compare

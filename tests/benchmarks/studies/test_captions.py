@@ -92,12 +92,12 @@ def test_the_command_goes_from_nothing_to_counts(
 ) -> None:
     small = ["--scenes", "6", "--episodes", "2", "--steps", "1", "--output", str(tmp_path / "run")]
     small += ["--test-scenes", "1", "--test-episodes", "1"]
-    main(small)
+    assert main(small) == 0
     first = capsys.readouterr().out
     counted = json.loads((tmp_path / "run" / "captions.json").read_text())
     assert counted["unseen scenes"]["of"] == counted["unseen combinations"]["of"] == 1
     assert counted["babyai-go-to-local"]["of"] == 1
-    main(small)
+    assert main(small) == 0
     again = capsys.readouterr().out
     assert "going on from step 1" in again
     assert first.splitlines()[-3:] == again.splitlines()[-3:]

@@ -17,7 +17,8 @@ from environments import DATASET, ENV, KIND, Balance, Pair
 from gymnasium import spaces
 
 from benchmarks.studies.few_shot import episodes_at, familiar, nested_order
-from benchmarks.studies.finetune import FinetuneRun, FinetuneSettings
+from benchmarks.studies.finetune import FinetuneRun
+from benchmarks.studies.settings import FinetuneSettings
 from gato_gym.__main__ import main
 from gato_gym.episodes.minari_datasets import read_minari
 from policies import GatoPolicy
@@ -141,7 +142,7 @@ def test_what_was_stopped_goes_on_and_ends_the_same(
     assert all(torch.equal(there[name], here[name]) for name in there)
     assert (root / "runs/whole/curve.csv").read_text() == (root / "runs/ft/curve.csv").read_text()
 
-    assert finetune(*few, "--steps", "5") == 1
+    assert finetune(*few, "--steps", "5") == 2
     assert "steps: 4 there, 5 now" in capsys.readouterr().err
 
 
@@ -197,7 +198,7 @@ def test_new_spaces(root: Path, kind: type[gym.Env[Any, Any]]) -> None:
         record_episodes(env, load_player("random", env), 4, "my/new-v0")
         few = ("--episodes", "2", "--seeds", "1")
         options = ("--options", json.dumps({"grids": [""]})) if kind is Board else ()
-        assert finetune(*few, *options, dataset="my/new-v0") == 1, "whose environment nobody told"
+        assert finetune(*few, *options, dataset="my/new-v0") == 2, "whose environment nobody told"
         assert finetune(*few, *options, "--env", "New-v0", dataset="my/new-v0") == 0
     finally:
         del gym.registry["New-v0"]
@@ -212,13 +213,13 @@ def test_new_spaces(root: Path, kind: type[gym.Env[Any, Any]]) -> None:
 
 def test_what_cannot_be_used_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ["finetune", "--output", "runs/ft", "--dataset", DATASET]
-    assert main([*run, "--from", "gato-huge"]) == 1
+    assert main([*run, "--from", "gato-huge"]) == 2
     assert "no checkpoint 'gato-huge'" in capsys.readouterr().err
-    assert finetune("--episodes", "1,7") == 1
+    assert finetune("--episodes", "1,7") == 2
     assert "7 episodes of 'Cart-v0' are asked for and there are 6" in capsys.readouterr().err
-    assert finetune("--episodes", "0") == 1
+    assert finetune("--episodes", "0") == 2
     assert "expected numbers of 1 or more" in capsys.readouterr().err
-    assert finetune(dataset="my/none-v0") == 1
+    assert finetune(dataset="my/none-v0") == 2
     assert "no Minari dataset 'my/none-v0'" in capsys.readouterr().err
 
 
@@ -268,6 +269,8 @@ def test_intervals() -> None:
 def test_the_dataset_of_two_environments_is_refused(root: Path) -> None:
     env = Pair()
     record_episodes(env, load_player("random", env), 2, "my/pair-v0")
-    settings = FinetuneSettings("runs/base", (DATASET, "my/pair-v0"), root / "runs/two")
+    settings = FinetuneSettings(
+        source="runs/base", datasets=(DATASET, "my/pair-v0"), output=root / "runs/two"
+    )
     with pytest.raises(ValueError, match="datasets are of Cart-v0, my/pair-v0"):
         FinetuneRun(settings)

@@ -14,7 +14,8 @@ import torch
 from environments import DATASET, ENV, KIND, Balance
 from small import random_shard, state_plan
 
-from benchmarks.studies.scaling import ScalingRun, ScalingSettings
+from benchmarks.studies.scaling import ScalingRun
+from benchmarks.studies.settings import ScalingSettings
 from gato_gym.__main__ import main
 from policies.collection.record import record_episodes
 from policies.collection.scores import Scores
@@ -95,12 +96,14 @@ def test_every_size_is_measured_and_the_study_goes_on(
         assert float(row["score_low"]) <= float(row["score"]) <= float(row["score_high"])
     assert (root / "runs/sizes/scaling.png").read_bytes().startswith(b"\x89PNG")
     capsys.readouterr()
-    assert scaling("--seed", "1") == 1
+    assert scaling("--seed", "1") == 2
     assert "seed: 0 there, 1 now" in capsys.readouterr().err
 
 
 def test_measured_episodes_are_not_trained_on_and_the_loss_is_their_mean(root: Path) -> None:
-    settings = ScalingSettings((DATASET,), root / "runs/s", sizes=("0.4m",), tokens=1e5)
+    settings = ScalingSettings(
+        datasets=(DATASET,), output=root / "runs/s", sizes=("0.4m",), tokens=1e5
+    )
     run = ScalingRun(settings)
     seen, kept = run.shards[ENV], run.held_out[ENV]
     assert (len(seen.ends), len(kept.ends)) == (4, 2)
@@ -122,14 +125,16 @@ def test_what_cannot_be_used_is_named(root: Path, capsys: pytest.CaptureFixture[
         (("--tokens", "100"), "tokens is 100: expected at least 256"),
         (("--held-out", "1"), "held_out is 1.0"),
     ):
-        assert scaling(*more) == 1
+        assert scaling(*more) == 2
         assert said in capsys.readouterr().err
-    assert scaling("--dataset", "my/none-v0") == 1
+    assert scaling("--dataset", "my/none-v0") == 2
     assert "no Minari dataset" in capsys.readouterr().err
 
 
 def test_the_score_is_success_or_lies_between_random_and_expert(root: Path) -> None:
-    settings = ScalingSettings((DATASET,), root / "runs/s", sizes=("0.4m",), tokens=1e5)
+    settings = ScalingSettings(
+        datasets=(DATASET,), output=root / "runs/s", sizes=("0.4m",), tokens=1e5
+    )
     run = ScalingRun(settings)
     run._chance = {ENV: 20.0}
     (task,) = run.tasks.values()

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import ImageColor
 from rich.console import Console
 
-from benchmarks.commands.watch import main
 from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError
 from benchmarks.run import RunSettings, run_benchmark
@@ -34,6 +33,7 @@ from benchmarks.video.frame import (
 )
 from benchmarks.video.overlay import HEIGHT, LEFT, MARGIN, RIGHT, SIDE, WIDTH, arrange, draw
 from benchmarks.video.viewer import WatchSettings, watch
+from benchmarks.watch import main
 from gato_gym import Vocabulary, compile_plan
 from gato_gym.picture import COLOURS
 from gato_gym.spaces import Plan, PlanOptions

@@ -17,6 +17,7 @@ import pytest
 from gymnasium import spaces
 
 from gato_gym import Episode, get_task, read_minari
+from gato_gym.commands.main import main
 from gato_gym.episodes.minari_datasets import expert_return_of
 from policies.collection.collect import Progress
 from policies.collection.jobs import (
@@ -89,6 +90,7 @@ def test_stopped_and_resumed_by_other_workers_is_the_same_dataset(tmp_path: Path
         [sys.executable, "-m", "gato_gym", "collect", *arguments, "--workers", "2"],
         cwd=Path(__file__).parents[3],
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
@@ -103,7 +105,7 @@ def test_stopped_and_resumed_by_other_workers_is_the_same_dataset(tmp_path: Path
     assert not (parts.root / "gato" / f"{TASK}-v0").exists()
     assert not list(first.parent.glob("*.partial"))
     kept = first.stat().st_mtime_ns
-    assert command.main([*arguments, "--workers", "1"]) == 0
+    assert main(["collect", *arguments, "--workers", "1"]) == 0
     assert first.stat().st_mtime_ns == kept
     assert_equal(episodes_in(whole.root), episodes_in(parts.root))
     assert expert_return_of(dataset_id(get_task(TASK)), root=parts.root) == expert_return_of(
@@ -142,14 +144,14 @@ def test_steps_are_a_goal_reached_and_not_overshot(tmp_path: Path) -> None:
 def test_other_settings_do_not_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     collect_here(settings(tmp_path, episodes=10))
     arguments = [*ARGUMENTS, "--episodes", "10", "--root", str(tmp_path)]
-    assert command.main([*arguments, "--seed", "1"]) == 1
+    assert main(["collect", *arguments, "--seed", "1"]) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert command.main(arguments) == 0
+    assert main(["collect", *arguments]) == 0
     assert "1 of 1 datasets are complete" in capsys.readouterr().out
 
 
 def test_a_wrong_task_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--tasks", "go-to-loca", "--root", str(tmp_path)]) == 1
+    assert main(["collect", "--tasks", "go-to-loca", "--root", str(tmp_path)]) == 2
     assert "go-to-local" in capsys.readouterr().err
 
 

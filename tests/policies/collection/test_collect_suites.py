@@ -10,6 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from gato_gym import Episode, get_task, read_minari
+from gato_gym.commands.main import main
 from gato_gym.episodes.minari_datasets import expert_return_of, minari_metadata, minari_root
 from policies.chance import seed_episodes
 from policies.collection.collect import Progress
@@ -147,11 +148,11 @@ def test_tasks_without_an_expert(tmp_path: Path, capsys: pytest.CaptureFixture[s
     missing = next(t for t in ("mujoco-humanoid", "dm_control-humanoid-run") if not has_expert(t))
     suite = missing.partition("-")[0]
     arguments = ["--suite", suite, "--tasks", missing, "--root", str(tmp_path)]
-    assert command.main(arguments) == 1
+    assert main(["collect", *arguments]) == 2
     assert f"gato-gym expert train {missing}" in capsys.readouterr().err
-    assert command.main(["--tasks", "atari-montezumarevenge", "--root", str(tmp_path)]) == 1
+    assert main(["collect", "--tasks", "atari-montezumarevenge", "--root", str(tmp_path)]) == 2
     assert "--policy random" in capsys.readouterr().err
-    assert command.main([*arguments, "--policy", "random", "--noise", "0.1"]) == 1
+    assert main(["collect", *arguments, "--policy", "random", "--noise", "0.1"]) == 2
     assert "with the random policy: expected 0" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

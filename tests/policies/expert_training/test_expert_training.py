@@ -32,6 +32,7 @@ from policies.expert_training.sb3.convert import load_zip, network_of
 from policies.expert_training.sb3.learner import MEMORY_FILE
 from policies.expert_training.sb3.replay_buffer import restore_memory, save_memory
 from policies.expert_training.sb3.vec_env import LeanVecEnv
+from policies.expert_training.settings import QueueSettings
 from policies.expert_training.trainer import TrainSettings, train
 from policies.expert_training.training_state import (
     STATE_FILE,
@@ -377,7 +378,7 @@ def test_a_zip_is_read_only_from_a_trusted_author(
         load_zip(tmp_path / "model.zip", "ppo")
     command = ["expert", "convert", str(tmp_path / "model.zip"), "--task", TASK]
     command += ["--algorithm", "ppo", "--output", str(tmp_path / "expert")]
-    assert main(command) == 1
+    assert main(command) == 2
     assert "runs whatever code" in capsys.readouterr().err
     assert main([*command, "--trust-zip"]) == 0
     policy = TrainedExpert(
@@ -441,11 +442,14 @@ def test_a_queue_trains_side_by_side_and_stops_in_time(
     """Two processes; none begins after the time is over, and both can be resumed."""
     monkeypatch.setattr(queue, "shipped_share", lambda task: None)
     tasks = ["mujoco-reacher", "mujoco-swimmer"]
-    settings = {"root": tmp_path, "jobs": 2, "steps": 50_000}
+
+    def settings(minutes: float) -> QueueSettings:
+        return QueueSettings(jobs=2, steps=50_000, minutes=minutes)
+
     console = Console(file=io.StringIO())
-    assert queue.TrainQueue(tasks, minutes=0.0, **settings).run(console) == 0  # type: ignore[arg-type]
+    assert queue.TrainQueue(tasks, tmp_path, settings(0.0)).run(console) == 0
     assert not list(tmp_path.iterdir())
-    assert queue.TrainQueue(tasks, minutes=0.001, **settings).run(console) == 0  # type: ignore[arg-type]
+    assert queue.TrainQueue(tasks, tmp_path, settings(0.001)).run(console) == 0
     stopped = queue.standings(tasks, tmp_path)
     assert all(row.steps > 0 and row.finished is None for row in stopped)
     config = read_config(tmp_path / tasks[0] / "expert")
@@ -527,7 +531,7 @@ def test_mistakes_are_told_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["expert", *arguments]) == 1
+    assert main(["expert", *arguments]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1

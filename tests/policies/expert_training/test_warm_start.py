@@ -101,9 +101,9 @@ def test_a_training_may_go_on_from_the_packages_expert(
     assert any(name.startswith("qf_state/params") for name in changed)
     assert not any(name.startswith("actor_state/params") for name in changed), "it is early yet"
     capsys.readouterr()
-    assert run("mujoco-reacher") == 1
+    assert run("mujoco-reacher") == 2
     assert "the recipe of mujoco-reacher is PPO's: expected SAC's" in capsys.readouterr().err
-    assert run("dm_control-humanoid-run") == 1
+    assert run("dm_control-humanoid-run") == 2
     assert "no expert of dm_control-humanoid-run comes with this" in capsys.readouterr().err
 
 

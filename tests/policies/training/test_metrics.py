@@ -110,9 +110,9 @@ def test_scores_are_those_of_the_checkpoint_and_change_nothing(
     with gym.make("CartPole-v1") as env:
         mean = np.mean(play_returns(env, load_player("scored", env), 2))
     assert float(found["6"]) == pytest.approx(mean)
-    assert main([*train, "--output", "other", *scored, "--score-tasks", "Pong"]) == 1
+    assert main([*train, "--output", "other", *scored, "--score-tasks", "Pong"]) == 2
     assert "score_tasks names ['Pong']" in capsys.readouterr().err
-    assert main([*train, "--output", "other", "--score-every", "0"]) == 1
+    assert main([*train, "--output", "other", "--score-every", "0"]) == 2
     assert "score_every is 0" in capsys.readouterr().err
 
 

@@ -131,11 +131,11 @@ def test_from_episodes_to_a_policy_that_balances(
     assert main(["score", "CartPole-v1", "--policy", "random", "--dataset", DATASET]) == 0
     assert "expert      500.00" in capsys.readouterr().out
 
-    assert main([*train, "--steps", "100", "--rows", "5", "--length", "128"]) == 1
+    assert main([*train, "--steps", "100", "--rows", "5", "--length", "128"]) == 2
     assert "rows: 4 there, 5 now" in capsys.readouterr().err
     with gym.make("CartPole-v1") as env:
         record_episodes(env, Balance(), 6, DATASET, replace=True)
-    assert main([*train, *small]) == 1
+    assert main([*train, *small]) == 2
     assert "episodes" in (said := capsys.readouterr().err)
     assert "holds a run with another configuration" in said
 
@@ -184,14 +184,14 @@ def test_two_tasks_with_the_same_spaces_are_told_apart(root: Path) -> None:
 
 def test_what_cannot_be_used_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = ["train", "--output", "runs/mine", "--dataset"]
-    assert main([*train, "my/none-v0"]) == 1
+    assert main([*train, "my/none-v0"]) == 2
     assert "no Minari dataset 'my/none-v0'" in capsys.readouterr().err
     record(1)
-    assert main([*train, DATASET, "--weights", '{"Other-v0": 1}']) == 1
+    assert main([*train, DATASET, "--weights", '{"Other-v0": 1}']) == 2
     assert "weights names ['Other-v0']" in capsys.readouterr().err
-    assert main([*train, DATASET, "--options", '{"layuot": 1}']) == 1
+    assert main([*train, DATASET, "--options", '{"layuot": 1}']) == 2
     assert "no field ['layuot']" in capsys.readouterr().err
-    assert main([*train, DATASET, "--preset", "huge"]) == 1
+    assert main([*train, DATASET, "--preset", "huge"]) == 2
     assert "'huge' is unknown" in capsys.readouterr().err
-    assert main([*train, DATASET, "--action-drop", "0.5"]) == 1
+    assert main([*train, DATASET, "--action-drop", "0.5"]) == 2
     assert "no task remembers its actions: ask for memory 'all'" in capsys.readouterr().err

@@ -457,13 +457,13 @@ def test_the_command_trains_on_texts_and_pairs(
     policy = GatoPolicy.load("runs/mine")
     assert policy.generate_text(image=picture("red"), max_tokens=2)
     capsys.readouterr()
-    assert main(train) == 1
+    assert main(train) == 2
     assert "stories.kind: 'texts' there, None now" in capsys.readouterr().err
     pairs.write_text(pairs.read_text().replace("it is", "here is"))
-    assert main(mixed) == 1
+    assert main(mixed) == 2
     assert "colours.content" in capsys.readouterr().err
     Image.new("RGB", (160, 160)).save(tmp_path / "0.png")
-    assert main([*mixed, "--output", "runs/other"]) == 1
+    assert main([*mixed, "--output", "runs/other"]) == 2
     assert "an image of 'colours' has 100 patches" in capsys.readouterr().err
-    assert main([*train, "--text", str(pairs), "--pairs", str(pairs)]) == 1
+    assert main([*train, "--text", str(pairs), "--pairs", str(pairs)]) == 2
     assert "several texts or pairs are named ['colours']" in capsys.readouterr().err

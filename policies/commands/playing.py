@@ -1,0 +1,134 @@
+"""``gato-gym record`` and ``gato-gym score``: a policy in any environment.
+
+* :class:`Record` -- its episodes as a Minari dataset.
+* :class:`Score` -- its return beside chance's and the expert's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional
+
+from gato_gym.commands.common import Command, Invocation
+from gato_gym.commands.flags import flag
+
+
+@dataclass(frozen=True)
+class _Player(Command):
+    """A policy and its environment.
+
+    Attributes:
+        environment: Such as CartPole-v1, or module:ENV_ID.
+        policy: A .zip of Stable-Baselines3, expert, random, the folder of a run or checkpoint, or
+            module:factory.
+        algorithm: Algorithm of a .zip: ppo, a2c, dqn, sac, td3, ddpg.
+        trust_zip: I trust the author of the .zip, whose pickles run whatever code is in them.
+        stochastic: Sample the policy's actions.
+    """
+
+    environment: Annotated[Positional[str], flag(metavar="ENV_ID")]
+    policy: str
+    algorithm: str | None = None
+    trust_zip: bool = False
+    stochastic: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(_Player):
+    """Record a policy's episodes as a Minari dataset.
+
+    Attributes:
+        dataset: Id of the new dataset, such as my/cartpole-v0.
+        episodes: Number of episodes.
+        noise: Noise that is executed and not recorded, 0 to 1.
+        overwrite: Replace a dataset of this id.
+        seed: Seed of the first episode.
+    """
+
+    dataset: Annotated[str, flag(metavar="ID")]
+    episodes: int = 100
+    noise: float = 0.0
+    overwrite: bool = False
+    seed: int = 0
+
+    def run(self, call: Invocation) -> None:
+        import numpy as np
+        from rich.progress import Progress
+
+        import gato_gym
+        from policies.collection.record import likeliest, load_player, record_episodes
+
+        env = gato_gym.make(self.environment)
+        policy = load_player(self.policy, env, algorithm=self.algorithm, trust_zip=self.trust_zip)
+        with Progress(console=call.console, transient=True) as progress:
+            bar = progress.add_task("episodes", total=self.episodes)
+            returns = record_episodes(
+                env,
+                policy,
+                self.episodes,
+                self.dataset,
+                seed=self.seed,
+                deterministic=likeliest(policy, stochastic=self.stochastic),
+                noise=self.noise,
+                replace=self.overwrite,
+                on_episode=lambda _: progress.advance(bar),
+            )
+        env.close()
+        call.console.print(
+            f"{self.dataset}: {len(returns)} episodes, return {np.mean(returns):.2f} ± "
+            f"{np.std(returns):.2f}. Next:\n"
+            f"  gato-gym train --dataset {self.dataset} --output runs/mine",
+            highlight=False,
+            markup=False,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(_Player):
+    """Score a policy's return beside chance's and the expert's.
+
+    It plays in any environment; the tasks of this package have a benchmark, gato-gym bench.
+
+    Attributes:
+        dataset: Dataset whose expert it is compared with.
+        episodes: Number of episodes.
+    """
+
+    dataset: Annotated[str | None, flag(metavar="ID")] = None
+    episodes: int = 20
+
+    def run(self, call: Invocation) -> None:
+        import numpy as np
+        import torch
+
+        import gato_gym
+        from gato_gym.episodes.minari_datasets import find_minari
+        from policies.collection.record import likeliest, load_player, play_returns
+
+        torch.set_num_threads(1)  # one environment at a time: more threads wait for each other
+        print_line = call.console.print
+        env = gato_gym.make(self.environment)
+        policy = load_player(self.policy, env, algorithm=self.algorithm, trust_zip=self.trust_zip)
+        chance = load_player("random", env)
+        choice = likeliest(policy, stochastic=self.stochastic)
+        returns = play_returns(env, policy, self.episodes, deterministic=choice)
+        least = play_returns(env, chance, self.episodes)
+        env.close()
+        mean, low = float(np.mean(returns)), float(np.mean(least))
+        print_line(f"random  {low:10.2f} ± {np.std(least):.2f}", highlight=False)
+        print_line(f"policy  {mean:10.2f} ± {np.std(returns):.2f}", highlight=False)
+        if self.dataset is not None:
+            expert = find_minari(self.dataset).storage.metadata.get("expert_return")
+            if expert is None:
+                raise ValueError(
+                    f"dataset {self.dataset!r} holds no expert_return: record it with "
+                    "gato-gym record"
+                )
+            print_line(f"expert  {float(expert):10.2f}", highlight=False)
+            score = (mean - low) / (float(expert) - low) if float(expert) > low else float("nan")
+            print_line(f"score   {score:10.3f}  (policy - random) / (expert - random)")
+        print_line(
+            f"{self.episodes} episodes each, seeds 0 to {self.episodes - 1}", highlight=False
+        )

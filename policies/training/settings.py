@@ -1,0 +1,146 @@
+"""What a run is asked for; nothing here imports torch.
+
+* :class:`TrainSettings` -- of one run, from datasets to a checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import create_mutex_group
+
+from gato_gym.commands.flags import flag
+
+_AMOUNT = create_mutex_group(required=False, title="how long")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What a run is asked for.
+
+    Attributes:
+        datasets: Ids or paths of Minari datasets.
+        output: Folder of the run.
+        texts: Files or folders of texts, .jsonl or .txt, to train on in the same batches.
+        pairs: Files of images with texts, .jsonl, to train on in the same batches.
+        shards: Folder of the encoded episodes, which several runs can share; None is ``shards`` in
+            the run's folder.
+        preset: Size of the network: tiny, mini, small, 79m, 364m, 1.18b.
+        network: Fields of NetworkConfig that differ from the preset's.
+        steps: Updates; None leaves it to ``minutes``, to the run that is resumed, or to the preset.
+        minutes: Time for updates; the machine is measured and the number of steps follows.
+        tasks: Ids of the tasks to train on; empty for all that the datasets are of.
+        group_by: What shares a weight, a share of prompts and the statistics of vectors: "task", or
+            "suite" for registered tasks.
+        augment: Copies of each episode under the exact symmetries of a registered task.
+        layout: Of the tokens, "lean" or "paper"; None is the registered task's, or "lean".
+        memory: What later timesteps see, "all", "observations" or "none"; None is the registered
+            task's, or "none" where observations are numbers alone, else "observations".
+        options: Other fields of PlanOptions.
+        keep: Share of the expert's windowed return that an episode must reach; 0 keeps all.
+        held_out: Share of each task's episodes, its last ones, that are not trained on.
+        weights: Share of the tokens by group, or by the name of texts; 1 where none is given.
+        balance: How much larger the share of a group's longer tasks is: 0 for equal shares, 1 for
+            shares in proportion to the length of episodes.
+        emphasis: Factor of a task's share in its group, by task id; 1 where none is given.
+        prompt_share: Share of documents that carry a prompt.
+        prompt_shares: The same by group, where it differs.
+        prompt_end: Share of the prompts that are an episode's end; the others start uniformly.
+        optimiser: "muon", "adamw" (with the same schedule), "paper" (as published), or None for the
+            preset's.
+        rows: Packed sequences of a batch; None for the preset's.
+        length: Tokens of a packed sequence; None for the preset's.
+        accumulate: Parts of a batch, for less memory; None for the preset's.
+        sigma: Spread of continuous labels, in bins; 0 is one bin.
+        observation_weight: Share of the loss for predicting the next observation (JAT: 0.005).
+        depth_drop: Share of the sub-layers that stochastic depth skips (paper: 0.1).
+        action_drop: Share of past actions that are hidden, of tasks that remember all.
+        observation_noise: Standard deviation of noise on the numbers of observations.
+        numeric_features: Whether embeddings of continuous values have numeric features.
+        recompute: Whether activations are computed again in the backward pass, for less memory.
+        precision: "float32", or "bfloat16" for products of matrices.
+        seed: Of weights and batches.
+        device: "auto", "cpu" or "cuda".
+        attention: How attention is computed: "auto", "dense", or "flex" on GPUs.
+        fsdp: Whether each of several processes holds a part of the backbone (FSDP2).
+        workers: Processes that encode episodes.
+        tensorboard: Whether to write TensorBoard's events as well.
+        keep_every: Steps between two sets of averaged weights that are kept; None keeps none.
+        score_every: Steps between two scores; None plays nothing.
+        score_tasks: Ids of the tasks that are played; empty for all.
+        score_episodes: Episodes of each.
+
+    Raises:
+        ValueError: A setting is outside its range.
+    """
+
+    datasets: Annotated[tuple[str, ...], flag(name="dataset")]
+    output: Path
+    texts: Annotated[tuple[Path, ...], flag(name="text")] = ()
+    pairs: tuple[Path, ...] = ()
+    shards: Path | None = None
+    preset: str = "mini"
+    network: Mapping[str, Any] = field(default_factory=dict)
+    steps: Annotated[int | None, _AMOUNT] = None
+    minutes: Annotated[float | None, _AMOUNT] = None
+    tasks: tuple[str, ...] = ()
+    group_by: str = "task"
+    augment: int = 0
+    layout: str | None = None
+    memory: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    keep: float = 0.8
+    held_out: float = 0.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    balance: float = 0.5
+    emphasis: Mapping[str, float] = field(default_factory=dict)
+    prompt_share: float = 0.25
+    prompt_shares: Mapping[str, float] = field(default_factory=dict)
+    prompt_end: float = 0.5
+    optimiser: str | None = None
+    rows: int | None = None
+    length: int | None = None
+    accumulate: int | None = None
+    sigma: float = 4.0
+    observation_weight: float = 0.0
+    depth_drop: float = 0.0
+    action_drop: float = 0.0
+    observation_noise: float = 0.0
+    numeric_features: bool = True
+    recompute: bool = False
+    precision: str = "float32"
+    seed: int = 0
+    device: str = "auto"
+    attention: str = "auto"
+    fsdp: bool = False
+    workers: int = 1
+    tensorboard: bool = False
+    keep_every: int | None = None
+    score_every: int | None = None
+    score_tasks: tuple[str, ...] = ()
+    score_episodes: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("score_every", "keep_every"):
+            steps = getattr(self, name)
+            if steps is not None and steps < 1:
+                raise ValueError(f"{name} is {steps}: expected 1 or more steps")
+        for name in ("keep", "prompt_share", "prompt_end"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 to 1")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out is {self.held_out}: expected 0 or more, less than 1")
+        if self.workers < 1 or self.augment < 0:
+            raise ValueError(
+                f"workers is {self.workers} and augment {self.augment}: expected 1 or more, and 0 "
+                "or more"
+            )
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes is {self.minutes}: expected more than 0")
+        if self.optimiser not in (None, "muon", "adamw", "paper"):
+            raise ValueError(f"optimiser is {self.optimiser!r}: expected muon, adamw or paper")
+        if self.group_by not in ("task", "suite"):
+            raise ValueError(f"group_by is {self.group_by!r}: expected task or suite")
