@@ -179,7 +179,7 @@ def measure(
             first |= first_returns(_recorded(settings.output))
     header = played[0][1].header
     rules = {task: rule for _, one in played for task, rule in one.header.protocol.tasks.items()}
-    protocol = _unworded(replace(header.protocol, tasks=dict(sorted(rules.items()))))
+    protocol = _without_values(replace(header.protocol, tasks=dict(sorted(rules.items()))))
     figures: dict[str, dict[str, Any]] = {task: {} for task in protocol.tasks}
     for player, summary in played:
         for task in summary.tasks:
@@ -194,8 +194,9 @@ def measure(
     }
 
 
-def _unworded(protocol: Protocol) -> Protocol:
-    """Without the rules in words: another wording asks for no new measurement."""
+def _without_values(protocol: Protocol) -> Protocol:
+    """Without the values of rules: a change that matters to a measurement is a task's or raises
+    the version."""
     return replace(protocol, rules="")
 
 
@@ -254,7 +255,7 @@ def merged(recorded: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, An
 
 def _unlike(before: Protocol, after: Protocol) -> list[str]:
     """Where two protocols part, but for their tasks."""
-    return differences(replace(before, tasks={}).to_json(), replace(after, tasks={}).to_json())
+    return replace(before, tasks={}).differences(replace(after, tasks={}))
 
 
 def check(suite: str | None, pattern: str | None, *, workers: int, console: Console) -> int:
@@ -355,7 +356,7 @@ def measure_into_file(
     recorded = measured_content()["suites"].get(suite)
     asked = Protocol.of_tasks(select_tasks(suite, tasks), episodes=episodes, seed=seed)
     unlike = recorded is not None and _unlike(
-        Protocol.from_json(recorded["protocol"]), _unworded(asked)
+        Protocol.from_json(recorded["protocol"]), _without_values(asked)
     )
     whole = tasks is None and player is None
     if unlike and not whole:

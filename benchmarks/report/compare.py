@@ -139,8 +139,7 @@ def compare(a: RecordedRun, b: RecordedRun, *, force: bool = False) -> Compariso
     Raises:
         BenchmarkError: The protocols differ, or no task is in both.
     """
-    protocols = [run.header.protocol.to_json() for run in (a, b)]
-    unlike = differences(*protocols, path="protocol", sides=("A", "B"))
+    unlike = a.header.protocol.differences(b.header.protocol, sides=("A", "B"))
     if unlike and not force:
         raise BenchmarkError(
             f"{a.folder} and {b.folder} were played under different protocols "

@@ -26,7 +26,7 @@ from benchmarks import references
 from benchmarks.protocol import ALL, BenchmarkError, Protocol
 from benchmarks.report.summary import Summary, summarise
 from benchmarks.report.task_summary import TaskSummary
-from benchmarks.rules import RULES, rules_hash
+from benchmarks.rules import RULES, VERSION
 from benchmarks.statistics.aggregates import Aggregate, Curve, Profile, suite_of
 from benchmarks.store.clips import Clip, read_clips
 from benchmarks.store.run_store import read_run
@@ -149,12 +149,11 @@ def render_page(summary: Summary, folder: Path | None = None) -> str:
         frame=FRAME,
         flagged=[task for task in summary.tasks if task.flag],
         seeds={task: [key.seed for key in protocol.episodes_of(task)] for task in protocol.tasks},
-        rules=sorted({rules.success for rules in protocol.tasks.values()}),
         played=sum(task.episodes for task in summary.tasks),
         planned=header.episodes,
         own=_measured(protocol.tasks),
         films=_films(summary.clips, folder) if folder else [],
-        words=RULES if protocol.rules == rules_hash() else {},
+        words=RULES if protocol.current().version == VERSION and protocol.rules else {},
         has_human=any(references.published_normalised(t.task, "human") for t in summary.tasks),
         has_jat=any(references.published_normalised(t.task) for t in summary.tasks),
     )

@@ -247,7 +247,7 @@ def render(summary: Summary) -> RenderableType:
         f"{protocol.episodes} episodes a task, seed {protocol.seed}, {protocol.name} protocol "
         f"{protocol.hash}"
     )
-    lines.append(f"rules {protocol.rules or 'of an older version'} (docs/protocol.md)")
+    lines.append(f"rules {protocol.rules_label} (docs/protocol.md)")
     if summary.cost is not None:
         lines.append(
             f"{summary.cost.wall:.0f} s of playing, {summary.cost.spent.total:.0f} s summed over "
