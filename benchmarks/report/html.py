@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from rich.console import Console
@@ -32,6 +34,9 @@ from benchmarks.store.clips import Clip, read_clips
 from benchmarks.store.run_store import read_run
 from gato_gym.atomic_io import write_whole
 from policies.rollout.timing import Costs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAME = "report.html"
 
@@ -99,27 +104,8 @@ class Bars:
     ticks: tuple[tuple[float, str], ...]
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A curve with its band, ready to be drawn.
-
-    Attributes:
-        line: SVG path data of the figure itself.
-        band: Path data of its interval; empty without one.
-        across: Position and text of each tick of the horizontal axis.
-        up: Of the vertical one.
-        expert: Horizontal position of the score 1.
-    """
-
-    line: str
-    band: str
-    across: tuple[tuple[float, str], ...]
-    up: tuple[tuple[float, str], ...]
-    expert: float
-
-
-FRAME = {"left": 44.0, "right": 378.0, "top": 12.0, "bottom": 218.0}
-"""Where in a drawing of 400 by 262 the axes are."""
+_COLOURS = {"bar": "#3b6fb6", "soft": "#5a6470", "rule": "#d9dee4", "reference": "#b4541a"}
+"""Of drawings, by the names of ``report.css``, which has others in the dark."""
 
 
 def render_page(summary: Summary, folder: Path | None = None) -> str:
@@ -143,10 +129,9 @@ def render_page(summary: Summary, folder: Path | None = None) -> str:
             suite: {each.name: each for each in found} for suite, found in summary.suites.items()
         },
         bars=[_bars(suite, tasks) for suite, tasks in _by_suite(summary.tasks).items()],
-        drawings=_drawings(profile) if profile else [],
+        drawings=[_svg(*each) for each in _drawings(profile)] if profile else [],
         profile=profile,
         half=_tasks_above(profile, 0.5),
-        frame=FRAME,
         flagged=[task for task in summary.tasks if task.flag],
         seeds={task: [key.seed for key in protocol.episodes_of(task)] for task in protocol.tasks},
         played=sum(task.episodes for task in summary.tasks),
@@ -244,51 +229,61 @@ def _bars(suite: str, tasks: Sequence[TaskSummary]) -> Bars:
     )
 
 
-def _drawings(profile: Profile) -> list[tuple[str, str, Drawing]]:
-    """Of episodes and of tasks: caption, name of the vertical axis, and drawing."""
+def _drawings(profile: Profile) -> list[tuple[str, Figure]]:
+    """Of episodes and of tasks: caption and drawing."""
     return [
-        (
-            "Episodes above each score",
-            "share of episodes",
-            _drawing(profile, profile.episodes, most=1.0, steps=4, percent=True),
-        ),
-        (
-            "Tasks above each percentage of expert",
-            "number of tasks",
-            _drawing(profile, profile.tasks, most=float(profile.count), steps=4, percent=False),
-        ),
+        ("Episodes above each score", _drawing(profile, profile.episodes, most=None)),
+        ("Tasks above each percentage of expert", _drawing(profile, profile.tasks, profile.count)),
     ]
 
 
-def _drawing(profile: Profile, curve: Curve, *, most: float, steps: int, percent: bool) -> Drawing:
-    first, last = profile.thresholds[0], profile.thresholds[-1]
-    wide, high = FRAME["right"] - FRAME["left"], FRAME["bottom"] - FRAME["top"]
+def _drawing(profile: Profile, curve: Curve, most: int | None) -> Figure:
+    """A curve and its interval over the scores, of so many tasks; None for a share."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
 
-    def x(score: float) -> float:
-        return round(FRAME["left"] + wide * (score - first) / (last - first), 1)
+    figure = Figure(figsize=(4, 2.7), layout="constrained")
+    axes = figure.add_subplot()
+    figure.patch.set_visible(False)
+    axes.patch.set_visible(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, colors=_COLOURS["soft"], labelsize=9)
+    axes.grid(axis="y", color=_COLOURS["rule"], clip_on=False)
+    axes.set_xlabel("percentage of expert score", color=_COLOURS["soft"])
+    axes.set_ylabel("share of episodes" if most is None else "tasks", color=_COLOURS["soft"])
+    axes.set_xlim(profile.thresholds[0], profile.thresholds[-1])
+    axes.set_ylim(0, most or 1)
+    axes.xaxis.set_major_locator(MultipleLocator(0.25))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=most is not None))
+    if most is None:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    colour = _COLOURS["bar"]
+    axes.plot(profile.thresholds, curve.value, color=colour, linewidth=1.8, clip_on=False)
+    if curve.low is not None and curve.high is not None:
+        axes.fill_between(
+            profile.thresholds, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0,
+            clip_on=False,
+        )  # fmt: skip
+    expert = _COLOURS["reference"]
+    axes.axvline(1.0, color=expert, linestyle="--", linewidth=1, clip_on=False)
+    axes.text(1.02, 0.93, "expert", color=expert, fontsize=9, transform=axes.get_xaxis_transform())
+    return figure
 
-    def y(value: float) -> float:
-        return round(FRAME["bottom"] - high * value / most, 1)
 
-    def points(values: Sequence[float]) -> list[str]:
-        return [f"{x(s)} {y(v)}" for s, v in zip(profile.thresholds, values, strict=True)]
+def _svg(caption: str, figure: Figure) -> tuple[str, str]:
+    """Caption, and the drawing in the page's own colours and fonts, as SVG to put into it."""
+    from matplotlib import rc_context
 
-    marks = [most * step / steps for step in range(steps + 1)]
-    if not percent:
-        step = max(1, round(most / steps / 5) * 5 if most >= 20 else round(most / steps))
-        marks = [float(mark) for mark in range(0, int(most) + 1, step)]
-    scores = [score / 4 for score in range(-4, 13) if first <= score / 4 <= last]
-    return Drawing(
-        line="M" + "L".join(points(curve.value)),
-        band=(
-            ""
-            if curve.low is None or curve.high is None
-            else "M" + "L".join([*points(curve.high), *points(curve.low)[::-1]]) + "Z"
-        ),
-        across=tuple((x(score), f"{100 * score:g} %") for score in scores),
-        up=tuple((y(mark), f"{100 * mark:g} %" if percent else f"{mark:g}") for mark in marks),
-        expert=x(1.0),
-    )
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": caption}), io.StringIO() as file:
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", metadata=metadata)
+        text = file.getvalue()
+    text = re.sub(r' id="[\w.]*_\d+"', "", text[text.index("<svg") :])  # those of two would clash
+    for name, colour in _COLOURS.items():
+        text = text.replace(colour, f"var(--{name})")
+    label = f"{caption}, with 95 % interval"
+    return caption, text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
 def _tasks_above(profile: Profile | None, score: float) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 
 import numpy as np
@@ -96,15 +95,27 @@ def test_bars_are_to_scale_and_say_when_they_are_not(summary: Summary) -> None:
 
 
 def test_curves_are_drawn_where_they_belong() -> None:
-    found = profile(dict.fromkeys(("a-x", "a-y"), np.full(3, 0.5)), (0.0, 0.5, 1.0))
+    found = profile(dict.fromkeys(("a-x", "a-y"), np.full(5, 0.5)), (0.0, 0.5, 1.0))
     assert found is not None
-    (_, _, episodes), (_, _, tasks) = page._drawings(found)
-    left, right, top, bottom = (page.FRAME[side] for side in ("left", "right", "top", "bottom"))
-    points = [tuple(map(float, pair.split())) for pair in re.split("[ML]", episodes.line)[1:]]
-    assert points == [(left, top), ((left + right) / 2, bottom), (right, bottom)]
-    assert tasks.line == episodes.line
-    assert tasks.up == ((bottom, "0"), (115.0, "1"), (top, "2"))
-    assert tasks.expert == right
+    (_, episodes), (caption, tasks) = page._drawings(found)
+    (axes,) = episodes.axes
+    curve, expert = axes.lines
+    assert curve.get_xydata() == pytest.approx(np.array([[0.0, 1.0], [0.5, 0.0], [1.0, 0.0]]))
+    assert list(expert.get_xdata()) == [1.0, 1.0]
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0.0, 1.0), (0.0, 1.0))
+    assert len(axes.collections) == 1, "the interval"
+    (axes,) = tasks.axes
+    assert axes.lines[0].get_xydata().tolist() == [[0.0, 2.0], [0.5, 0.0], [1.0, 0.0]]
+    assert axes.get_ylim() == (0.0, 2.0)
+    _, svg = page._svg(caption, tasks)
+    text = checked(svg).text.split()
+    assert {"0", "1", "2", "100%", "expert"} <= set(text)
+    assert "#3b6fb6" not in svg, "the page's own colour, which the dark changes"
+    assert svg.count("var(--bar)") >= 2
+    assert 'aria-label="Tasks above each percentage of expert' in svg
+    few = profile({"a-x": np.full(2, 0.5)}, (0.0, 1.0))
+    assert few is not None
+    assert not page._drawings(few)[0][1].axes[0].collections
 
 
 def test_a_run_in_which_nothing_could_be_played_has_a_page() -> None:
