@@ -67,41 +67,31 @@ class Film:
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A task's bar; all positions in percent of the scale's width.
+class Scale:
+    """Where scores are in a suite's chart, in percent of its width."""
 
-    Attributes:
-        task: The figures.
-        name: The task's id without its suite.
-        left: Where the bar begins.
-        width: How wide it is.
-        low: Where its interval begins; None without one.
-        high: Where it ends.
-        beyond: The side on which the score is off the scale, ``left`` or ``right``, or nothing.
-        jat: JAT's published score; None without one.
-        human: A human's published score; None without one.
-    """
+    low: float
+    high: float
 
-    task: TaskSummary
-    name: str
-    left: float
-    width: float
-    low: float | None
-    high: float | None
-    beyond: str
-    jat: float | None
-    human: float | None
+    @classmethod
+    def of(cls, tasks: Sequence[TaskSummary]) -> Scale:
+        """One on which random, the expert and, within limits, every interval have room."""
+        ends = [end for task in tasks for end in (task.low, task.normalised, task.high)]
+        known = [end for end in ends if end is not None]
+        return cls(max(_WIDEST[0], min([0.0, *known])), min(_WIDEST[1], max([1.1, *known])))
 
+    def place(self, score: float) -> float:
+        """Of a score; of one off the scale, the nearest end."""
+        inside = min(max(score, self.low), self.high)
+        return round(100.0 * (inside - self.low) / (self.high - self.low), 2)
 
-@dataclass(frozen=True)
-class Bars:
-    """The bars of one suite, and where on their scale random (0) and expert (1) are."""
+    def beyond(self, score: float) -> str:
+        """The side on which a score is off the scale, ``left`` or ``right``, or nothing."""
+        return "left" if score < self.low else "right" if score > self.high else ""
 
-    suite: str
-    bars: tuple[Bar, ...]
-    random: float
-    expert: float
-    ticks: tuple[tuple[float, str], ...]
+    def ticks(self) -> list[float]:
+        """Scores to write above the chart."""
+        return [step / 2 for step in range(-1, 5) if self.low <= step / 2 <= self.high]
 
 
 _COLOURS = {"bar": "#3b6fb6", "soft": "#5a6470", "rule": "#d9dee4", "reference": "#b4541a"}
@@ -128,7 +118,10 @@ def render_page(summary: Summary, folder: Path | None = None) -> str:
         suites={
             suite: {each.name: each for each in found} for suite, found in summary.suites.items()
         },
-        bars=[_bars(suite, tasks) for suite, tasks in _by_suite(summary.tasks).items()],
+        charts=[
+            (suite, Scale.of(tasks), tasks) for suite, tasks in _by_suite(summary.tasks).items()
+        ],
+        published=references.published_normalised,
         drawings=[_svg(*each) for each in _drawings(profile)] if profile else [],
         profile=profile,
         half=_tasks_above(profile, 0.5),
@@ -189,44 +182,6 @@ def _by_suite(tasks: Sequence[TaskSummary]) -> Mapping[str, list[TaskSummary]]:
     for task in tasks:
         groups.setdefault(suite_of(task.task), []).append(task)
     return groups
-
-
-def _bars(suite: str, tasks: Sequence[TaskSummary]) -> Bars:
-    drawn = [task for task in tasks if task.normalised is not None]
-    ends = [
-        end for task in drawn for end in (task.low, task.normalised, task.high) if end is not None
-    ]
-    low = max(_WIDEST[0], min([0.0, *ends]))
-    high = min(_WIDEST[1], max([1.1, *ends]))
-
-    def place(score: float | None) -> float | None:
-        if score is None:
-            return None
-        return round(100.0 * (min(max(score, low), high) - low) / (high - low), 2)
-
-    def bar(task: TaskSummary) -> Bar:
-        score = task.normalised if task.normalised is not None else 0.0
-        begin, end = sorted((place(0.0) or 0.0, place(score) or 0.0))
-        return Bar(
-            task,
-            name=task.task.removeprefix(f"{suite}-"),
-            left=begin,
-            width=round(end - begin, 2),
-            low=place(task.low),
-            high=place(task.high),
-            beyond="left" if score < low else "right" if score > high else "",
-            jat=place(references.published_normalised(task.task)),
-            human=place(references.published_normalised(task.task, "human")),
-        )
-
-    steps = [step / 2 for step in range(-1, 5) if low <= step / 2 <= high]
-    return Bars(
-        suite,
-        tuple(map(bar, tasks)),
-        random=place(0.0) or 0.0,
-        expert=place(1.0) or 0.0,
-        ticks=tuple((place(step) or 0.0, f"{step:g}".replace("-", "−")) for step in steps),
-    )
 
 
 def _drawings(profile: Profile) -> list[tuple[str, Figure]]:

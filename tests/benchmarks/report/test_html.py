@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -84,14 +85,18 @@ def test_everything_a_reader_must_know_is_on_it(summary: Summary) -> None:
 
 
 def test_bars_are_to_scale_and_say_when_they_are_not(summary: Summary) -> None:
-    group = page._bars("babyai", summary.tasks)
-    bars = {bar.name: bar for bar in group.bars}
+    scale = page.Scale.of(summary.tasks)
     # The scale goes from -0.5 to 2: random is a fifth of the way, the expert three fifths.
-    assert (group.random, group.expert) == (20.0, 60.0)
-    assert (bars["go-to"].left, bars["go-to"].width, bars["go-to"].beyond) == (20.0, 20.0, "")
-    assert (bars["open"].left, bars["open"].width, bars["open"].beyond) == (20.0, 80.0, "right")
-    assert (bars["unlock"].left, bars["unlock"].width, bars["unlock"].beyond) == (0.0, 20.0, "left")
-    assert bars["lost"].task.normalised is None
+    assert [scale.place(score) for score in (0.0, 1.0, 0.5)] == [20.0, 60.0, 40.0]
+    assert scale.ticks() == [-0.5, 0.0, 0.5, 1.0, 1.5, 2.0]
+    lines = render_page(summary).split('<div class="row">')[1:]
+    bars = {line[: line.index("</div>")].split(">")[-1]: line for line in lines}
+    assert 'class="fill" style="left:20.0%;width:20.0%"' in bars["go-to"]
+    assert 'class="fill" style="left:20.0%;width:80.0%"' in bars["open"]
+    assert 'class="fill" style="left:0.0%;width:20.0%"' in bars["unlock"]
+    beyond = {name: re.findall(r'class="more (\w+)"', line) for name, line in bars.items()}
+    assert beyond == {"go-to": [], "lost": [], "open": ["right"], "unlock": ["left"]}
+    assert "expert not above random: not in any average" in bars["lost"]
 
 
 def test_curves_are_drawn_where_they_belong() -> None:
