@@ -9,18 +9,16 @@ each expert's first episodes again and fails where it drifted.
 * :func:`merged` -- an entry with some tasks of another.
 * :func:`check` -- whether the experts still score what is recorded.
 * :data:`PINNED` -- how many episodes of each expert are kept one by one.
-* :func:`pin` -- their returns.
 * :func:`find_drift` -- plays them again and tells what differs.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -34,7 +32,7 @@ from benchmarks.report.summary import Summary
 from benchmarks.report.task_summary import TaskSummary
 from benchmarks.run import run_benchmark, select_tasks
 from benchmarks.settings import RunSettings
-from benchmarks.store.run_store import write_json
+from benchmarks.store.run_store import read_run, write_json
 from benchmarks.workers.common import WorkerError
 from benchmarks.workers.processes import play_episodes
 from policies.experts import has_expert
@@ -49,37 +47,10 @@ TOLERANCE = 0.02
 """Share of the pinned mean by which an expert may differ."""
 
 
-def pin(protocol: Protocol, tasks: Sequence[str], *, workers: int) -> dict[str, list[float]]:
-    """The expert's returns in the first :data:`PINNED` episodes of some tasks.
-
-    Args:
-        protocol: Whose episodes.
-        tasks: Task ids of the protocol, each with an expert.
-        workers: Processes.
-
-    Raises:
-        BenchmarkError: A task or its expert cannot be made.
-        WorkerError: A worker process or an episode failed.
-    """
-    first = dataclasses.replace(protocol, episodes=min(PINNED, protocol.episodes))
-    pending = {task: first.episodes_of(task) for task in tasks}
-    choice = PolicyChoice("expert", seed=protocol.seed, deterministic=None)
-    with closing(play_episodes(pending, choice, workers=workers)) as played:
-        results = [report for report in played if not isinstance(report, TimeSpent)]
-    for result in results:
-        if isinstance(result, EpisodeFailure):
-            raise WorkerError(
-                f"{result.key.task}, seed {result.key.seed} failed, and its expert cannot be "
-                f"checked: {result.reason}"
-            )
-    return first_returns([each for each in results if isinstance(each, EpisodeResult)])
-
-
 def first_returns(results: Sequence[EpisodeResult]) -> dict[str, list[float]]:
     """Returns of the first :data:`PINNED` episodes, by task, in the order of their numbers."""
-    ordered = sorted(results, key=lambda result: (result.key.task, result.key.index))
     returns: dict[str, list[float]] = {}
-    for result in ordered:
+    for result in sorted(results, key=lambda result: (result.key.task, result.key.index)):
         if result.key.index < PINNED:
             returns.setdefault(result.key.task, []).append(round(result.total_return, 6))
     return returns
@@ -95,7 +66,7 @@ def find_drift(entry: Mapping[str, Any], tasks: Sequence[str], *, workers: int) 
 
     Raises:
         BenchmarkError: A task or its expert cannot be made.
-        WorkerError: A worker process failed.
+        WorkerError: A worker process or an episode failed.
     """
     protocol = Protocol.from_json(entry["protocol"])
     pinned = {task: entry["tasks"].get(task, {}).get("expert", {}).get("first") for task in tasks}
@@ -105,7 +76,18 @@ def find_drift(entry: Mapping[str, Any], tasks: Sequence[str], *, workers: int) 
         if not returns
     ]
     known = [task for task, returns in pinned.items() if returns]
-    played = pin(protocol, known, workers=workers)
+    first = replace(protocol, episodes=min(PINNED, protocol.episodes))
+    pending = {task: first.episodes_of(task) for task in known}
+    choice = PolicyChoice("expert", seed=protocol.seed, deterministic=None)
+    with closing(play_episodes(pending, choice, workers=workers)) as reports:
+        outcomes = [report for report in reports if not isinstance(report, TimeSpent)]
+    failures = [each for each in outcomes if isinstance(each, EpisodeFailure)]
+    if failures:
+        key, reason = failures[0].key, failures[0].reason
+        raise WorkerError(
+            f"{key.task}, seed {key.seed} failed, and its expert cannot be checked: {reason}"
+        )
+    played = first_returns([each for each in outcomes if isinstance(each, EpisodeResult)])
     installed = installed_versions(tuple(protocol.simulators))
     changed = differences(dict(protocol.simulators), installed, path="simulators")
     note = f" ({listed(changed)})" if changed else ""
@@ -158,54 +140,55 @@ def measure(
         BenchmarkError: What was asked for cannot be done, or none of the tasks has an expert.
         WorkerError: Episodes failed; the same command tries them again.
     """
-    played: list[tuple[str, Summary]] = []
-    first: dict[str, list[float]] = {}
-    for run in _runs(suite, seed, tasks, player):
-        console.print(f"{suite}: {run.folder}", highlight=False)
-        settings = RunSettings(
-            suite,
-            work / run.folder,
-            tasks=run.tasks,
-            policy=run.policy,
-            episodes=episodes,
-            seed=seed,
-            workers=workers,
-            resume=True,
+    entry: dict[str, Any] | None = None
+    for task in _ordered(suite, tasks, player):
+        for choice in _players(task, seed, player):
+            folder = f"{task}-{choice.name}"
+            if choice.name == "expert" and (weights := describe_policy(choice, [task])["weights"]):
+                folder += f"-{weights}"  # a new expert, a new run
+            console.print(f"{suite}: {folder}", highlight=False)
+            settings = RunSettings(
+                suite,
+                work / folder,
+                tasks=task,
+                policy=choice,
+                episodes=episodes,
+                seed=seed,
+                workers=workers,
+                resume=True,
+            )
+            summary = run_benchmark(settings, console=console)
+            entry = merged(entry, _entry(choice.name, summary, settings.output))
+    assert entry is not None
+    return entry
+
+
+def _entry(player: str, summary: Summary, folder: Path) -> dict[str, Any]:
+    """What one player's run says, in the form of :func:`measure`."""
+    if summary.failures:
+        failure = summary.failures[0]
+        raise WorkerError(
+            f"{summary.header.protocol.suite}: {len(summary.failures)} episodes of {player} "
+            f"failed, expected none in a reference; the first: {failure.key.task}, seed "
+            f"{failure.key.seed}: {failure.reason}"
         )
-        summary = run_benchmark(settings, console=console)
-        _refuse_failures(suite, run.policy.name, summary)
-        played.append((run.policy.name, summary))
-        if run.policy.name == "expert":
-            first |= first_returns(_recorded(settings.output))
-    header = played[0][1].header
-    rules = {task: rule for _, one in played for task, rule in one.header.protocol.tasks.items()}
-    protocol = _unworded(replace(header.protocol, tasks=dict(sorted(rules.items()))))
-    figures: dict[str, dict[str, Any]] = {task: {} for task in protocol.tasks}
-    for player, summary in played:
-        for task in summary.tasks:
-            figures[task.task][player] = _figure(task)
-            if player == "expert":
-                figures[task.task][player]["first"] = first[task.task]
+    figures = {task.task: {player: _figure(task)} for task in summary.tasks}
+    if player == "expert":
+        for task, returns in first_returns(tuple(read_run(folder).results.values())).items():
+            figures[task][player]["first"] = returns
+    protocol = _without_values(summary.header.protocol)
     return {
         "protocol_hash": protocol.hash,
         "protocol": protocol.to_json(),
-        "versions": dict(header.versions),
+        "versions": dict(summary.header.versions),
         "tasks": figures,
     }
 
 
-def _unworded(protocol: Protocol) -> Protocol:
-    """Without the rules in words: another wording asks for no new measurement."""
+def _without_values(protocol: Protocol) -> Protocol:
+    """Without the values of rules: a change that matters to a measurement is a task's or raises
+    the version."""
     return replace(protocol, rules="")
-
-
-def _refuse_failures(suite: str, player: str, summary: Summary) -> None:
-    if summary.failures:
-        failure = summary.failures[0]
-        raise WorkerError(
-            f"{suite}: {len(summary.failures)} episodes of {player} failed, expected none in a "
-            f"reference; the first: {failure.key.task}, seed {failure.key.seed}: {failure.reason}"
-        )
 
 
 def _figure(task: TaskSummary) -> dict[str, Any]:
@@ -218,11 +201,6 @@ def _figure(task: TaskSummary) -> dict[str, Any]:
         "success": None if task.success is None else round(task.success, 6),
         "length": round(task.length, 3),
     }
-
-
-def _recorded(folder: Path) -> list[EpisodeResult]:
-    lines = map(json.loads, (folder / "results.jsonl").read_text().splitlines())
-    return [EpisodeResult.from_json(line) for line in lines if "error" not in line]
 
 
 def merged(recorded: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
@@ -254,7 +232,7 @@ def merged(recorded: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, An
 
 def _unlike(before: Protocol, after: Protocol) -> list[str]:
     """Where two protocols part, but for their tasks."""
-    return differences(replace(before, tasks={}).to_json(), replace(after, tasks={}).to_json())
+    return replace(before, tasks={}).differences(replace(after, tasks={}))
 
 
 def check(suite: str | None, pattern: str | None, *, workers: int, console: Console) -> int:
@@ -290,27 +268,15 @@ def check(suite: str | None, pattern: str | None, *, workers: int, console: Cons
     return drifted
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Tasks that one player plays, and the name of their record's folder."""
-
-    folder: str
-    policy: PolicyChoice
-    tasks: str | None = None
-
-
-def _runs(suite: str, seed: int, tasks: str | None, player: str | None) -> list[_Run]:
-    """Random actions and the expert of each task, those with an expert first."""
+def _players(task: str, seed: int, player: str | None) -> list[PolicyChoice]:
+    """Random actions and the task's expert, or one of them."""
+    random = PolicyChoice("random", seed=seed)
     expert = PolicyChoice("expert", seed=seed, deterministic=None)
-    runs = []
-    for task in _ordered(suite, tasks, player):
-        if player != "expert":
-            runs.append(_Run(f"{task}-random", PolicyChoice("random", seed=seed), task))
-        if player != "random" and has_expert(task):
-            weights = describe_policy(expert, [task])["weights"]  # a new expert, a new run
-            name = f"{task}-expert-{weights}" if weights else f"{task}-expert"
-            runs.append(_Run(name, expert, task))
-    return runs
+    return [
+        choice
+        for choice in (random, *([expert] if has_expert(task) else []))
+        if player in (None, choice.name)
+    ]
 
 
 def _ordered(suite: str, tasks: str | None, player: str | None) -> list[str]:
@@ -355,7 +321,7 @@ def measure_into_file(
     recorded = measured_content()["suites"].get(suite)
     asked = Protocol.of_tasks(select_tasks(suite, tasks), episodes=episodes, seed=seed)
     unlike = recorded is not None and _unlike(
-        Protocol.from_json(recorded["protocol"]), _unworded(asked)
+        Protocol.from_json(recorded["protocol"]), _without_values(asked)
     )
     whole = tasks is None and player is None
     if unlike and not whole:

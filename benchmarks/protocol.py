@@ -21,19 +21,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.rules import rules_hash
+from benchmarks import rules
 from policies.rollout.faults import UsageError
 from policies.rollout.outcomes import EpisodeKey
 
 if TYPE_CHECKING:
     from gato_gym.tasks import Task
-
-PROTOCOL_VERSION = 1
-"""Raised whenever the same arguments would mean other episodes or another way of scoring."""
 
 TRAINING_SEEDS_START = 1_000_000
 """Evaluation seeds are below, seeds of training episodes at or above."""
@@ -56,8 +53,8 @@ PROTOCOLS = {STANDARD: 0.0, "atari-sticky": 0.25}
 """Protocols by name, each with the probability that a frame of an Atari game repeats the action
 before it; 0.25 is what Machado et al. (arXiv:1709.06009) recommend."""
 
-SUCCESS = "info['success'] is true at any timestep"
-"""When an episode counts as solved; one whose environment reports no success has none."""
+_SUCCESS = "info['success'] is true at any timestep"
+"""What version 1 hashed with each task."""
 
 
 class BenchmarkError(UsageError):
@@ -72,13 +69,11 @@ class TaskRules:
         env_id: The environment behind the task.
         max_episode_steps: Timesteps after which an episode is cut off; None leaves it to the
             environment.
-        success: The rule for success, in words.
         sticky: Probability that a frame repeats the action before it.
     """
 
     env_id: str
     max_episode_steps: int | None
-    success: str = SUCCESS
     sticky: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -99,9 +94,9 @@ class Protocol:
         episodes: Episodes of each task.
         seed: What the episodes' seeds are derived from.
         simulators: Version of each package the suite's physics and levels come from.
-        version: :data:`PROTOCOL_VERSION`.
-        rules: :func:`benchmarks.rules.rules_hash`, of the rules in words (``docs/protocol.md``);
-            empty in runs recorded before these were hashed.
+        version: :data:`benchmarks.rules.VERSION`, or 1 as recorded.
+        rules: Values of the rules, :func:`benchmarks.rules.rule_values`; under version 1 a hash of
+            their sentences. Empty where they are not recorded.
         name: One of :data:`PROTOCOLS`.
     """
 
@@ -110,8 +105,8 @@ class Protocol:
     episodes: int
     seed: int
     simulators: Mapping[str, str]
-    version: int = PROTOCOL_VERSION
-    rules: str = field(default_factory=rules_hash)
+    version: int = rules.VERSION
+    rules: Mapping[str, Any] | str = field(default_factory=rules.rule_values)
     name: str = STANDARD
 
     @classmethod
@@ -141,7 +136,7 @@ class Protocol:
                 f"--protocol {name} is of Atari's games, and of {', '.join(suites)} there is the "
                 "standard one alone: leave --protocol out"
             )
-        rules = {
+        played = {
             task.id: TaskRules(
                 task.env_id,
                 task.max_episode_steps,
@@ -152,7 +147,8 @@ class Protocol:
         packages = {name for suite in suites for name in _SIMULATORS.get(suite, ("gymnasium",))}
         simulators = installed_versions(sorted(packages))
         suite = suites[0] if len(suites) == 1 else ALL
-        return cls(suite, rules, episodes, seed, simulators, name=name)
+        values = rules.rule_values(suites)
+        return cls(suite, played, episodes, seed, simulators, rules=values, name=name)
 
     @property
     def hash(self) -> str:
@@ -179,22 +175,64 @@ class Protocol:
             "episodes": self.episodes,
             "seed": self.seed,
             "simulators": dict(self.simulators),
-            "tasks": {task: rules.to_json() for task, rules in self.tasks.items()},
+            "tasks": {
+                task: {**each.to_json(), **({"success": _SUCCESS} if self.version == 1 else {})}
+                for task, each in self.tasks.items()
+            },
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Protocol:
-        """The inverse of :meth:`to_json`."""
+        """The inverse of :meth:`to_json`, of version 1 too."""
         return cls(
             suite=str(value["suite"]),
-            tasks={task: TaskRules(**rules) for task, rules in value["tasks"].items()},
+            tasks={
+                task: TaskRules(**{name: of for name, of in each.items() if name != "success"})
+                for task, each in value["tasks"].items()
+            },
             episodes=int(value["episodes"]),
             seed=int(value["seed"]),
             simulators=dict(value["simulators"]),
             version=int(value["version"]),
-            rules=str(value.get("rules", "")),
+            rules=value.get("rules", ""),
             name=str(value.get("name", STANDARD)),
         )
+
+    def current(self) -> Protocol:
+        """The same protocol as this version writes it; itself where its sentences said otherwise.
+
+        Version 1 without a hash of sentences becomes this version without values.
+        """
+        if self.version != 1 or (self.rules and rules.WORDINGS.get(str(self.rules), "other")):
+            return self
+        suites = sorted({task.split("-", 1)[0] for task in self.tasks})
+        values = rules.rule_values(suites) if self.rules else ""
+        return replace(self, version=rules.VERSION, rules=values)
+
+    def differences(
+        self, other: Protocol, *, sides: tuple[str, str] = ("recorded", "asked for")
+    ) -> list[str]:
+        """Every place where another protocol parts from this one; empty where the two compare.
+
+        Version 1 is read as the version that means the same. Where no version does, a line says
+        so, and names the hash of its sentences.
+        """
+        pair = [self.current(), other.current()]
+        lines = []
+        if pair[0].version != pair[1].version and 1 in (pair[0].version, pair[1].version):
+            old = next(each for each in pair if each.version == 1)
+            why = rules.WORDINGS.get(str(old.rules), "which this version does not know")
+            lines = [f"protocol.rules: version 1, sentences of hash {old.rules}: {why}"]
+            pair = [replace(each, version=rules.VERSION, rules="") for each in pair]
+        one, two = (each.to_json() for each in pair)
+        return lines + differences(one, two, path="protocol", sides=sides)
+
+    @property
+    def rules_label(self) -> str:
+        """The rules that were kept to, in a few words."""
+        if isinstance(self.rules, str):
+            return f"in words, hash {self.rules}" if self.rules else "not recorded"
+        return f"version {self.version}"
 
 
 def episode_seed(seed: int, task: str, index: int) -> int:

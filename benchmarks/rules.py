@@ -1,18 +1,66 @@
-"""The protocol in words: what every run keeps to, whatever its tasks, episodes and seed.
+"""The rules that every run keeps to, whatever its tasks, episodes and seed.
 
-* :data:`RULES` -- the rules, by what they are about.
-* :func:`rules_hash` -- 16 digits that change with any word of them; part of every protocol.
+* :data:`VERSION`, :func:`rule_values` -- what a protocol's hash covers of them.
+* :data:`RULES` -- the rules in words, by what they are about.
+* :data:`WORDINGS` -- hashes of sentences, which protocols of version 1 hold.
 * :func:`render_rules` -- ``docs/protocol.md``, which ``python -m benchmarks.rules`` prints.
 
-A rule that is changed here changes the hash, and runs from before and after are not comparable.
+A number that changes here changes the hash of every later run. A rule without a number, such as
+which actions an expert plays, has no value: whoever changes its meaning raises :data:`VERSION`.
+Mending a sentence changes neither.
 """
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+VERSION = 2
+"""Of the protocol. Version 1 hashed the sentences themselves."""
+
+_VALUES: Mapping[str, Any] = {
+    "seed_stride": 618_033,
+    "training_seeds_start": 1_000_000,
+    "life_loss_ends_episode": False,
+    "discount": 1.0,
+    "clipping": False,
+    "success": "any timestep",
+    "interval": {"confidence": 0.95, "replicates": 2_000, "fewest_episodes": 5},
+}
+
+_SUITE_VALUES: Mapping[str, Mapping[str, Any]] = {
+    "atari": {
+        "frames_per_action": 4,
+        "frames_pooled": 2,
+        "frame_size": 84,
+        "frames_stacked": 4,
+        "full_action_space": False,
+        "most_idle_frames": 30,
+        "most_frames": 108_000,
+    },
+    "dm_control": {"max_episode_steps": 1_000},
+    "metaworld": {"max_episode_steps": 500, "goal_visible": True, "success_ends_episode": False},
+}
+
+
+def rule_values(suites: Iterable[str] = ()) -> dict[str, Any]:
+    """The values of the general rules, and under a suite's name those of its own.
+
+    Example:
+        >>> rule_values(["metaworld"])["metaworld"]["max_episode_steps"]
+        500
+    """
+    return {**_VALUES, **{s: dict(_SUITE_VALUES[s]) for s in suites if s in _SUITE_VALUES}}
+
+
+WORDINGS: Mapping[str, str] = {
+    "ebc6c0ac508a9812": "",
+    "210673693253d701": "its random numbers or intervals followed other rules",
+    "3f8078adc224723f": "its experts, random numbers or intervals followed other rules",
+}
+"""In what runs under the sentences of such a hash differ from today's; empty for in nothing."""
 
 RULES: Mapping[str, tuple[str, ...]] = {
     "Episodes": (
@@ -75,12 +123,6 @@ RULES: Mapping[str, tuple[str, ...]] = {
 """Sentences, by what they are about."""
 
 
-def rules_hash() -> str:
-    """16 hexadecimal digits of SHA-256 over :data:`RULES`, headings and sentences a line each."""
-    lines = [line for heading, rules in RULES.items() for line in (heading, *rules)]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
 def render_rules() -> str:
     """The page ``docs/protocol.md``."""
     sections = [
@@ -89,10 +131,12 @@ def render_rules() -> str:
     ]
     head = (
         "# The protocol\n\n"
-        f"Rules `{rules_hash()}`. This hash is in every `run.json`, `summary.json` and "
-        "`report.html` as\n`protocol.rules`, and part of `protocol_hash`, which covers besides "
-        "them the tasks, the number of episodes,\nthe seed and the simulators' versions. Runs "
-        "under different protocols are not compared unless forced.\n\n"
+        f"Version {VERSION}. `protocol_hash`, which is in every report, covers this number, the "
+        "values in these rules\n(`protocol.rules` in `run.json` and `summary.json`), the tasks, "
+        "the number of episodes, the seed and the simulators'\nversions. The sentences are in no "
+        "hash. Runs under different protocols are not compared unless forced. Version 1\nhashed "
+        "the sentences: it is still read, and runs under today's sentences are compared with new "
+        "ones.\n\n"
         "`python -m benchmarks.rules > docs/protocol.md` writes this page."
     )
     return "\n\n".join([head, *sections]) + "\n"

@@ -18,6 +18,9 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from benchmarks.protocol import ALL, Protocol
 from benchmarks.statistics.scores import beats_random, normalised_score
 
@@ -55,6 +58,16 @@ class TaskReferences:
     expert: Reference | None = None
     human: Reference | None = None
     jat: Reference | None = None
+
+    def normalise(self, returns: ArrayLike) -> NDArray[np.float64] | None:
+        """Returns on a scale where random play is 0 and the expert 1; None where there is none,
+        because one of the two is not known or the expert does not beat random."""
+        if self.random is None or self.expert is None:
+            return None
+        random, expert = self.random.mean, self.expert.mean
+        if not beats_random(random=random, expert=expert):
+            return None
+        return normalised_score(returns, random=random, expert=expert)
 
 
 def measured(suite: str) -> Mapping[str, TaskReferences]:
@@ -101,12 +114,8 @@ def published_normalised(task: str, player: Literal["jat", "human"] = "jat") -> 
     """
     entry = published().get(task, TaskReferences())
     played: Reference | None = getattr(entry, player)
-    if played is None or entry.random is None or entry.expert is None:
-        return None
-    if not beats_random(random=entry.random.mean, expert=entry.expert.mean):
-        return None
-    score = normalised_score(played.mean, random=entry.random.mean, expert=entry.expert.mean)
-    return float(score)
+    score = None if played is None else entry.normalise(played.mean)
+    return None if score is None else float(score)
 
 
 def published_aggregates(suite: str) -> Mapping[str, float]:

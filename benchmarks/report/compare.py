@@ -1,7 +1,7 @@
 """What changed from one run to another: ``python -m benchmarks.compare A B``.
 
 * :func:`compare` -- from two recorded runs to a :class:`Comparison`.
-* :class:`TaskDifference`, :class:`AverageDifference` -- its lines.
+* :class:`TaskDifference`, :class:`AverageDifference` -- its lines, each a :class:`Difference`.
 * :func:`render` -- for the terminal, regressions first.
 
 Every difference is B's figure less A's. Runs of one protocol play the same episodes, so episodes
@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from benchmarks.references import TaskReferences
 from benchmarks.statistics import bootstrap
 from benchmarks.statistics import scores as statistics
 from benchmarks.statistics.aggregates import suite_of
-from benchmarks.statistics.scores import Average, Scores
+from benchmarks.statistics.scores import Average, Sample
 from benchmarks.store.run_store import RecordedRun
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 
@@ -43,31 +42,33 @@ _AVERAGES: tuple[tuple[str, Average], ...] = (
 
 
 @dataclass(frozen=True)
-class TaskDifference:
-    """One task. ``low`` and ``high`` are the 95 % interval of ``difference``.
+class Difference:
+    """A figure of both runs: ``difference`` is ``b - a``, ``low`` to ``high`` its 95 % interval.
 
-    They are None with fewer than :data:`benchmarks.statistics.bootstrap.FEWEST` episodes, of which
-    nothing can be said.
-
-    Attributes:
-        task: Task id.
-        normalised: Whether the figures are normalised scores; else returns, of a task that
-            cannot be normalised.
-        a: A's mean.
-        b: B's mean.
-        difference: ``b - a``.
-        low: Lower end.
-        high: Upper end.
-        episodes: Pairs of episodes; without pairs, the fewer of the two.
+    The ends are None with fewer than :data:`benchmarks.statistics.bootstrap.FEWEST` episodes, of
+    which nothing can be said.
     """
 
-    task: str
-    normalised: bool
     a: float
     b: float
     difference: float
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True)
+class TaskDifference(Difference):
+    """One task.
+
+    Attributes:
+        task: Task id.
+        normalised: Whether the figures are normalised scores; else returns, of a task that
+            cannot be normalised.
+        episodes: Pairs of episodes; without pairs, the fewer of the two.
+    """
+
+    task: str
+    normalised: bool
     episodes: int
 
     @property
@@ -79,15 +80,10 @@ class TaskDifference:
 
 
 @dataclass(frozen=True)
-class AverageDifference:
-    """An average over tasks; the fields are those of :class:`TaskDifference`."""
+class AverageDifference(Difference):
+    """An average over so many tasks."""
 
     name: str
-    a: float
-    b: float
-    difference: float
-    low: float | None
-    high: float | None
     tasks: int
 
 
@@ -139,8 +135,7 @@ def compare(a: RecordedRun, b: RecordedRun, *, force: bool = False) -> Compariso
     Raises:
         BenchmarkError: The protocols differ, or no task is in both.
     """
-    protocols = [run.header.protocol.to_json() for run in (a, b)]
-    unlike = differences(*protocols, path="protocol", sides=("A", "B"))
+    unlike = a.header.protocol.differences(b.header.protocol, sides=("A", "B"))
     if unlike and not force:
         raise BenchmarkError(
             f"{a.folder} and {b.folder} were played under different protocols "
@@ -152,12 +147,22 @@ def compare(a: RecordedRun, b: RecordedRun, *, force: bool = False) -> Compariso
             f"{a.folder} and {b.folder} have no task with episodes in common, expected at least "
             "one: compare runs of the same tasks"
         )
-    returns = {task: _both(both, lambda each: each.total_return) for task, both in episodes.items()}
-    scores = {task: _normalised(task, both) for task, both in returns.items()}
-    tasks = [
-        _task_difference(task, both, scores[task], paired=paired) for task, both in returns.items()
-    ]
-    normalised = [both for both in scores.values() if both is not None]
+    tasks, normalised = [], []
+    for task, both in episodes.items():
+        returns = _both(both, lambda each: each.total_return)
+        reference = references.measured(suite_of(task)).get(task, TaskReferences())
+        one, other = (reference.normalise(each) for each in returns)
+        scores = None if one is None or other is None else (one, other)
+        if scores is not None:
+            normalised.append(scores)
+        tasks.append(
+            TaskDifference(
+                *_difference([scores or returns], statistics.mean_of_tasks, paired=paired),
+                task=task,
+                normalised=scores is not None,
+                episodes=min(map(len, returns)),
+            )
+        )
     return Comparison(
         str(a.folder),
         str(b.folder),
@@ -209,19 +214,6 @@ def _both(
     return one, other
 
 
-def _normalised(task: str, returns: Pair) -> Pair | None:
-    measured = references.measured(suite_of(task)).get(task, TaskReferences())
-    if measured.random is None or measured.expert is None:
-        return None
-    random, expert = measured.random.mean, measured.expert.mean
-    if not statistics.beats_random(random=random, expert=expert):
-        return None
-    one, other = (
-        statistics.normalised_score(each, random=random, expert=expert) for each in returns
-    )
-    return one, other
-
-
 def _successes(episodes: Episodes) -> list[Pair]:
     return [
         _both(both, lambda each: float(each.success or False))
@@ -230,56 +222,40 @@ def _successes(episodes: Episodes) -> list[Pair]:
     ]
 
 
-def _task_difference(
-    task: str, returns: Pair, scores: Pair | None, *, paired: bool
-) -> TaskDifference:
-    a, b = scores if scores is not None else returns
-    low, high = _interval([a], [b], _difference(statistics.mean_of_tasks), paired=paired)
-    return TaskDifference(
-        task,
-        normalised=scores is not None,
-        a=float(a.mean()),
-        b=float(b.mean()),
-        difference=float(b.mean() - a.mean()),
-        low=low,
-        high=high,
-        episodes=min(len(a), len(b)),
-    )
-
-
 def _averages(
     scores: Sequence[Pair], successes: Sequence[Pair], *, paired: bool
 ) -> tuple[AverageDifference, ...]:
-    averages = []
     wanted = [(*each, scores) for each in _AVERAGES]
-    for name, average, of in (*wanted, ("success", statistics.mean_of_tasks, successes)):
-        if not of:
-            continue
-        a, b = (statistics.Sample.of([pair[side] for pair in of]) for side in (0, 1))
-        ends = _interval(a, b, _difference(average), paired=paired)
-        one, other = float(average(a)), float(average(b))
-        averages.append(AverageDifference(name, one, other, other - one, *ends, len(of)))
-    return tuple(averages)
+    wanted.append(("success", statistics.mean_of_tasks, successes))
+    return tuple(
+        AverageDifference(*_difference(of, average, paired=paired), name=name, tasks=len(of))
+        for name, average, of in wanted
+        if of
+    )
 
 
-class _Redrawn(Protocol):
-    """A figure of two players' redrawn episodes."""
+def _difference(
+    pairs: Sequence[Pair], average: Average, *, paired: bool
+) -> tuple[float, float, float, float | None, float | None]:
+    """The fields of a :class:`Difference` of an average over tasks."""
+    a, b = _samples(pairs)
+    one, other = float(average(a)), float(average(b))
+    ends = _interval(a, b, bootstrap.difference_of(average), paired=paired)
+    return one, other, other - one, *ends
 
-    def __call__(self, scores: Scores, others: Scores, *, paired: bool) -> NDArray[np.float64]:
-        """float64 ``[replicates]``."""
 
-
-def _difference(average: Average) -> _Redrawn:
-    return partial(bootstrap.paired_replicates, average=average)
+def _samples(pairs: Sequence[Pair]) -> tuple[Sample, Sample]:
+    a, b = (Sample.of([pair[side] for pair in pairs]) for side in (0, 1))
+    return a, b
 
 
 def _interval(
-    a: Scores, b: Scores, redrawn: _Redrawn, *, paired: bool
+    a: Sample, b: Sample, figure: bootstrap.PairFigure, *, paired: bool
 ) -> tuple[float | None, float | None]:
-    """The interval of what is redrawn of B and A; None twice with too few episodes."""
+    """The interval of a figure of B and A; None twice with too few episodes."""
     if not (bootstrap.enough(a) and bootstrap.enough(b)):
         return None, None
-    interval = bootstrap.interval_of(redrawn(b, a, paired=paired))
+    interval = bootstrap.interval_of(bootstrap.paired_replicates(b, a, figure, paired=paired))
     return interval.low, interval.high
 
 
@@ -288,9 +264,9 @@ def _improvement(
 ) -> tuple[float, float | None, float | None] | None:
     if not scores:
         return None
-    a, b = (statistics.Sample.of([pair[side] for pair in scores]) for side in (0, 1))
-    ends = _interval(a, b, bootstrap.improvement_replicates, paired=paired)
-    return float(statistics.probability_of_improvement(b, a)), *ends
+    a, b = _samples(scores)
+    figure = statistics.probability_of_improvement
+    return float(figure(b, a)), *_interval(a, b, figure, paired=paired)
 
 
 def _players(a: RecordedRun, b: RecordedRun) -> tuple[str, str]:
@@ -375,7 +351,7 @@ def render(comparison: Comparison) -> RenderableType:
     return Group(table, averages, *map(Text, lines))
 
 
-def _figures(line: TaskDifference | AverageDifference) -> tuple[str, ...]:
+def _figures(line: Difference) -> tuple[str, ...]:
     digits = 3 if max(abs(line.a), abs(line.b)) < 100 else 0
     return (
         f"{line.a:.{digits}f}",

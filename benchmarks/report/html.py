@@ -11,12 +11,15 @@ which are linked to. Every text is escaped.
 from __future__ import annotations
 
 import base64
+import io
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 from tyro.conf import Positional
@@ -25,13 +28,16 @@ from benchmarks import references
 from benchmarks.protocol import ALL, Protocol
 from benchmarks.report.summary import Summary, summarise
 from benchmarks.report.task_summary import TaskSummary
-from benchmarks.rules import RULES, rules_hash
+from benchmarks.rules import RULES, VERSION
 from benchmarks.statistics.aggregates import Aggregate, Curve, Profile, suite_of
 from benchmarks.store.clips import Clip, read_clips
 from benchmarks.store.run_store import read_run
 from gato_gym.atomic_io import write_whole
 from gato_gym.commands.common import Command, Invocation, run_command
 from policies.rollout.timing import Costs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAME = "report.html"
 
@@ -62,64 +68,35 @@ class Film:
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A task's bar; all positions in percent of the scale's width.
+class Scale:
+    """Where scores are in a suite's chart, in percent of its width."""
 
-    Attributes:
-        task: The figures.
-        name: The task's id without its suite.
-        left: Where the bar begins.
-        width: How wide it is.
-        low: Where its interval begins; None without one.
-        high: Where it ends.
-        beyond: The side on which the score is off the scale, ``left`` or ``right``, or nothing.
-        jat: JAT's published score; None without one.
-        human: A human's published score; None without one.
-    """
+    low: float
+    high: float
 
-    task: TaskSummary
-    name: str
-    left: float
-    width: float
-    low: float | None
-    high: float | None
-    beyond: str
-    jat: float | None
-    human: float | None
+    @classmethod
+    def of(cls, tasks: Sequence[TaskSummary]) -> Scale:
+        """One on which random, the expert and, within limits, every interval have room."""
+        ends = [end for task in tasks for end in (task.low, task.normalised, task.high)]
+        known = [end for end in ends if end is not None]
+        return cls(max(_WIDEST[0], min([0.0, *known])), min(_WIDEST[1], max([1.1, *known])))
 
+    def place(self, score: float) -> float:
+        """Of a score; of one off the scale, the nearest end."""
+        inside = min(max(score, self.low), self.high)
+        return round(100.0 * (inside - self.low) / (self.high - self.low), 2)
 
-@dataclass(frozen=True)
-class Bars:
-    """The bars of one suite, and where on their scale random (0) and expert (1) are."""
+    def beyond(self, score: float) -> str:
+        """The side on which a score is off the scale, ``left`` or ``right``, or nothing."""
+        return "left" if score < self.low else "right" if score > self.high else ""
 
-    suite: str
-    bars: tuple[Bar, ...]
-    random: float
-    expert: float
-    ticks: tuple[tuple[float, str], ...]
+    def ticks(self) -> list[float]:
+        """Scores to write above the chart."""
+        return [step / 2 for step in range(-1, 5) if self.low <= step / 2 <= self.high]
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A curve with its band, ready to be drawn.
-
-    Attributes:
-        line: SVG path data of the figure itself.
-        band: Path data of its interval; empty without one.
-        across: Position and text of each tick of the horizontal axis.
-        up: Of the vertical one.
-        expert: Horizontal position of the score 1.
-    """
-
-    line: str
-    band: str
-    across: tuple[tuple[float, str], ...]
-    up: tuple[tuple[float, str], ...]
-    expert: float
-
-
-FRAME = {"left": 44.0, "right": 378.0, "top": 12.0, "bottom": 218.0}
-"""Where in a drawing of 400 by 262 the axes are."""
+_COLOURS = {"bar": "#3b6fb6", "soft": "#5a6470", "rule": "#d9dee4", "reference": "#b4541a"}
+"""Of drawings, by the names of ``report.css``, which has others in the dark."""
 
 
 def render_page(summary: Summary, folder: Path | None = None) -> str:
@@ -142,19 +119,20 @@ def render_page(summary: Summary, folder: Path | None = None) -> str:
         suites={
             suite: {each.name: each for each in found} for suite, found in summary.suites.items()
         },
-        bars=[_bars(suite, tasks) for suite, tasks in _by_suite(summary.tasks).items()],
-        drawings=_drawings(profile) if profile else [],
+        charts=[
+            (suite, Scale.of(tasks), tasks) for suite, tasks in _by_suite(summary.tasks).items()
+        ],
+        published=references.published_normalised,
+        drawings=[_svg(*each) for each in _drawings(profile)] if profile else [],
         profile=profile,
         half=_tasks_above(profile, 0.5),
-        frame=FRAME,
         flagged=[task for task in summary.tasks if task.flag],
         seeds={task: [key.seed for key in protocol.episodes_of(task)] for task in protocol.tasks},
-        rules=sorted({rules.success for rules in protocol.tasks.values()}),
         played=sum(task.episodes for task in summary.tasks),
         planned=header.episodes,
         own=_measured(protocol.tasks),
         films=_films(summary.clips, folder) if folder else [],
-        words=RULES if protocol.rules == rules_hash() else {},
+        words=RULES if protocol.current().version == VERSION and protocol.rules else {},
         has_human=any(references.published_normalised(t.task, "human") for t in summary.tasks),
         has_jat=any(references.published_normalised(t.task) for t in summary.tasks),
     )
@@ -207,89 +185,61 @@ def _by_suite(tasks: Sequence[TaskSummary]) -> Mapping[str, list[TaskSummary]]:
     return groups
 
 
-def _bars(suite: str, tasks: Sequence[TaskSummary]) -> Bars:
-    drawn = [task for task in tasks if task.normalised is not None]
-    ends = [
-        end for task in drawn for end in (task.low, task.normalised, task.high) if end is not None
-    ]
-    low = max(_WIDEST[0], min([0.0, *ends]))
-    high = min(_WIDEST[1], max([1.1, *ends]))
-
-    def place(score: float | None) -> float | None:
-        if score is None:
-            return None
-        return round(100.0 * (min(max(score, low), high) - low) / (high - low), 2)
-
-    def bar(task: TaskSummary) -> Bar:
-        score = task.normalised if task.normalised is not None else 0.0
-        begin, end = sorted((place(0.0) or 0.0, place(score) or 0.0))
-        return Bar(
-            task,
-            name=task.task.removeprefix(f"{suite}-"),
-            left=begin,
-            width=round(end - begin, 2),
-            low=place(task.low),
-            high=place(task.high),
-            beyond="left" if score < low else "right" if score > high else "",
-            jat=place(references.published_normalised(task.task)),
-            human=place(references.published_normalised(task.task, "human")),
-        )
-
-    steps = [step / 2 for step in range(-1, 5) if low <= step / 2 <= high]
-    return Bars(
-        suite,
-        tuple(map(bar, tasks)),
-        random=place(0.0) or 0.0,
-        expert=place(1.0) or 0.0,
-        ticks=tuple((place(step) or 0.0, f"{step:g}".replace("-", "−")) for step in steps),
-    )
-
-
-def _drawings(profile: Profile) -> list[tuple[str, str, Drawing]]:
-    """Of episodes and of tasks: caption, name of the vertical axis, and drawing."""
+def _drawings(profile: Profile) -> list[tuple[str, Figure]]:
+    """Of episodes and of tasks: caption and drawing."""
     return [
-        (
-            "Episodes above each score",
-            "share of episodes",
-            _drawing(profile, profile.episodes, most=1.0, steps=4, percent=True),
-        ),
-        (
-            "Tasks above each percentage of expert",
-            "number of tasks",
-            _drawing(profile, profile.tasks, most=float(profile.count), steps=4, percent=False),
-        ),
+        ("Episodes above each score", _drawing(profile, profile.episodes, most=None)),
+        ("Tasks above each percentage of expert", _drawing(profile, profile.tasks, profile.count)),
     ]
 
 
-def _drawing(profile: Profile, curve: Curve, *, most: float, steps: int, percent: bool) -> Drawing:
-    first, last = profile.thresholds[0], profile.thresholds[-1]
-    wide, high = FRAME["right"] - FRAME["left"], FRAME["bottom"] - FRAME["top"]
+def _drawing(profile: Profile, curve: Curve, most: int | None) -> Figure:
+    """A curve and its interval over the scores, of so many tasks; None for a share."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
 
-    def x(score: float) -> float:
-        return round(FRAME["left"] + wide * (score - first) / (last - first), 1)
+    figure = Figure(figsize=(4, 2.7), layout="constrained")
+    axes = figure.add_subplot()
+    figure.patch.set_visible(False)
+    axes.patch.set_visible(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, colors=_COLOURS["soft"], labelsize=9)
+    axes.grid(axis="y", color=_COLOURS["rule"], clip_on=False)
+    axes.set_xlabel("percentage of expert score", color=_COLOURS["soft"])
+    axes.set_ylabel("share of episodes" if most is None else "tasks", color=_COLOURS["soft"])
+    axes.set_xlim(profile.thresholds[0], profile.thresholds[-1])
+    axes.set_ylim(0, most or 1)
+    axes.xaxis.set_major_locator(MultipleLocator(0.25))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=most is not None))
+    if most is None:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    colour = _COLOURS["bar"]
+    axes.plot(profile.thresholds, curve.value, color=colour, linewidth=1.8, clip_on=False)
+    if curve.low is not None and curve.high is not None:
+        axes.fill_between(
+            profile.thresholds, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0,
+            clip_on=False,
+        )  # fmt: skip
+    expert = _COLOURS["reference"]
+    axes.axvline(1.0, color=expert, linestyle="--", linewidth=1, clip_on=False)
+    axes.text(1.02, 0.93, "expert", color=expert, fontsize=9, transform=axes.get_xaxis_transform())
+    return figure
 
-    def y(value: float) -> float:
-        return round(FRAME["bottom"] - high * value / most, 1)
 
-    def points(values: Sequence[float]) -> list[str]:
-        return [f"{x(s)} {y(v)}" for s, v in zip(profile.thresholds, values, strict=True)]
+def _svg(caption: str, figure: Figure) -> tuple[str, str]:
+    """Caption, and the drawing in the page's own colours and fonts, as SVG to put into it."""
+    from matplotlib import rc_context
 
-    marks = [most * step / steps for step in range(steps + 1)]
-    if not percent:
-        step = max(1, round(most / steps / 5) * 5 if most >= 20 else round(most / steps))
-        marks = [float(mark) for mark in range(0, int(most) + 1, step)]
-    scores = [score / 4 for score in range(-4, 13) if first <= score / 4 <= last]
-    return Drawing(
-        line="M" + "L".join(points(curve.value)),
-        band=(
-            ""
-            if curve.low is None or curve.high is None
-            else "M" + "L".join([*points(curve.high), *points(curve.low)[::-1]]) + "Z"
-        ),
-        across=tuple((x(score), f"{100 * score:g} %") for score in scores),
-        up=tuple((y(mark), f"{100 * mark:g} %" if percent else f"{mark:g}") for mark in marks),
-        expert=x(1.0),
-    )
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": caption}), io.StringIO() as file:
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", metadata=metadata)
+        text = file.getvalue()
+    text = re.sub(r' id="[\w.]*_\d+"', "", text[text.index("<svg") :])  # those of two would clash
+    for name, colour in _COLOURS.items():
+        text = text.replace(colour, f"var(--{name})")
+    label = f"{caption}, with 95 % interval"
+    return caption, text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
 def _tasks_above(profile: Profile | None, score: float) -> int | None:

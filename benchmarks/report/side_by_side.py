@@ -20,7 +20,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.protocol import BenchmarkError, Protocol, differences, listed
+from benchmarks.protocol import BenchmarkError, Protocol, listed
 from benchmarks.report.compare import Comparison, compare
 from benchmarks.report.html import asset, template_of
 from benchmarks.report.summary import Summary, summarise
@@ -118,7 +118,7 @@ def read_beside(folders: Sequence[Path]) -> Beside:
     runs = [read_run(folder) for folder in folders]
     protocol = runs[0].header.protocol
     for run in runs[1:]:
-        unlike = differences(protocol.to_json(), run.header.protocol.to_json(), path="protocol")
+        unlike = protocol.differences(run.header.protocol)
         if unlike:
             raise BenchmarkError(
                 f"{runs[0].folder} and {run.folder} were played under different protocols "
@@ -198,8 +198,7 @@ def render(found: Beside) -> RenderableType:
     lines = [f"note: {note}" for note in found.notes]
     lines.append(
         f"{protocol.episodes} episodes a task, seed {protocol.seed}, {protocol.name} protocol "
-        f"{protocol.hash}, "
-        f"rules {protocol.rules}"
+        f"{protocol.hash}, rules {protocol.rules_label}"
     )
     return Group(table, averages, _pairs(found), *map(Text, lines))
 

@@ -132,7 +132,7 @@ def summarise(
         )
         for task, episodes in by_task.items()
     )
-    scores, successes = _scores(tasks, by_task)
+    scores, successes = _scores(by_task, measured)
     return Summary(
         header,
         complete=len(results) == header.episodes,
@@ -155,16 +155,11 @@ def _task_summary(
     solved = [episode.success for episode in episodes if episode.success is not None]
     random = reference.random.mean if reference.random else None
     expert = reference.expert.mean if reference.expert else None
-    flag, normalised, interval = None, None, None
-    if random is None or expert is None:
-        flag = NO_REFERENCE
-    elif not statistics.beats_random(random=random, expert=expert):
-        flag = EXPERT_NOT_ABOVE_RANDOM
-    else:
-        score = statistics.normalised_score(returns, random=random, expert=expert)
-        normalised = float(score.mean())
-        if bootstrap.enough([score]):
-            interval = bootstrap.stratified_bootstrap([score], statistics.mean_of_tasks)
+    score, interval, flag = reference.normalise(returns), None, None
+    if score is None:
+        flag = NO_REFERENCE if None in (random, expert) else EXPERT_NOT_ABOVE_RANDOM
+    elif bootstrap.enough([score]):
+        interval = bootstrap.stratified_bootstrap([score], statistics.mean_of_tasks)
     return TaskSummary(
         task,
         episodes=len(episodes),
@@ -174,7 +169,7 @@ def _task_summary(
         success=float(np.mean(solved)) if solved else None,
         random=random,
         expert=expert,
-        normalised=normalised,
+        normalised=None if score is None else float(score.mean()),
         low=interval.low if interval else None,
         high=interval.high if interval else None,
         flag=flag,
@@ -188,20 +183,17 @@ def _distinct(episodes: Sequence[EpisodeResult]) -> int | None:
 
 
 def _scores(
-    tasks: Sequence[TaskSummary], by_task: Mapping[str, Sequence[EpisodeResult]]
+    by_task: Mapping[str, Sequence[EpisodeResult]], measured: Mapping[str, TaskReferences]
 ) -> tuple[TaskScores, TaskScores]:
     """Normalised scores of tasks that are not flagged, and successes where they are defined."""
     scores, successes = {}, {}
-    for task in tasks:
-        episodes = by_task[task.task]
-        if task.random is not None and task.expert is not None and task.flag is None:
-            returns = [episode.total_return for episode in episodes]
-            scores[task.task] = statistics.normalised_score(
-                returns, random=task.random, expert=task.expert
-            )
-        if task.success is not None:
-            solved = [float(episode.success or False) for episode in episodes]
-            successes[task.task] = np.array(solved)
+    for task, episodes in by_task.items():
+        returns = [episode.total_return for episode in episodes]
+        score = measured.get(task, TaskReferences()).normalise(returns)
+        if score is not None:
+            scores[task] = score
+        if any(episode.success is not None for episode in episodes):
+            successes[task] = np.array([float(episode.success or False) for episode in episodes])
     return scores, successes
 
 
@@ -247,7 +239,7 @@ def render(summary: Summary) -> RenderableType:
         f"{protocol.episodes} episodes a task, seed {protocol.seed}, {protocol.name} protocol "
         f"{protocol.hash}"
     )
-    lines.append(f"rules {protocol.rules or 'of an older version'} (docs/protocol.md)")
+    lines.append(f"rules {protocol.rules_label} (docs/protocol.md)")
     if summary.cost is not None:
         lines.append(
             f"{summary.cost.wall:.0f} s of playing, {summary.cost.spent.total:.0f} s summed over "

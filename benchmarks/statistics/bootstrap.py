@@ -3,22 +3,21 @@
 * :class:`Interval` -- a figure's confidence interval.
 * :func:`stratified_bootstrap` -- the interval of an average; episodes are redrawn within tasks.
 * :func:`replicates` -- what it is made from, for an average of several figures.
-* :func:`paired_replicates` -- the same for a difference between two players who played the same
-  episodes.
-* :func:`improvement_replicates` -- the same for the probability of improvement.
+* :func:`paired_replicates` -- the same for a :data:`PairFigure` of two players, such as
+  :func:`difference_of` an average.
 * :func:`interval_of`, :func:`band_of` -- from replicates to intervals.
 * :func:`enough`, :data:`FEWEST` -- whether there are episodes enough for one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.statistics.scores import Average, Counts, Sample, Scores, probability_of_improvement
+from benchmarks.statistics.scores import Average, Counts, Sample, Scores
 
 FEWEST = 5
 """Episodes of a task below which its figures have no interval: of one episode every replicate is
@@ -33,16 +32,7 @@ _CHUNK = 100_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval, in the unit of what was averaged.
-
-    Attributes:
-        low: Lower end.
-        high: Upper end.
-
-    Example:
-        >>> Interval(0.25, 0.5)
-        Interval(low=0.25, high=0.5)
-    """
+    """A confidence interval: its ends, in the unit of what was averaged."""
 
     low: float
     high: float
@@ -105,21 +95,31 @@ def replicates(
     )
 
 
+PairFigure = Callable[[Sample, Sample, Counts, Counts], NDArray[np.float64]]
+"""A figure of two players' episodes and of how often each was drawn: float64 ``[replicates, ...]``;
+:func:`benchmarks.statistics.scores.probability_of_improvement` is one."""
+
+
+def difference_of(average: Average) -> PairFigure:
+    """The difference ``average(scores) - average(others)``."""
+    return lambda one, other, counts, others: average(one, counts) - average(other, others)
+
+
 def paired_replicates(
     scores: Scores,
     others: Scores,
-    average: Average,
+    figure: PairFigure,
     *,
     paired: bool = True,
     repetitions: int = REPETITIONS,
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """The difference ``average(scores) - average(others)`` of redrawn episodes.
+    """A figure of two players' redrawn episodes, again and again.
 
     Args:
         scores: One player's.
         others: The other's, of the same tasks in the same order.
-        average: Of which the difference is taken.
+        figure: Of both, such as :func:`difference_of` an average.
         paired: The k-th episodes of both are the same episode, and are drawn together. What is
             common to both, such as a hard start, then does not widen the interval.
         repetitions: Number of replicates.
@@ -132,33 +132,18 @@ def paired_replicates(
         ValueError: No scores, or pairs are asked for and the numbers of episodes differ.
     """
     one, other = Sample.of(scores), Sample.of(others)
-    return np.concatenate(
-        [
-            average(one, counts) - average(other, other_counts)
-            for counts, other_counts in _redrawn_both(one, other, paired, repetitions, seed)
-        ]
-    )
-
-
-def improvement_replicates(
-    scores: Scores,
-    others: Scores,
-    *,
-    paired: bool = True,
-    repetitions: int = REPETITIONS,
-    seed: int = 0,
-) -> NDArray[np.float64]:
-    """:func:`benchmarks.statistics.scores.probability_of_improvement` of redrawn episodes.
-
-    Arguments, result and errors as of :func:`paired_replicates`.
-    """
-    one, other = Sample.of(scores), Sample.of(others)
-    return np.concatenate(
-        [
-            probability_of_improvement(one, other, counts, other_counts)
-            for counts, other_counts in _redrawn_both(one, other, paired, repetitions, seed)
-        ]
-    )
+    if paired and not np.array_equal(one.sizes, other.sizes):
+        raise ValueError(
+            f"got {one.sizes.tolist()} and {other.sizes.tolist()} episodes of the tasks, "
+            "expected pairs: leave episodes out that only one has, or pass paired=False"
+        )
+    if paired:
+        drawn = ((counts, counts) for counts in _redrawn(one.sizes, repetitions, seed))
+    else:
+        # Independently, of both at once: the two are tasks of one sample that is cut in halves.
+        cut, sizes = len(one.values), np.concatenate([one.sizes, other.sizes])
+        drawn = ((both[:, :cut], both[:, cut:]) for both in _redrawn(sizes, repetitions, seed))
+    return np.concatenate([figure(one, other, *counts) for counts in drawn])
 
 
 def interval_of(drawn: NDArray[np.float64], *, confidence: float = 0.95) -> Interval:
@@ -215,21 +200,3 @@ def _redrawn(sizes: NDArray[np.int64], repetitions: int, seed: int) -> Iterator[
 def _smallest(size: np.int64) -> type[np.uint16] | type[np.uint32]:
     """The type that random indices below ``size`` are drawn fastest in."""
     return np.uint16 if size <= 2**16 else np.uint32
-
-
-def _redrawn_both(
-    one: Sample, other: Sample, paired: bool, repetitions: int, seed: int
-) -> Iterator[tuple[Counts, Counts]]:
-    if paired:
-        if not np.array_equal(one.sizes, other.sizes):
-            raise ValueError(
-                f"got {one.sizes.tolist()} and {other.sizes.tolist()} episodes of the tasks, "
-                "expected pairs: leave episodes out that only one has, or pass paired=False"
-            )
-        for counts in _redrawn(one.sizes, repetitions, seed):
-            yield counts, counts
-        return
-    # Independently, of both at once: the two are tasks of one sample that is cut in halves.
-    cut = int(one.sizes.sum())
-    for both in _redrawn(np.concatenate([one.sizes, other.sizes]), repetitions, seed):
-        yield both[:, :cut], both[:, cut:]

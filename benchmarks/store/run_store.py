@@ -222,16 +222,17 @@ class Record:
         path = self.folder / "run.json"
         try:
             recorded = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            protocol = Protocol.from_json(recorded["protocol"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise BenchmarkError(
                 f"{path} cannot be read ({error}), expected the record of a run: pass another "
                 "--output"
             ) from error
         asked = self.header.to_json()
         # Simulators are part of the protocol; other versions may differ between two sittings.
-        parted = [
+        parted = protocol.differences(self.header.protocol) + [
             difference
-            for part in ("format", "protocol", "policy")
+            for part in ("format", "policy")
             for difference in differences(recorded.get(part), asked[part], path=part)
         ]
         if parted:

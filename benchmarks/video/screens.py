@@ -50,6 +50,7 @@ class Video:
     """An MP4 file (H.264), written under another name and renamed when it is closed.
 
     It holds what was shown until then, whatever ended it; with nothing shown there is no file.
+    Each picture is encoded as it comes: a game of Atari would not fit into memory.
 
     Args:
         path: The file.
@@ -69,7 +70,8 @@ class Video:
 
     def __init__(self, path: Path, fps: int, *, quality: int = 17) -> None:
         self._av = need("av", EXTRA)
-        self._quality = quality
+        # No frame waits for later ones, so that an interruption costs none already shown.
+        self._options = {"crf": str(quality), "preset": "veryfast", "tune": "zerolatency"}
         self.path, self.fps, self.frames = path, fps, 0
         self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
         self._container: Any = None
@@ -88,28 +90,27 @@ class Video:
 
     def _open(self, width: int, height: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = self._av.open(
-            str(self._partial), "w", format="mp4", options={"movflags": "+faststart"}
-        )
-        # No frame waits for later ones, so that an interruption costs none already shown.
-        options = {"crf": str(self._quality), "preset": "veryfast", "tune": "zerolatency"}
-        self._stream = stream = self._container.add_stream("libx264", self.fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        context = stream.codec_context
+        options = {"movflags": "+faststart"}
+        self._container = self._av.open(str(self._partial), "w", format="mp4", options=options)
+        self._stream = self._container.add_stream("libx264", self.fps, options=self._options)
+        self._stream.width, self._stream.height = width, height
+        self._stream.pix_fmt = "yuv420p"
+        context = self._stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709, as decoded
         context.color_range = 1  # limited
 
     def close(self) -> None:
-        """Complete the file, and give it its name."""
+        """Complete the file, and give it its name; what cannot be completed is deleted."""
         if self._container is None:
             return
         container, self._container = self._container, None
-        if self.frames:
-            container.mux(self._stream.encode(None))
-        container.close()
-        if self.frames:
-            os.replace(self._partial, self.path)
-        else:
+        try:
+            if self.frames:
+                container.mux(self._stream.encode(None))
+            container.close()
+            if self.frames:
+                os.replace(self._partial, self.path)
+        finally:
             self._partial.unlink(missing_ok=True)
 
 
@@ -164,13 +165,11 @@ class Window:
 
     def _paint(self, pixels: Any) -> None:
         """Fill the window, which may have another size than the picture, as far as it goes."""
-        window, size = self._surface.get_size(), pixels.get_size()
-        scale = min(window[0] / size[0], window[1] / size[1])
-        if scale != 1:
-            size = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-            pixels = self._pygame.transform.smoothscale(pixels, size)
+        area = pixels.get_rect().fit(self._surface.get_rect())
+        if area.size != pixels.get_size():
+            pixels = self._pygame.transform.smoothscale(pixels, area.size)
         self._surface.fill("black")
-        self._surface.blit(pixels, ((window[0] - size[0]) // 2, (window[1] - size[1]) // 2))
+        self._surface.blit(pixels, area)
         self._pygame.display.flip()
 
     def _react(self) -> bool:

@@ -1,9 +1,8 @@
 """Playing episodes for someone to watch.
 
-* :class:`WatchSettings` -- the arguments.
-* :func:`watch` -- plays, and shows every timestep; :func:`perform` -- of given episodes.
-* :class:`Spectator` -- the environment that tells what happens in it.
-* :class:`Performance` -- makes scenes of what it tells.
+* :func:`watch` -- plays what :class:`WatchSettings` ask for, and shows every timestep;
+  :func:`perform` -- given episodes.
+* :class:`Spectator` -- an environment that renders its frame beside the score and the tokens.
 
 The episodes are those of ``benchmarks.run`` with the same seed, played by the same code.
 """
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from numpy.typing import NDArray
 
 from benchmarks.policies import DEFAULT_POLICY, PolicyChoice, describe_policy
 from benchmarks.protocol import STANDARD, BenchmarkError, Protocol
@@ -37,7 +35,7 @@ from policies.threads import one_thread
 if TYPE_CHECKING:
     from gato_gym.tasks import Task
 
-__all__ = ["Performance", "Spectator", "WatchSettings", "chosen_task", "perform", "watch"]
+__all__ = ["Spectator", "WatchSettings", "chosen_task", "perform", "watch"]
 
 END_SECONDS = 1.0
 """How long the last timestep of an episode is shown."""
@@ -120,54 +118,39 @@ def perform(
 ) -> list[EpisodeResult]:
     """Play given episodes of a task and show them; arguments and errors as of :func:`watch`."""
     with one_thread():
-        spectator = Spectator.of_task(task, episodes[0].sticky if episodes else 0.0)
-        try:
-            return _perform(task, choice, spectator, episodes, open_screen, fps, on_result)
-        finally:
-            spectator.close()
-
-
-def _perform(
-    task: Task,
-    choice: PolicyChoice,
-    spectator: Spectator,
-    episodes: Sequence[EpisodeKey],
-    open_screen: Callable[[int], Screen],
-    fps: int | None,
-    on_result: Callable[[EpisodeResult], None],
-) -> list[EpisodeResult]:
-    def one_row(task: Task) -> SyncVectorEnv:
-        return SyncVectorEnv([lambda: spectator], autoreset_mode=AutoresetMode.DISABLED)
-
-    envs, policy = make_envs_and_policy(choice, task, one_row)
-    plan = getattr(policy, "plan", None) or compile_plan(
-        spectator.observation_space, spectator.action_space, task.options
-    )
-    fps = fps or round(spectator.metadata.get("render_fps") or DEFAULT_FPS)
-    screen, results = open_screen(fps), []
-    try:
+        env = _make(task, episodes[0].sticky if episodes else 0.0)
         name = Path(choice.name).name or choice.name
-        show = Performance(screen, plan, name, episodes, action_names(spectator))
-        spectator.performance = show
-        played = play(
-            envs,
-            policy,
-            episodes,
-            deterministic=choice.deterministic,
-            stopped=lambda: screen.closed,
-        )
-        for result in played:
-            if isinstance(result, EpisodeFailure):
-                raise BenchmarkError(
-                    f"{result.key.task}, seed {result.key.seed} failed at timestep "
-                    f"{result.length}, expected an episode: {result.reason}"
-                )
-            show.closing(result)
-            results.append(result)
-            on_result(result)
-    finally:
-        screen.close()
-    return results
+        spectator = Spectator(env, task, policy=name, episodes=episodes)
+        try:
+            envs, policy = make_envs_and_policy(
+                choice,
+                task,
+                lambda _: SyncVectorEnv([lambda: spectator], autoreset_mode=AutoresetMode.DISABLED),
+            )
+            spectator.plan = getattr(policy, "plan", None) or spectator.plan
+            fps = fps or round(env.metadata.get("render_fps") or DEFAULT_FPS)
+            spectator.screen = screen = open_screen(fps)
+            results = []
+            for result in play(
+                envs,
+                policy,
+                episodes,
+                deterministic=choice.deterministic,
+                stopped=lambda: screen.closed,
+            ):
+                if isinstance(result, EpisodeFailure):
+                    raise BenchmarkError(
+                        f"{result.key.task}, seed {result.key.seed} failed at timestep "
+                        f"{result.length}, expected an episode: {result.reason}"
+                    )
+                spectator.show_end(result)
+                results.append(result)
+                on_result(result)
+            return results
+        finally:
+            if spectator.screen is not None:
+                spectator.screen.close()
+            spectator.close()
 
 
 def chosen_task(settings: WatchSettings) -> Task:
@@ -184,133 +167,84 @@ def chosen_task(settings: WatchSettings) -> Task:
         raise BenchmarkError(f"--task: {error}") from error
 
 
-class Performance:
-    """Makes a scene of every timestep and puts it on the screen.
+class Spectator(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment that renders its frame beside the score and the tokens of the last actions.
+
+    Nothing else of it changes, so that whatever shows an environment's ``rgb_array``, Gymnasium's
+    ``RecordVideo`` and ``HumanRendering`` among it, shows this one.
 
     Args:
-        screen: Where to.
-        plan: How actions become tokens.
+        env: Renders ``rgb_array``.
+        task: What it is an environment of.
         policy: Name of who plays.
         episodes: What is played, in order.
-        names: What the actions are called.
 
     Attributes:
-        scene: What was shown last; None before the first episode.
+        plan: How actions become tokens; by default the task's own.
+        screen: Shown every timestep; None for nobody.
+        scene: What is rendered; its frame is that of the last ``render``.
     """
 
     def __init__(
         self,
-        screen: Screen,
-        plan: Plan,
-        policy: str,
-        episodes: Sequence[EpisodeKey],
-        names: tuple[str, ...] | None = None,
+        env: gym.Env[Any, Any],
+        task: Task,
+        *,
+        policy: str = "policy",
+        episodes: Sequence[EpisodeKey] = (),
     ) -> None:
-        self._screen, self._plan, self._policy = screen, plan, policy
-        self._episodes, self._names = episodes, names
-        self._opened = 0
-        self.scene: Scene | None = None
-
-    def opening(self, observation: Any, frame: NDArray[np.uint8]) -> None:
-        """An episode begins."""
-        key = self._episodes[self._opened]
-        self._opened += 1
-        self._show(
-            Scene(
-                frame,
-                task=key.task,
-                policy=self._policy,
-                episode=key.index + 1,
-                episodes=len(self._episodes),
-                seed=key.seed,
-                instruction=instruction_of(observation),
-            )
-        )
-
-    def timestep(
-        self, action: Any, observation: Any, reward: float, info: Any, frame: NDArray[np.uint8]
-    ) -> None:
-        """An action was executed."""
-        before = self.scene
-        assert before is not None
-        row = token_row(self._plan, action, step=before.step + 1, names=self._names)
-        success = before.success
-        if "success" in info:
-            success = bool(success) or bool(info["success"])
-        self._show(
-            replace(
-                before,
-                frame=frame,
-                instruction=instruction_of(observation),
-                step=row.step,
-                total_return=before.total_return + reward,
-                success=success,
-                rows=(row, *before.rows)[:HISTORY],
-            )
-        )
-
-    def closing(self, result: EpisodeResult) -> None:
-        """An episode has ended: its score, as the benchmark counts it, for a while."""
-        assert self.scene is not None
-        ended = replace(
-            self.scene, total_return=result.total_return, success=result.success, ended=True
-        )
-        self._show(ended, seconds=END_SECONDS)
-
-    def _show(self, scene: Scene, *, seconds: float = 0.0) -> None:
-        self.scene = scene
-        if not self._screen.closed:
-            self._screen.show(draw(scene), seconds=seconds)
-
-
-class Spectator(gym.Wrapper[Any, Any, Any, Any]):
-    """Tells what happens in an environment, and changes nothing of it.
-
-    Args:
-        env: Renders ``rgb_array``.
-
-    Attributes:
-        performance: Who is told; None for nobody.
-    """
-
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
-        self.performance: Performance | None = None
-
-    @classmethod
-    def of_task(cls, task: Task, sticky: float = 0.0) -> Spectator:
-        """The environment of a task, which renders; ``sticky`` as in :class:`EpisodeKey`.
-
-        Raises:
-            BenchmarkError: It cannot be made, or what it renders with is missing.
-        """
-        try:
-            return cls(making(task, sticky)(render_mode="rgb_array"))
-        except Exception as error:  # simulators' graphics libraries fail in many ways at import
-            if not _about_graphics(error):
-                if isinstance(error, (ImportError, ValueError, gym.error.Error)):
-                    raise BenchmarkError(f"{task.id}: {error}") from error
-                raise
-            raise BenchmarkError(_no_graphics(task.id, error)) from error
+        self.plan: Plan = compile_plan(env.observation_space, env.action_space, task.options)
+        self.screen: Screen | None = None
+        blank = np.zeros((1, 1, 3), np.uint8)
+        self.scene = Scene(blank, task.id, policy, 0, len(episodes), 0)
+        self._names = action_names(env)
+        self._numbers: dict[int | None, int] = {key.seed: key.index + 1 for key in episodes}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Reset the environment, and show its first observation."""
         observation, info = self.env.reset(seed=seed, options=options)
-        if self.performance is not None:
-            self.performance.opening(observation, self._frame())
+        before = self.scene
+        self.scene = Scene(
+            before.frame,
+            before.task,
+            before.policy,
+            self._numbers.get(seed, before.episode + 1),
+            before.episodes,
+            seed or 0,
+            instruction_of(observation),
+        )
+        self._show()
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Step the environment, and show what came of it."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        if self.performance is not None:
-            self.performance.timestep(action, observation, float(reward), info, self._frame())
+        before = self.scene
+        row = token_row(self.plan, action, step=before.step + 1, names=self._names)
+        success = before.success
+        if "success" in info:
+            success = bool(success) or bool(info["success"])
+        self.scene = replace(
+            before,
+            instruction=instruction_of(observation),
+            step=row.step,
+            total_return=before.total_return + float(reward),
+            success=success,
+            rows=(row, *before.rows)[:HISTORY],
+        )
+        self._show()
         return observation, reward, terminated, truncated, info
 
-    def _frame(self) -> NDArray[np.uint8]:
-        name = self.spec.id.removeprefix("Gato/") if self.spec else str(self.unwrapped)
+    def render(self) -> Any:
+        """The picture: uint8 ``[HEIGHT, WIDTH, 3]`` of :mod:`benchmarks.video.overlay`.
+
+        Raises:
+            BenchmarkError: The environment cannot be rendered, or not as a picture.
+        """
+        name = self.scene.task
         try:
             frame = np.asarray(self.env.render())
         except Exception as error:  # renderers raise errors of their own libraries
@@ -320,7 +254,32 @@ class Spectator(gym.Wrapper[Any, Any, Any, Any]):
                 f"{name} renders {frame.dtype} of shape {frame.shape}, expected uint8 of shape "
                 "(height, width, 3): it cannot be watched"
             )
-        return frame
+        self.scene = replace(self.scene, frame=frame)
+        return draw(self.scene)
+
+    def show_end(self, result: EpisodeResult) -> None:
+        """Show for a while the score of an episode that ended, as the benchmark counts it."""
+        self.scene = replace(
+            self.scene, total_return=result.total_return, success=result.success, ended=True
+        )
+        if self.screen is not None and not self.screen.closed:
+            self.screen.show(draw(self.scene), seconds=END_SECONDS)
+
+    def _show(self) -> None:
+        if self.screen is not None and not self.screen.closed:
+            self.screen.show(self.render())
+
+
+def _make(task: Task, sticky: float) -> gym.Env[Any, Any]:
+    """The environment of a task, which renders; ``sticky`` as in :class:`EpisodeKey`."""
+    try:
+        return making(task, sticky)(render_mode="rgb_array")
+    except Exception as error:  # simulators' graphics libraries fail in many ways at import
+        if _about_graphics(error):
+            raise BenchmarkError(_no_graphics(task.id, error)) from error
+        if isinstance(error, (ImportError, ValueError, gym.error.Error)):
+            raise BenchmarkError(f"{task.id}: {error}") from error
+        raise
 
 
 def _about_graphics(error: Exception) -> bool:

@@ -56,7 +56,7 @@ def test_more_episodes_begin_with_the_same_ones() -> None:
         {"seed": 1},
         {"episodes": 4},
         {"simulators": {"minigrid": "3.3.0"}},
-        {"version": 2},
+        {"version": 3},
         {"tasks": {"babyai-open": TaskRules("BabyAI-Open-v0", 99)}},
     ],
 )

@@ -1,8 +1,9 @@
-"""The protocol in words: rendered in the docs, hashed into every report, and true."""
+"""The rules: their values hashed into every report, their words in the docs, and both true."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 
 from benchmarks import protocol, rules
+from benchmarks.measure_references import merged
 from benchmarks.policies import PolicyChoice
-from benchmarks.protocol import ALL, BenchmarkError, Protocol, TaskRules
+from benchmarks.protocol import ALL, BenchmarkError, Protocol
 from benchmarks.report.compare import compare
 from benchmarks.run import run_benchmark
 from benchmarks.settings import RunSettings
@@ -31,20 +33,46 @@ WORDS = " ".join(rule for section in rules.RULES.values() for rule in section)
 
 def test_the_page_is_what_the_code_says() -> None:
     assert PAGE.read_text() == rules.render_rules(), "python -m benchmarks.rules > docs/protocol.md"
-    assert rules.rules_hash() in PAGE.read_text()
 
 
-def test_every_word_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = rules.rules_hash()
-    sections = list(rules.RULES)
-    for section in sections:
-        sentences = rules.RULES[section]
-        changed = {**rules.RULES, section: (*sentences[:-1], sentences[-1] + "!")}
-        monkeypatch.setattr(rules, "RULES", changed)
-        assert rules.rules_hash() != before
+def test_the_hash_covers_values_and_no_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = [get_task("babyai-open"), get_task("atari-pong")]
+    before = Protocol.of_tasks(tasks, episodes=1, seed=0)
+    monkeypatch.setattr(rules, "RULES", {"Ends": ("An episode ends.",)})
+    assert Protocol.of_tasks(tasks, episodes=1, seed=0).hash == before.hash
+    for values, name in ((rules._VALUES, "seed_stride"), (rules._SUITE_VALUES["atari"], "sticky")):
+        monkeypatch.setitem(values, name, 7)  # type: ignore[arg-type]
+        changed = Protocol.of_tasks(tasks, episodes=1, seed=0)
+        assert changed.hash != before.hash
+        (line,) = before.differences(changed)
+        assert name in line
+        monkeypatch.delitem(values, name)  # type: ignore[arg-type]
         monkeypatch.undo()
-    monkeypatch.setattr(rules, "RULES", {each: rules.RULES[each] for each in sections[::-1]})
-    assert rules.rules_hash() != before
+
+
+def test_a_suite_has_the_values_of_its_own_rules_alone() -> None:
+    values = {
+        suite: Protocol.of_tasks(list_tasks(suite), episodes=1, seed=0).rules
+        for suite in ("atari", "babyai", "metaworld")
+    }
+    assert set(values["atari"]) - set(values["babyai"]) == {"atari"}
+    assert set(values["metaworld"]) - set(values["babyai"]) == {"metaworld"}
+    assert "interval" in values["babyai"]
+
+
+def test_the_values_are_those_of_the_code() -> None:
+    values = rules.rule_values(("atari", "dm_control", "metaworld"))
+    assert values["seed_stride"] == protocol._SEED_STRIDE
+    assert values["training_seeds_start"] == protocol.TRAINING_SEEDS_START
+    assert values["interval"]["replicates"] == bootstrap.REPETITIONS
+    assert values["interval"]["fewest_episodes"] == bootstrap.FEWEST
+    assert values["atari"]["most_frames"] == atari.FRAMES
+    assert values["atari"]["most_idle_frames"] == atari.IDLE_FRAMES
+    assert values["dm_control"]["max_episode_steps"] == dm_control.STEPS
+    assert values["metaworld"]["max_episode_steps"] == metaworld.STEPS
+    env = get_task("atari-pong").make()
+    size, stack = values["atari"]["frame_size"], values["atari"]["frames_stacked"]
+    assert sorted(env.observation_space.shape or ()) == sorted((size, size, stack))
 
 
 def test_the_numbers_in_the_rules_are_those_of_the_code() -> None:
@@ -65,26 +93,84 @@ def test_the_numbers_in_the_rules_are_those_of_the_code() -> None:
         assert f"{number:,}{unit}" in WORDS
 
 
-def test_runs_under_other_rules_are_not_compared_and_not_resumed(tmp_path: Path) -> None:
-    tasks = {"babyai-open": TaskRules("BabyAI-Open-v0", None)}
-    now = Protocol("babyai", tasks, 1, 0, {})
-    before = dataclasses.replace(now, rules="0" * 16)
-    assert now.rules == rules.rules_hash()
-    assert now.hash != before.hash
-    for name, each in (("now", now), ("before", before)):
-        with Record(tmp_path / name, RunHeader(each, {}), resume=False) as record:
-            record.append(EpisodeResult(each.episodes_of("babyai-open")[0], 1, 1, True, True, 0))
-    with pytest.raises(BenchmarkError, match=rf"protocol\.rules: {rules.rules_hash()} -> 0000"):
-        compare(read_run(tmp_path / "now"), read_run(tmp_path / "before"))
-    with pytest.raises(BenchmarkError, match=r"protocol\.rules: 0000"):
-        Record(tmp_path / "before", RunHeader(now, {}), resume=True)
+def old_form(rules_hash: str | None, task: str = "babyai-open") -> dict[str, Any]:
+    """What version 1 wrote of a task."""
+    env_id = get_task(task).env_id
+    success = "info['success'] is true at any timestep"
+    entry = {"env_id": env_id, "max_episode_steps": None, "success": success}
+    return {
+        "version": 1,
+        **({"rules": rules_hash} if rules_hash else {}),
+        "suite": "babyai",
+        "episodes": 1,
+        "seed": 0,
+        "simulators": {"gymnasium": "1", "minigrid": "3"},
+        "tasks": {task: entry},
+    }
 
 
-def test_a_protocol_from_before_the_rules_were_hashed_keeps_its_hash() -> None:
-    old = Protocol("babyai", {}, 1, 0, {}, rules="")
-    assert "rules" not in old.to_json()
-    assert Protocol.from_json(old.to_json()) == old
-    assert Protocol.from_json(old.to_json()).hash == old.hash
+NOW = dataclasses.replace(
+    Protocol.of_tasks([get_task("babyai-open")], episodes=1, seed=0),
+    simulators={"gymnasium": "1", "minigrid": "3"},
+)
+
+
+@pytest.mark.parametrize("wording", [None, "ebc6c0ac508a9812", "0" * 16])
+def test_version_one_is_read_with_the_hash_it_had(wording: str | None) -> None:
+    old = old_form(wording)
+    text = json.dumps(old, sort_keys=True, separators=(",", ":"))
+    read = Protocol.from_json(old)
+    assert read.hash == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert read.to_json() == old
+    assert read.rules_label == (f"in words, hash {wording}" if wording else "not recorded")
+
+
+def record(folder: Path, each: Protocol) -> None:
+    with Record(folder, RunHeader(each, {}), resume=False) as run:
+        run.append(EpisodeResult(each.episodes_of("babyai-open")[0], 1, 1, True, True, 0))
+
+
+@pytest.mark.parametrize(
+    ("wording", "said"),
+    [
+        ("ebc6c0ac508a9812", None),
+        ("210673693253d701", "hash 210673693253d701: its random numbers or intervals followed"),
+        ("0" * 16, "version 1, sentences of hash 0000000000000000: which this version does not"),
+        (None, r"protocol\.rules: B only"),
+    ],
+)
+def test_runs_of_version_one_compare_and_resume_where_they_mean_the_same(
+    tmp_path: Path, wording: str | None, said: str | None
+) -> None:
+    old = Protocol.from_json(old_form(wording))
+    record(tmp_path / "old", old)
+    record(tmp_path / "now", NOW)
+    runs = [read_run(tmp_path / name) for name in ("old", "now")]
+    assert runs[0].header.protocol == old, "written as it was read"
+    if said is None:
+        assert compare(*runs).unlike == ()
+        assert runs[0].header.protocol.hash != runs[1].header.protocol.hash
+        with Record(tmp_path / "old", RunHeader(NOW, {}), resume=True) as resumed:
+            assert len(resumed.results) == 1
+        return
+    with pytest.raises(BenchmarkError, match=said):
+        compare(*runs)
+    with pytest.raises(BenchmarkError, match=r"protocol\.rules"):
+        Record(tmp_path / "old", RunHeader(NOW, {}), resume=True)
+
+
+def test_references_of_version_one_take_new_figures() -> None:
+    """What is measured now joins what was measured before, and only the same."""
+    figures = {"random": {"mean": 0.0}}
+    tasks = {"babyai-open": figures}
+    old = {"protocol": old_form(None), "versions": {}, "tasks": tasks}
+    new = dataclasses.replace(NOW, rules="").to_json()
+    entry = merged(old, {"protocol": new, "versions": {}, "tasks": {"babyai-open": {"expert": 1}}})
+    assert entry["tasks"] == {"babyai-open": {**figures, "expert": 1}}
+    assert entry["protocol"]["version"] == rules.VERSION
+    other = {**new, "seed": 3}
+    with pytest.raises(BenchmarkError, match="seed: 0 -> 3"):
+        merged(old, {"protocol": other, "versions": {}, "tasks": {}})
 
 
 def test_several_suites_are_one_protocol_with_the_same_episodes() -> None:
@@ -103,9 +189,9 @@ def test_rules_are_in_every_report(task, tmp_path: Path, monkeypatch, quiet) -> 
     settings = RunSettings("babyai", tmp_path, policy=PolicyChoice("random"), episodes=1, workers=1)
     run_benchmark(settings, console=quiet)
     for name in ("run.json", "summary.json"):
-        assert json.loads((tmp_path / name).read_text())["protocol"]["rules"] == rules.rules_hash()
+        assert json.loads((tmp_path / name).read_text())["protocol"]["rules"] == rules.rule_values()
     page = (tmp_path / "report.html").read_text()
-    assert rules.rules_hash() in page
+    assert f"version {rules.VERSION}, <code>docs/protocol.md</code>" in page
     assert "Losing a life ends no episode." in page
 
 

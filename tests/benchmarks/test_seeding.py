@@ -299,7 +299,9 @@ def test_another_protocol_is_written_down_when_all_is_measured(
     pytest.importorskip("mujoco")
     before = written.read_text()
     assert command(tmp_path, "--episodes", "3", "--tasks", "reacher") == 2
-    assert "another protocol (episodes: 2 -> 3): measure all of it" in capsys.readouterr().err
+    assert (
+        "another protocol (protocol.episodes: 2 -> 3): measure all of it" in capsys.readouterr().err
+    )
     assert not (tmp_path / "work").exists(), "it is told before anything is played"
     chosen = list_tasks("mujoco", "reacher,pendulum")
     monkeypatch.setattr(measure_references, "select_tasks", lambda suite, tasks: chosen)

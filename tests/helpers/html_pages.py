@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "br", "path", "hr", "link", "img"}
+VOID = {"meta", "br", "path", "hr", "link", "img", "use"}
+SVG = {"g", "path", "use"}
+"""Elements of a drawing, which may close themselves."""
 
 
 class Checker(HTMLParser):
@@ -25,8 +27,10 @@ class Checker(HTMLParser):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in VOID
+        assert tag in VOID | SVG
         self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag

@@ -85,26 +85,42 @@ def test_everything_a_reader_must_know_is_on_it(summary: Summary) -> None:
 
 
 def test_bars_are_to_scale_and_say_when_they_are_not(summary: Summary) -> None:
-    group = page._bars("babyai", summary.tasks)
-    bars = {bar.name: bar for bar in group.bars}
+    scale = page.Scale.of(summary.tasks)
     # The scale goes from -0.5 to 2: random is a fifth of the way, the expert three fifths.
-    assert (group.random, group.expert) == (20.0, 60.0)
-    assert (bars["go-to"].left, bars["go-to"].width, bars["go-to"].beyond) == (20.0, 20.0, "")
-    assert (bars["open"].left, bars["open"].width, bars["open"].beyond) == (20.0, 80.0, "right")
-    assert (bars["unlock"].left, bars["unlock"].width, bars["unlock"].beyond) == (0.0, 20.0, "left")
-    assert bars["lost"].task.normalised is None
+    assert [scale.place(score) for score in (0.0, 1.0, 0.5)] == [20.0, 60.0, 40.0]
+    assert scale.ticks() == [-0.5, 0.0, 0.5, 1.0, 1.5, 2.0]
+    lines = render_page(summary).split('<div class="row">')[1:]
+    bars = {line[: line.index("</div>")].split(">")[-1]: line for line in lines}
+    assert 'class="fill" style="left:20.0%;width:20.0%"' in bars["go-to"]
+    assert 'class="fill" style="left:20.0%;width:80.0%"' in bars["open"]
+    assert 'class="fill" style="left:0.0%;width:20.0%"' in bars["unlock"]
+    beyond = {name: re.findall(r'class="more (\w+)"', line) for name, line in bars.items()}
+    assert beyond == {"go-to": [], "lost": [], "open": ["right"], "unlock": ["left"]}
+    assert "expert not above random: not in any average" in bars["lost"]
 
 
 def test_curves_are_drawn_where_they_belong() -> None:
-    found = profile(dict.fromkeys(("a-x", "a-y"), np.full(3, 0.5)), (0.0, 0.5, 1.0))
+    found = profile(dict.fromkeys(("a-x", "a-y"), np.full(5, 0.5)), (0.0, 0.5, 1.0))
     assert found is not None
-    (_, _, episodes), (_, _, tasks) = page._drawings(found)
-    left, right, top, bottom = (page.FRAME[side] for side in ("left", "right", "top", "bottom"))
-    points = [tuple(map(float, pair.split())) for pair in re.split("[ML]", episodes.line)[1:]]
-    assert points == [(left, top), ((left + right) / 2, bottom), (right, bottom)]
-    assert tasks.line == episodes.line
-    assert tasks.up == ((bottom, "0"), (115.0, "1"), (top, "2"))
-    assert tasks.expert == right
+    (_, episodes), (caption, tasks) = page._drawings(found)
+    (axes,) = episodes.axes
+    curve, expert = axes.lines
+    assert curve.get_xydata() == pytest.approx(np.array([[0.0, 1.0], [0.5, 0.0], [1.0, 0.0]]))
+    assert list(expert.get_xdata()) == [1.0, 1.0]
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0.0, 1.0), (0.0, 1.0))
+    assert len(axes.collections) == 1, "the interval"
+    (axes,) = tasks.axes
+    assert axes.lines[0].get_xydata().tolist() == [[0.0, 2.0], [0.5, 0.0], [1.0, 0.0]]
+    assert axes.get_ylim() == (0.0, 2.0)
+    _, svg = page._svg(caption, tasks)
+    text = checked(svg).text.split()
+    assert {"0", "1", "2", "100%", "expert"} <= set(text)
+    assert "#3b6fb6" not in svg, "the page's own colour, which the dark changes"
+    assert svg.count("var(--bar)") >= 2
+    assert 'aria-label="Tasks above each percentage of expert' in svg
+    few = profile({"a-x": np.full(2, 0.5)}, (0.0, 1.0))
+    assert few is not None
+    assert not page._drawings(few)[0][1].axes[0].collections
 
 
 def test_a_run_in_which_nothing_could_be_played_has_a_page() -> None:

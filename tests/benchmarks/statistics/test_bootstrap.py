@@ -12,13 +12,18 @@ from benchmarks.statistics import bootstrap
 from benchmarks.statistics.bootstrap import (
     Interval,
     band_of,
-    improvement_replicates,
+    difference_of,
     interval_of,
     paired_replicates,
     replicates,
     stratified_bootstrap,
 )
-from benchmarks.statistics.scores import EpisodesAbove, interquartile_mean, mean_of_tasks
+from benchmarks.statistics.scores import (
+    EpisodesAbove,
+    interquartile_mean,
+    mean_of_tasks,
+    probability_of_improvement,
+)
 
 
 def test_interval_has_the_width_the_normal_approximation_gives() -> None:
@@ -89,8 +94,8 @@ def test_pairs_cancel_what_both_have_in_common() -> None:
     generator = np.random.default_rng(8)
     hard = [generator.normal(scale=10.0, size=40) for _ in range(3)]
     one = [task + generator.normal(0.5, 0.1, size=40) for task in hard]
-    paired = interval_of(paired_replicates(one, hard, mean_of_tasks))
-    unpaired = interval_of(paired_replicates(one, hard, mean_of_tasks, paired=False))
+    paired = interval_of(paired_replicates(one, hard, difference_of(mean_of_tasks)))
+    unpaired = interval_of(paired_replicates(one, hard, difference_of(mean_of_tasks), paired=False))
     error = 0.1 / math.sqrt(120)
     centre = float(mean_of_tasks(one) - mean_of_tasks(hard))
     assert paired.low == pytest.approx(centre - 1.96 * error, abs=0.4 * error)
@@ -100,9 +105,10 @@ def test_pairs_cancel_what_both_have_in_common() -> None:
 
 def test_a_player_is_no_improvement_on_itself() -> None:
     tasks = [np.random.default_rng(0).normal(size=10)]
-    drawn = improvement_replicates(tasks, tasks)
+    drawn = paired_replicates(tasks, tasks, probability_of_improvement)
     assert drawn.tolist() == [0.5] * len(drawn)
-    apart = interval_of(improvement_replicates([[2.0, 3.0]], [[0.0, 1.0, 1.5]], paired=False))
+    better, worse = [[2.0, 3.0]], [[0.0, 1.0, 1.5]]
+    apart = interval_of(paired_replicates(better, worse, probability_of_improvement, paired=False))
     assert (apart.low, apart.high) == (1.0, 1.0)
 
 
@@ -110,4 +116,4 @@ def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="confidence is 95"):
         stratified_bootstrap([np.ones(3)], mean_of_tasks, confidence=95)
     with pytest.raises(ValueError, match="expected pairs"):
-        paired_replicates([np.ones(3)], [np.ones(4)], mean_of_tasks)
+        paired_replicates([np.ones(3)], [np.ones(4)], probability_of_improvement)

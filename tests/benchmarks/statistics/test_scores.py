@@ -184,7 +184,7 @@ class TestBesideRliable:
         started = time.process_time()
         found = bootstrap.band_of(bootstrap.replicates(scores.T, all_figures))
         bootstrap.replicates(scores.T, EpisodesAbove(THRESHOLDS))
-        bootstrap.improvement_replicates(scores.T, others.T, paired=False)
+        bootstrap.paired_replicates(scores.T, others.T, probability_of_improvement, paired=False)
         ours = (time.process_time() - started) / bootstrap.REPETITIONS
         assert theirs > 10.0 * ours
 

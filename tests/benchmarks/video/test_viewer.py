@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.wrappers import HumanRendering
 from numpy.typing import NDArray
 from PIL import ImageColor
 from rich.console import Console
@@ -32,7 +33,7 @@ from benchmarks.video.frame import (
     token_row,
 )
 from benchmarks.video.overlay import HEIGHT, LEFT, MARGIN, RIGHT, SIDE, WIDTH, arrange, draw
-from benchmarks.video.viewer import WatchSettings, watch
+from benchmarks.video.viewer import Spectator, WatchSettings, watch
 from benchmarks.watch import main
 from gato_gym import Vocabulary, compile_plan
 from gato_gym.picture import COLOURS
@@ -387,6 +388,22 @@ def test_with_a_display_there_is_a_window(monkeypatch: pytest.MonkeyPatch) -> No
     assert main(["--task", TASK, "--policy", "random"]) == 0
     assert opened == [(f"{TASK} – random", 10)]
     assert [*Path().iterdir()] == []
+
+
+def test_gymnasiums_own_window_shows_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    import pygame
+
+    task = get_task(TASK)
+    spectator = Spectator(task.make(render_mode="rgb_array"), task, policy="me")
+    env = HumanRendering(spectator)
+    env.reset(seed=3)
+    env.step(2)
+    assert [chip.label for chip in spectator.scene.rows[0].chips] == ["forward"]
+    assert (spectator.scene.episode, spectator.scene.seed) == (1, 3)
+    window: Any = env.window
+    assert np.array_equal(pygame.surfarray.array3d(window).swapaxes(0, 1), draw(spectator.scene))
+    env.close()
 
 
 # --- mistakes

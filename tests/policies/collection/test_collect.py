@@ -32,7 +32,6 @@ from policies.collection.jobs import (
 from policies.collection.noise import HeldNoise, NavigationNoise
 from policies.collection.recorder import Recorder, RecordSettings, episode_seed
 from policies.collection.workers import WorkerError
-from policies.commands import collect as command
 
 pytest.importorskip("minigrid")
 

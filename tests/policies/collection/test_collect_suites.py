@@ -23,7 +23,6 @@ from policies.collection.jobs import (
 )
 from policies.collection.noise import UniformNoise
 from policies.collection.recorder import Recorder, RecordSettings
-from policies.commands import collect as command
 from policies.experts import has_expert, make_expert
 from policies.training.data.shards import TaskShard, build_shards
 

@@ -21,7 +21,6 @@ from policies.collection.env_faults import EnvironmentFault, Failure, GuardedEnv
 from policies.collection.jobs import CollectSettings, Job, JobRunner, dataset_id, unit_path
 from policies.collection.recorder import Recorder, RecordSettings, episode_seed
 from policies.collection.workers import WorkerError, Workers
-from policies.commands import collect as command
 
 pytest.importorskip("minigrid")
 
