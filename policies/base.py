@@ -1,12 +1,14 @@
 """The one contract every policy here keeps: Stable-Baselines3's ``predict``.
 
 * :class:`Policy` -- the abstract base: spaces, the batch rule, ``predict`` and episodes' seeds.
+* :data:`Span` -- what measures a part of ``predict``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import gymnasium as gym
@@ -16,6 +18,9 @@ from numpy.typing import NDArray
 
 State = Any
 """What ``predict`` hands back and takes again: opaque, the caller's, never kept on the policy."""
+
+Span = Callable[[str], AbstractContextManager[object]]
+"""Called with a part's name, gives the context in which that part runs."""
 
 
 class Policy(ABC):
@@ -29,11 +34,13 @@ class Policy(ABC):
         action_space: The space of *one* environment's actions.
 
     Attributes:
-        samples: Of an expert, whether it is scored and recorded by sampled actions; otherwise by
-            the most likely ones. ``predict`` does as it is told.
+        samples: Whether an expert is scored and recorded by sampled actions rather than by its most
+            likely ones. ``predict`` follows its argument either way.
+        span: Entered around tokenising, for those who measure where time goes.
     """
 
     samples: bool = False
+    span: Span = nullcontext
 
     def __init__(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         self.observation_space = observation_space

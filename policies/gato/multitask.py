@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gato_gym.spaces import TokenizedBatch
 from policies.base import batch_of_one, batch_rows, first_of_batch, is_single
 from policies.chance import with_seeds
-from policies.gato.decoding import GatoState, decode
-from policies.gato.policy import GatoPolicy
+from policies.gato.decoding import act, row_spans
+from policies.gato.policy import GatoPolicy, check_state
+from policies.gato.state import GatoState
 from policies.model.kv_cache import RingCache
 
 __all__ = ["MultiTaskPolicy", "MultiTaskState"]
@@ -38,7 +38,7 @@ class MultiTaskState:
     @property
     def parts(self) -> list[GatoState]:
         """Each policy's part, a view."""
-        return [self.whole.part(rows) for rows in _spans(self.sizes)]
+        return [self.whole.part(rows) for rows in row_spans(self.sizes)]
 
 
 class MultiTaskPolicy:
@@ -111,16 +111,16 @@ class MultiTaskPolicy:
         sizes = [batch_rows(*pair) for pair in zip(spaces, batches, strict=True)]
         starts = self._starts(sizes, episode_start, fresh=state is None)
         state = self._new_state(sizes) if state is None else state
-        seen = [
-            policy.observe(batch, own, start, deterministic=deterministic)
-            for policy, batch, own, start in zip(
-                self.policies, batches, state.parts, starts, strict=True
-            )
-        ]
-        ids = self._choose(state, seen, deterministic=deterministic)
-        actions = [
-            policy.plan.decode_batch(own) for policy, own in zip(self.policies, ids, strict=True)
-        ]
+        for part, size in zip(state.parts, sizes, strict=True):
+            check_state(part, size)
+        actions = act(
+            [policy.decoder for policy in self.policies],
+            batches,
+            starts,
+            state.whole,
+            deterministic=deterministic,
+            span=self.policies[0].span,
+        )
         return [
             first_of_batch(policy.action_space, action) if one else action
             for policy, action, one in zip(self.policies, actions, single, strict=True)
@@ -179,32 +179,6 @@ class MultiTaskPolicy:
         ]
         return MultiTaskState(GatoState.join(made), [state.rows for state in made])
 
-    def _choose(
-        self,
-        state: MultiTaskState,
-        seen: Sequence[tuple[TokenizedBatch, NDArray[np.float32]]],
-        *,
-        deterministic: bool,
-    ) -> list[NDArray[np.int64]]:
-        """Each policy's action ids; neighbours that act alike act as one batch."""
-        actings, sizes = [], []
-        first = 0
-        spans = _spans(state.sizes)
-        while first < len(self.policies):
-            policy, stop = self.policies[first], first + 1
-            while stop < len(self.policies) and policy.acts_like(self.policies[stop]):
-                stop += 1
-            rows = slice(spans[first].start, spans[stop - 1].stop)
-            encoded = TokenizedBatch.join([each for each, _ in seen[first:stop]])
-            uniforms = np.concatenate([each for _, each in seen[first:stop]])
-            part = state.whole.part(rows)
-            actings.append(policy.act(part, encoded, uniforms, deterministic=deterministic))
-            sizes.append(rows.stop - rows.start)
-            first = stop
-        action_ids = decode(self.network, state.whole.cache, actings, sizes)
-        ids = [row for group in action_ids for row in group]
-        return [np.stack(ids[rows]) for rows in spans]
-
     def _starts(
         self,
         sizes: Sequence[int],
@@ -236,12 +210,6 @@ class MultiTaskPolicy:
         )
         states = [
             policy.new_state(rows.stop - rows.start, cache.part(rows))
-            for policy, rows in zip(self.policies, _spans(sizes), strict=True)
+            for policy, rows in zip(self.policies, row_spans(sizes), strict=True)
         ]
         return MultiTaskState(GatoState.join(states, cache), list(sizes))
-
-
-def _spans(sizes: Sequence[int]) -> list[slice]:
-    """The rows of each of groups that follow each other."""
-    stops = np.cumsum(sizes).tolist()
-    return [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]

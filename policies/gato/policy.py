@@ -8,23 +8,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gato_gym.options import PlanOptions
-from gato_gym.spaces import Plan, TokenizedBatch, compile_plan
+from gato_gym.spaces import Plan, compile_plan
 from gato_gym.tasks import get_task, task_id_of
 from policies.base import Policy
-from policies.chance import begin_episodes, with_seeds
-from policies.gato.decoding import Decoder, GatoState, NewTokens, decode
+from policies.chance import with_seeds
+from policies.gato.decoding import Decoder, act
 from policies.gato.prompts import Prompt, demonstration, encode_prompt, prompt_from_episode
 from policies.gato.sampling import Sampler
+from policies.gato.state import GatoState
 from policies.gato.task_specs import TaskRecord, check_sizes, find_task, spaces_of
 from policies.gato.text_generation import write
 from policies.model.config import NetworkConfig, preset
@@ -64,11 +64,11 @@ class GatoPolicy(Policy):
         self.tasks, self.task, self.prompt = dict(tasks or {}), task, prompt
         self.sampler, self.seed = sampler or Sampler(), seed
         check_sizes(network.config, plan)
-        self._decoder = Decoder(network, plan, self.sampler, self._pinned(network))
+        self.decoder = self._make_decoder(network)
 
-    def _pinned(self, network: GatoNetwork) -> RingCache | None:
-        """The encoded prompt, as the network sees it."""
-        return None if self.prompt is None else encode_prompt(network, self.plan, self.prompt)
+    def _make_decoder(self, network: GatoNetwork) -> Decoder:
+        pinned = None if self.prompt is None else encode_prompt(network, self.plan, self.prompt)
+        return Decoder(network, self.plan, self.sampler, pinned, self.seed)
 
     @property
     def device(self) -> torch.device:
@@ -267,21 +267,13 @@ class GatoPolicy(Policy):
             return self
         moved = copy.deepcopy(self)
         moved.network.to(place)
-        pinned = self._pinned(moved.network)
-        moved._decoder = Decoder(moved.network, self.plan, self.sampler, pinned)
+        moved.decoder = self._make_decoder(moved.network)
         return moved
 
     def describe(self) -> str:
         """A few lines: sizes, tokens of a timestep, memory of a row."""
         config, plan = self.network.config, self.plan
-        decoder = self._decoder
-        cache = RingCache.empty(
-            config,
-            rows=1,
-            ring=decoder.ring,
-            pinned=decoder.prompt_slots,
-            like=self.network.head.weight,
-        )
+        cache = self.decoder.empty_cache(1)
         return "\n".join(
             (
                 f"{count_parameters(self.network):,} parameters, {config.layers} layers, "
@@ -309,83 +301,49 @@ class GatoPolicy(Policy):
         deterministic: bool,
     ) -> tuple[Any, GatoState]:
         rows = len(starts)
-        state = self._decoder.new_state(rows) if state is None else state
-        seen = self.observe(observation, state, starts, deterministic=deterministic)
-        acting = self.act(state, *seen, deterministic=deterministic)
-        (ids,) = decode(self.network, state.cache, [acting], [rows])
-        return self.plan.decode_batch(ids), state
+        state = self.new_state(rows) if state is None else state
+        check_state(state, rows)
+        (actions,) = act(
+            [self.decoder],
+            [observation],
+            [starts],
+            state,
+            deterministic=deterministic,
+            span=self.span,
+        )
+        return actions, state
 
     def new_state(self, rows: int, cache: RingCache | None = None) -> GatoState:
         """The state of rows that start afresh; see :meth:`Decoder.new_state`."""
-        return self._decoder.new_state(rows, cache)
+        return self.decoder.new_state(rows, cache)
 
     @property
     def ring(self) -> int:
         """Cache slots that a row needs beside the prompt's."""
-        return self._decoder.ring
+        return self.decoder.ring
 
     @property
     def prompt_slots(self) -> int:
         """Cache slots of the prompt."""
-        return self._decoder.prompt_slots
-
-    def observe(
-        self, observation: Any, state: GatoState, starts: NDArray[np.bool_], *, deterministic: bool
-    ) -> tuple[TokenizedBatch, NDArray[np.float32]]:
-        """Begin a timestep of a batch; :meth:`act` goes on with what it gives.
-
-        Args:
-            observation: A batch.
-            state: Of its rows; written.
-            starts: bool ``[B]``; rows that start an episode.
-            deterministic: As in ``predict``.
-
-        Returns:
-            The encoded observations, and the random numbers ``[B, A]`` of the action tokens.
-
-        Raises:
-            ValueError: The state is of another number of rows, or no state at all.
-        """
-        rows = len(starts)
-        if not isinstance(state, GatoState) or state.rows != rows:
-            got = (
-                f"{state.rows} rows"
-                if isinstance(state, GatoState)
-                else f"a {type(state).__name__}"
-            )
-            raise ValueError(
-                f"state is {got} and the observation has {rows} rows: "
-                "pass the state that predict returned for the same environments"
-            )
-        encoded = self.plan.encode_batch(observation)
-        begun = begin_episodes(
-            state.generators,
-            starts,
-            seed=self.seed,
-            space=self.observation_space,
-            observation=observation,
-        )
-        self._decoder.restart(state, begun)
-        uniforms = np.zeros((rows, self.plan.num_actions), np.float32)
-        if not deterministic:
-            for row, own in enumerate(state.generators):
-                uniforms[row] = own.under_way.random(self.plan.num_actions, np.float32)
-        return encoded, uniforms
-
-    def act(
-        self,
-        state: GatoState,
-        encoded: TokenizedBatch,
-        uniforms: NDArray[np.float32],
-        *,
-        deterministic: bool,
-    ) -> Generator[NewTokens, Tensor, NDArray[np.int64]]:
-        """Go on with a timestep; see :meth:`Decoder.act`."""
-        return self._decoder.act(state, encoded, uniforms, deterministic=deterministic)
+        return self.decoder.prompt_slots
 
     def acts_like(self, other: GatoPolicy) -> bool:
-        """Whether :meth:`act` of this policy and of another are the same function."""
-        return self._decoder.acts_like(other._decoder)
+        """Whether rows of this policy and of another can be decoded as one batch."""
+        return self.decoder.acts_like(other.decoder)
+
+
+def check_state(state: object, rows: int) -> None:
+    """Refuse a state that does not belong to a batch of ``rows`` rows.
+
+    Raises:
+        ValueError: It has another number of rows, or is no state.
+    """
+    if not isinstance(state, GatoState) or state.rows != rows:
+        got = f"{state.rows} rows" if isinstance(state, GatoState) else f"a {type(state).__name__}"
+        raise ValueError(
+            f"state is {got} and the observation has {rows} rows: "
+            "pass the state that predict returned for the same environments"
+        )
 
 
 class _View:
