@@ -42,18 +42,15 @@ class Arrangement:
 def arrange(images: int, vectors: int, singles: Sequence[Single], *, layout: str) -> Arrangement:
     """Arrange images, then vector patches, then ids and grids by path, then the separator.
 
-    In the paper layout each contribution is a token. In the lean one image patches are, and vector
-    patches when there are two or more; all else shares the last token.
+    In the paper layout each contribution is a token. In the lean layout, image patches are tokens,
+    and so are vector patches if there are two or more; everything else shares the last token. The
+    separator is present in the paper layout, and if the body would be empty.
 
     Args:
         images: Number of image patches.
         vectors: Number of vector patches.
         singles: Readers of ids and grids, by path.
         layout: "paper" or "lean".
-
-    Returns:
-        The arrangement. The separator is there in the paper layout, and where the body would
-        otherwise be empty.
     """
     kinds = ["image"] * images + ["vector"] * vectors
     for reader in singles:

@@ -1,11 +1,11 @@
-"""Trained experts of games that are seen: a small convolutional network in NumPy.
+"""Trained experts with image observations: a small convolutional network in NumPy.
 
 * :class:`ImageNetwork` -- the weights of one expert and what they compute.
 * :class:`ImageExpert` -- the policy.
 * :func:`halved` -- frames as the network sees them.
 
-Shapes: C channels (frames of a stack), O of a layer's outputs, K the side of its kernel, H hidden
-units, A actions.
+Shapes: C channels (frames of a stack), O outputs of a layer, K kernel size, H hidden units, A
+actions.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from gymnasium import spaces
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from policies.base import Policy
-from policies.chance import RowGenerator, begin_episodes, with_seeds
+from policies.chance import RowGenerator, SampledPolicy
 from policies.experts.mlp import ExpertError
 
 Array = NDArray[np.float32]
 
 
 PIXEL_LIMIT = np.float32(5)
-"""How many standard deviations from its mean a pixel is seen to be, at most."""
+"""Largest deviation of a pixel from its mean, in standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +38,18 @@ class ImageNetwork:
     ``x = clip((halved(observation) / 255 - mean) * scale, -5, 5)``, pixel by pixel, then
     ``x = relu(convolution(x))`` without padding, then ``h = relu(W h + b)`` over the flattened
     maps, then ``W h + b``. Observations of a batch are computed one by one and without BLAS, so
-    that an expert plays the same game in any batch, with any number of threads.
+    that an expert plays the same game in any batch and with any number of threads.
 
     Attributes:
-        mean, scale: float32 ``[height, width]``, of the pixels of halved frames.
+        mean, scale: float32 ``[height, width]``, for the pixels of halved frames.
         convolutions: Weight float32 ``[O, C, K, K]`` and bias ``[O]`` of each.
-        strides: Of each convolution.
+        strides: Stride of each convolution.
         dense: Weight ``[H, N]`` and bias ``[H]`` of each.
         action: Weight ``[A, H]`` and bias ``[A]`` of the logits.
-        value: Weight ``[1, H]`` and bias ``[1]`` of the return that training expected of the rest
-            of a game, so that another can begin with this expert; None where it was not kept.
-        samples: Whether it scores more by sampled actions than by the likeliest. It learned by
-            samples; and in games without chance, a likeliest action that changes nothing stays
-            the likeliest to the end of the game.
+        value: Weight ``[1, H]`` and bias ``[1]`` of the expected return, for a training that begins
+            with this expert; None if it was not kept.
+        samples: Whether sampled actions score more than the most likely ones. In deterministic
+            games, a most likely action without effect would stay the most likely one for ever.
     """
 
     mean: Array
@@ -114,7 +112,7 @@ class ImageNetwork:
         return tensors
 
     def config(self) -> dict[str, Any]:
-        """What ``config.json`` tells besides the tensors."""
+        """The content of ``config.json`` besides the tensors."""
         return {"strides": list(self.strides), "samples": self.samples}
 
     @classmethod
@@ -175,17 +173,17 @@ def _convolved(x: Array, weight: Array, stride: int) -> Array:
     return maps.reshape(outputs, height, width)
 
 
-class ImageExpert(Policy):
+class ImageExpert(SampledPolicy):
     """A trained network that sees images and chooses one of several actions.
 
-    Deterministic, it plays the likeliest action; otherwise it samples, and the state holds a
-    generator for each row: see :meth:`policies.base.Policy.seed_episodes`.
+    If deterministic, it plays the most likely action. Otherwise it samples, with a generator for
+    each row in the state: see :meth:`policies.base.Policy.seed_episodes`.
 
     Args:
         network: The weights.
         observation_space: Box of uint8 ``(C, height, width)``.
         action_space: Discrete.
-        seed: Of what is sampled.
+        seed: Seed of the sampled actions.
 
     Raises:
         ValueError: The spaces are not those that the network was trained for.
@@ -199,7 +197,7 @@ class ImageExpert(Policy):
         *,
         seed: int = 0,
     ) -> None:
-        super().__init__(observation_space, action_space)
+        super().__init__(observation_space, action_space, seed=seed)
         actions, shape = len(network.action[1]), observation_space.shape
         fits = (
             isinstance(action_space, spaces.Discrete)
@@ -219,13 +217,7 @@ class ImageExpert(Policy):
                 f"{channels} channels and Discrete({actions}): make the expert for the "
                 "environment of the task itself, without GatoTokenize"
             )
-        self.network, self.seed, self.samples = network, seed, network.samples
-
-    def seed_episodes(
-        self, seeds: Sequence[int | None], state: list[RowGenerator] | None = None
-    ) -> list[RowGenerator]:
-        """As :meth:`policies.base.Policy.seed_episodes`."""
-        return with_seeds([RowGenerator()] * len(seeds) if state is None else state, seeds)
+        self.network, self.samples = network, network.samples
 
     def _predict_batch(
         self,
@@ -238,10 +230,7 @@ class ImageExpert(Policy):
         start = int(getattr(self.action_space, "start", 0))
         if deterministic:
             return start + logits.argmax(1), state
-        rows = [RowGenerator()] * len(starts) if state is None else state
-        begin_episodes(
-            rows, starts, seed=self.seed, space=self.observation_space, observation=observation
-        )
+        rows, _ = self._begin(observation, state, starts)
         # the largest of logits with Gumbel noise is a sample of their softmax
         noise = np.stack([row.under_way.gumbel(size=logits.shape[1]) for row in rows])
         return start + (logits + noise).argmax(1), rows

@@ -1,4 +1,4 @@
-"""Trained experts of vectors of numbers: small networks in NumPy behind ``predict``.
+"""Trained experts with vector observations: small networks in NumPy behind ``predict``.
 
 * :class:`ExpertNetwork` -- the weights of one expert and what they compute.
 * :class:`TrainedExpert` -- the policy.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from policies.base import Policy
-from policies.chance import RowGenerator, begin_episodes, with_seeds
+from policies.chance import RowGenerator, SampledPolicy
 
 _LIMITS_OF_LOG_STD = (-20.0, 2.0)
 Array = NDArray[np.float32]
@@ -44,18 +43,18 @@ class ExpertNetwork:
 
     ``h = clip((x - mean) * scale, -clip, clip)``, then each layer ``h = f(W h + b)``, then the
     mean action ``W h + b``. Rows of a batch are computed one by one and without BLAS, so that an
-    expert plays the same episode in any batch, with any number of threads.
+    expert plays the same episode in any batch and with any number of threads.
 
     Attributes:
-        mean: Of the observations, float32 ``[N]``.
+        mean: Mean of the observations, float32 ``[N]``.
         scale: One over their standard deviation, float32 ``[N]``.
         hidden: Weight float32 ``[H, N or H]`` and bias float32 ``[H]`` of each hidden layer.
         action: Weight float32 ``[A, H]`` and bias float32 ``[A]`` of the mean action.
-        log_std: Weight ``[A, H]`` and bias ``[A]`` of the logarithm of the standard deviation;
-            weight zero where it does not depend on the observation.
+        log_std: Weight ``[A, H]`` and bias ``[A]`` of the logarithm of the standard deviation; the
+            weight is zero if it does not depend on the observation.
         activation: "tanh" or "relu".
-        squash: True: an action is ``tanh`` of the Gaussian's, scaled to the Box; False: it is
-            clipped to the Box.
+        squash: Whether actions pass through ``tanh`` and are scaled to the Box, or are clipped to
+            it.
         clip: Largest magnitude of a normalised number.
     """
 
@@ -124,7 +123,7 @@ class ExpertNetwork:
         return {name: np.ascontiguousarray(part) for name, part in tensors.items()}
 
     def config(self) -> dict[str, Any]:
-        """What ``config.json`` tells besides the tensors."""
+        """The content of ``config.json`` besides the tensors."""
         return {"activation": self.activation, "squash": self.squash, "clip": self.clip}
 
     @classmethod
@@ -149,17 +148,17 @@ class ExpertNetwork:
         )  # fmt: skip
 
 
-class TrainedExpert(Policy):
+class TrainedExpert(SampledPolicy):
     """A trained network.
 
-    Deterministic, it plays its mean action; otherwise it samples, and the state holds a generator
-    for each row: see :meth:`policies.base.Policy.seed_episodes`.
+    If deterministic, it plays its mean action. Otherwise it samples, with a generator for each row
+    in the state: see :meth:`policies.base.Policy.seed_episodes`.
 
     Args:
         network: The weights.
         observation_space: Box ``(N,)``.
         action_space: Box ``(A,)``.
-        seed: Of what is sampled.
+        seed: Seed of the sampled actions.
 
     Raises:
         ValueError: The spaces are not those that the network was trained for.
@@ -173,7 +172,7 @@ class TrainedExpert(Policy):
         *,
         seed: int = 0,
     ) -> None:
-        super().__init__(observation_space, action_space)
+        super().__init__(observation_space, action_space, seed=seed)
         sizes = network.mean.shape, network.action[1].shape
         shapes = observation_space.shape, action_space.shape
         if not isinstance(action_space, spaces.Box) or sizes != shapes:
@@ -182,7 +181,7 @@ class TrainedExpert(Policy):
                 f"{sizes[0]} and {sizes[1]}: make the expert for the environment of the task "
                 "itself, without GatoTokenize"
             )
-        self.network, self.seed, self._box = network, seed, action_space
+        self.network, self._box = network, action_space
 
     def act(
         self, observation: NDArray[Any], generator: np.random.Generator | None = None
@@ -198,12 +197,6 @@ class TrainedExpert(Policy):
             action = box.low + 0.5 * (np.tanh(action) + 1.0) * (box.high - box.low)
         return np.clip(action, box.low, box.high).astype(box.dtype)
 
-    def seed_episodes(
-        self, seeds: Sequence[int | None], state: list[RowGenerator] | None = None
-    ) -> list[RowGenerator]:
-        """As :meth:`policies.base.Policy.seed_episodes`."""
-        return with_seeds([RowGenerator()] * len(seeds) if state is None else state, seeds)
-
     def _predict_batch(
         self,
         observation: Any,
@@ -214,7 +207,6 @@ class TrainedExpert(Policy):
         seen = np.asarray(observation, self.observation_space.dtype)
         if deterministic:
             return np.stack([self.act(row) for row in seen]), state
-        rows = [RowGenerator()] * len(starts) if state is None else state
-        begin_episodes(rows, starts, seed=self.seed, space=self.observation_space, observation=seen)
+        rows, _ = self._begin(seen, state, starts)
         actions = [self.act(one, row.under_way) for one, row in zip(seen, rows, strict=True)]
         return np.stack(actions), rows

@@ -1,7 +1,7 @@
 """One network in several environments at once, whatever their tasks and spaces.
 
 * :class:`MultiTaskPolicy` -- a ``predict`` whose rows belong to different policies.
-* :class:`MultiTaskState` -- what it hands back.
+* :class:`MultiTaskState` -- its state.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = ["MultiTaskPolicy", "MultiTaskState"]
 
 @dataclass
 class MultiTaskState:
-    """What the rows of several policies need; opaque to the caller.
+    """The state of several policies' rows; opaque to the caller.
 
     Attributes:
-        whole: Of all rows, one policy's after another's.
+        whole: The state of all rows, one policy's after another's.
         sizes: Rows of each policy.
     """
 
@@ -49,7 +49,7 @@ class MultiTaskPolicy:
             :meth:`GatoPolicy.with_prompt`.
 
     Raises:
-        ValueError: There is no policy, or two have networks of their own.
+        ValueError: There is no policy, or their networks differ.
 
     Example:
         >>> import gymnasium as gym
@@ -86,16 +86,16 @@ class MultiTaskPolicy:
         """Choose actions for every policy's environments.
 
         Args:
-            observations: One for each policy: an observation, or a batch of them.
-            state: What the previous call returned, or None to start every row afresh.
-            episode_start: For each policy as in :meth:`policies.base.Policy.predict`.
-            deterministic: As there.
+            observations: An observation or a batch for each policy.
+            state: What the previous call returned; None starts every row afresh.
+            episode_start: For each policy, as in :meth:`policies.base.Policy.predict`.
+            deterministic: As in :meth:`policies.base.Policy.predict`.
 
         Returns:
-            Actions for each policy, one or a batch as its observation was, and the next state.
+            An action or a batch for each policy, and the next state.
 
         Raises:
-            ValueError: There are not as many observations, or rows, as policies and states.
+            ValueError: The numbers of observations, policies or rows differ.
         """
         if len(observations) != len(self.policies):
             raise ValueError(
@@ -129,17 +129,17 @@ class MultiTaskPolicy:
     def seed_episodes(
         self, seeds: Sequence[Sequence[int | None]], state: MultiTaskState | None = None
     ) -> MultiTaskState:
-        """Say which episodes begin with the next call of :meth:`predict`, by their seeds.
+        """Seed the episodes that begin with the next call of :meth:`predict`.
 
         Args:
-            seeds: For each policy as in :meth:`policies.base.Policy.seed_episodes`.
-            state: As there.
+            seeds: For each policy, as in :meth:`policies.base.Policy.seed_episodes`.
+            state: What ``predict`` returned last; None before its first call.
 
         Returns:
             The state for the next call.
 
         Raises:
-            ValueError: There are not as many seeds as policies and rows.
+            ValueError: The numbers of seeds, policies or rows differ.
         """
         if len(seeds) != len(self.policies):
             raise ValueError(
@@ -151,18 +151,18 @@ class MultiTaskPolicy:
         return state
 
     def join(self, states: Sequence[GatoState | int]) -> MultiTaskState:
-        """The state of rows that have played elsewhere, or not yet.
+        """A state of rows from other batches, and of new rows.
 
         Args:
-            states: For each policy: the state of its rows, from another batch; or how many rows
-                it has, all of which start an episode with the next call. All policies need as
-                much memory a row.
+            states: For each policy, the state of its rows from another batch, or the number of its
+                rows, all of which start an episode with the next call. All policies need the same
+                memory a row.
 
         Returns:
             A copy.
 
         Raises:
-            ValueError: A row of one needs more memory than one of another.
+            ValueError: The rows of two policies need different memory.
 
         Example:
             >>> import gymnasium as gym
@@ -173,11 +173,11 @@ class MultiTaskPolicy:
             >>> MultiTaskPolicy([policy, policy, policy]).join([some, state.parts[1], 4]).sizes
             [2, 1, 4]
         """
-        made = [
+        joined = [
             policy.new_state(state) if isinstance(state, int) else state
             for policy, state in zip(self.policies, states, strict=True)
         ]
-        return MultiTaskState(GatoState.join(made), [state.rows for state in made])
+        return MultiTaskState(GatoState.join(joined), [state.rows for state in joined])
 
     def _starts(
         self,
@@ -186,7 +186,7 @@ class MultiTaskPolicy:
         *,
         fresh: bool,
     ) -> list[NDArray[np.bool_]]:
-        actions = []
+        all_starts = []
         for index, size in enumerate(sizes):
             own = None if given is None else given[index]
             starts = np.full(size, fresh) if own is None else np.asarray(own, np.bool_).reshape(-1)
@@ -195,8 +195,8 @@ class MultiTaskPolicy:
                     f"episode_start of policy {index} has {len(starts)} entries for {size} "
                     "observations: pass one bool a row"
                 )
-            actions.append(starts | fresh)
-        return actions
+            all_starts.append(starts | fresh)
+        return all_starts
 
     def _new_state(self, sizes: Sequence[int]) -> MultiTaskState:
         ring = max(policy.ring for policy in self.policies)

@@ -46,16 +46,15 @@ class GatoState:
 
     def part(self, rows: slice) -> GatoState:
         """A view of some rows: writing into it writes here."""
-        return self._select(self.cache.part(rows), rows, rows)
+        return self._select(rows, rows)
 
     def take(self, rows: NDArray[np.int64]) -> GatoState:
         """A copy of some rows, in this order."""
-        index = torch.from_numpy(rows).to(self.conditions.device)
-        return self._select(self.cache.take(index), rows, index)
+        return self._select(rows, torch.from_numpy(rows).to(self.conditions.device))
 
-    def _select(self, cache: RingCache, rows: Any, index: Any) -> GatoState:
+    def _select(self, rows: Any, index: Any) -> GatoState:
         return GatoState(
-            cache,
+            self.cache.part(index),
             self.next_positions[rows],
             self.pending[rows],
             self.conditions[index],

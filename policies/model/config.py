@@ -18,7 +18,7 @@ class NetworkConfig:
     """Sizes of one network.
 
     Attributes:
-        width: D, of the residual stream.
+        width: D, width of the residual stream.
         layers: Number of transformer blocks.
         heads: Attention heads; each has ``head_size`` numbers.
         head_size: Key and value size of a head; even, for rotary positions.
@@ -32,12 +32,12 @@ class NetworkConfig:
         grid_planes: Most symbols in a cell.
         grid_symbols: Values of a symbol.
         grid_channels: Channels of a grid's residual block.
-        grid_groups: Groups of its normalisation.
+        grid_groups: Groups of that block's normalisation.
         patch_size: Height and width of an image patch, in pixels.
         patch_channels: Channels of an image patch's residual block.
-        numeric_features: Whether an id of a continuous value is embedded as its table row plus a
-            projection of its value's linear and Fourier features, or as its row alone.
-        observation_heads: Whether the network has heads that predict the next observation, for
+        numeric_features: Whether the embedding of a continuous id adds a projection of its value's
+            linear and Fourier features to its table row.
+        observation_heads: Whether the network has heads that predict the next observation in
             training.
         vocabulary: The ids.
     """
