@@ -330,11 +330,11 @@ class Plan:
         alone = self._num_sharing == 1
         if self._numbers:
             path = ", ".join(reader.path for reader in self._numbers)
-            own = self._num_vectors if self._num_vectors > 1 else int(alone)
-            fields.append(Field(path, "vector", own, self._num_vectors))
+            tokens = self._num_vectors if self._num_vectors > 1 else int(alone)
+            fields.append(Field(path, "vector", tokens, self._num_vectors))
         for single in self._singles:
-            own = single.width if self.options.layout == "paper" else int(alone)
-            fields.append(Field(single.path, single.kind, own, single.width, single.id_range))
+            tokens = single.width if self.options.layout == "paper" else int(alone)
+            fields.append(Field(single.path, single.kind, tokens, single.width, single.id_range))
         if self._has_separator:
             separator = range(self.vocabulary.separator, self.vocabulary.separator + 1)
             fields.append(Field("", "separator", 1, 1, separator))

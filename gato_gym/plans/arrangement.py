@@ -57,8 +57,8 @@ def arrange(images: int, vectors: int, singles: Sequence[Single], *, layout: str
         kinds += ["grid"] if isinstance(reader, GridReader) else ["id"] * reader.width
     has_separator = layout == "paper" or not kinds
     kinds += ["id"] * has_separator
-    own = len(kinds) if layout == "paper" else images + (vectors if vectors > 1 else 0)
-    slots = np.minimum(np.arange(len(kinds)), own).astype(np.int32)
+    separate = len(kinds) if layout == "paper" else images + (vectors if vectors > 1 else 0)
+    slots = np.minimum(np.arange(len(kinds)), separate).astype(np.int32)
     order = np.array(kinds)
     places = {
         kind: np.flatnonzero(order == kind).astype(np.int32)
@@ -66,7 +66,7 @@ def arrange(images: int, vectors: int, singles: Sequence[Single], *, layout: str
     }
     return Arrangement(
         num_tokens=int(slots[-1]) + 1,
-        num_sharing=len(kinds) - own,
+        num_sharing=len(kinds) - separate,
         has_separator=has_separator,
         slots={kind: slots[index] for kind, index in places.items()},
         places=places,

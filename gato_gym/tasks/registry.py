@@ -74,19 +74,19 @@ def list_tasks(suite: str | None = None, pattern: str | None = None) -> list[Tas
 
 
 def _ids_matching(tasks: list[Task], pattern: str) -> set[str]:
-    found = {
+    matching = {
         task.id
         for task in tasks
         for name in (task.id, task.id.removeprefix(f"{task.suite}-"))
         if fnmatch.fnmatchcase(name, pattern)
     }
-    if not found:
+    if not matching:
         ids = [task.id for task in tasks]
         short = [task.id.removeprefix(f"{task.suite}-") for task in tasks]
         near = difflib.get_close_matches(pattern.strip("*"), ids + short, 3, 0.4)
         hint = f"did you mean {', '.join(near)}?" if near else f"for example {ids[0]}"
         raise UnknownTaskError(f"no task matches {pattern!r}: {hint}")
-    return found
+    return matching
 
 
 def task_id_of(env: Any) -> str | None:

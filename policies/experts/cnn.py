@@ -10,7 +10,6 @@ actions.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,17 +21,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from policies.chance import RowGenerator, SampledPolicy
-from policies.experts.mlp import ExpertError
-
-Array = NDArray[np.float32]
-
+from policies.experts.mlp import Array, ExpertError, Layer, StoredNetwork, layers_named
 
 PIXEL_LIMIT = np.float32(5)
 """Largest deviation of a pixel from its mean, in standard deviations."""
 
 
 @dataclass(frozen=True)
-class ImageNetwork:
+class ImageNetwork(StoredNetwork):
     """Convolutions, dense layers, and a logit for each action.
 
     ``x = clip((halved(observation) / 255 - mean) * scale, -5, 5)``, pixel by pixel, then
@@ -54,11 +50,11 @@ class ImageNetwork:
 
     mean: Array
     scale: Array
-    convolutions: tuple[tuple[Array, Array], ...]
+    convolutions: tuple[Layer, ...]
     strides: tuple[int, ...]
-    dense: tuple[tuple[Array, Array], ...]
-    action: tuple[Array, Array]
-    value: tuple[Array, Array] | None = None
+    dense: tuple[Layer, ...]
+    action: Layer
+    value: Layer | None = None
     samples: bool = False
 
     def __post_init__(self) -> None:
@@ -79,12 +75,12 @@ class ImageNetwork:
                 f"pixels have means {self.mean.shape} and scales {self.scale.shape}: expected "
                 "(height, width) of both"
             )
-        if not all(np.isfinite(part).all() for part in self.tensors().values()):
-            raise ExpertError(
-                "weights are not finite: the training diverged or the file is damaged"
-            )
+        self._check_finite()
 
-    def _layers(self) -> list[tuple[str, tuple[Array, Array]]]:
+    def _statistics(self) -> dict[str, NDArray[Any]]:
+        return {"pixels.mean": self.mean, "pixels.scale": self.scale}
+
+    def _layers(self) -> list[tuple[str, Layer]]:
         convolutions = [(f"convolution.{n}", layer) for n, layer in enumerate(self.convolutions)]
         dense = [(f"dense.{n}", layer) for n, layer in enumerate(self.dense)]
         value = [] if self.value is None else [("value", self.value)]
@@ -103,14 +99,6 @@ class ImageNetwork:
         logits: Array = np.einsum("ij,j->i", weight, hidden) + bias
         return logits
 
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """The tensors of ``model.safetensors``: weights in float16, biases in float32."""
-        tensors: dict[str, NDArray[Any]] = {"pixels.mean": self.mean, "pixels.scale": self.scale}
-        for name, (weight, bias) in self._layers():
-            tensors[f"{name}.weight"] = np.ascontiguousarray(weight.astype(np.float16))
-            tensors[f"{name}.bias"] = np.ascontiguousarray(bias)
-        return tensors
-
     def config(self) -> dict[str, Any]:
         """The content of ``config.json`` besides the tensors."""
         return {"strides": list(self.strides), "samples": self.samples}
@@ -127,17 +115,12 @@ class ImageNetwork:
         """
         full = {name: np.asarray(part, np.float32) for name, part in tensors.items()}
 
-        def layers(kind: str) -> tuple[tuple[Array, Array], ...]:
-            depth = sum(re.fullmatch(kind + r"\.\d+\.weight", name) is not None for name in full)
-            names = [f"{kind}.{n}" for n in range(depth)]
-            return tuple((full[f"{name}.weight"], full[f"{name}.bias"]) for name in names)
-
         return cls(
             full["pixels.mean"],
             full["pixels.scale"],
-            layers("convolution"),
+            layers_named(full, "convolution"),
             tuple(strides),
-            layers("dense"),
+            layers_named(full, "dense"),
             (full["action.weight"], full["action.bias"]),
             (full["value.weight"], full["value.bias"]) if "value.weight" in full else None,
             samples,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ from policies.chance import RowGenerator, SampledPolicy
 
 _LIMITS_OF_LOG_STD = (-20.0, 2.0)
 Array = NDArray[np.float32]
+Layer = tuple[Array, Array]
+"""Weight and bias."""
 
 
 def _relu(x: Array) -> Array:
@@ -37,8 +40,42 @@ class ExpertError(ValueError):
     """A trained expert that cannot be used."""
 
 
+class StoredNetwork(ABC):
+    """The storage of trained networks: named layers, and statistics of the observations."""
+
+    @abstractmethod
+    def _layers(self) -> list[tuple[str, Layer]]: ...
+
+    @abstractmethod
+    def _statistics(self) -> dict[str, NDArray[Any]]: ...
+
+    def _check_finite(self) -> None:
+        if not all(np.isfinite(part).all() for part in self.tensors().values()):
+            raise ExpertError(
+                "weights are not finite: the training diverged or the file is damaged"
+            )
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The tensors of ``model.safetensors``: weights in float16, all else in float32.
+
+        float16 rather than bfloat16: as small, closer to float32, and NumPy reads it.
+        """
+        tensors = self._statistics()
+        for name, (weight, bias) in self._layers():
+            tensors[f"{name}.weight"] = weight.astype(np.float16)
+            tensors[f"{name}.bias"] = bias
+        return {name: np.ascontiguousarray(part) for name, part in tensors.items()}
+
+
+def layers_named(tensors: Mapping[str, Array], kind: str) -> tuple[Layer, ...]:
+    """The layers ``KIND.0``, ``KIND.1``, ... of stored tensors."""
+    depth = sum(re.fullmatch(kind + r"\.\d+\.weight", name) is not None for name in tensors)
+    names = [f"{kind}.{n}" for n in range(depth)]
+    return tuple((tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in names)
+
+
 @dataclass(frozen=True)
-class ExpertNetwork:
+class ExpertNetwork(StoredNetwork):
     """A multilayer perceptron with normalised observations and a Gaussian over actions.
 
     ``h = clip((x - mean) * scale, -clip, clip)``, then each layer ``h = f(W h + b)``, then the
@@ -60,9 +97,9 @@ class ExpertNetwork:
 
     mean: Array
     scale: Array
-    hidden: tuple[tuple[Array, Array], ...]
-    action: tuple[Array, Array]
-    log_std: tuple[Array, Array]
+    hidden: tuple[Layer, ...]
+    action: Layer
+    log_std: Layer
     activation: str
     squash: bool
     clip: float = 10.0
@@ -89,12 +126,12 @@ class ExpertNetwork:
             width = width if name in ("action", "log_std") else bias.shape
         if self.action[1].shape != self.log_std[1].shape:
             raise ExpertError("action and log_std are of different lengths: expected one each")
-        if not all(np.isfinite(part).all() for part in self.tensors().values()):
-            raise ExpertError(
-                "weights are not finite: the training diverged or the file is damaged"
-            )
+        self._check_finite()
 
-    def _layers(self) -> list[tuple[str, tuple[Array, Array]]]:
+    def _statistics(self) -> dict[str, NDArray[Any]]:
+        return {"mean": self.mean, "scale": self.scale}
+
+    def _layers(self) -> list[tuple[str, Layer]]:
         hidden = [(f"hidden.{index}", layer) for index, layer in enumerate(self.hidden)]
         return [*hidden, ("action", self.action), ("log_std", self.log_std)]
 
@@ -111,17 +148,6 @@ class ExpertNetwork:
         )
         return mean, np.clip(log_std, *_LIMITS_OF_LOG_STD)
 
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """The tensors of ``model.safetensors``: weights in float16, all else in float32.
-
-        float16 rather than bfloat16: as small, closer to float32, and NumPy reads it.
-        """
-        tensors: dict[str, NDArray[Any]] = {"mean": self.mean, "scale": self.scale}
-        for name, (weight, bias) in self._layers():
-            tensors[f"{name}.weight"] = weight.astype(np.float16)
-            tensors[f"{name}.bias"] = bias
-        return {name: np.ascontiguousarray(part) for name, part in tensors.items()}
-
     def config(self) -> dict[str, Any]:
         """The content of ``config.json`` besides the tensors."""
         return {"activation": self.activation, "squash": self.squash, "clip": self.clip}
@@ -137,15 +163,16 @@ class ExpertNetwork:
             ExpertError: Shapes do not fit, or numbers are not finite.
         """
         full = {name: np.asarray(part, np.float32) for name, part in tensors.items()}
-        depth = sum(re.fullmatch(r"hidden\.\d+\.weight", name) is not None for name in full)
-
-        def layer(name: str) -> tuple[Array, Array]:
-            return full[f"{name}.weight"], full[f"{name}.bias"]
-
         return cls(
-            full["mean"], full["scale"], tuple(layer(f"hidden.{n}") for n in range(depth)),
-            layer("action"), layer("log_std"), activation, squash, clip,
-        )  # fmt: skip
+            full["mean"],
+            full["scale"],
+            layers_named(full, "hidden"),
+            (full["action.weight"], full["action.bias"]),
+            (full["log_std.weight"], full["log_std.bias"]),
+            activation,
+            squash,
+            clip,
+        )
 
 
 class TrainedExpert(SampledPolicy):
@@ -204,9 +231,11 @@ class TrainedExpert(SampledPolicy):
         starts: NDArray[np.bool_],
         deterministic: bool,
     ) -> tuple[NDArray[Any], list[RowGenerator] | None]:
-        seen = np.asarray(observation, self.observation_space.dtype)
+        observations = np.asarray(observation, self.observation_space.dtype)
         if deterministic:
-            return np.stack([self.act(row) for row in seen]), state
-        rows, _ = self._begin(seen, state, starts)
-        actions = [self.act(one, row.under_way) for one, row in zip(seen, rows, strict=True)]
+            return np.stack([self.act(row) for row in observations]), state
+        rows, _ = self._begin(observations, state, starts)
+        actions = [
+            self.act(one, row.under_way) for one, row in zip(observations, rows, strict=True)
+        ]
         return np.stack(actions), rows

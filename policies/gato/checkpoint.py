@@ -311,13 +311,13 @@ def _read(path: Path, reader: Any) -> dict[str, Any]:
 
 
 def _fill(network: GatoNetwork, weights: dict[str, Tensor], folder: Path) -> None:
-    wanted = network.state_dict()
-    missing = sorted(wanted.keys() - weights.keys())
-    unknown = sorted(weights.keys() - wanted.keys())
+    expected = network.state_dict()
+    missing = sorted(expected.keys() - weights.keys())
+    unknown = sorted(weights.keys() - expected.keys())
     shapes = [
-        f"{name} {list(weights[name].shape)} instead of {list(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & weights.keys())
-        if weights[name].shape != wanted[name].shape
+        f"{name} {list(weights[name].shape)} instead of {list(expected[name].shape)}"
+        for name in sorted(expected.keys() & weights.keys())
+        if weights[name].shape != expected[name].shape
     ]
     if missing or unknown or shapes:
         problems = (

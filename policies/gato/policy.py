@@ -150,9 +150,9 @@ class GatoPolicy(Policy):
         from policies.gato.checkpoint import load_checkpoint
 
         checkpoint = load_checkpoint(name)
-        place = choose_device(device)
+        target = choose_device(device)
         network = inference(checkpoint.network)
-        network = with_precision(network, choose_precision(precision, place)).to(place)
+        network = with_precision(network, choose_precision(precision, target)).to(target)
         network.backbone.compiled = compiled
         make = functools.partial(
             cls,
@@ -269,11 +269,11 @@ class GatoPolicy(Policy):
 
         States stay on the device of the policy that made them.
         """
-        place = choose_device(str(device))
-        if place == self.device:
+        target = choose_device(str(device))
+        if target == self.device:
             return self
         moved = copy.deepcopy(self)
-        moved.network.to(place)
+        moved.network.to(target)
         moved.decoder = self._make_decoder(moved.network)
         return moved
 

@@ -170,8 +170,8 @@ class CacheUpdate:
         self.rotary = rotary_table(queries, config.head_size)
         self._groups: list[tuple[slice, slice, int, Tensor]] = []
         for owners, tokens, count in _groups(rows):
-            asked = queries[tokens].view(-1, count)
-            bias = cache.bias(owners, asked, config.window)
+            positions = queries[tokens].view(-1, count)
+            bias = cache.bias(owners, positions, config.window)
             self._groups.append((owners, tokens, count, bias))
 
     @functools.cached_property

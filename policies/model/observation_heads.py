@@ -74,6 +74,6 @@ class ObservationHeads(nn.Module):
             symbols = values.clamp(max=self.grid_shape[-1] - 1)
             return F.cross_entropy(predicted, symbols, reduction="none").flatten(1).mean(1)
         head = self.vectors if kind == "vectors" else self.images
-        wanted = values.flatten(1)
-        predicted = head(x_ND).float()[:, : wanted.shape[1]]
-        return F.mse_loss(predicted, wanted, reduction="none").mean(1)
+        target = values.flatten(1)
+        predicted = head(x_ND).float()[:, : target.shape[1]]
+        return F.mse_loss(predicted, target, reduction="none").mean(1)
