@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 __all__ = ["POSITION_BUCKETS", "join_patches", "patch_grid", "patch_intervals", "patchify"]
 
 POSITION_BUCKETS = 128
-"""How finely a patch's place in its image is told apart, along rows and along columns."""
+"""Buckets of a patch's place in its image, along rows and along columns."""
 
 
 def patch_grid(height: int, width: int, *, patch_size: int = 16) -> tuple[int, int]:

@@ -1,8 +1,8 @@
-"""What becomes of an environment's timestep, for people: ``gato-gym inspect ENV_ID``.
+"""An environment's timestep as tokens, for people: ``gato-gym inspect ENV_ID``.
 
 * :func:`inspect_environment` -- an environment's plan, and one real timestep as tokens.
-* :class:`Inspection` -- these, with a table and a list of tokens.
-* :class:`Token` -- one token of the timestep: its kinds and what it says.
+* :class:`Inspection` -- both, with a table and a list of tokens.
+* :class:`Token` -- one token of the timestep: its kinds and its content.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Token:
     """One token of a timestep.
 
     Attributes:
-        kinds: The kinds of what it is the sum of, in order.
-        label: What it says, one line for each of these.
-        patch: uint8 ``[P, P, C]``, where it is an image patch.
+        kinds: The kinds of its contributions, in order.
+        label: Their content, one line each.
+        patch: uint8 ``[P, P, C]`` of an image patch, else None.
     """
 
     kinds: tuple[str, ...]
@@ -54,7 +54,7 @@ class Inspection:
         plan: Its plan.
         step: The first observation of an episode, encoded.
         action: int32 ``[A]``, a random action's ids.
-        frame: uint8 ``[H, W, 3]``, what the environment renders; None where it was not asked to.
+        frame: uint8 ``[H, W, 3]``, the rendered frame, or None.
     """
 
     name: str
@@ -167,7 +167,7 @@ def inspect_environment(
         name: A Gymnasium id, ``Gato/<task>`` too; with the module that registers it before a
             colon, as in ``gym.make``: ``ale_py:ALE/Pong-v5``.
         layout: "paper" or "lean"; None for the task's own, or the default.
-        seed: Of the episode and the action.
+        seed: Seed of the episode and the action.
         render: Whether to render the frame too, where the environment can.
 
     Raises:

@@ -14,10 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from gato_gym.tasks import list_tasks
-
-PROGRAMS = {"babyai": "bot", "metaworld": "script"}
-"""Suites whose experts are programs, and of what kind."""
+from gato_gym.tasks import SCRIPTED_SUITES, list_tasks
 
 
 @dataclass(frozen=True)
@@ -25,10 +22,10 @@ class TaskRow:
     """A task as ``gato-gym tasks`` lists it.
 
     Attributes:
-        id: Of the task.
+        id: Id of the task.
         observation: In words.
         action: In words.
-        steps: Of an episode at most; None where the environment says for each episode.
+        steps: Longest episode; None if the environment sets a limit for each episode.
         expert: "bot", "script", the algorithm that trained the shipped expert, or None.
         networks: Names of the shipped checkpoints that know the task.
     """
@@ -57,7 +54,7 @@ def task_rows(suite: str | None = None, pattern: str | None = None) -> list[Task
     }
     rows = []
     for task in list_tasks(suite, pattern):
-        expert = PROGRAMS.get(task.suite)
+        expert = SCRIPTED_SUITES.get(task.suite)
         trained = folder / "experts" / "trained" / task.id / "config.json"
         if expert is None and trained.is_file():
             expert = str(json.loads(trained.read_text())["algorithm"])

@@ -40,28 +40,28 @@ class PlanOptions:
             are at most 1000 in magnitude are scaled to [-1, 1] and all else is mu-law companded.
         vector_std: lean: standard deviation of each number, all above zero.
         grids: Paths that are small symbolic grids, uint8 [height, width, planes].
-        images: Paths that are images although they are small, or not uint8 and not between 0 and 1
-            or 0 and 255: their bounds are scaled to 0 and 255.
-        stacks: Paths that are stacks of image frames along their first axis, the newest last, as
-            Gymnasium's FrameStackObservation gives: the newest frame alone becomes tokens.
-        skip: Paths left out of the tokens, with everything under them.
+        images: Paths of images that are not recognised (small, or neither uint8 nor between 0 and
+            1 or 0 and 255); their bounds are scaled to 0 and 255.
+        stacks: Paths that are stacks of image frames along their first axis, the newest last, as in
+            Gymnasium's FrameStackObservation; only the newest frame becomes tokens.
+        skip: Paths left out of the tokens, with everything below them.
         text: When text is emitted: "always", or "changes": at an episode's first timestep, when it
             changes, and every `text_refresh` timesteps. Empty picks "changes" for the lean layout
             and "always" for the paper's.
         text_refresh: Timesteps between two emissions of an unchanged text.
-        memory: What later timesteps may see of a finished one: "all" of it, its "observations"
-            but not its actions, or "none" of it.
+        memory: What later timesteps see of a finished one: "all", "observations" (all but its
+            actions), or "none".
         on_nan: "error" refuses a NaN by path and index; "replace" reads it as `nan_value`.
         nan_value: The number that a NaN is read as.
-        outside: What becomes of an observation outside its space. "boxes": a Box's number is read
-            all the same (its bin is the nearest; in a vector it stays what it is), an integer
-            outside its Discrete, MultiDiscrete or MultiBinary is refused. "clip" reads the nearest
-            member instead, "error" refuses both. `Plan.outside` counts them.
-        sequence_length: Elements of a Sequence that have tokens. Of a longer observation the first
-            are read, and it counts as outside; a longer action is refused.
+        outside: How observations outside their space are read. "boxes" reads a Box's number (as the
+            nearest bin, or unchanged in a vector) and refuses an integer outside its Discrete,
+            MultiDiscrete or MultiBinary. "clip" reads the nearest member, "error" refuses both.
+            `Plan.outside` counts them.
+        sequence_length: Elements of a Sequence that have tokens. Longer observations are cut and
+            count as outside; longer actions are refused.
 
     Raises:
-        ValueError: If a value is not among those above.
+        ValueError: A value is not allowed.
 
     Example:
         >>> options = PlanOptions(grids=("image",), memory="observations")

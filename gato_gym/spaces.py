@@ -52,18 +52,18 @@ class Plan:
         action_space: The space of one environment's actions.
         options: The choices.
         vocabulary: The ids.
-        tokenizer: The text model; None loads the packaged one when text is first met.
+        tokenizer: The text model; None loads the packaged one on first use.
 
     Attributes:
         num_tokens: Tokens of a timestep's body, at least 1.
         num_actions: A, action tokens of a timestep, at least 1.
         action_ranges: int32 ``[A, 2]``; legal ids at each action position, [start, stop).
         action_is_continuous: bool ``[A]``; positions that hold a bin of a continuous value.
-        vector_length: Numbers of the concatenated vector, padding left out.
+        vector_length: Numbers of the concatenated vector, without padding.
         image_intervals: int32 ``[M, 4]``; see :func:`gato_gym.images.patch_intervals`.
         image_shape: Height, width and channels of an image patch; no channels without images.
         grid_size: Height, width and planes of the grids; zeros without grids.
-        outside: Encoded observations that were outside their space so far, by path; see
+        outside: Count of encoded observations outside their space, by path; see
             `PlanOptions.outside`.
 
     Example:
@@ -186,8 +186,7 @@ class Plan:
                 an array of str for text, dicts and tuples of these.
 
         Raises:
-            ValueError: If a part is missing, has another shape, or holds a NaN or something
-                outside its space that the options do not read.
+            ValueError: A part is missing or has another shape, or the options refuse a value.
         """
         first = self._rows_from.fetch(observations)
         return self._encode(observations, single=False, rows=len(first))
@@ -222,7 +221,7 @@ class Plan:
         )
 
     def raw_vectors(self, observations: Any) -> NDArray[np.float64]:
-        """The concatenated vector before scaling, of a batch: what ``vector_mean`` is the mean of.
+        """The concatenated vectors of a batch before scaling; ``vector_mean`` is their mean.
 
         Returns:
             float64 ``[B, vector_length]``.
@@ -232,25 +231,25 @@ class Plan:
         return np.concatenate([np.zeros((rows, 0)), *parts], axis=1, dtype=np.float64)
 
     def decode_observation(self, step: TokenizedStep) -> Any:
-        """The observation that an encoded one stands for.
+        """The observation of an encoded one.
 
-        Discrete values, text, pixels and integers of fewer values than bins come back as they were;
-        a binned number within half a bin; a vector's to float32. Of a stack the newest frame stands
-        for all. Parts that the options skip are left out of their Dict, and None in their Tuple.
+        Discrete values, text, pixels and integers with fewer values than bins are exact; binned
+        numbers are within half a bin, vectors are float32. The newest frame of a stack replaces
+        all. Skipped parts are missing from their Dict, and None in their Tuple.
 
         Args:
             step: What `encode` returned.
 
         Returns:
-            A member of the observation space, but for parts that are skipped.
+            A member of the observation space, apart from skipped parts.
 
         Raises:
-            ValueError: The observation has several texts, whose tokens do not tell where each ends.
+            ValueError: The observation has several texts, which tokens cannot separate.
         """
         leaves: dict[tuple[Any, ...], Any] = {}
         if len(self._texts) > 1:
             paths = [reader.path for reader in self._texts]
-            raise ValueError(f"tokens do not tell the texts {paths} apart: expected one text")
+            raise ValueError(f"tokens cannot separate the texts {paths}: expected one text")
         for text in self._texts:
             ids = step.text - np.int32(self.vocabulary.text.start)
             leaves[text.part.keys] = self.tokenizer.decode(ids.tolist())
@@ -284,19 +283,19 @@ class Plan:
         return self._actions.encode(actions, self._actions.rows(actions)).astype(np.int32)
 
     def decode(self, action_ids: ArrayLike) -> Any:
-        """The action that ids ``[A]`` stand for: always a member of the action space.
+        """The action of ids ``[A]``: always a member of the action space.
 
         Raises:
-            ValueError: If there are not A ids or one is outside its legal range.
+            ValueError: There are not A ids, or one is outside its legal range.
         """
         ids = np.asarray(action_ids)
         return self._actions.member(self._actions.decode(self._legal(ids[None], ids.shape)), 0)
 
     def decode_batch(self, action_ids: ArrayLike) -> Any:
-        """The actions that ids ``[B, A]`` stand for, as vector environments take them.
+        """The actions of ids ``[B, A]``, as vector environments take them.
 
         Raises:
-            ValueError: If a row has not A ids or one is outside its legal range.
+            ValueError: A row does not have A ids, or one is outside its legal range.
         """
         ids = np.asarray(action_ids)
         return self._actions.decode(self._legal(ids, ids.shape))
@@ -331,11 +330,11 @@ class Plan:
         alone = self._num_sharing == 1
         if self._numbers:
             path = ", ".join(reader.path for reader in self._numbers)
-            own = self._num_vectors if self._num_vectors > 1 else int(alone)
-            fields.append(Field(path, "vector", own, self._num_vectors))
+            tokens = self._num_vectors if self._num_vectors > 1 else int(alone)
+            fields.append(Field(path, "vector", tokens, self._num_vectors))
         for single in self._singles:
-            own = single.width if self.options.layout == "paper" else int(alone)
-            fields.append(Field(single.path, single.kind, own, single.width, single.id_range))
+            tokens = single.width if self.options.layout == "paper" else int(alone)
+            fields.append(Field(single.path, single.kind, tokens, single.width, single.id_range))
         if self._has_separator:
             separator = range(self.vocabulary.separator, self.vocabulary.separator + 1)
             fields.append(Field("", "separator", 1, 1, separator))

@@ -1,7 +1,7 @@
 """Makes ``gym.make_vec(id, wrappers=[GatoTokenize])`` work for every environment.
 
-Gymnasium picks an environment's own vector implementation when it has one (CartPole-v1 does) and
-then refuses ``wrappers``, unless ``vectorization_mode`` is given.
+If an environment has its own vector implementation (as CartPole-v1 does), Gymnasium chooses it and
+then refuses ``wrappers``, unless ``vectorization_mode`` is set.
 
 * :func:`accept_tokenize` -- ``make_vec`` that vectorizes wrapped environments one by one.
 * :func:`install` -- puts it in Gymnasium's place.
@@ -21,16 +21,7 @@ __all__ = ["accept_tokenize", "install"]
 
 
 def accept_tokenize(make_vec: Callable[..., Any]) -> Callable[..., Any]:
-    """``make_vec``, with mode "sync" where it would refuse a list that holds `GatoTokenize`.
-
-    Every other call is passed on as it is.
-
-    Args:
-        make_vec: Gymnasium's function.
-
-    Returns:
-        A function of the same signature.
-    """
+    """``make_vec`` with mode "sync" as the default for wrappers that contain `GatoTokenize`."""
 
     @functools.wraps(make_vec)
     def make_vec_tokenized(

@@ -43,20 +43,20 @@ NO_TOKEN = -1
 class GatoTokenize(gym.Wrapper[Tokens, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """One environment in Gato's token space.
 
-    Observations become the Dict of :func:`token_space`; actions are given as their tokens,
-    :func:`action_token_space`, and decoded by ``env.plan.decode``. Text is whole in every
-    observation, whenever the options emit it to a policy.
+    Observations become the Dict of :func:`token_space`. Actions are tokens of
+    :func:`action_token_space`, which ``env.plan.decode`` decodes. Every observation contains its
+    whole text, whenever the options emit it to a policy.
 
     Args:
         env: Any environment whose spaces a plan can be compiled for.
-        options: The plan's options, or their ``to_json()``. None takes the task's own when ``env``
-            is one of this package's tasks, and the defaults otherwise.
-        text_length: Text tokens an observation has room for.
-        action_offsets: Take actions as offsets from the first legal id of each position, in a
-            MultiDiscrete that starts at 0, the only one that Stable-Baselines3's agents know.
+        options: The plan's options, or their ``to_json()``. None takes the options of the task if
+            ``env`` is one, and the defaults otherwise.
+        text_length: Largest number of text tokens in an observation.
+        action_offsets: Whether actions are offsets from the first legal id of each position, in a
+            MultiDiscrete that starts at 0, as Stable-Baselines3's agents require.
 
     Raises:
-        ValueError: If the spaces have no plan, or a text needs more than ``text_length`` tokens.
+        ValueError: The spaces have no plan, or a text needs more than ``text_length`` tokens.
 
     Example:
         >>> env = make("CartPole-v1", wrappers=[GatoTokenize])
@@ -113,7 +113,7 @@ class GatoTokenize(gym.Wrapper[Tokens, Any, Any, Any], gym.utils.RecordConstruct
 class GatoTokenizeVector(VectorWrapper[Tokens, Any, Any, Any, Any]):
     """A vector environment in Gato's token space, encoded and decoded as a batch.
 
-    The way for environments with a vector implementation of their own.
+    Use it for environments with their own vector implementation.
 
     Args:
         env: A vector environment, in any autoreset mode.
@@ -286,10 +286,10 @@ def resolve_options(
     options: PlanOptions | Mapping[str, Any] | None,
     env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any],
 ) -> PlanOptions:
-    """The options as given, or those of the task that ``env`` is, or the defaults.
+    """The given options, or those of the task ``env``, or the defaults.
 
-    The task is read from the innermost environment: a wrapper that is asked for its spec while
-    ``gym.make`` is still at work would remember the unfinished one.
+    The task comes from the innermost environment: a wrapper would cache its unfinished spec if
+    asked while ``gym.make`` is running.
     """
     if isinstance(options, PlanOptions):
         return options

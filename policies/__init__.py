@@ -1,28 +1,38 @@
 """Policies: anything that acts, behind Stable-Baselines3's ``predict``.
 
 * :class:`GatoPolicy` -- one transformer for every environment.
+* :class:`MultiTaskPolicy` -- one network in environments of several tasks at once.
 * :func:`make_policy` -- a policy by name: ``random``, ``expert``, a shipped checkpoint, a folder,
-  a hub id, a factory of one's own.
-* :class:`Policy` -- the contract.
+  a hub id, or your own ``module:factory``.
+* :func:`record_episodes` -- a policy's episodes as a Minari dataset.
+* :class:`Policy` -- the contract of all of them.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from policies.base import Policy
 from policies.registry import make_policy
 
 if TYPE_CHECKING:
+    from policies.collection.record import record_episodes
+    from policies.gato.multitask import MultiTaskPolicy
     from policies.gato.policy import GatoPolicy
 
-__all__ = ["GatoPolicy", "Policy", "make_policy"]
+__all__ = ["GatoPolicy", "MultiTaskPolicy", "Policy", "make_policy", "record_episodes"]
+
+_LAZY = {
+    "GatoPolicy": "policies.gato.policy",
+    "MultiTaskPolicy": "policies.gato.multitask",
+    "record_episodes": "policies.collection.record",
+}
+"""Modules imported on first use: the experts' processes have no use for torch."""
 
 
 def __getattr__(name: str) -> Any:
-    """:class:`GatoPolicy`, whose torch the experts' processes have no use for."""
-    if name == "GatoPolicy":
-        from policies.gato.policy import GatoPolicy
-
-        return GatoPolicy
+    """The names that are imported on first use."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

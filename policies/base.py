@@ -1,12 +1,15 @@
 """The one contract every policy here keeps: Stable-Baselines3's ``predict``.
 
 * :class:`Policy` -- the abstract base: spaces, the batch rule, ``predict`` and episodes' seeds.
+* :data:`Span` -- what measures a part of ``predict``.
+* :func:`spaces_of` -- the spaces of one environment of a vector environment.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import gymnasium as gym
@@ -14,28 +17,34 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from gato_gym.plans.readers import is_text_space
 from policies.distributions import ActionDistribution, Decision
 
 State = Any
-"""What ``predict`` hands back and takes again: opaque, the caller's, never kept on the policy."""
+"""What ``predict`` returns and takes again: opaque, kept by the caller, never on the policy."""
+
+Span = Callable[[str], AbstractContextManager[object]]
+"""Called with a part's name, gives the context in which that part runs."""
 
 
 class Policy(ABC):
     """Anything that acts: a network, an expert, or chance.
 
-    Subclasses implement :meth:`_predict_batch` for a batch of rows; this class tells one
-    observation from a batch and gives back what the caller's environment takes.
+    Subclasses implement :meth:`_predict_batch` for a batch of rows. This class distinguishes one
+    observation from a batch and returns actions in the caller's format.
 
     Args:
         observation_space: The space of *one* environment's observations.
         action_space: The space of *one* environment's actions.
 
     Attributes:
-        samples: Of an expert, whether it is scored and recorded by sampled actions; otherwise by
-            the most likely ones. ``predict`` does as it is told.
+        samples: Whether an expert is scored and recorded by sampled actions rather than by its most
+            likely ones. ``predict`` follows its argument either way.
+        span: Entered around tokenising, for those who measure where time goes.
     """
 
     samples: bool = False
+    span: Span = nullcontext
 
     def __init__(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         self.observation_space = observation_space
@@ -54,19 +63,19 @@ class Policy(ABC):
             observation: One observation, a member of ``observation_space``; or a batch of B as
                 vector environments give it (arrays ``[B, ...]``, a tuple of ``str`` for text,
                 ``dict`` and ``tuple`` of these).
-            state: What the previous call returned, or None. None starts every row afresh.
+            state: What the previous call returned; None starts every row afresh.
             episode_start: bool ``[B]``, True where the row's observation is the first of its
-                episode. None means: all True without a state, all False with one.
-            deterministic: The policy's most likely (or mean) action instead of a sample. What a
-                sample is drawn with: see :meth:`seed_episodes`.
+                episode. None means all True without a state and all False with one.
+            deterministic: Choose the most likely (or mean) action instead of a sample; for the
+                random numbers of samples, see :meth:`seed_episodes`.
 
         Returns:
-            Actions -- one member of ``action_space`` for one observation, a batch as vector
-            environments take it otherwise -- and the state for the next call.
+            The actions (one member of ``action_space`` for one observation, otherwise a batch as
+            vector environments take it) and the state for the next call.
 
         Raises:
-            ValueError: ``episode_start`` or ``state`` have another number of rows than the
-                observation.
+            ValueError: ``episode_start`` or ``state`` does not have the observation's number of
+                rows.
         """
         return self.decide(observation, state, episode_start, deterministic)[:2]
 
@@ -134,25 +143,24 @@ class Policy(ABC):
     def seed_episodes(
         self, seeds: Sequence[int | None], state: State | None = None
     ) -> State | None:
-        """Say which episodes begin with the next call of :meth:`predict`, by their seeds.
+        """Seed the episodes that begin with the next call of :meth:`predict`.
 
-        What is drawn in an episode then follows from its seed and the policy's own, in any row of
-        any batch; a row that starts another episode later, without a seed, draws others. A row
-        that is never given one takes the values of its first observation for a seed, whatever
-        their dtype; rows that begin alike draw different numbers.
+        What the policy draws in an episode then follows from the episode's seed and its own, in
+        any row of any batch. A row that later starts another episode without a seed draws other
+        numbers. A row that never gets a seed uses the values of its first observation instead,
+        whatever their dtype; rows that begin alike draw different numbers.
 
         Args:
-            seeds: One for each row, such as the seed that its environment was reset with; None for
-                a row whose episode goes on, or has no seed.
-            state: What ``predict`` returned last; None before its first call, which then starts
-                every row.
+            seeds: One for each row, such as the seed that reset its environment; None for a row
+                whose episode continues or has no seed.
+            state: What ``predict`` returned last; None before its first call.
 
         Returns:
-            The state for the next call of ``predict``. Rows that were given a seed start there,
-            whatever ``episode_start`` says. A policy that draws nothing returns what it was given.
+            The state for the next call of ``predict``. Rows with a seed start an episode there,
+            whatever ``episode_start`` says. A policy without random numbers returns ``state``.
 
         Raises:
-            ValueError: There are not as many seeds as the state has rows.
+            ValueError: The number of seeds is not the number of rows.
 
         Example:
             >>> import numpy as np
@@ -218,9 +226,11 @@ def is_single(space: gym.Space[Any], observation: Any) -> bool:
     return rank == len(shape)
 
 
-def is_text_space(space: gym.Space[Any]) -> bool:
-    """Whether members of ``space`` are strings (Text, and MiniGrid's mission space)."""
-    return isinstance(space, spaces.Text) or hasattr(space, "mission_func")
+def spaces_of(env: Any) -> tuple[gym.Space[Any], gym.Space[Any]]:
+    """Spaces of one environment of ``env``, which may be a vector environment or SB3's VecEnv."""
+    observation = getattr(env, "single_observation_space", None) or env.observation_space
+    action = getattr(env, "single_action_space", None) or env.action_space
+    return observation, action
 
 
 def batch_of_one(space: gym.Space[Any], observation: Any) -> Any:

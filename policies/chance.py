@@ -1,12 +1,12 @@
 """Random numbers that belong to episodes.
 
-What a policy draws in an episode follows from the policy's seed and the episode's, whatever row of
-whatever batch the episode is played in. Who plays knows the episode's seed, and hands it over.
+What a policy draws in an episode follows from the policy's seed and the episode's, in any row of
+any batch. The caller knows the episode's seed and passes it on.
 
-* :func:`seed_episodes` -- tells any policy the seeds of the episodes that begin; every loop of this
-  package that plays episodes calls it.
+* :func:`seed_episodes` -- seeds the episodes of any policy; every rollout of this package calls it.
 * :class:`RowGenerator` -- the random numbers of one row, part of a policy's state.
-* :func:`with_seeds`, :func:`begin_episodes` -- what a policy does with seeds, and at a start.
+* :class:`SampledPolicy` -- a policy whose state is one such generator for each row.
+* :func:`with_seeds`, :func:`begin_episodes` -- how a policy uses the seeds.
 * :func:`hash_member` -- a hash of an observation or an action by its values.
 """
 
@@ -16,24 +16,15 @@ import hashlib
 from collections import Counter
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from policies.base import is_text_space
-
-
-class Digest(Protocol):
-    """What :mod:`hashlib` makes."""
-
-    def update(self, data: bytes, /) -> None:
-        """Take in more bytes."""
-
-    def digest(self) -> bytes:
-        """The hash of all of them."""
+from gato_gym.plans.readers import is_text_space
+from policies.base import Policy
 
 
 @dataclass(frozen=True)
@@ -41,12 +32,12 @@ class RowGenerator:
     """The random numbers of a row's episodes.
 
     Attributes:
-        root: What its numbers follow from beside the policy's seed: the seed of the episode that
-            was seeded last; of a row that never was, a hash of its first observation and a number;
-            None before its first episode.
-        episodes: Begun since then.
-        waiting: Whether the row begins an episode with what it sees next.
-        generator: Of the episode under way; None before the first. Drawing from it advances it.
+        root: What determines its numbers beside the policy's seed: the seed of the last seeded
+            episode; without one, a hash of the first observation and a number; None before the
+            first episode.
+        episodes: Number of episodes that began since then.
+        waiting: Whether the next observation begins an episode.
+        generator: The generator of the current episode; None before the first. Drawing advances it.
     """
 
     root: tuple[int, ...] | None = None
@@ -56,7 +47,7 @@ class RowGenerator:
 
     @property
     def under_way(self) -> np.random.Generator:
-        """The generator of the episode under way."""
+        """The generator of the current episode."""
         assert self.generator is not None, "every row begins with an episode"
         return self.generator
 
@@ -65,27 +56,27 @@ Row = TypeVar("Row", bound=RowGenerator)
 
 
 def seed_episodes(policy: Any, seeds: Sequence[int | None], state: Any = None) -> Any:
-    """Tell a policy the seeds of the episodes that begin with the next call of ``predict``.
+    """Seed the episodes that begin with the next call of ``predict``.
 
     Args:
-        policy: Anything with Stable-Baselines3's ``predict``. One without the method
-            :meth:`policies.base.Policy.seed_episodes` plays as it does.
+        policy: Anything with Stable-Baselines3's ``predict``. Policies without the method
+            :meth:`policies.base.Policy.seed_episodes` play as they are.
         seeds: One for each row; None where no episode begins.
         state: What ``predict`` returned last; None before its first call.
 
     Returns:
         The state for the next call.
     """
-    told = getattr(policy, "seed_episodes", None)
-    goes_on = state is not None and all(seed is None for seed in seeds)
-    return state if told is None or goes_on else told(seeds, state)
+    method = getattr(policy, "seed_episodes", None)
+    nothing_begins = state is not None and all(seed is None for seed in seeds)
+    return state if method is None or nothing_begins else method(seeds, state)
 
 
 def with_seeds(rows: Sequence[Row], seeds: Sequence[int | None]) -> list[Row]:
-    """Rows that begin the episodes of these seeds next; those of None go on as they were.
+    """Rows that begin the episodes of these seeds next; rows with None stay as they are.
 
     Raises:
-        ValueError: There are not as many seeds as rows.
+        ValueError: The number of seeds is not the number of rows.
     """
     if len(seeds) != len(rows):
         raise ValueError(
@@ -108,23 +99,22 @@ def begin_episodes(
 ) -> NDArray[np.bool_]:
     """Give the rows that begin an episode its random numbers.
 
-    They follow from ``seed`` and the episode's. A row whose environment resets itself, and that
-    is given no seed for it, goes on with a second, a third, ... stream of its last seed, as
-    Gymnasium's environments do. A row that was never given one takes the values of its first
-    observation for a seed; of rows that begin alike, the second takes another, and so on.
+    They follow from ``seed`` and the episode's seed. A row that restarts without a seed continues
+    with a second, a third, ... stream of its last seed, as Gymnasium's environments do. A row that
+    never had one uses the values of its first observation; rows that begin alike are numbered.
 
     Args:
-        rows: Of a batch; those that begin are replaced.
-        starts: bool ``[B]``, what ``predict`` was told; rows that wait for an episode begin too.
-        seed: The policy's own.
+        rows: The rows of a batch; those that begin are replaced.
+        starts: bool ``[B]``, ``predict``'s ``episode_start``; waiting rows begin too.
+        seed: The policy's own seed.
         space: The space of one environment's observations.
-        observation: The batch of them.
+        observation: A batch of observations.
 
     Returns:
         bool ``[B]``, the rows that begin.
 
     Raises:
-        ValueError: The rows are not as many as the observations.
+        ValueError: The number of rows is not the number of observations.
     """
     if len(rows) != len(starts):
         raise ValueError(
@@ -150,6 +140,39 @@ def begin_episodes(
     return begin
 
 
+class SampledPolicy(Policy):
+    """A policy whose state is a :class:`RowGenerator` for each row.
+
+    Args:
+        observation_space: The space of one environment's observations.
+        action_space: The space of one environment's actions.
+        seed: Seed of the sampled actions.
+    """
+
+    row: ClassVar[RowGenerator] = RowGenerator()
+
+    def __init__(
+        self, observation_space: gym.Space[Any], action_space: gym.Space[Any], *, seed: int = 0
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        self.seed = seed
+
+    def seed_episodes(
+        self, seeds: Sequence[int | None], state: list[Any] | None = None
+    ) -> list[Any]:
+        """As :meth:`policies.base.Policy.seed_episodes`."""
+        return with_seeds([self.row] * len(seeds) if state is None else state, seeds)
+
+    def _begin(
+        self, observation: Any, state: list[Any] | None, starts: NDArray[np.bool_]
+    ) -> tuple[list[Any], NDArray[np.bool_]]:
+        """The batch's rows, ready to draw from, and which of them begin: bool ``[B]``."""
+        rows = [self.row] * len(starts) if state is None else state
+        space = self.observation_space
+        begun = begin_episodes(rows, starts, seed=self.seed, space=space, observation=observation)
+        return rows, begun
+
+
 def row_of(space: gym.Space[Any], batch: Any, row: int) -> Any:
     """One row of a batch of observations."""
     if isinstance(space, spaces.Dict):
@@ -159,16 +182,16 @@ def row_of(space: gym.Space[Any], batch: Any, row: int) -> Any:
     return batch[row]
 
 
-def hash_member(space: gym.Space[Any], member: Any, digest: Digest) -> None:
-    """Hash a member of a space by its values: neither its dtype nor what holds it matters.
+def hash_member(space: gym.Space[Any], member: Any, digest: hashlib.blake2b) -> None:
+    """Hash a member of a space by its values, whatever its dtype and container.
 
-    A number is taken as the space has it, as vector environments do: 0.1 of float64 in a Box of
-    float32 hashes as 0.1 of float32.
+    Numbers are cast to the space's dtype, as in vector environments: a float64 0.1 in a float32 Box
+    hashes as the float32 0.1.
 
     Args:
-        space: What it is a member of.
+        space: The space.
         member: An observation or an action.
-        digest: Takes it in.
+        digest: The hash to update.
     """
     if isinstance(space, spaces.Dict):
         for key in sorted(space.spaces, key=str):
@@ -185,7 +208,7 @@ def hash_member(space: gym.Space[Any], member: Any, digest: Digest) -> None:
         _hash_parts(member, digest)
 
 
-def _hash_parts(member: Any, digest: Digest) -> None:
+def _hash_parts(member: Any, digest: hashlib.blake2b) -> None:
     """Strings, numbers, and the dicts, lists and tuples of these that other spaces hold."""
     if isinstance(member, str):
         digest.update(member.encode())

@@ -1,4 +1,4 @@
-"""Chance as a policy.
+"""Random actions as a policy.
 
 * :class:`RandomPolicy` -- actions drawn from the action space, the same in any batch.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +14,7 @@ import numpy as np
 from gymnasium.vector.utils import concatenate, create_empty_array
 from numpy.typing import NDArray
 
-from policies.base import Policy
-from policies.chance import RowGenerator, begin_episodes, with_seeds
+from policies.chance import RowGenerator, SampledPolicy
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class DrawnRow(RowGenerator):
     """A row of a :class:`RandomPolicy`.
 
     Attributes:
-        space: The action space with the seed of the episode under way; None before the first.
+        space: A copy of the action space, seeded for the current episode; None before the first.
     """
 
     space: gym.Space[Any] | None = None
@@ -35,18 +33,17 @@ class DrawnRow(RowGenerator):
         return self.space.sample()
 
 
-class RandomPolicy(Policy):
+class RandomPolicy(SampledPolicy):
     """Draws actions as ``action_space.sample()`` does, for any Gymnasium space.
 
-    What an episode is dealt depends on ``seed`` and on its own seed alone, not on the batch it is
-    played in: see :meth:`policies.base.Policy.seed_episodes`. The state holds one seeded copy of
-    the action space a row, and :meth:`predict` advances it in place. ``deterministic`` changes
-    nothing.
+    The actions of an episode depend only on ``seed`` and the episode's seed, not on its batch: see
+    :meth:`policies.base.Policy.seed_episodes`. The state holds one seeded copy of the action space
+    for each row, which :meth:`predict` advances in place. ``deterministic`` has no effect.
 
     Args:
         observation_space: The space of one environment's observations.
         action_space: The space of one environment's actions.
-        seed: Another seed, other actions.
+        seed: Seed of the actions.
 
     Example:
         >>> from gymnasium.spaces import Box, Discrete
@@ -57,17 +54,7 @@ class RandomPolicy(Policy):
         ((2,), True)
     """
 
-    def __init__(
-        self, observation_space: gym.Space[Any], action_space: gym.Space[Any], *, seed: int = 0
-    ) -> None:
-        super().__init__(observation_space, action_space)
-        self.seed = seed
-
-    def seed_episodes(
-        self, seeds: Sequence[int | None], state: list[DrawnRow] | None = None
-    ) -> list[DrawnRow]:
-        """As :meth:`policies.base.Policy.seed_episodes`."""
-        return with_seeds([DrawnRow()] * len(seeds) if state is None else state, seeds)
+    row = DrawnRow()
 
     def _predict_batch(
         self,
@@ -76,10 +63,7 @@ class RandomPolicy(Policy):
         starts: NDArray[np.bool_],
         deterministic: bool,
     ) -> tuple[Any, list[DrawnRow]]:
-        rows = [DrawnRow()] * len(starts) if state is None else state
-        begun = begin_episodes(
-            rows, starts, seed=self.seed, space=self.observation_space, observation=observation
-        )
+        rows, begun = self._begin(observation, state, starts)
         for place in np.flatnonzero(begun).tolist():
             space = copy.deepcopy(self.action_space)
             space.seed(int(rows[place].under_way.integers(2**31)))

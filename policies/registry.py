@@ -1,9 +1,9 @@
 """Policies by name.
 
-* :func:`make_policy` -- ``random``, ``expert``, a checkpoint, or a function of one's own.
-* :func:`is_factory` -- whether a name is ``module:factory``, a function of one's own.
+* :func:`make_policy` -- ``random``, ``expert``, a checkpoint, or your own function.
+* :func:`is_factory` -- whether a name has the form ``module:factory``.
 * :func:`find_factory` -- the function.
-* :func:`source_of` -- the file it is in.
+* :func:`source_of` -- the file that defines it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from policies.base import Policy
+from policies.base import Policy, spaces_of
 
 Factory = Callable[[Any], Any]
 """Called with an environment, or a vector environment; returns an object with
@@ -43,20 +43,18 @@ def make_policy(
             hub id, or ``module:factory``, a function that takes ``env`` and returns anything with
             Stable-Baselines3's ``predict``.
         env: The environment, vector environment or SB3 VecEnv that it plays in.
-        seed: Of its choices; a factory's policy has its own.
-        device: Of a network.
-        precision: Of a network, as in :meth:`policies.gato.policy.GatoPolicy.load`.
-        prompt: Of a network: "shipped", "none", or what :func:`policies.gato.prompts.demonstration`
-            takes.
-        cut: Which part of a demonstration that is too long is kept, as in
+        seed: Seed of its actions; a factory's policy has its own.
+        device: Device of a network.
+        precision: Precision of a network, as in :meth:`policies.gato.policy.GatoPolicy.load`.
+        prompt: Prompt of a network: "shipped", "none", or what
+            :func:`policies.gato.prompts.demonstration` takes.
+        cut: Which part of a longer demonstration is kept, as in
             :meth:`policies.gato.policy.GatoPolicy.load`.
 
     Raises:
-        ValueError: The expert of an environment that is not one of the tasks was asked for; or a
-            factory is none, or returns no policy.
+        ValueError: ``expert`` is requested for an environment that is not a task, or a factory does
+            not exist or returns no policy.
     """
-    from policies.gato.task_specs import spaces_of
-
     if name == "random":
         from policies.random_policy import RandomPolicy
 
@@ -83,7 +81,7 @@ def make_policy(
 
 
 def is_factory(name: str | Path) -> bool:
-    """Whether a name is ``module:factory``, and no folder's.
+    """Whether a name has the form ``module:factory`` and is not a folder.
 
     Example:
         >>> is_factory("my.policies:make"), is_factory("gato-mini"), is_factory("owner/name")
@@ -93,11 +91,11 @@ def is_factory(name: str | Path) -> bool:
 
 
 def find_factory(name: str) -> Factory:
-    """The function that ``module:factory`` names; modules beside where one stands are found too.
+    """The function that ``module:factory`` names; also finds modules in the working directory.
 
     Raises:
         ImportError: The module cannot be imported.
-        ValueError: It has no such function.
+        ValueError: The module has no such function.
     """
     module, _, attribute = name.partition(":")
     sys.path.insert(0, os.getcwd())
@@ -119,7 +117,7 @@ def find_factory(name: str) -> Factory:
 
 
 def source_of(factory: Factory) -> Path | None:
-    """The file a factory is written in; None where there is none, as of compiled ones."""
+    """The file that defines a factory; None for compiled ones."""
     try:
         return Path(inspect.getfile(factory))
     except TypeError:
@@ -130,7 +128,7 @@ def call_factory(name: str, env: Any) -> Any:
     """The policy that a factory makes for an environment.
 
     Raises:
-        ImportError, ValueError: As :func:`find_factory`; or what it made has no ``predict``.
+        ImportError, ValueError: As :func:`find_factory`, or the policy has no ``predict``.
     """
     policy = find_factory(name)(env)
     if not callable(getattr(policy, "predict", None)):

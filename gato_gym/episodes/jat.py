@@ -1,7 +1,7 @@
 """Episodes in the row schema of the JAT dataset (arXiv 2402.09844).
 
 * :func:`episode_of_row` -- one row as an :class:`~gato_gym.episodes.episode.Episode`.
-* :func:`row_spaces` -- the spaces that rows imply, where no environment tells.
+* :func:`row_spaces` -- the spaces that rows imply, without an environment.
 * :func:`import_rows` -- rows to a Minari dataset.
 * :func:`read_rows` -- rows of a file or of a hub dataset, through the package ``datasets``.
 
@@ -19,9 +19,9 @@ MuJoCo, Meta-World    ``continuous_observations`` float32 vectors; Box
                       ``continuous_actions``
 ====================  ==========================  ============================================
 
-with ``rewards`` in each. A row has T observations for T actions: what followed the last action is
-not in it, and neither is whether the episode ended or was cut off. The last observation is
-repeated, and the episode counts as cut off; ``info["last_observation"]`` says so.
+with ``rewards`` in each. A row has T observations for T actions: it lacks the observation after the
+last action, and whether the episode terminated. The last observation is repeated and the episode
+counts as truncated; ``info["last_observation"]`` is "repeated".
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RowSpaces:
-    """What a Minari dataset asks of an environment.
+    """The spaces of rows, in the place of an environment.
 
     Attributes:
-        observation_space, action_space: Of one environment.
-        spec: None: rows do not name an environment.
+        observation_space, action_space: The spaces of one environment.
+        spec: None, because rows do not name an environment.
     """
 
     observation_space: gym.Space[Any]
@@ -137,11 +137,11 @@ def _with_last_twice(observations: Any) -> Any:
 
 
 def row_spaces(episodes: Iterable[Episode]) -> RowSpaces:
-    """Spaces that hold every one of some episodes.
+    """Spaces that contain the given episodes.
 
-    Rows do not say how many actions there are, nor a Box's bounds: Discrete is as large as the
-    largest action seen, and a Box reaches to -1 and 1, or to the largest number seen if it is
-    further. Name the environment where that is too little.
+    Rows contain neither the number of actions nor a Box's bounds. Discrete is as large as the
+    largest action, and a Box spans [-1, 1] or the largest number. Pass the environment to
+    :func:`import_rows` if that is too small.
 
     Raises:
         ValueError: There is no episode.
@@ -183,10 +183,9 @@ def import_rows(
     """Write rows as a Minari dataset.
 
     Args:
-        rows: At least one; gone through twice where ``env`` is None, so not an iterator then.
-        dataset_id: Such as ``jat/halfcheetah-v0``.
-        env: Gives the spaces and the environment's id; None infers spaces, see
-            :func:`row_spaces`.
+        rows: At least one; read twice if ``env`` is None, so not an iterator then.
+        dataset_id: Id of the new dataset, such as ``jat/halfcheetah-v0``.
+        env: Has the spaces and the environment's id; None infers spaces, see :func:`row_spaces`.
         root: Folder of datasets; None is Minari's own.
 
     Returns:
@@ -234,10 +233,10 @@ def read_rows(source: str | Path, *, split: str = "train") -> Any:
 
     Args:
         source: A path; or ``jat:mujoco-halfcheetah`` for that part of ``jat-project/jat-dataset``.
-        split: Of a folder or the hub.
+        split: Split of a folder or of the hub's dataset.
 
     Returns:
-        A ``datasets.Dataset``: rows that can be gone through again and again.
+        A ``datasets.Dataset``.
 
     Raises:
         ImportError: The package ``datasets`` is not installed.

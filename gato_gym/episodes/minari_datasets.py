@@ -59,12 +59,12 @@ def write_minari(
     The dataset appears when it is complete.
 
     Args:
-        dataset_id: Such as ``gato/babyai-go-to-local-v0``.
+        dataset_id: Id of the new dataset, such as ``gato/babyai-go-to-local-v0``.
         episodes: At least one; taken one by one.
-        env: Gives the spaces and the spec that ``recover_environment`` uses.
+        env: Has the spaces and the spec that ``recover_environment`` uses.
         root: Folder of datasets; None is Minari's own.
         expert_return: Mean return of the expert, kept in the metadata.
-        algorithm: Name of who acted.
+        algorithm: Name of the policy that acted.
         description: One line.
 
     Raises:
@@ -101,7 +101,7 @@ def new_minari(
     The dataset appears when the block ends without an error.
 
     Args:
-        dataset_id: Such as ``gato/babyai-go-to-local-v0``.
+        dataset_id: Id of the new dataset, such as ``gato/babyai-go-to-local-v0``.
         env: Gives the spaces and the spec.
         root: Folder of datasets; None is Minari's own.
         metadata: JSON values kept with the dataset.

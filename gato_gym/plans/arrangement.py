@@ -42,26 +42,23 @@ class Arrangement:
 def arrange(images: int, vectors: int, singles: Sequence[Single], *, layout: str) -> Arrangement:
     """Arrange images, then vector patches, then ids and grids by path, then the separator.
 
-    In the paper layout each contribution is a token. In the lean one image patches are, and vector
-    patches when there are two or more; all else shares the last token.
+    In the paper layout each contribution is a token. In the lean layout, image patches are tokens,
+    and so are vector patches if there are two or more; everything else shares the last token. The
+    separator is present in the paper layout, and if the body would be empty.
 
     Args:
         images: Number of image patches.
         vectors: Number of vector patches.
         singles: Readers of ids and grids, by path.
         layout: "paper" or "lean".
-
-    Returns:
-        The arrangement. The separator is there in the paper layout, and where the body would
-        otherwise be empty.
     """
     kinds = ["image"] * images + ["vector"] * vectors
     for reader in singles:
         kinds += ["grid"] if isinstance(reader, GridReader) else ["id"] * reader.width
     has_separator = layout == "paper" or not kinds
     kinds += ["id"] * has_separator
-    own = len(kinds) if layout == "paper" else images + (vectors if vectors > 1 else 0)
-    slots = np.minimum(np.arange(len(kinds)), own).astype(np.int32)
+    separate = len(kinds) if layout == "paper" else images + (vectors if vectors > 1 else 0)
+    slots = np.minimum(np.arange(len(kinds)), separate).astype(np.int32)
     order = np.array(kinds)
     places = {
         kind: np.flatnonzero(order == kind).astype(np.int32)
@@ -69,7 +66,7 @@ def arrange(images: int, vectors: int, singles: Sequence[Single], *, layout: str
     }
     return Arrangement(
         num_tokens=int(slots[-1]) + 1,
-        num_sharing=len(kinds) - own,
+        num_sharing=len(kinds) - separate,
         has_separator=has_separator,
         slots={kind: slots[index] for kind, index in places.items()},
         places=places,

@@ -1,9 +1,9 @@
-"""What the numbers of a space's members may be.
+"""The bounds of the numbers of a space's members.
 
-* :class:`Bounds` -- least and greatest of each number, and whether a batch is within.
-* :func:`member_bounds` -- of any space of numbers, in its own dtype.
-* :func:`number_bounds` -- of any space of numbers, infinite where there is none.
-* :func:`integer_range` -- of a space of integers.
+* :class:`Bounds` -- the bounds of each number, and whether a batch is within them.
+* :func:`member_bounds` -- the bounds of a space of numbers, in its own dtype.
+* :func:`number_bounds` -- the same as float64, infinite for unbounded numbers.
+* :func:`integer_range` -- the range of a space of integers.
 """
 
 from __future__ import annotations
@@ -25,19 +25,14 @@ UNBOUNDED = 1e30
 
 @dataclass(frozen=True)
 class Bounds:
-    """What each of N numbers may be.
-
-    Attributes:
-        low: Least allowed ``[N]``.
-        high: Greatest allowed ``[N]``.
-    """
+    """Inclusive bounds of N numbers: ``low`` and ``high``, both ``[N]``."""
 
     low: NDArray[Any]
     high: NDArray[Any]
 
     @cached_property
     def _common(self) -> tuple[Any, Any] | None:
-        """The bounds of every number, where they are the same for all."""
+        """The bounds shared by all numbers, or None."""
         if (
             not self.low.size
             or (self.low != self.low[0]).any()
@@ -58,7 +53,7 @@ class Bounds:
 
 
 def number_bounds(space: gym.Space[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Bounds float64 ``[N]`` of a space's numbers, row-major; infinite where there is none."""
+    """Bounds float64 ``[N]`` of a space's numbers, row-major; infinite for unbounded ones."""
     if isinstance(space, spaces.Box):
         low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
         below, above = space.bounded_below.ravel(), space.bounded_above.ravel()
@@ -71,7 +66,7 @@ def number_bounds(space: gym.Space[Any]) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def member_bounds(space: gym.Space[Any]) -> Bounds:
-    """Bounds ``[N]`` of a space's numbers, row-major, in its own dtype: to compare members with."""
+    """Bounds ``[N]`` of a space's numbers, row-major, in the dtype of its members."""
     if isinstance(space, spaces.Box) and space.dtype.kind == "f":
         below, above = number_bounds(space)
         return Bounds(below.astype(space.dtype), above.astype(space.dtype))

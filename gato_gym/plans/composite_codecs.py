@@ -89,7 +89,7 @@ class NestedCodec(SpaceCodec):
 class SequenceCodec(SpaceCodec):
     """Sequence: a discrete id for the number of elements, then the tokens of each.
 
-    Positions past the last element hold the least legal ids; decoding does not look at them.
+    Positions past the last element hold the least legal ids, which decoding ignores.
     """
 
     def __init__(self, part: Part, feature: SpaceCodec) -> None:
@@ -166,9 +166,8 @@ class SequenceCodec(SpaceCodec):
 class OneOfCodec(SpaceCodec):
     """OneOf: a discrete id for the branch, then the tokens of every branch.
 
-    What is legal at a position does not depend on the tokens before it, so each branch has
-    positions of its own. Those of the branches not taken hold the least legal ids; decoding does
-    not look at them.
+    Each branch has its own positions, because the legal ids of a position must not depend on
+    earlier tokens. Branches not taken hold the least legal ids, which decoding ignores.
     """
 
     def __init__(self, part: Part, branches: Sequence[SpaceCodec]) -> None:
@@ -236,12 +235,9 @@ def _joined(codecs: Sequence[SpaceCodec]) -> tuple[Ids, Any, Ids]:
 def compile_codec(part: Part) -> SpaceCodec:
     """The codec of a part's space.
 
-    Args:
-        part: Its space is a Box, Discrete, MultiDiscrete, MultiBinary, Text, or a Dict, Tuple,
-            Sequence or OneOf of these.
-
     Raises:
-        ValueError: If the space is of another kind.
+        ValueError: The space is none of Box, Discrete, MultiDiscrete, MultiBinary, Text, and Dict,
+            Tuple, Sequence or OneOf of these.
     """
     return _codec(part.space, part)
 

@@ -1,9 +1,8 @@
 """The contributions of all parts of an observation as one array for each kind.
 
-* :func:`join_ids`, :func:`join_images`, :func:`join_grids` -- one array of those of several parts.
+* :func:`join_ids`, :func:`join_images`, :func:`join_grids` -- one array from several parts.
 
-A single part's array is passed on as it is. Where there is none, ``none`` is the shape of what is
-given: an array without elements.
+A single part's array stays as it is. Without parts, the result is empty and has the shape ``none``.
 """
 
 from __future__ import annotations

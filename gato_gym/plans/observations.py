@@ -2,7 +2,7 @@
 
 * :func:`find_readers` -- the readers of a space, in lexicographic order of their paths.
 * :func:`all_paths`, :func:`first_leaf` -- the parts of a space.
-* :func:`assemble` -- an observation of its parts.
+* :func:`assemble` -- an observation from its parts.
 * :func:`check_paths` -- whether options name paths that exist and fit.
 """
 
@@ -91,14 +91,8 @@ def _(space: spaces.Box, part: Part) -> Reader:
 def find_readers(part: Part) -> list[Reader]:
     """The readers of everything in a part that is not skipped, depth first, keys sorted.
 
-    Args:
-        part: An observation space, or a part of one.
-
-    Returns:
-        Readers; a Tuple's parts are in order of their index.
-
     Raises:
-        ValueError: If a part's space is of a kind that has no tokens.
+        ValueError: A part's space has no tokens.
     """
     if part.path in part.options.skip:
         return []
@@ -124,12 +118,7 @@ def first_leaf(part: Part) -> Part | None:
 
 
 def assemble(part: Part, members: Mapping[tuple[Any, ...], Any]) -> Any:
-    """An observation of its parts.
-
-    Args:
-        part: The observation space.
-        members: By their keys. Missing ones are left out of a Dict, and None in a Tuple.
-    """
+    """The observation of members by keys; a Dict omits missing ones, a Tuple has None."""
     children = part.children()
     if children is None:
         return members.get(part.keys)
@@ -142,12 +131,8 @@ def assemble(part: Part, members: Mapping[tuple[Any, ...], Any]) -> Any:
 def check_paths(part: Part, readers: Sequence[Reader]) -> None:
     """Refuse options whose paths do not fit a space, and spaces whose paths collide.
 
-    Args:
-        part: The observation space, with the options.
-        readers: What :func:`find_readers` found.
-
     Raises:
-        ValueError: Naming the path, and the nearest one that exists.
+        ValueError: Names the path, and the nearest existing one.
     """
     paths, options = all_paths(part), part.options
     repeated = sorted({path for path in paths if paths.count(path) > 1})
@@ -168,8 +153,8 @@ def check_paths(part: Part, readers: Sequence[Reader]) -> None:
         if reader.path in options.stacks and not isinstance(reader, ImageReader):
             raise ValueError(
                 f"PlanOptions.stacks names {reader.path!r}, {reader.space}: expected a stack of "
-                "uint8 images of 16 pixels or more a side; name it in PlanOptions.images too if it "
-                "is one all the same"
+                "uint8 images of 16 pixels or more a side; name it in PlanOptions.images too to "
+                "read it as one"
             )
         if reader.path in options.images and not isinstance(reader, ImageReader):
             raise ValueError(

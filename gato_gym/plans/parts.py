@@ -1,6 +1,6 @@
-"""One part of an observation or an action: where it lies, and what is done about bad values.
+"""One part of an observation or an action: its path, and how bad values are handled.
 
-* :class:`Part` -- path, space and choices of a part; its parts; arrays without NaN, within bounds.
+* :class:`Part` -- path, space and options; its own parts; arrays without NaN and within bounds.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Part:
     """One part of an observation or an action.
 
     Attributes:
-        role: "observation" or "action". The options ``on_nan`` and ``outside`` are about
-            observations, which are met; a NaN in an action is an error, a number of a Box beyond
-            its bounds is read as the bound, and an integer outside a discrete space is an error.
+        role: "observation" or "action". The options ``on_nan`` and ``outside`` apply to
+            observations. In an action, NaN and integers outside a discrete space are errors, and
+            numbers beyond a Box's bounds are clipped.
         space: The part's own space.
         options: The plan's options.
         vocabulary: The plan's vocabulary.
         keys: Dict keys and Tuple indices down to the part.
-        outside: Rows that were outside their space, by path; parts of one plan share it.
+        outside: Count of rows outside their space, by path; shared by all parts of a plan.
     """
 
     role: str
@@ -108,15 +108,8 @@ class Part:
     ) -> NDArray[Any]:
         """A batch as ``[rows, N]``, row-major, without NaN, after :meth:`within`.
 
-        Args:
-            values: The batch.
-            rows: How many rows it must have.
-            bounds: What each number may be.
-            discrete: As in :meth:`within`.
-
         Raises:
-            ValueError: If it has another shape, a NaN that the options do not replace, or a number
-                outside its bounds that they do not read.
+            ValueError: Wrong shape, or a value that the options refuse.
         """
         batch = self.array(values, rows).reshape(rows, bounds.low.size)
         if bounds.hold(batch):
@@ -142,19 +135,12 @@ class Part:
     def within(
         self, batch: NDArray[Any], low: NDArray[Any], high: NDArray[Any], *, discrete: bool
     ) -> NDArray[Any]:
-        """Numbers ``[rows, N]`` after what the options say about those outside their bounds.
+        """Numbers ``[rows, N]``, those outside their bounds ``[N]`` handled by the options.
 
-        Args:
-            batch: The numbers.
-            low: Least allowed ``[N]``.
-            high: Greatest allowed ``[N]``.
-            discrete: Whether the space is a discrete one, whose neighbours mean something else.
-
-        Returns:
-            The batch; within the bounds unless ``options.outside`` is "boxes" and the space a Box.
+        ``discrete`` spaces refuse them, because their neighbours mean something else.
 
         Raises:
-            ValueError: If one is outside and the options refuse that.
+            ValueError: A number is outside and the options refuse it.
         """
         beyond = (batch < low) | (batch > high)
         if not beyond.any():

@@ -23,20 +23,20 @@ from gato_gym.plans.readers import Reader
 __all__ = ["ImageReader", "frame_shape", "is_channels_first", "is_photograph"]
 
 SMALLEST_PHOTOGRAPH = 16
-"""A Box with fewer rows or columns is a tensor, unless the options name it an image."""
+"""A Box with fewer rows or columns is not an image unless the options name it."""
 
 MOST_CHANNELS_FIRST = 16
-"""A first axis of so many or more is an image's rows."""
+"""A longer first axis is an image's rows, not its channels."""
 
 
 def is_photograph(part: Part) -> bool:
     """Whether a Box is read as images.
 
-    It is when the options name it. Otherwise when it has 16 rows and columns or more and is uint8,
-    or a float of 1, 3 or 4 channels between 0 and 1 or 0 and 255 throughout.
+    It is if the options name it, or if it has at least 16 rows and columns and is uint8 or a float
+    of 1, 3 or 4 channels between 0 and 1 or 0 and 255.
 
     Raises:
-        ValueError: The options name it, and it has no bounds or is no image by its shape.
+        ValueError: The options name it and its shape or bounds are not an image's.
     """
     space, named = part.space, part.path in part.options.images
     assert isinstance(space, spaces.Box)
@@ -64,12 +64,12 @@ def _check_named(part: Part, space: spaces.Box, shape: tuple[int, ...]) -> None:
 
 
 def frame_shape(part: Part) -> tuple[int, ...]:
-    """The shape of one frame of a Box: its own, less a first axis over frames.
+    """The shape of one frame of a Box: its own, without a first axis over frames.
 
-    Four axes are frames of images, and so is what ``PlanOptions.stacks`` names.
+    A Box has frames if it has four axes or ``PlanOptions.stacks`` names it.
 
     Raises:
-        ValueError: It is called a stack and has less than two axes.
+        ValueError: A stack has fewer than two axes.
     """
     shape = tuple(part.space.shape or ())
     if part.path not in part.options.stacks:
@@ -159,16 +159,13 @@ class ImageReader(Reader):
         return np.rint(scaled).astype(np.uint8).reshape(images.shape)
 
     def from_bytes(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Numbers of the space's bounds that bytes of its shape stand for."""
+        """Bytes scaled to the space's bounds."""
         low, high = self._bounds
         return low + pixels / 255.0 * (high - low)
 
     @cached_property
     def keeps_bytes(self) -> bool:
-        """Whether pixels are the space's own bytes.
-
-        They are but where the options name it an image, and its bounds are narrower.
-        """
+        """Whether pixels are the space's own bytes, not scaled from narrower bounds."""
         low, high = self._bounds
         named = self.path in self.part.options.images
         fills = bool((low == 0).all() and (high == 255).all())

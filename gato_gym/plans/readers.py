@@ -1,4 +1,4 @@
-"""Readers: how one part of an observation is read out of a batch.
+"""Readers: how one part of an observation is read from a batch.
 
 * :class:`Reader` -- one part, and how to fetch it from an observation.
 * :class:`TextReader`, :class:`GridReader` -- strings and symbols; images are in
@@ -52,7 +52,7 @@ class Reader:
     """One part of an observation.
 
     Attributes:
-        part: Its space, where it lies, and the plan's options and vocabulary.
+        part: Its space and path, and the plan's options and vocabulary.
     """
 
     part: Part
@@ -69,14 +69,14 @@ class Reader:
 
     @cached_property
     def bounds(self) -> Bounds:
-        """What each number of a member may be; see :func:`member_bounds`."""
+        """The bounds of each number of a member; see :func:`member_bounds`."""
         return member_bounds(self.space)
 
     def fetch(self, observation: Any) -> Any:
-        """The part, of one observation or of a batch of them.
+        """The part, from one observation or a batch.
 
         Raises:
-            ValueError: If the observation has no such part.
+            ValueError: The observation has no such part.
         """
         keys = self.part.keys
         for depth, key in enumerate(keys):
@@ -127,7 +127,7 @@ class TextReader(Reader):
         return lru_cache(maxsize=4096)(self.space.contains)
 
     def _refuse_foreign(self, texts: list[str], space: spaces.Text) -> None:
-        """Count strings outside a Text space, which are read all the same unless refused."""
+        """Count strings outside a Text space; the options may refuse them."""
         foreign = [row for row, text in enumerate(texts) if not self._is_member(text)]
         if not foreign:
             return

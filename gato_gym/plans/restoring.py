@@ -2,8 +2,8 @@
 
 * :func:`restore` -- one part, by the reader that read it.
 
-What tokens do not keep cannot come back: the frames of a stack before its newest, pixels between
-those of a resized image, numbers beyond what a bin or a vector patch holds.
+Tokens do not keep the older frames of a stack, the pixels of a resized image, or the precision
+beyond a bin or a vector patch.
 """
 
 from __future__ import annotations

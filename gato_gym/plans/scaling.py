@@ -30,11 +30,11 @@ class VectorScaling:
         options: The plan's options: ``vector_size``, ``vector_mean``, ``vector_std``.
 
     Attributes:
-        length: N, numbers of the vector, padding left out.
+        length: N, numbers of the vector without padding.
         num_patches: V.
 
     Raises:
-        ValueError: The options' mean is of another length.
+        ValueError: The options' mean has another length.
     """
 
     def __init__(self, readers: Sequence[NumbersReader], options: PlanOptions) -> None:
@@ -92,7 +92,7 @@ class VectorScaling:
         np.maximum(scaled, -VECTOR_LIMIT, out=scaled)
 
     def unscale(self, patches: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Numbers float64 ``[N]`` that vector patches ``[V, size]`` stand for."""
+        """Numbers float64 ``[N]`` from vector patches ``[V, size]``."""
         scaled = patches.ravel()[: self.length].astype(np.float64)
         if not self.length:
             return scaled

@@ -34,7 +34,7 @@ __all__ = [
 Ids = NDArray[np.int64]
 
 LARGEST_TABLE = 2**20
-"""Entries up to which a Box keeps a table of what its bins stand for."""
+"""Largest table of the values of a Box's bins, in entries."""
 
 
 class SpaceCodec(ABC):
@@ -70,7 +70,7 @@ class SpaceCodec(ABC):
 
     @abstractmethod
     def decode(self, ids: Ids) -> Any:
-        """The batch of members that legal ids ``[rows, A]`` stand for."""
+        """The batch of members for legal ids ``[rows, A]``."""
 
     def batch(self, members: Sequence[Any]) -> Any:
         """The batch whose rows are these members."""
@@ -120,13 +120,13 @@ class BoxCodec(SpaceCodec):
 
     @cached_property
     def _offsets(self) -> Ids:
-        """What to add to an id ``[A]`` for its place in the table, read as a flat array."""
+        """Offset ``[A]`` from an id to its place in the flat table."""
         bins = self.vocabulary.continuous
         return np.arange(len(self.ranges)) * len(bins) - bins.start
 
     @cached_property
     def _members(self) -> NDArray[Any] | None:
-        """The number of every bin ``[A, bins]``; None where that is a lot."""
+        """The number of every bin ``[A, bins]``; None if the table is too large."""
         bins = len(self.vocabulary.continuous)
         if bins * len(self.ranges) > LARGEST_TABLE:
             return None

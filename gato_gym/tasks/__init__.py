@@ -7,6 +7,7 @@
 """
 
 from gato_gym.tasks.registry import (
+    SCRIPTED_SUITES,
     SUITES,
     get_task,
     list_tasks,
@@ -17,6 +18,7 @@ from gato_gym.tasks.registry import (
 from gato_gym.tasks.task import MissingPackageError, Task, UnknownTaskError
 
 __all__ = [
+    "SCRIPTED_SUITES",
     "SUITES",
     "MissingPackageError",
     "Task",

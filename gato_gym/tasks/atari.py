@@ -2,20 +2,20 @@
 
 * :func:`tasks` -- the 57 games.
 * :class:`AtariEnv` -- one game as an environment.
-* :class:`AtariVectorEnv` -- many of a game at once, played by ALE's own threads.
-* :func:`make_ale` -- what both play.
+* :class:`AtariVectorEnv` -- many environments of a game, in ALE's own threads.
+* :func:`make_ale` -- what both use.
 
-Preprocessing is ALE's vector environment in both, so that they cannot differ: an action lasts four
-frames, the last two are pooled by their maximum, shrunk and made grey, and four of these are
-stacked, the newest last. A game begins after up to 30 idle frames. It ends when it is over, not
-when a life is lost, or is truncated after 108,000 frames. Rewards are the game's own.
+Both use the preprocessing of ALE's vector environment: an action lasts four frames, the last two
+are pooled by their maximum, resized and made grey, and four of these are stacked, the newest last.
+A game begins after up to 30 idle frames. It ends when it is over, not when a life is lost, or is
+truncated after 108,000 frames. Rewards are the game's own.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -57,16 +57,16 @@ def make_ale(
     life_loss_info: bool = False,
     autoreset_mode: gym.vector.AutoresetMode = gym.vector.AutoresetMode.NEXT_STEP,
 ) -> Any:
-    """ALE's own vector environment of a game, with the preprocessing of all that is played here.
+    """ALE's own vector environment of a game, with the preprocessing of this package.
 
     Args:
         game: ALE's name, such as ``BankHeist``.
-        num_envs: How many.
-        threads: ALE's threads; 0 takes as many as there are cores.
-        sticky: Probability that a frame repeats the action before it.
-        reward_clipping: Whether rewards are their sign: for training alone.
-        life_loss_info: Whether a lost life terminates, though the game goes on: likewise.
-        autoreset_mode: When a game that ended begins anew.
+        num_envs: Number of environments.
+        threads: Number of ALE's threads; 0 takes one for each core.
+        sticky: Probability that a frame repeats the previous action.
+        reward_clipping: Whether rewards are reduced to their sign (training only).
+        life_loss_info: Whether a lost life terminates although the game continues (training only).
+        autoreset_mode: When a finished game restarts.
 
     Raises:
         MissingPackageError: ale-py is not installed.
@@ -98,7 +98,7 @@ class AtariEnv(gym.Env[NDArray[np.uint8], np.int64]):
     Args:
         game: ALE's name, such as ``BankHeist``.
         render_mode: None, or "rgb_array": the newest frame, grey as it is.
-        sticky: Probability that a frame repeats the action before it; 0 plays what it is told.
+        sticky: Probability that a frame repeats the previous action.
 
     Raises:
         MissingPackageError: ale-py is not installed.
@@ -117,7 +117,7 @@ class AtariEnv(gym.Env[NDArray[np.uint8], np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Start a game; without a seed, the last one decides."""
+        """Start a game; without a seed, the last seed's sequence continues."""
         super().reset(seed=seed)
         seeds = None if seed is None else np.array([_ale_seed(seed)])
         observation, info = self._ale.reset(seed=seeds)
@@ -147,15 +147,15 @@ class AtariEnv(gym.Env[NDArray[np.uint8], np.int64]):
 
 
 class AtariVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
-    """Many environments of a game, as :class:`AtariEnv` plays each, in ALE's own threads.
+    """Many environments of a game, each like :class:`AtariEnv`, in ALE's own threads.
 
-    An environment whose game has ended begins another one in the next step, whose action is not
-    played (Gymnasium's ``AutoresetMode.NEXT_STEP``).
+    After the end of a game, the next step starts another one and ignores its action (Gymnasium's
+    ``AutoresetMode.NEXT_STEP``).
 
     Args:
         game: ALE's name, such as ``BankHeist``.
-        num_envs: How many.
-        threads: ALE's threads; 0 takes as many as there are cores.
+        num_envs: Number of environments.
+        threads: Number of ALE's threads; 0 takes one for each core.
         sticky: As for :class:`AtariEnv`.
 
     Raises:
@@ -208,14 +208,6 @@ class AtariVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         )
 
 
-@dataclass(frozen=True)
-class _Factory:
-    game: str
-
-    def __call__(self, *, render_mode: str | None = None, sticky: float = 0.0) -> gym.Env[Any, Any]:
-        return AtariEnv(self.game, render_mode=render_mode, sticky=sticky)
-
-
 def tasks() -> list[Task]:
     """The 57 games."""
     return [
@@ -227,7 +219,7 @@ def tasks() -> list[Task]:
             options=OPTIONS,
             extra="atari",
             description=f"Atari {game}: four grey frames of 84 x 84, {actions} actions",
-            factory=_Factory(game),
+            factory=partial(AtariEnv, game),
             observation="4×84×84 grey frames",
             action=f"1 of {actions}",
         )

@@ -11,6 +11,7 @@ import dataclasses
 import multiprocessing
 import re
 import string
+from functools import partial
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -56,10 +57,9 @@ LEFT, RIGHT = 0, 1
 class InstructionSpace(spaces.Text):
     """Instructions: a Text space whose batches are fixed-width string arrays.
 
-    Stable-Baselines3's vector environments make a buffer from a space's shape and dtype, which
-    Gymnasium's Text lacks; here the shape is () and the dtype ``<U512``. Gymnasium's
-    ``SyncVectorEnv`` gives a tuple of ``str``, its ``AsyncVectorEnv`` an array ``<U512`` in memory
-    that its processes share.
+    Stable-Baselines3's vector environments make buffers from a space's shape and dtype, which
+    Gymnasium's Text lacks; here they are () and ``<U512``. Gymnasium's ``SyncVectorEnv`` returns a
+    tuple of ``str``, its ``AsyncVectorEnv`` a ``<U512`` array in shared memory.
 
     Example:
         >>> space = InstructionSpace()
@@ -88,10 +88,7 @@ def _write_instruction(space: InstructionSpace, index: int, value: str, shared_m
 
 @read_from_shared_memory.register
 def _read_instructions(space: InstructionSpace, shared_memory: Any, n: int = 1) -> Any:
-    """A view that stays up to date: Gymnasium's vector environments read once, when they are made.
-
-    With Gymnasium's own Text, whose reader copies, every later instruction would be lost.
-    """
+    """A view, not a copy: Gymnasium's vector environments call this only once."""
     return np.frombuffer(shared_memory.get_obj(), space.dtype, count=n)
 
 
@@ -117,16 +114,16 @@ class BabyAIEnv(gym.Wrapper[Any, Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; a level that cannot be generated from its seed says so.
+        """Start an episode.
 
         Raises:
-            LevelGenerationError: The level's generator did not come to an end.
+            LevelGenerationError: The level's generator did not finish.
         """
         observation, info = self.env.reset(seed=seed, options=options)
         return self._observation(observation), info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """One step; ``info["success"]`` says whether the instruction was followed."""
+        """One step; ``info["success"]`` is whether the instruction was followed."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         info = {**info, "success": bool(float(reward) > 0)}
         return self._observation(observation), reward, terminated, truncated, info
@@ -172,7 +169,7 @@ def tasks() -> list[Task]:
             options=OPTIONS,
             extra="babyai",
             description=f"BabyAI level {level}: follow an instruction in a grid world",
-            factory=_LevelFactory(level),
+            factory=partial(make_level, level),
             observation="7×7 grid, text",
             action="1 of 7",
             augment=augment,
@@ -181,20 +178,12 @@ def tasks() -> list[Task]:
     ]
 
 
-@dataclasses.dataclass(frozen=True)
-class _LevelFactory:
-    level: str
-
-    def __call__(self, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        return make_level(self.level, render_mode=render_mode)
-
-
 def augment(episode: Episode, generator: np.random.Generator) -> Episode:
-    """The same episode in a world that the task's symmetries make of its own.
+    """The same episode under random symmetries of the task.
 
-    Three exact symmetries, drawn at random: the six colours are permuted in every named object and
-    in the instruction; the world is mirrored with probability one half (view, turns, compass,
-    the words left and right); the compass is turned.
+    There are three exact symmetries. The six colours are permuted in every named object and in the
+    instruction. With probability one half, the world is mirrored (view, turns, compass, the words
+    left and right). The compass is rotated.
 
     Args:
         episode: An episode of a BabyAI task.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -59,9 +59,9 @@ OPTIONS = PlanOptions(memory="none")
 class DMControlEnv(gym.Wrapper[Any, Any, Any, Any]):
     """A dm_control task whose observation is one vector and whose actions are float32.
 
-    The parts of dm_control's observation are joined in the order of their sorted names, each
-    flattened. A seed makes a new random state and the simulator starts from its initial state, so
-    that the seed alone decides an episode; without one, the last seed's random state goes on.
+    The parts of dm_control's observation are flattened and joined by sorted name. A seed makes a
+    new random state, and the simulator starts from its initial state, so that the seed alone
+    determines an episode. Without a seed, the random state continues.
 
     Args:
         env: shimmy's environment of the task.
@@ -82,7 +82,7 @@ class DMControlEnv(gym.Wrapper[Any, Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-        """Start an episode; dm_control's random state takes seeds below 2**32 alone."""
+        """Start an episode; seeds are reduced to the 32 bits that dm_control accepts."""
         if seed is not None:
             seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         observation, _ = self.env.reset(seed=seed, options=options)
@@ -91,11 +91,7 @@ class DMControlEnv(gym.Wrapper[Any, Any, Any, Any]):
     def step(
         self, action: Any
     ) -> tuple[NDArray[np.float64], SupportsFloat, bool, bool, dict[str, Any]]:
-        """One step; the action is clipped to the Box.
-
-        The suite's own limit of 1000 steps is left to the TimeLimit wrapper, which says truncated
-        at the same step.
-        """
+        """One step; the action is clipped to the Box. The TimeLimit wrapper truncates."""
         box = self.action_space
         assert isinstance(box, spaces.Box)
         clipped = np.clip(np.asarray(action, np.float64), box.low, box.high)
@@ -115,15 +111,6 @@ def make_dm_control(domain: str, name: str, *, render_mode: str | None = None) -
     return DMControlEnv(wrapper(suite.load(domain, name), render_mode=render_mode))
 
 
-@dataclass(frozen=True)
-class _Factory:
-    domain: str
-    name: str
-
-    def __call__(self, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        return make_dm_control(self.domain, self.name, render_mode=render_mode)
-
-
 def tasks() -> list[Task]:
     """The 28 tasks."""
     return [
@@ -135,7 +122,7 @@ def tasks() -> list[Task]:
             options=OPTIONS,
             extra="dm_control",
             description=f"dm_control {domain} {name}: a vector of joint states, {STEPS} steps",
-            factory=_Factory(domain, name),
+            factory=partial(make_dm_control, domain, name),
             observation=vector_of(numbers),
             action=vector_of(actions),
         )

@@ -1,8 +1,8 @@
-"""BabyAI levels that are quick to observe and whose generators come to an end.
+"""BabyAI levels with fast observations and generators that always finish.
 
-* :func:`bounded_level` -- such a level's class.
-* :func:`egocentric_view` -- the agent's view, exactly MiniGrid's, about ten times faster.
-* :class:`LevelGenerationError` -- a generator that found no level.
+* :func:`bounded_level` -- the class of such a level.
+* :func:`egocentric_view` -- MiniGrid's view of the agent, about ten times as fast.
+* :class:`LevelGenerationError` -- the generator found no level.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def bounded_level(env_id: str) -> Any:
     """A MiniGrid level's class with :class:`BoundedLevel` mixed in.
 
     Args:
-        env_id: Such as ``BabyAI-GoToLocal-v0``, registered.
+        env_id: A registered id, such as ``BabyAI-GoToLocal-v0``.
 
     Returns:
-        The class, to be called with ``render_mode`` and what MiniGrid's own takes.
+        The class; call it with ``render_mode`` and MiniGrid's own arguments.
     """
     spec = gym.spec(env_id)
     entry_point = spec.entry_point
@@ -50,9 +50,9 @@ def bounded_level(env_id: str) -> Any:
 class BoundedLevel:
     """Mixed in before a BabyAI level's class.
 
-    Some generators place objects at random until they fit, and can go on for ever (GoToImpUnlock
-    does). Counting their random numbers ends them at the same point on every machine; the next
-    attempt goes on from the generator's state, so a seed still decides the level.
+    Some generators place objects at random until they fit and may never finish (GoToImpUnlock).
+    Counting their random numbers stops them at the same point on every machine. The next attempt
+    continues from the generator's state, so that a seed still determines the level.
 
     Attributes:
         visible: Positions ``(x, y)`` on the grid of the cells the newest observation shows.
@@ -108,17 +108,17 @@ class BoundedLevel:
 
 
 def egocentric_view(level: Any) -> tuple[NDArray[np.uint8], list[tuple[int, int]]]:
-    """What the agent sees, read from the grid in place.
+    """The agent's view, read directly from the grid.
 
-    MiniGrid slices and turns a grid of objects first; this walks the rows of the view from the
-    agent outwards, and spreads what is seen as ``Grid.process_vis`` does.
+    MiniGrid first slices and rotates a grid of objects. This function walks the rows of the view
+    from the agent outwards and spreads visibility as ``Grid.process_vis`` does.
 
     Args:
         level: An unwrapped MiniGrid environment.
 
     Returns:
-        uint8 ``[size, size, 3]`` of (type, colour, state), first axis from left to right, second
-        from far to near; and the positions on the grid of the cells seen.
+        uint8 ``[size, size, 3]`` with (type, colour, state), first axis from left to right, second
+        from far to near; and the grid positions of the visible cells.
     """
     size, half = level.agent_view_size, level.agent_view_size // 2
     grid, width, height = level.grid.grid, level.grid.width, level.grid.height

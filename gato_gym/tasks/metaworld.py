@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -94,14 +94,6 @@ def make_metaworld(name: str, *, render_mode: str | None = None) -> gym.Env[Any,
     return MetaWorldEnv(env)
 
 
-@dataclass(frozen=True)
-class _Factory:
-    name: str
-
-    def __call__(self, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        return make_metaworld(self.name, render_mode=render_mode)
-
-
 def tasks() -> list[Task]:
     """The 50 tasks."""
     return [
@@ -113,7 +105,7 @@ def tasks() -> list[Task]:
             options=OPTIONS,
             extra="metaworld",
             description=f"Meta-World {name}-v3: a robot arm, goal visible, {STEPS} steps",
-            factory=_Factory(name),
+            factory=partial(make_metaworld, name),
             observation=vector_of(39),
             action=vector_of(4),
         )

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -38,14 +38,6 @@ def make_mujoco(env_id: str, *, render_mode: str | None = None) -> gym.Env[Any, 
     return gym.make(env_id, render_mode=render_mode, disable_env_checker=True).unwrapped
 
 
-@dataclass(frozen=True)
-class _Factory:
-    env_id: str
-
-    def __call__(self, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        return make_mujoco(self.env_id, render_mode=render_mode)
-
-
 def tasks() -> list[Task]:
     """The 11 tasks."""
     return [
@@ -57,7 +49,7 @@ def tasks() -> list[Task]:
             options=OPTIONS,
             extra="mujoco",
             description=f"MuJoCo {env_id}: a vector of joint states, at most {steps} steps",
-            factory=_Factory(env_id),
+            factory=partial(make_mujoco, env_id),
             observation=vector_of(numbers),
             action=vector_of(actions),
         )

@@ -13,11 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from gato_gym.tasks.task import (
-    NAMESPACE,
-    Task,
-    UnknownTaskError,
-)
+from gato_gym.tasks.task import NAMESPACE, Task, UnknownTaskError
 
 
 @cache
@@ -31,12 +27,15 @@ def _tasks() -> dict[str, Task]:
 
 SUITES = ("atari", "babyai", "dm_control", "metaworld", "mujoco")
 
+SCRIPTED_SUITES = {"babyai": "bot", "metaworld": "script"}
+"""Suites whose experts are programs, and the kind of program."""
+
 
 def get_task(task_id: str) -> Task:
     """The task with this id, ``babyai-go-to-local`` or ``Gato/babyai-go-to-local``.
 
     Raises:
-        UnknownTaskError: There is none; names the nearest.
+        UnknownTaskError: Names the nearest ids.
 
     Example:
         >>> get_task("babyai-go-to-local").env_id
@@ -54,12 +53,12 @@ def list_tasks(suite: str | None = None, pattern: str | None = None) -> list[Tas
     """Tasks sorted by id.
 
     Args:
-        suite: Only this suite.
-        pattern: Only ids that match it, as in a shell (``*-unlock*``); with or without the suite.
-            Several are separated by commas (``reach,push*``).
+        suite: The suite; None lists all suites.
+        pattern: Shell pattern of the ids (``*-unlock*``), with or without the suite. Commas
+            separate several (``reach,push*``).
 
     Raises:
-        UnknownTaskError: There is no such suite, the pattern is empty, or a part of it matches
+        UnknownTaskError: The suite does not exist, the pattern is empty, or a part of it matches
             nothing.
     """
     if suite is not None and suite not in SUITES:
@@ -75,19 +74,19 @@ def list_tasks(suite: str | None = None, pattern: str | None = None) -> list[Tas
 
 
 def _ids_matching(tasks: list[Task], pattern: str) -> set[str]:
-    found = {
+    matching = {
         task.id
         for task in tasks
         for name in (task.id, task.id.removeprefix(f"{task.suite}-"))
         if fnmatch.fnmatchcase(name, pattern)
     }
-    if not found:
+    if not matching:
         ids = [task.id for task in tasks]
         short = [task.id.removeprefix(f"{task.suite}-") for task in tasks]
         near = difflib.get_close_matches(pattern.strip("*"), ids + short, 3, 0.4)
         hint = f"did you mean {', '.join(near)}?" if near else f"for example {ids[0]}"
         raise UnknownTaskError(f"no task matches {pattern!r}: {hint}")
-    return found
+    return matching
 
 
 def task_id_of(env: Any) -> str | None:
@@ -122,7 +121,7 @@ def make_task_env(
         sticky: As in :meth:`Task.make`.
 
     Raises:
-        ValueError: ``sticky`` is asked of a task that is no game of Atari.
+        ValueError: ``sticky`` is set for a task that is not an Atari game.
     """
     task = get_task(task_id)
     if sticky and task.suite != "atari":
@@ -131,7 +130,7 @@ def make_task_env(
         )
     options = {"sticky": sticky} if sticky else {}
     env = task.factory(render_mode=render_mode, **options)
-    env.unwrapped.spec = gym.spec(f"{NAMESPACE}/{task_id}")  # tells wrappers which task it is
+    env.unwrapped.spec = gym.spec(f"{NAMESPACE}/{task_id}")  # wrappers read the task from it
     for wrapper in wrappers:
         env = wrapper(env)
     return env

@@ -1,9 +1,9 @@
 """What a task is.
 
 * :class:`Task` -- one task: its environment, and how its spaces become tokens.
-* :func:`need` -- imports a simulator, or says how to install it.
-* :func:`vector_of` -- a Box of one axis, in words.
-* :class:`UnknownTaskError`, :class:`MissingPackageError` -- what can be wrong with one.
+* :func:`need` -- imports a simulator, or reports how to install it.
+* :func:`vector_of` -- description of a Box of one axis.
+* :class:`UnknownTaskError`, :class:`MissingPackageError` -- the errors.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class Task:
     """One task.
 
     Attributes:
-        id: Such as ``babyai-go-to-local``.
-        suite: Such as ``babyai``.
+        id: The task's id, such as ``babyai-go-to-local``.
+        suite: Its suite, such as ``babyai``.
         env_id: The simulator's own id.
-        max_episode_steps: Steps after which an episode is truncated; None where the environment
-            sets its own limit for each episode.
+        max_episode_steps: Steps after which an episode is truncated; None if the environment sets
+            its own limit for each episode.
         options: How its spaces become tokens.
         extra: The pip extra that installs its simulator.
         description: One line.
         factory: Makes the environment; called with ``render_mode``.
-        observation: What an observation is, in words.
-        action: What an action is, in words.
-        augment: Draws an episode equal to a given one under a symmetry of the task, or None.
+        observation: Short description of an observation.
+        action: Short description of an action.
+        augment: Transforms an episode by a random symmetry of the task; None without symmetries.
     """
 
     id: str
@@ -69,18 +69,18 @@ class Task:
 
         Args:
             render_mode: As in Gymnasium.
-            sticky: Of a game of Atari, the probability that a frame repeats the action before it.
+            sticky: Probability that a frame of an Atari game repeats the previous action.
 
         Raises:
-            MissingPackageError: Its simulator is not installed; names the command that does.
-            ValueError: ``sticky`` is asked of another suite's task.
+            MissingPackageError: Its simulator is not installed; names the command to install it.
+            ValueError: ``sticky`` is set for a task that is not an Atari game.
         """
         options: dict[str, Any] = {"sticky": sticky} if sticky else {}
         return gym.make(f"{NAMESPACE}/{self.id}", render_mode=render_mode, **options)
 
 
 def vector_of(numbers: int) -> str:
-    """A Box of one axis, in words."""
+    """Description of a Box of one axis."""
     return "1 number" if numbers == 1 else f"{numbers} numbers"
 
 

@@ -62,7 +62,7 @@ def score_expert(
     """What a network returns on held-out episodes.
 
     A network that sees images first plays ``tried`` other episodes by its likeliest actions and as
-    many by sampled ones, of :data:`TRIED_STEPS` at most, and keeps to the manner that returned more.
+    many by sampled ones, each of :data:`TRIED_STEPS` at most, and keeps what returned more.
 
     Args:
         network: The weights.

@@ -3,7 +3,7 @@
 * :func:`make_expert` -- the expert of a task, for an environment or a vector environment of it.
 * :func:`has_expert` -- whether a task has one.
 * :func:`load_trained` -- a trained expert: the one that is shipped, or one from a folder.
-* :func:`execute`, :func:`failure_of` -- for those who execute other actions than the expert's.
+* :func:`execute`, :func:`failure_of` -- for callers that perturb the expert's actions.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ from typing import Any
 
 import gymnasium as gym
 
-from policies.base import Policy, State
+from gato_gym.tasks import SCRIPTED_SUITES, get_task
+from policies.base import Policy, State, spaces_of
 from policies.experts.babyai import BotRow
 
-__all__ = ["execute", "failure_of", "has_expert", "load_trained", "make_expert"]
-
-SCRIPTED_SUITES = ("babyai", "metaworld")
-"""Suites whose experts are programs; the experts of the others are trained."""
+__all__ = [
+    "SCRIPTED_SUITES",
+    "execute",
+    "failure_of",
+    "has_expert",
+    "load_trained",
+    "make_expert",
+]
 
 
 def make_expert(task_id: str, env: Any) -> Policy:
@@ -27,7 +32,7 @@ def make_expert(task_id: str, env: Any) -> Policy:
 
     Args:
         task_id: Such as ``babyai-go-to-local``.
-        env: What it will play in: an environment of the task, Gymnasium's ``SyncVectorEnv`` or
+        env: Where it plays: an environment of the task, Gymnasium's ``SyncVectorEnv`` or
             Stable-Baselines3's ``DummyVecEnv``. BabyAI's bot reads the level itself, so its
             environments must live in this process.
 
@@ -46,10 +51,8 @@ def make_expert(task_id: str, env: Any) -> Policy:
         >>> bool(env.action_space.contains(action))
         True
     """
-    from gato_gym.tasks import get_task
-
     task = get_task(task_id)
-    observation_space, action_space = single_spaces(env)
+    observation_space, action_space = spaces_of(env)
     if task.suite == "babyai":
         from policies.experts.babyai import BabyAIBotPolicy
 
@@ -71,7 +74,6 @@ def has_expert(task_id: str) -> bool:
         >>> has_expert("babyai-go-to-local"), has_expert("mujoco-pendulum")
         (True, True)
     """
-    from gato_gym.tasks import get_task
     from policies.experts.store import shipped_folder
 
     task = get_task(task_id)
@@ -89,9 +91,9 @@ def load_trained(
 
     Args:
         task_id: The task it plays.
-        observation_space: Of one environment.
-        action_space: Of one environment.
-        folder: Where ``gato-gym expert train`` wrote it; None takes the one that is shipped.
+        observation_space: The space of one environment's observations.
+        action_space: The space of one environment's actions.
+        folder: Where ``gato-gym expert train`` wrote it; None takes the shipped one.
 
     Raises:
         ExpertError: There is none, or it is damaged, or another task's.
@@ -113,23 +115,16 @@ def load_trained(
 
 
 def execute(state: State, row: int, action: Any) -> None:
-    """Tell an expert's state that ``action`` was executed in a row, whatever the expert chose.
+    """Record in an expert's state that a row executed ``action``, whatever the expert chose.
 
-    Experts that keep a plan (BabyAI's bot) go on from there; the others need not be told.
+    Experts that keep a plan (BabyAI's bot) continue from there; the others ignore it.
     """
     if isinstance(state, list) and isinstance(state[row], BotRow):
         state[row].executed = int(action)
 
 
 def failure_of(state: State, row: int) -> str | None:
-    """Why the expert of a row has given up in this episode; None where it has not."""
+    """Why the expert of a row has given up in this episode; None if it has not."""
     if isinstance(state, list) and isinstance(state[row], BotRow):
         return state[row].failure
     return None
-
-
-def single_spaces(env: Any) -> tuple[gym.Space[Any], gym.Space[Any]]:
-    """Spaces of one environment of ``env``, which may be a vector environment."""
-    if isinstance(env, gym.vector.VectorEnv):
-        return env.single_observation_space, env.single_action_space
-    return env.observation_space, env.action_space

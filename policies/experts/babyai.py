@@ -39,8 +39,8 @@ class BotError(RuntimeError):
 class GuardedBot:
     """MiniGrid's ``BabyAIBot`` with limits counted in work, not in seconds.
 
-    The bot may push and pop the same subgoals for ever inside one decision. Counting what it does
-    stops it at the same point on a fast machine and a busy one, and in any thread.
+    The bot may push and pop the same subgoals for ever within one decision. Counting its work stops
+    it at the same point on any machine and in any thread.
 
     Args:
         level: A BabyAI level, ``env.unwrapped``, just reset.
@@ -93,9 +93,9 @@ class BotRow:
 
     Attributes:
         bot: None once it has failed.
-        executed: The action executed last: what it chose, unless :func:`policies.experts.execute`
-            says otherwise.
-        failure: Why it failed, or None. It chooses ``done`` from then on.
+        executed: The action executed last: its own choice unless :func:`policies.experts.execute`
+            replaced it.
+        failure: Why it failed, or None. A failed bot chooses ``done``.
     """
 
     bot: GuardedBot | None
@@ -106,20 +106,19 @@ class BotRow:
 class BabyAIBotPolicy(DistributionPolicy):
     """BabyAI's bot, which reads the level itself rather than the observation.
 
-    At an episode's start it makes a new bot from the environment of that row. Where a bot fails
-    or plans without end, the policy does nothing (``done``) for the rest of the episode, and the
-    row's :attr:`BotRow.failure` in the state says why. :meth:`predict` advances the bots of the
-    state in place.
+    Each episode gets a new bot, made from the environment of its row. If a bot fails or plans
+    without end, the policy plays ``done`` for the rest of the episode, and :attr:`BotRow.failure`
+    in the state holds the reason. :meth:`predict` advances the bots of the state in place.
 
     Args:
         env: An environment, or a vector environment with ``envs`` (``SyncVectorEnv``,
             ``DummyVecEnv``).
-        observation_space: Of one environment.
-        action_space: Of one environment.
+        observation_space: The space of one environment's observations.
+        action_space: The space of one environment's actions.
 
     Raises:
         MissingPackageError: MiniGrid is not installed.
-        ValueError: The environments are in other processes, or are no BabyAI levels.
+        ValueError: The environments run in other processes or are not BabyAI levels.
     """
 
     def __init__(

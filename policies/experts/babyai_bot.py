@@ -1,7 +1,7 @@
-"""MiniGrid's BabyAI bot, deciding the same in a third of the time.
+"""MiniGrid's BabyAI bot with the same decisions in a third of the time.
 
-* :func:`quick_bot` -- the bot's class with quicker searches.
-* :class:`QuickSearches` -- what is quicker, and the one decision that is another.
+* :func:`quick_bot` -- the bot's class with faster searches.
+* :class:`QuickSearches` -- the faster searches, and the one decision that differs.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Position = tuple[int, int]
 
 @functools.cache
 def quick_bot() -> Any:
-    """The class of a bot that chooses as ``BabyAIBot`` does wherever that bot comes to a choice.
+    """The class of a bot that chooses as ``BabyAIBot`` wherever that bot reaches a decision.
 
-    Nine tenths of that bot's time go into slicing its list of cells to visit, and into looking
-    at the level through MiniGrid's grids of objects. Here the list is a queue, and what is seen
-    is what the level's newest observation showed. And where that bot would plan for ever between
-    two locked doors, as in four of ten levels of UnlockToUnlock, this one goes on.
+    The original spends nine tenths of its time on slicing its list of cells to visit and on
+    MiniGrid's grids of objects. Here the list is a queue, and the visible cells come from the
+    level's newest observation. Where the original plans for ever between two locked doors (four
+    of ten levels of UnlockToUnlock), this bot decides.
 
     Returns:
         A subclass of ``minigrid.utils.baby_ai_bot.BabyAIBot``, for a level of
@@ -57,10 +57,10 @@ class QuickSearches:
     def _shortest_path(
         self, accept_fn: Callable[[Position, Any], bool], try_with_blockers: bool = False
     ) -> Any:
-        """As the original; of the locked doors to explore behind, those whose key is known first.
+        """As the original, but prefers locked doors whose key is known.
 
-        The original takes the nearest. Where that door's key is behind another locked door, it
-        then plans for ever: to the door, so to its key, so to explore, so to the door.
+        The original takes the nearest locked door. If its key lies behind another locked door, the
+        original then plans for ever between the door, its key and exploring.
         """
         search = super()._shortest_path  # type: ignore[misc]
         if getattr(accept_fn, "__name__", "") == "unopened_door":
@@ -85,7 +85,7 @@ class QuickSearches:
         accept_fn: Callable[[Position, Any], bool],
         ignore_blockers: bool,
     ) -> tuple[list[Position] | None, Position | None, dict[Position, Position | None]]:
-        """The path found first, backwards; where it ends; and whence each cell was reached."""
+        """The first path, backwards; its end; and the predecessor of each cell."""
         self.bfs_counter += 1
         queue: deque[tuple[tuple[int, int, int, int], Any]] = deque(
             (state, None) for state in initial_states

@@ -1,16 +1,15 @@
-"""Trained experts of games that are seen: a small convolutional network in NumPy.
+"""Trained experts with image observations: a small convolutional network in NumPy.
 
 * :class:`ImageNetwork` -- the weights of one expert and what they compute.
 * :class:`ImageExpert` -- the policy.
 * :func:`halved` -- frames as the network sees them.
 
-Shapes: C channels (frames of a stack), O of a layer's outputs, K the side of its kernel, H hidden
-units, A actions.
+Shapes: C channels (frames of a stack), O outputs of a layer, K kernel size, H hidden units, A
+actions.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,46 +21,42 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from policies.base import DistributionPolicy
-from policies.chance import RowGenerator, begin_episodes, with_seeds
+from policies.chance import RowGenerator, SampledPolicy
 from policies.distributions import Categorical, Decision
-from policies.experts.mlp import ExpertError
-
-Array = NDArray[np.float32]
-
+from policies.experts.mlp import Array, ExpertError, Layer, StoredNetwork, layers_named
 
 PIXEL_LIMIT = np.float32(5)
-"""How many standard deviations from its mean a pixel is seen to be, at most."""
+"""Largest deviation of a pixel from its mean, in standard deviations."""
 
 
 @dataclass(frozen=True)
-class ImageNetwork:
+class ImageNetwork(StoredNetwork):
     """Convolutions, dense layers, and a logit for each action.
 
     ``x = clip((halved(observation) / 255 - mean) * scale, -5, 5)``, pixel by pixel, then
     ``x = relu(convolution(x))`` without padding, then ``h = relu(W h + b)`` over the flattened
     maps, then ``W h + b``. Observations of a batch are computed one by one and without BLAS, so
-    that an expert plays the same game in any batch, with any number of threads.
+    that an expert plays the same game in any batch and with any number of threads.
 
     Attributes:
-        mean, scale: float32 ``[height, width]``, of the pixels of halved frames.
+        mean, scale: float32 ``[height, width]``, for the pixels of halved frames.
         convolutions: Weight float32 ``[O, C, K, K]`` and bias ``[O]`` of each.
-        strides: Of each convolution.
+        strides: Stride of each convolution.
         dense: Weight ``[H, N]`` and bias ``[H]`` of each.
         action: Weight ``[A, H]`` and bias ``[A]`` of the logits.
-        value: Weight ``[1, H]`` and bias ``[1]`` of the return that training expected of the rest
-            of a game, so that another can begin with this expert; None where it was not kept.
-        samples: Whether it scores more by sampled actions than by the likeliest. It learned by
-            samples; and in games without chance, a likeliest action that changes nothing stays
-            the likeliest to the end of the game.
+        value: Weight ``[1, H]`` and bias ``[1]`` of the expected return, for a training that begins
+            with this expert; None if it was not kept.
+        samples: Whether sampled actions score more than the most likely ones. In deterministic
+            games, a most likely action without effect would stay the most likely one for ever.
     """
 
     mean: Array
     scale: Array
-    convolutions: tuple[tuple[Array, Array], ...]
+    convolutions: tuple[Layer, ...]
     strides: tuple[int, ...]
-    dense: tuple[tuple[Array, Array], ...]
-    action: tuple[Array, Array]
-    value: tuple[Array, Array] | None = None
+    dense: tuple[Layer, ...]
+    action: Layer
+    value: Layer | None = None
     samples: bool = False
 
     def __post_init__(self) -> None:
@@ -82,12 +77,12 @@ class ImageNetwork:
                 f"pixels have means {self.mean.shape} and scales {self.scale.shape}: expected "
                 "(height, width) of both"
             )
-        if not all(np.isfinite(part).all() for part in self.tensors().values()):
-            raise ExpertError(
-                "weights are not finite: the training diverged or the file is damaged"
-            )
+        self._check_finite()
 
-    def _layers(self) -> list[tuple[str, tuple[Array, Array]]]:
+    def _statistics(self) -> dict[str, NDArray[Any]]:
+        return {"pixels.mean": self.mean, "pixels.scale": self.scale}
+
+    def _layers(self) -> list[tuple[str, Layer]]:
         convolutions = [(f"convolution.{n}", layer) for n, layer in enumerate(self.convolutions)]
         dense = [(f"dense.{n}", layer) for n, layer in enumerate(self.dense)]
         value = [] if self.value is None else [("value", self.value)]
@@ -106,16 +101,8 @@ class ImageNetwork:
         logits: Array = np.einsum("ij,j->i", weight, hidden) + bias
         return logits
 
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """The tensors of ``model.safetensors``: weights in float16, biases in float32."""
-        tensors: dict[str, NDArray[Any]] = {"pixels.mean": self.mean, "pixels.scale": self.scale}
-        for name, (weight, bias) in self._layers():
-            tensors[f"{name}.weight"] = np.ascontiguousarray(weight.astype(np.float16))
-            tensors[f"{name}.bias"] = np.ascontiguousarray(bias)
-        return tensors
-
     def config(self) -> dict[str, Any]:
-        """What ``config.json`` tells besides the tensors."""
+        """The content of ``config.json`` besides the tensors."""
         return {"strides": list(self.strides), "samples": self.samples}
 
     @classmethod
@@ -130,17 +117,12 @@ class ImageNetwork:
         """
         full = {name: np.asarray(part, np.float32) for name, part in tensors.items()}
 
-        def layers(kind: str) -> tuple[tuple[Array, Array], ...]:
-            depth = sum(re.fullmatch(kind + r"\.\d+\.weight", name) is not None for name in full)
-            names = [f"{kind}.{n}" for n in range(depth)]
-            return tuple((full[f"{name}.weight"], full[f"{name}.bias"]) for name in names)
-
         return cls(
             full["pixels.mean"],
             full["pixels.scale"],
-            layers("convolution"),
+            layers_named(full, "convolution"),
             tuple(strides),
-            layers("dense"),
+            layers_named(full, "dense"),
             (full["action.weight"], full["action.bias"]),
             (full["value.weight"], full["value.bias"]) if "value.weight" in full else None,
             samples,
@@ -176,17 +158,17 @@ def _convolved(x: Array, weight: Array, stride: int) -> Array:
     return maps.reshape(outputs, height, width)
 
 
-class ImageExpert(DistributionPolicy):
+class ImageExpert(SampledPolicy, DistributionPolicy):
     """A trained network that sees images and chooses one of several actions.
 
-    Deterministic, it plays the likeliest action; otherwise it samples, and the state holds a
-    generator for each row: see :meth:`policies.base.Policy.seed_episodes`.
+    If deterministic, it plays the most likely action. Otherwise it samples, with a generator for
+    each row in the state: see :meth:`policies.base.Policy.seed_episodes`.
 
     Args:
         network: The weights.
         observation_space: Box of uint8 ``(C, height, width)``.
         action_space: Discrete.
-        seed: Of what is sampled.
+        seed: Seed of the sampled actions.
 
     Raises:
         ValueError: The spaces are not those that the network was trained for.
@@ -200,7 +182,7 @@ class ImageExpert(DistributionPolicy):
         *,
         seed: int = 0,
     ) -> None:
-        super().__init__(observation_space, action_space)
+        super().__init__(observation_space, action_space, seed=seed)
         actions, shape = len(network.action[1]), observation_space.shape
         fits = (
             isinstance(action_space, spaces.Discrete)
@@ -220,13 +202,7 @@ class ImageExpert(DistributionPolicy):
                 f"{channels} channels and Discrete({actions}): make the expert for the "
                 "environment of the task itself, without GatoTokenize"
             )
-        self.network, self.seed, self.samples = network, seed, network.samples
-
-    def seed_episodes(
-        self, seeds: Sequence[int | None], state: list[RowGenerator] | None = None
-    ) -> list[RowGenerator]:
-        """As :meth:`policies.base.Policy.seed_episodes`."""
-        return with_seeds([RowGenerator()] * len(seeds) if state is None else state, seeds)
+        self.network, self.samples = network, network.samples
 
     def _decide_batch(
         self,
@@ -240,10 +216,7 @@ class ImageExpert(DistributionPolicy):
         distribution = Categorical.of_logits(logits)
         if deterministic:
             return Decision(start + logits.argmax(1), state, distribution)
-        rows = [RowGenerator()] * len(starts) if state is None else state
-        begin_episodes(
-            rows, starts, seed=self.seed, space=self.observation_space, observation=observation
-        )
+        rows, _ = self._begin(observation, state, starts)
         # the largest of logits with Gumbel noise is a sample of their softmax
         noise = np.stack([row.under_way.gumbel(size=logits.shape[1]) for row in rows])
         return Decision(start + (logits + noise).argmax(1), rows, distribution)

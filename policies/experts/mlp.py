@@ -1,4 +1,4 @@
-"""Trained experts of vectors of numbers: small networks in NumPy behind ``predict``.
+"""Trained experts with vector observations: small networks in NumPy behind ``predict``.
 
 * :class:`ExpertNetwork` -- the weights of one expert and what they compute.
 * :class:`TrainedExpert` -- the policy.
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +22,13 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from policies.base import DistributionPolicy
-from policies.chance import RowGenerator, begin_episodes, with_seeds
+from policies.chance import RowGenerator, SampledPolicy
 from policies.distributions import Decision, Gaussian
 
 _LIMITS_OF_LOG_STD = (-20.0, 2.0)
 Array = NDArray[np.float32]
+Layer = tuple[Array, Array]
+"""Weight and bias."""
 
 
 def _relu(x: Array) -> Array:
@@ -39,32 +42,66 @@ class ExpertError(ValueError):
     """A trained expert that cannot be used."""
 
 
+class StoredNetwork(ABC):
+    """The storage of trained networks: named layers, and statistics of the observations."""
+
+    @abstractmethod
+    def _layers(self) -> list[tuple[str, Layer]]: ...
+
+    @abstractmethod
+    def _statistics(self) -> dict[str, NDArray[Any]]: ...
+
+    def _check_finite(self) -> None:
+        if not all(np.isfinite(part).all() for part in self.tensors().values()):
+            raise ExpertError(
+                "weights are not finite: the training diverged or the file is damaged"
+            )
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The tensors of ``model.safetensors``: weights in float16, all else in float32.
+
+        float16 rather than bfloat16: as small, closer to float32, and NumPy reads it.
+        """
+        tensors = self._statistics()
+        for name, (weight, bias) in self._layers():
+            tensors[f"{name}.weight"] = weight.astype(np.float16)
+            tensors[f"{name}.bias"] = bias
+        return {name: np.ascontiguousarray(part) for name, part in tensors.items()}
+
+
+def layers_named(tensors: Mapping[str, Array], kind: str) -> tuple[Layer, ...]:
+    """The layers ``KIND.0``, ``KIND.1``, ... of stored tensors."""
+    depth = sum(re.fullmatch(kind + r"\.\d+\.weight", name) is not None for name in tensors)
+    names = [f"{kind}.{n}" for n in range(depth)]
+    return tuple((tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in names)
+
+
 @dataclass(frozen=True)
-class ExpertNetwork:
+class ExpertNetwork(StoredNetwork):
     """A multilayer perceptron with normalised observations and a Gaussian over actions.
 
     ``h = clip((x - mean) * scale, -clip, clip)``, then each layer ``h = f(W h + b)``, then the
     mean action ``W h + b``. Rows of a batch are computed one by one and without BLAS, so that an
-    expert plays the same episode in any batch, with any number of threads.
+    expert plays the same episode in any batch and with any number of threads.
 
     Attributes:
-        mean: Of the observations, float32 ``[N]``.
+        mean: Mean of the observations, float32 ``[N]``.
         scale: One over their standard deviation, float32 ``[N]``.
         hidden: Weight float32 ``[H, N or H]`` and bias float32 ``[H]`` of each hidden layer.
         action: Weight float32 ``[A, H]`` and bias float32 ``[A]`` of the mean action.
-        log_std: Weight ``[A, H]`` and bias ``[A]`` of the logarithm of the standard deviation;
-            weight zero where it does not depend on the observation.
+        log_std: Weight ``[A, H]`` and bias ``[A]`` of the logarithm of the standard deviation; the
+            weight is zero if it does not depend on the observation.
         activation: "tanh" or "relu".
-        squash: True: an action is ``tanh`` of the Gaussian's, scaled to the Box; False: it is
-            clipped to the Box.
+        squash: Whether actions pass through ``tanh`` and are scaled to the Box, or are clipped to
+            it.
         clip: Largest magnitude of a normalised number.
     """
 
     mean: Array
     scale: Array
-    hidden: tuple[tuple[Array, Array], ...]
-    action: tuple[Array, Array]
-    log_std: tuple[Array, Array]
+    hidden: tuple[Layer, ...]
+    action: Layer
+    log_std: Layer
     activation: str
     squash: bool
     clip: float = 10.0
@@ -91,12 +128,12 @@ class ExpertNetwork:
             width = width if name in ("action", "log_std") else bias.shape
         if self.action[1].shape != self.log_std[1].shape:
             raise ExpertError("action and log_std are of different lengths: expected one each")
-        if not all(np.isfinite(part).all() for part in self.tensors().values()):
-            raise ExpertError(
-                "weights are not finite: the training diverged or the file is damaged"
-            )
+        self._check_finite()
 
-    def _layers(self) -> list[tuple[str, tuple[Array, Array]]]:
+    def _statistics(self) -> dict[str, NDArray[Any]]:
+        return {"mean": self.mean, "scale": self.scale}
+
+    def _layers(self) -> list[tuple[str, Layer]]:
         hidden = [(f"hidden.{index}", layer) for index, layer in enumerate(self.hidden)]
         return [*hidden, ("action", self.action), ("log_std", self.log_std)]
 
@@ -113,19 +150,8 @@ class ExpertNetwork:
         )
         return mean, np.clip(log_std, *_LIMITS_OF_LOG_STD)
 
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """The tensors of ``model.safetensors``: weights in float16, all else in float32.
-
-        float16 rather than bfloat16: as small, closer to float32, and NumPy reads it.
-        """
-        tensors: dict[str, NDArray[Any]] = {"mean": self.mean, "scale": self.scale}
-        for name, (weight, bias) in self._layers():
-            tensors[f"{name}.weight"] = weight.astype(np.float16)
-            tensors[f"{name}.bias"] = bias
-        return {name: np.ascontiguousarray(part) for name, part in tensors.items()}
-
     def config(self) -> dict[str, Any]:
-        """What ``config.json`` tells besides the tensors."""
+        """The content of ``config.json`` besides the tensors."""
         return {"activation": self.activation, "squash": self.squash, "clip": self.clip}
 
     @classmethod
@@ -139,28 +165,29 @@ class ExpertNetwork:
             ExpertError: Shapes do not fit, or numbers are not finite.
         """
         full = {name: np.asarray(part, np.float32) for name, part in tensors.items()}
-        depth = sum(re.fullmatch(r"hidden\.\d+\.weight", name) is not None for name in full)
-
-        def layer(name: str) -> tuple[Array, Array]:
-            return full[f"{name}.weight"], full[f"{name}.bias"]
-
         return cls(
-            full["mean"], full["scale"], tuple(layer(f"hidden.{n}") for n in range(depth)),
-            layer("action"), layer("log_std"), activation, squash, clip,
-        )  # fmt: skip
+            full["mean"],
+            full["scale"],
+            layers_named(full, "hidden"),
+            (full["action.weight"], full["action.bias"]),
+            (full["log_std.weight"], full["log_std.bias"]),
+            activation,
+            squash,
+            clip,
+        )
 
 
-class TrainedExpert(DistributionPolicy):
+class TrainedExpert(SampledPolicy, DistributionPolicy):
     """A trained network.
 
-    Deterministic, it plays its mean action; otherwise it samples, and the state holds a generator
-    for each row: see :meth:`policies.base.Policy.seed_episodes`.
+    If deterministic, it plays its mean action. Otherwise it samples, with a generator for each row
+    in the state: see :meth:`policies.base.Policy.seed_episodes`.
 
     Args:
         network: The weights.
         observation_space: Box ``(N,)``.
         action_space: Box ``(A,)``.
-        seed: Of what is sampled.
+        seed: Seed of the sampled actions.
 
     Raises:
         ValueError: The spaces are not those that the network was trained for.
@@ -174,7 +201,7 @@ class TrainedExpert(DistributionPolicy):
         *,
         seed: int = 0,
     ) -> None:
-        super().__init__(observation_space, action_space)
+        super().__init__(observation_space, action_space, seed=seed)
         sizes = network.mean.shape, network.action[1].shape
         shapes = observation_space.shape, action_space.shape
         if not isinstance(action_space, spaces.Box) or sizes != shapes:
@@ -183,7 +210,7 @@ class TrainedExpert(DistributionPolicy):
                 f"{sizes[0]} and {sizes[1]}: make the expert for the environment of the task "
                 "itself, without GatoTokenize"
             )
-        self.network, self.seed, self._box = network, seed, action_space
+        self.network, self._box = network, action_space
 
     def _choose(
         self, observation: NDArray[Any], generator: np.random.Generator | None = None
@@ -212,12 +239,6 @@ class TrainedExpert(DistributionPolicy):
             action = box.low + 0.5 * (np.tanh(action) + 1.0) * (box.high - box.low)
         return np.clip(action, box.low, box.high).astype(box.dtype)
 
-    def seed_episodes(
-        self, seeds: Sequence[int | None], state: list[RowGenerator] | None = None
-    ) -> list[RowGenerator]:
-        """As :meth:`policies.base.Policy.seed_episodes`."""
-        return with_seeds([RowGenerator()] * len(seeds) if state is None else state, seeds)
-
     def _decide_batch(
         self,
         observation: Any,
@@ -228,11 +249,8 @@ class TrainedExpert(DistributionPolicy):
         seen = np.asarray(observation, self.observation_space.dtype)
         generators: list[np.random.Generator | None] = [None] * len(seen)
         if not deterministic:
-            rows = [RowGenerator()] * len(starts) if state is None else state
-            begin_episodes(
-                rows, starts, seed=self.seed, space=self.observation_space, observation=seen
-            )
-            state, generators = rows, [row.under_way for row in rows]
+            state, _ = self._begin(seen, state, starts)
+            generators = [row.under_way for row in state]
         chosen = [self._choose(one, dice) for one, dice in zip(seen, generators, strict=True)]
         actions, means, deviations = (np.stack(part) for part in zip(*chosen, strict=True))
         return Decision(actions, state, Gaussian(means, deviations))

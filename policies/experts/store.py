@@ -2,15 +2,13 @@
 
 * :func:`save_expert`, :func:`load_expert` -- ``config.json`` and ``model.safetensors``.
 * :func:`play_with` -- the policy of a network.
-* :func:`read_config` -- what is told of an expert.
-* :func:`shipped_folder` -- where the experts that come with the package are.
+* :func:`read_config` -- the description of an expert.
+* :func:`shipped_folder` -- where the package's experts are.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import gymnasium as gym
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from gato_gym.atomic_io import appearing
 from policies.base import Policy
 from policies.experts.cnn import ImageExpert, ImageNetwork
 from policies.experts.mlp import ExpertError, ExpertNetwork, TrainedExpert
@@ -38,7 +37,7 @@ def play_with(
     *,
     seed: int = 0,
 ) -> Policy:
-    """The policy that plays with a network; the arguments are its class's.
+    """The policy of a network.
 
     Raises:
         ValueError: The spaces are not those that the network was trained for.
@@ -48,7 +47,7 @@ def play_with(
 
 
 def shipped_folder(task_id: str) -> Path:
-    """Where the expert of a task is, if one comes with the package."""
+    """The folder of a task's shipped expert; it need not exist."""
     return SHIPPED / task_id
 
 
@@ -56,32 +55,21 @@ def save_expert(folder: Path, network: Network, record: Mapping[str, Any]) -> No
     """Write an expert under a temporary name and rename it into place.
 
     Args:
-        folder: Where; an expert that is there is replaced.
+        folder: The folder to write; an existing expert is replaced.
         network: The weights.
-        record: What else ``config.json`` tells: how it was trained and what it scores.
+        record: Further content of ``config.json``: how it was trained and what it scores.
 
     Raises:
-        FileExistsError: ``folder`` exists and is no expert.
+        FileExistsError: ``folder`` exists and is not an expert.
     """
     if folder.exists() and not (folder / "config.json").exists() and any(folder.iterdir()):
         raise FileExistsError(
             f"{folder} exists and is not an expert: choose another folder or remove it"
         )
-    temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "previous"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(network.tensors(), temporary / "model.safetensors")
-    config = {
-        "format": FORMAT,
-        **network.config(),
-        **record,
-    }
-    (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(temporary, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    config = {"format": FORMAT, **network.config(), **record}
+    with appearing(folder) as temporary:
+        save_file(network.tensors(), temporary / "model.safetensors")
+        (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -136,10 +124,10 @@ def load_expert(folder: Path) -> Network:
 
 
 def network_from(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> Network:
-    """The network that ``tensors()`` and ``config()`` of another tell.
+    """The network that ``tensors()`` and ``config()`` describe.
 
     Raises:
-        KeyError, TypeError, ValueError: Something is missing, or of another kind.
+        KeyError, TypeError, ValueError: An entry is missing or of another kind.
     """
     if "strides" in config:
         return ImageNetwork.from_tensors(

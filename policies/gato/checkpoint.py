@@ -5,13 +5,13 @@
 ``model.safetensors``  weights
 ``prompts.safetensors``  a demonstration for each task that has one
 ``text.model``         the SentencePiece model of the text ids
-``card.md``            what it is and how it scores
+``card.md``            description and scores
 =====================  =======================================================================
 
 * :func:`save_checkpoint`, :func:`load_checkpoint`, :class:`Checkpoint`.
-* :func:`locate_checkpoint` -- the folder that a name stands for.
-* :func:`read_tasks` -- what a checkpoint was trained on, without its weights.
-* :class:`CheckpointError` -- a folder that cannot be used, with why and what to do.
+* :func:`locate_checkpoint` -- the folder of a checkpoint's name.
+* :func:`read_tasks` -- a checkpoint's tasks, without its weights.
+* :class:`CheckpointError` -- a checkpoint that cannot be used, with the reason and the fix.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from policies.model.network import GatoNetwork
 FORMAT = 1
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 RUN_CHECKPOINT, RUN_STATE = "checkpoint", "training"
-"""What a run's folder holds: the checkpoint that it has written, and what it goes on from."""
+"""What a run's folder holds: the checkpoint that it has written, and the state to resume from."""
 LARGEST_CONFIG = 4 * 2**20
-"""Bytes of the largest ``config.json`` that is read."""
+"""Largest ``config.json`` that is read, in bytes."""
 
 
 class CheckpointError(ValueError):
@@ -60,7 +60,7 @@ class Checkpoint:
 
     Attributes:
         network: The weights, in float32 on the CPU.
-        tasks: What they were trained on, by task id.
+        tasks: Records of the tasks that they were trained on, by task id.
         sampler: How action tokens are chosen.
     """
 
@@ -86,26 +86,23 @@ def save_checkpoint(
     """Write a checkpoint under a temporary name and rename it into place.
 
     Args:
-        folder: Where; replaced if it is a checkpoint, refused if it is something else.
+        folder: The folder to write; an existing checkpoint is replaced.
         network: The weights.
         tasks: Records by task id.
         sampler: How action tokens are chosen.
-        dtype: Of the weights in the file.
+        dtype: The dtype of the weights in the file.
         card: Text of ``card.md``.
 
     Raises:
-        FileExistsError: ``folder`` exists and is no checkpoint.
+        FileExistsError: ``folder`` exists and is not a checkpoint.
     """
     if folder.exists() and not (folder / "config.json").exists() and any(folder.iterdir()):
         raise FileExistsError(
             f"{folder} exists and is not a checkpoint: choose another folder or remove it"
         )
     with appearing(folder) as temporary:
-        _write(temporary, network, tasks, sampler, dtype, card or _card(folder))
-
-
-def _card(folder: Path) -> str:
-    return f"# {folder.name}\n\nA Gato checkpoint.\n"
+        card = card or f"# {folder.name}\n\nA Gato checkpoint.\n"
+        _write(temporary, network, tasks, sampler, dtype, card)
 
 
 def _write(
@@ -149,11 +146,11 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
-        name: A folder (a checkpoint's, or that of a run which has written one), the name of a
-            shipped checkpoint, or a hub id ``owner/name``.
+        name: The folder of a checkpoint or of a training run, the name of a shipped checkpoint, or
+            a hub id ``owner/name``.
 
     Raises:
-        CheckpointError: There is none, it is damaged, or a newer version wrote it.
+        CheckpointError: It does not exist, is damaged, or has a newer format.
     """
     folder = locate_checkpoint(name)
     config = _read_config(folder)
@@ -174,10 +171,10 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
 
 
 def read_tasks(folder: Path) -> dict[str, TaskRecord]:
-    """What a checkpoint was trained on, by task id; its weights are not read.
+    """A checkpoint's tasks by id, without reading its weights.
 
     Raises:
-        CheckpointError: It is damaged, or a newer version wrote it.
+        CheckpointError: It is damaged or has a newer format.
     """
     return _records(folder, _read_config(folder))
 
@@ -214,13 +211,13 @@ def _spaces(entry: Any) -> tuple[str, str] | None:
 
 
 def locate_checkpoint(name: str | Path) -> Path:
-    """The folder of a checkpoint; a hub id's is fetched, or taken from the hub's cache.
+    """The folder of a checkpoint; a hub id is fetched, or found in the hub's cache.
 
     Args:
-        name: As for :func:`load_checkpoint`.
+        name: As in :func:`load_checkpoint`.
 
     Raises:
-        CheckpointError: There is none, or it cannot be fetched.
+        CheckpointError: It does not exist or cannot be fetched.
     """
     folder = surviving(Path(name))
     if folder.is_dir():
@@ -245,8 +242,8 @@ def _of_run(folder: Path) -> Path:
     checkpoint = surviving(folder / RUN_CHECKPOINT)
     if not checkpoint.is_dir():
         raise CheckpointError(
-            f"{folder} holds a run that has written no checkpoint yet: wait for its first, or go "
-            "on with the command that began it"
+            f"{folder} holds a run that has written no checkpoint yet: wait for its first, or "
+            "resume it with the command that began it"
         )
     return checkpoint
 
@@ -314,13 +311,13 @@ def _read(path: Path, reader: Any) -> dict[str, Any]:
 
 
 def _fill(network: GatoNetwork, weights: dict[str, Tensor], folder: Path) -> None:
-    wanted = network.state_dict()
-    missing = sorted(wanted.keys() - weights.keys())
-    unknown = sorted(weights.keys() - wanted.keys())
+    expected = network.state_dict()
+    missing = sorted(expected.keys() - weights.keys())
+    unknown = sorted(weights.keys() - expected.keys())
     shapes = [
-        f"{name} {list(weights[name].shape)} instead of {list(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & weights.keys())
-        if weights[name].shape != wanted[name].shape
+        f"{name} {list(weights[name].shape)} instead of {list(expected[name].shape)}"
+        for name in sorted(expected.keys() & weights.keys())
+        if weights[name].shape != expected[name].shape
     ]
     if missing or unknown or shapes:
         problems = (

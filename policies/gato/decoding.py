@@ -1,19 +1,20 @@
 """Acting step by step: a batch of episodes through the network and its cache.
 
-* :class:`Decoder` -- observations in, action ids out, for one plan and prompt.
-* :func:`decode` -- drives decoders, of one plan or of several at once.
-* :class:`GatoState` -- what a batch of running episodes needs.
+* :func:`act` -- observations in, actions out, for rows of one task or of several.
+* :class:`Decoder` -- what acts in one pair of spaces: a network, a plan, a prompt, a seed.
 
-A timestep costs one pass of the backbone for each action token and none besides: every row's new
-tokens (its last action token where that is remembered, its text where that is emitted, its body)
-give the first, each chosen token the next. Whatever rounds is computed in blocks of a fixed number
-of rows, so that a row's numbers do not depend on how many rows there are.
+A timestep costs one pass of the backbone for each action token: every row's new tokens (its last
+action token if remembered, its text if emitted, its body) give the first, each chosen token the
+next. Rounding operations run in blocks of a fixed number of rows, so that a row's numbers do not
+depend on the size of its batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gato_gym.spaces import Plan, TokenizedBatch
-from policies.chance import RowGenerator
+from policies.base import Span
+from policies.chance import RowGenerator, begin_episodes
 from policies.gato.sampling import Sampler
+from policies.gato.state import GatoState
 from policies.model.embedding import TEXT_PLACES
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork
@@ -31,111 +34,27 @@ from policies.model.row_blocks import BLOCK, block_size
 from policies.model.sequence import TimestepArrays, TokenCollector, cut_text
 
 
-@dataclass(frozen=True)
-class NewTokens:
-    """Tokens to feed: arguments of :meth:`policies.model.network.GatoNetwork.step`.
-
-    Attributes:
-        embeddings: float ``[N, D]``.
-        rows: int64 ``[N]``.
-        positions: int64 ``[N]``.
-    """
-
-    embeddings: Tensor
-    rows: NDArray[np.int64]
-    positions: NDArray[np.int64]
-
-
-@dataclass
-class GatoState:
-    """Everything a batch of running episodes needs. ``predict`` writes into it.
-
-    Attributes:
-        cache: Keys and values.
-        next_positions: int64 ``[B]``, position of the next token of each row.
-        pending: int64 ``[B]``, last action token, when it is to enter with the next observation;
-            else -1.
-        conditions: float ``[B, D]``, the text that each row acts under.
-        texts: object ``[B]``, the text each row saw last, as bytes of its ids; None before.
-        ages: int64 ``[B]``, timesteps since it was emitted.
-        generators: object ``[B]``, each row's :class:`policies.chance.RowGenerator`.
-    """
-
-    cache: RingCache
-    next_positions: NDArray[np.int64]
-    pending: NDArray[np.int64]
-    conditions: Tensor
-    texts: NDArray[np.object_]
-    ages: NDArray[np.int64]
-    generators: NDArray[np.object_]
-
-    @property
-    def rows(self) -> int:
-        """B."""
-        return len(self.pending)
-
-    def part(self, rows: slice) -> GatoState:
-        """A view of some rows: what is written into it is written here."""
-        return GatoState(
-            self.cache.part(rows),
-            self.next_positions[rows],
-            self.pending[rows],
-            self.conditions[rows],
-            self.texts[rows],
-            self.ages[rows],
-            self.generators[rows],
-        )
-
-    def take(self, rows: NDArray[np.int64]) -> GatoState:
-        """A copy of some rows, in this order."""
-        index = torch.from_numpy(rows).to(self.conditions.device)
-        return GatoState(
-            self.cache.take(index),
-            self.next_positions[rows],
-            self.pending[rows],
-            self.conditions[index],
-            self.texts[rows],
-            self.ages[rows],
-            self.generators[rows],
-        )
-
-    @classmethod
-    def join(cls, states: Sequence[GatoState], cache: RingCache | None = None) -> GatoState:
-        """The rows of several states, one state after another, as one of its own.
-
-        Args:
-            states: One or more.
-            cache: Of all these rows, where there is one already; None joins their caches.
-
-        Raises:
-            ValueError: Their caches have other sizes.
-        """
-        return cls(
-            RingCache.join([state.cache for state in states]) if cache is None else cache,
-            np.concatenate([state.next_positions for state in states]),
-            np.concatenate([state.pending for state in states]),
-            torch.cat([state.conditions for state in states]),
-            np.concatenate([state.texts for state in states]),
-            np.concatenate([state.ages for state in states]),
-            np.concatenate([state.generators for state in states]),
-        )
-
-
 class Decoder:
-    """Feeds a batch's observations and chooses its action ids.
+    """What acts in one pair of spaces.
 
     Args:
         network: The weights.
         plan: How the spaces become tokens.
         sampler: How action tokens are chosen.
         pinned: A cache row with the encoded prompt, or None.
+        seed: Seed of the sampled actions.
     """
 
     def __init__(
-        self, network: GatoNetwork, plan: Plan, sampler: Sampler, pinned: RingCache | None
+        self,
+        network: GatoNetwork,
+        plan: Plan,
+        sampler: Sampler,
+        pinned: RingCache | None,
+        seed: int,
     ) -> None:
         self.network, self.plan, self.sampler, self.pinned = network, plan, sampler, pinned
-        self._layout = _layout(plan)
+        self.seed, self._layout = seed, _layout(plan)
 
     @property
     def device(self) -> torch.device:
@@ -155,25 +74,31 @@ class Decoder:
         return chunk + (0 if plan.options.memory == "none" else self.network.config.window)
 
     def acts_like(self, other: Decoder) -> bool:
-        """Whether rows of both can be handed to :meth:`act` of either, as one batch."""
+        """Whether encoded rows of both can be decoded as one batch."""
         if self.network is not other.network or self.sampler != other.sampler:
             return False
         return self._layout == other._layout
+
+    def empty_cache(self, rows: int) -> RingCache:
+        """A cache for ``rows`` episodes."""
+        return RingCache.empty(
+            self.network.config,
+            rows=rows,
+            ring=self.ring,
+            pinned=self.prompt_slots,
+            like=self.network.head.weight,
+        )
 
     def new_state(self, rows: int, cache: RingCache | None = None) -> GatoState:
         """The state of ``rows`` episodes that have not begun.
 
         Args:
             rows: B.
-            cache: Of these rows, with ``ring`` live slots and ``prompt_slots`` pinned ones, or
-                more of either; None makes one.
+            cache: The cache of these rows, with at least ``ring`` live slots and ``prompt_slots``
+                pinned ones; None makes one.
         """
         config, pinned = self.network.config, self.pinned
-        like = self.network.head.weight
-        if cache is None:
-            cache = RingCache.empty(
-                config, rows=rows, ring=self.ring, pinned=self.prompt_slots, like=like
-            )
+        cache = self.empty_cache(rows) if cache is None else cache
         if pinned is not None:
             cache.keys[..., : pinned.pinned] = pinned.keys[..., : pinned.pinned]
             cache.values[..., : pinned.pinned] = pinned.values[..., : pinned.pinned]
@@ -182,114 +107,172 @@ class Decoder:
             cache=cache,
             next_positions=np.full(rows, config.prompt_tokens, np.int64),
             pending=np.full(rows, -1, np.int64),
-            conditions=torch.zeros(rows, config.width, device=like.device),
+            conditions=torch.zeros(rows, config.width, device=self.network.head.weight.device),
             texts=np.full(rows, None, np.object_),
             ages=np.zeros(rows, np.int64),
             generators=np.full(rows, RowGenerator(), np.object_),
         )
 
-    def restart(self, state: GatoState, starts: NDArray[np.bool_]) -> None:
-        """Forget the episodes of the rows that start one; the pinned prompt stays."""
-        prompt, pinned = self.network.config.prompt_tokens, state.cache.pinned
-        for row in np.flatnonzero(starts).tolist():
-            state.cache.positions[row, pinned:] = -1
-            state.next_positions[row], state.pending[row] = prompt, -1
-            state.texts[row], state.ages[row] = None, 0
-
-    def act(
-        self,
-        state: GatoState,
-        encoded: TokenizedBatch,
-        uniforms: NDArray[np.float32],
-        *,
-        deterministic: bool,
-    ) -> Generator[NewTokens, Tensor, NDArray[np.int64]]:
-        """Choose action ids of every row, by asking for one forward for each action token.
-
-        Args:
-            state: Of the rows; written.
-            encoded: Their observations.
-            uniforms: float32 ``[B, A]`` in [0, 1), random numbers of each row and action token.
-            deterministic: No sampling.
-
-        Yields:
-            New tokens; what is sent in answer is their hidden vectors ``[N, D]``.
+    def begin(
+        self, state: GatoState, observation: Any, starts: NDArray[np.bool_], *, deterministic: bool
+    ) -> NDArray[np.float32]:
+        """Restart the rows that begin an episode; the pinned prompt stays.
 
         Returns:
-            int64 ``[B, A]``.
+            float32 ``[B, A]`` in [0, 1), the random numbers of the timestep's action tokens.
         """
-        plan, network = self.plan, self.network
-        hidden_BD = yield from self._observe(state, encoded)
-        first, rows = state.next_positions.copy(), np.arange(state.rows)
-        randoms = torch.from_numpy(uniforms).to(self.device)
-        chosen: list[Tensor] = []
-        for j in range(plan.num_actions):
-            if j:
-                x_BD = network.embedding.action_tokens(chosen[-1])
-                hidden_BD = yield NewTokens(x_BD, rows, first + j - 1)
-            chosen.append(self._choose(hidden_BD, j, randoms[:, j], deterministic=deterministic))
-        ids = torch.stack(chosen, 1).cpu().numpy()
-        memory = plan.options.memory
-        if memory == "all":
-            state.next_positions += plan.num_actions - 1
-            state.pending[:] = ids[:, -1]
-        elif memory == "none":
-            state.next_positions[:] = network.config.prompt_tokens
-        return ids
+        space = self.plan.observation_space
+        begun = begin_episodes(
+            state.generators, starts, seed=self.seed, space=space, observation=observation
+        )
+        for row in np.flatnonzero(begun).tolist():
+            state.cache.positions[row, state.cache.pinned :] = -1
+            state.next_positions[row] = self.network.config.prompt_tokens
+            state.pending[row], state.texts[row], state.ages[row] = -1, None, 0
+        uniforms = np.zeros((len(starts), self.plan.num_actions), np.float32)
+        if not deterministic:
+            for row, generator in enumerate(state.generators):
+                uniforms[row] = generator.under_way.random(self.plan.num_actions, np.float32)
+        return uniforms
 
-    def _choose(self, hidden_BD: Tensor, j: int, randoms: Tensor, *, deterministic: bool) -> Tensor:
-        """Ids of action token ``j``: int64 ``[B]``."""
-        plan = self.plan
-        start, stop = plan.action_ranges[j].tolist()
-        size = block_size(hidden_BD)
-        ids = []
-        for hidden, random in zip(hidden_BD.split(size), randoms.split(size), strict=True):
-            missing = size - len(hidden)
-            logits = self.network.symbol_logits(F.pad(hidden, (0, 0, 0, missing)), start, stop)
-            choice = self.sampler.choose(
-                logits,
-                F.pad(random, (0, missing)),
-                continuous=bool(plan.action_is_continuous[j]),
-                deterministic=deterministic,
-            )
-            ids.append(choice[: len(hidden)] + start)
-        return torch.cat(ids)
 
-    def _emissions(self, state: GatoState, encoded: TokenizedBatch) -> dict[int, NDArray[np.int32]]:
-        """The rows that emit their text now, and what they emit."""
-        emitted: dict[int, NDArray[np.int32]] = {}
-        options = self.plan.options
-        always = options.text == "always" or options.memory == "none"
-        for row in range(state.rows if self.plan.has_text else 0):
-            text = cut_text(np.asarray(encoded.text[row], np.int32))
-            key = text.tobytes()
-            if always or state.texts[row] != key or state.ages[row] >= options.text_refresh:
-                emitted[row] = text
-                state.texts[row], state.ages[row] = key, 0
-            state.ages[row] += 1
-        return emitted
+@torch.inference_mode()
+def act(
+    decoders: Sequence[Decoder],
+    observations: Sequence[Any],
+    starts: Sequence[NDArray[np.bool_]],
+    state: GatoState,
+    *,
+    deterministic: bool,
+    span: Span = contextlib.nullcontext,
+) -> list[Any]:
+    """Choose the actions of one timestep, with one forward for each action token.
 
-    def _observe(
-        self, state: GatoState, encoded: TokenizedBatch
-    ) -> Generator[NewTokens, Tensor, Tensor]:
-        """Feed the observations; the hidden vectors ``[B, D]`` that predict the first action token.
+    Args:
+        decoders: Who acts; all share one network.
+        observations: A batch for each decoder.
+        starts: bool ``[B]`` for each, True for rows that begin an episode.
+        state: The state of all rows, one decoder's after another's; written.
+        deterministic: Choose the most likely actions instead of sampling.
+        span: Measures ``"tokenising"``.
 
-        Afterwards ``next_positions`` is the position of the first action token.
-        """
-        embedding, device, count = self.network.embedding, self.device, state.rows
+    Returns:
+        A batch of actions for each decoder.
+    """
+    rows = row_spans([len(each) for each in starts])
+    with span("tokenising"):
+        encoded = [
+            decoder.plan.encode_batch(observation)
+            for decoder, observation in zip(decoders, observations, strict=True)
+        ]
+    uniforms = [
+        decoder.begin(state.part(own), observation, start, deterministic=deterministic)
+        for decoder, own, observation, start in zip(
+            decoders, rows, observations, starts, strict=True
+        )
+    ]
+    groups = _grouped(decoders, rows, encoded, uniforms, state)
+    acting, tokens = groups, [group.embed_observations() for group in groups]
+    while acting:
+        hidden = _step(decoders[0].network, tokens, state.cache)
+        for group, hidden_ND in zip(acting, hidden, strict=True):
+            group.choose(hidden_ND, deterministic=deterministic)
+        acting = [group for group in acting if not group.complete]
+        tokens = [group.embed_chosen() for group in acting]
+    ids = [row for group in groups for row in group.finish()]
+    with span("tokenising"):
+        return [
+            decoder.plan.decode_batch(np.stack(ids[own]))
+            for decoder, own in zip(decoders, rows, strict=True)
+        ]
+
+
+def row_spans(sizes: Sequence[int]) -> list[slice]:
+    """The rows of batches that follow each other."""
+    stops = np.cumsum(sizes).tolist()
+    return [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
+
+
+@dataclass(frozen=True)
+class _NewTokens:
+    """Arguments of :meth:`GatoNetwork.step`: ``[N, D]``, and int64 ``[N]`` twice."""
+
+    embeddings: Tensor
+    rows: NDArray[np.int64]
+    positions: NDArray[np.int64]
+
+
+def _step(network: GatoNetwork, tokens: Sequence[_NewTokens], cache: RingCache) -> Sequence[Tensor]:
+    """Hidden vectors ``[N, D]`` of each group's new tokens, from one forward."""
+    hidden_ND = network.step(
+        torch.cat([each.embeddings for each in tokens]),
+        np.concatenate([each.rows for each in tokens]),
+        np.concatenate([each.positions for each in tokens]),
+        cache,
+    )
+    return hidden_ND.split([len(each.rows) for each in tokens])
+
+
+def _grouped(
+    decoders: Sequence[Decoder],
+    rows: Sequence[slice],
+    encoded: Sequence[TokenizedBatch],
+    uniforms: Sequence[NDArray[np.float32]],
+    state: GatoState,
+) -> list[_Group]:
+    """Neighbouring decoders that act alike become one batch."""
+    groups, first = [], 0
+    while first < len(decoders):
+        stop = first + 1
+        while stop < len(decoders) and decoders[first].acts_like(decoders[stop]):
+            stop += 1
+        span = slice(rows[first].start, rows[stop - 1].stop)
+        joined = TokenizedBatch.join(encoded[first:stop]) if stop - first > 1 else encoded[first]
+        randoms = np.concatenate(uniforms[first:stop])
+        groups.append(_Group(decoders[first], state.part(span), span.start, joined, randoms))
+        first = stop
+    return groups
+
+
+class _Group:
+    """Rows that are decoded as one batch, in one timestep."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        state: GatoState,
+        first_row: int,
+        encoded: TokenizedBatch,
+        uniforms: NDArray[np.float32],
+    ) -> None:
+        self._decoder, self._network, self._plan = decoder, decoder.network, decoder.plan
+        self._state, self._encoded, self._first_row = state, encoded, first_row
+        self._uniforms = torch.from_numpy(uniforms).to(decoder.device)
+        self._last_tokens: NDArray[np.int64] | None = None
+        self._chosen: list[Tensor] = []
+
+    @property
+    def complete(self) -> bool:
+        """Whether every action token is chosen."""
+        return len(self._chosen) == self._plan.num_actions
+
+    def embed_observations(self) -> _NewTokens:
+        """Pending action tokens, emitted texts and bodies; positions advance past them."""
+        state, device = self._state, self._decoder.device
+        embedding, count = self._network.embedding, state.rows
         texts: dict[int, Tensor] = {}
-        for row, text in self._emissions(state, encoded).items():
+        for row, text in self._emitted_texts().items():
             if len(text):
                 texts[row] = torch.from_numpy(text.astype(np.int64)).to(device)
                 state.conditions[row] = embedding.encode_texts(texts[row][None])[0]
-        bodies = self._bodies(state, encoded)  # [B, num_tokens, D]
+        bodies = self._bodies()  # [B, num_tokens, D]
         leads = (state.pending >= 0).astype(np.int64)
         before = leads + np.array([len(texts.get(row, ())) for row in range(count)], np.int64)
-        sizes = before + self.plan.num_tokens
+        sizes = before + self._plan.num_tokens
         stops = np.cumsum(sizes)
         starts = stops - sizes
         x_ND = bodies.new_empty(int(stops[-1]), bodies.shape[-1])
-        places = (starts + before)[:, None] + np.arange(self.plan.num_tokens)
+        places = (starts + before)[:, None] + np.arange(self._plan.num_tokens)
         x_ND[torch.from_numpy(places.ravel()).to(device)] = bodies.flatten(0, 1)
         if leads.any():
             led = np.flatnonzero(leads)
@@ -300,74 +283,91 @@ class Decoder:
             x_ND[begin : begin + len(ids)] = embedding.text_tokens(ids)
         rows = np.repeat(np.arange(count), sizes)
         positions = (state.next_positions - starts)[rows] + np.arange(len(rows))
-        hidden_ND = yield NewTokens(x_ND, rows, positions)
         state.next_positions += sizes
-        return hidden_ND[torch.from_numpy(stops - 1).to(device)]
+        self._last_tokens = stops - 1
+        return _NewTokens(x_ND, self._first_row + rows, positions)
 
-    def _bodies(self, state: GatoState, encoded: TokenizedBatch) -> Tensor:
+    def embed_chosen(self) -> _NewTokens:
+        """The action tokens chosen last, one for each row."""
+        rows = self._first_row + np.arange(self._state.rows)
+        positions = self._state.next_positions + len(self._chosen) - 1
+        x_BD = self._network.embedding.action_tokens(self._chosen[-1])
+        return _NewTokens(x_BD, rows, positions)
+
+    def choose(self, hidden_ND: Tensor, *, deterministic: bool) -> None:
+        """Choose every row's next action token from its last new token's hidden vector."""
+        if self._last_tokens is not None:
+            hidden_ND = hidden_ND[torch.from_numpy(self._last_tokens).to(hidden_ND.device)]
+            self._last_tokens = None
+        place, size = len(self._chosen), block_size(hidden_ND)
+        start, stop = self._plan.action_ranges[place].tolist()
+        randoms = self._uniforms[:, place]
+        ids = []
+        for hidden, random in zip(hidden_ND.split(size), randoms.split(size), strict=True):
+            missing = size - len(hidden)
+            logits = self._network.symbol_logits(F.pad(hidden, (0, 0, 0, missing)), start, stop)
+            choice = self._decoder.sampler.choose(
+                logits,
+                F.pad(random, (0, missing)),
+                continuous=bool(self._plan.action_is_continuous[place]),
+                deterministic=deterministic,
+            )
+            ids.append(choice[: len(hidden)] + start)
+        self._chosen.append(torch.cat(ids))
+
+    def finish(self) -> NDArray[np.int64]:
+        """Action ids, int64 ``[B, A]``; the state is ready for the next timestep."""
+        ids = torch.stack(self._chosen, 1).cpu().numpy()
+        memory = self._plan.options.memory
+        if memory == "all":
+            self._state.next_positions += self._plan.num_actions - 1
+            self._state.pending[:] = ids[:, -1]
+        elif memory == "none":
+            self._state.next_positions[:] = self._network.config.prompt_tokens
+        return ids
+
+    def _emitted_texts(self) -> dict[int, NDArray[np.int32]]:
+        """The texts that are emitted now, by row."""
+        emitted: dict[int, NDArray[np.int32]] = {}
+        state, options = self._state, self._plan.options
+        always = options.text == "always" or options.memory == "none"
+        for row in range(state.rows if self._plan.has_text else 0):
+            text = cut_text(np.asarray(self._encoded.text[row], np.int32))
+            key = text.tobytes()
+            if always or state.texts[row] != key or state.ages[row] >= options.text_refresh:
+                emitted[row] = text
+                state.texts[row], state.ages[row] = key, 0
+            state.ages[row] += 1
+        return emitted
+
+    def _bodies(self) -> Tensor:
         """Embeddings of every row's body: float ``[B, num_tokens, D]``."""
-        plan, count = self.plan, state.rows
-        exact = self.device.type == "cpu" and self.network.precision == "float32"
+        plan, network, count = self._plan, self._network, self._state.rows
+        device, encoded = self._decoder.device, self._encoded
+        exact = device.type == "cpu" and network.precision == "float32"
         size = BLOCK if exact else count
         bodies = []
         for first in range(0, count, size):
             rows = np.minimum(np.arange(first, first + size), count - 1)
+            arrays = TimestepArrays(
+                ids=encoded.ids[rows],
+                vectors=encoded.vectors[rows],
+                grids=encoded.grids[rows],
+                images=encoded.images[rows],
+                actions=np.zeros((size, 0), np.int64),
+            )
             collector = TokenCollector(size, plan.num_tokens)
-            arrays = _timesteps(encoded, rows)
             collector.add_parts(plan, np.arange(size) * plan.num_tokens, arrays)
             if plan.has_text:
                 collector.conditions[:] = np.arange(size)[:, None]
-            conditions = state.conditions[torch.from_numpy(rows).to(self.device)]
-            tokens = collector.finish().to(self.device)
-            bodies.append(self.network.embedding(tokens, conditions)[: count - first])
+            conditions = self._state.conditions[torch.from_numpy(rows).to(device)]
+            tokens = collector.finish().to(device)
+            bodies.append(network.embedding(tokens, conditions)[: count - first])
         return torch.cat(bodies)
 
 
-@torch.inference_mode()
-def decode(
-    network: GatoNetwork,
-    cache: RingCache,
-    groups: Sequence[Generator[NewTokens, Tensor, NDArray[np.int64]]],
-    sizes: Sequence[int],
-) -> list[NDArray[np.int64]]:
-    """Let groups of rows act together, each forward taking all their new tokens at once.
-
-    Args:
-        network: The weights.
-        cache: Of the rows of all groups, one group after another.
-        groups: From :meth:`Decoder.act` of each group, whose state's cache is its part of
-            ``cache``.
-        sizes: Rows of each group.
-
-    Returns:
-        Each group's action ids, ``[B, A]`` of its own.
-    """
-    offsets = np.cumsum([0, *sizes]).tolist()
-    action_ids: dict[int, NDArray[np.int64]] = {}
-    answers: dict[int, Tensor | None] = dict.fromkeys(range(len(groups)))
-    while answers:
-        asked: dict[int, NewTokens] = {}
-        for group, answer in answers.items():
-            try:
-                acting = groups[group]
-                asked[group] = next(acting) if answer is None else acting.send(answer)
-            except StopIteration as stop:
-                action_ids[group] = stop.value
-        if not asked:
-            break
-        hidden_ND = network.step(
-            torch.cat([tokens.embeddings for tokens in asked.values()]),
-            np.concatenate([tokens.rows + offsets[group] for group, tokens in asked.items()]),
-            np.concatenate([tokens.positions for tokens in asked.values()]),
-            cache,
-        )
-        parts = hidden_ND.split([len(tokens.rows) for tokens in asked.values()])
-        answers = dict(zip(asked, parts, strict=True))
-    return [action_ids[group] for group in range(len(groups))]
-
-
 def _layout(plan: Plan) -> tuple[object, ...]:
-    """All of a plan that decides what becomes of an encoded observation."""
+    """All of a plan that decides how encoded observations are decoded."""
     options = plan.options
     arrays = (
         *(plan.id_slots, plan.vector_slots, plan.grid_slots, plan.image_slots),
@@ -379,14 +379,4 @@ def _layout(plan: Plan) -> tuple[object, ...]:
         *(options.text, options.text_refresh, options.memory),
         *(options.vector_size, plan.image_shape, plan.grid_size),
         *(np.asarray(array).tobytes() for array in arrays),
-    )
-
-
-def _timesteps(encoded: TokenizedBatch, rows: NDArray[np.int64]) -> TimestepArrays:
-    return TimestepArrays(
-        ids=encoded.ids[rows],
-        vectors=encoded.vectors[rows],
-        grids=encoded.grids[rows],
-        images=encoded.images[rows],
-        actions=np.zeros((len(rows), 0), np.int64),
     )

@@ -1,7 +1,7 @@
 """One network in several environments at once, whatever their tasks and spaces.
 
 * :class:`MultiTaskPolicy` -- a ``predict`` whose rows belong to different policies.
-* :class:`MultiTaskState` -- what it hands back.
+* :class:`MultiTaskState` -- its state.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gato_gym.spaces import TokenizedBatch
 from policies.base import batch_of_one, batch_rows, first_of_batch, is_single
 from policies.chance import with_seeds
-from policies.gato.decoding import GatoState, decode
-from policies.gato.policy import GatoPolicy
+from policies.gato.decoding import act, row_spans
+from policies.gato.policy import GatoPolicy, check_state
+from policies.gato.state import GatoState
 from policies.model.kv_cache import RingCache
 
 __all__ = ["MultiTaskPolicy", "MultiTaskState"]
@@ -25,10 +25,10 @@ __all__ = ["MultiTaskPolicy", "MultiTaskState"]
 
 @dataclass
 class MultiTaskState:
-    """What the rows of several policies need; opaque to the caller.
+    """The state of several policies' rows; opaque to the caller.
 
     Attributes:
-        whole: Of all rows, one policy's after another's.
+        whole: The state of all rows, one policy's after another's.
         sizes: Rows of each policy.
     """
 
@@ -38,7 +38,7 @@ class MultiTaskState:
     @property
     def parts(self) -> list[GatoState]:
         """Each policy's part, a view."""
-        return [self.whole.part(rows) for rows in _spans(self.sizes)]
+        return [self.whole.part(rows) for rows in row_spans(self.sizes)]
 
 
 class MultiTaskPolicy:
@@ -49,7 +49,7 @@ class MultiTaskPolicy:
             :meth:`GatoPolicy.with_prompt`.
 
     Raises:
-        ValueError: There is no policy, or two have networks of their own.
+        ValueError: There is no policy, or their networks differ.
 
     Example:
         >>> import gymnasium as gym
@@ -86,16 +86,16 @@ class MultiTaskPolicy:
         """Choose actions for every policy's environments.
 
         Args:
-            observations: One for each policy: an observation, or a batch of them.
-            state: What the previous call returned, or None to start every row afresh.
-            episode_start: For each policy as in :meth:`policies.base.Policy.predict`.
-            deterministic: As there.
+            observations: An observation or a batch for each policy.
+            state: What the previous call returned; None starts every row afresh.
+            episode_start: For each policy, as in :meth:`policies.base.Policy.predict`.
+            deterministic: As in :meth:`policies.base.Policy.predict`.
 
         Returns:
-            Actions for each policy, one or a batch as its observation was, and the next state.
+            An action or a batch for each policy, and the next state.
 
         Raises:
-            ValueError: There are not as many observations, or rows, as policies and states.
+            ValueError: The numbers of observations, policies or rows differ.
         """
         if len(observations) != len(self.policies):
             raise ValueError(
@@ -111,16 +111,16 @@ class MultiTaskPolicy:
         sizes = [batch_rows(*pair) for pair in zip(spaces, batches, strict=True)]
         starts = self._starts(sizes, episode_start, fresh=state is None)
         state = self._new_state(sizes) if state is None else state
-        seen = [
-            policy.observe(batch, own, start, deterministic=deterministic)
-            for policy, batch, own, start in zip(
-                self.policies, batches, state.parts, starts, strict=True
-            )
-        ]
-        ids = self._choose(state, seen, deterministic=deterministic)
-        actions = [
-            policy.plan.decode_batch(own) for policy, own in zip(self.policies, ids, strict=True)
-        ]
+        for part, size in zip(state.parts, sizes, strict=True):
+            check_state(part, size)
+        actions = act(
+            [policy.decoder for policy in self.policies],
+            batches,
+            starts,
+            state.whole,
+            deterministic=deterministic,
+            span=self.policies[0].span,
+        )
         return [
             first_of_batch(policy.action_space, action) if one else action
             for policy, action, one in zip(self.policies, actions, single, strict=True)
@@ -129,17 +129,17 @@ class MultiTaskPolicy:
     def seed_episodes(
         self, seeds: Sequence[Sequence[int | None]], state: MultiTaskState | None = None
     ) -> MultiTaskState:
-        """Say which episodes begin with the next call of :meth:`predict`, by their seeds.
+        """Seed the episodes that begin with the next call of :meth:`predict`.
 
         Args:
-            seeds: For each policy as in :meth:`policies.base.Policy.seed_episodes`.
-            state: As there.
+            seeds: For each policy, as in :meth:`policies.base.Policy.seed_episodes`.
+            state: What ``predict`` returned last; None before its first call.
 
         Returns:
             The state for the next call.
 
         Raises:
-            ValueError: There are not as many seeds as policies and rows.
+            ValueError: The numbers of seeds, policies or rows differ.
         """
         if len(seeds) != len(self.policies):
             raise ValueError(
@@ -151,18 +151,18 @@ class MultiTaskPolicy:
         return state
 
     def join(self, states: Sequence[GatoState | int]) -> MultiTaskState:
-        """The state of rows that have played elsewhere, or not yet.
+        """A state of rows from other batches, and of new rows.
 
         Args:
-            states: For each policy: the state of its rows, from another batch; or how many rows
-                it has, all of which start an episode with the next call. All policies need as
-                much memory a row.
+            states: For each policy, the state of its rows from another batch, or the number of its
+                rows, all of which start an episode with the next call. All policies need the same
+                memory a row.
 
         Returns:
             A copy.
 
         Raises:
-            ValueError: A row of one needs more memory than one of another.
+            ValueError: The rows of two policies need different memory.
 
         Example:
             >>> import gymnasium as gym
@@ -173,37 +173,11 @@ class MultiTaskPolicy:
             >>> MultiTaskPolicy([policy, policy, policy]).join([some, state.parts[1], 4]).sizes
             [2, 1, 4]
         """
-        made = [
+        joined = [
             policy.new_state(state) if isinstance(state, int) else state
             for policy, state in zip(self.policies, states, strict=True)
         ]
-        return MultiTaskState(GatoState.join(made), [state.rows for state in made])
-
-    def _choose(
-        self,
-        state: MultiTaskState,
-        seen: Sequence[tuple[TokenizedBatch, NDArray[np.float32]]],
-        *,
-        deterministic: bool,
-    ) -> list[NDArray[np.int64]]:
-        """Each policy's action ids; neighbours that act alike act as one batch."""
-        actings, sizes = [], []
-        first = 0
-        spans = _spans(state.sizes)
-        while first < len(self.policies):
-            policy, stop = self.policies[first], first + 1
-            while stop < len(self.policies) and policy.acts_like(self.policies[stop]):
-                stop += 1
-            rows = slice(spans[first].start, spans[stop - 1].stop)
-            encoded = TokenizedBatch.join([each for each, _ in seen[first:stop]])
-            uniforms = np.concatenate([each for _, each in seen[first:stop]])
-            part = state.whole.part(rows)
-            actings.append(policy.act(part, encoded, uniforms, deterministic=deterministic))
-            sizes.append(rows.stop - rows.start)
-            first = stop
-        action_ids = decode(self.network, state.whole.cache, actings, sizes)
-        ids = [row for group in action_ids for row in group]
-        return [np.stack(ids[rows]) for rows in spans]
+        return MultiTaskState(GatoState.join(joined), [state.rows for state in joined])
 
     def _starts(
         self,
@@ -212,7 +186,7 @@ class MultiTaskPolicy:
         *,
         fresh: bool,
     ) -> list[NDArray[np.bool_]]:
-        actions = []
+        all_starts = []
         for index, size in enumerate(sizes):
             own = None if given is None else given[index]
             starts = np.full(size, fresh) if own is None else np.asarray(own, np.bool_).reshape(-1)
@@ -221,8 +195,8 @@ class MultiTaskPolicy:
                     f"episode_start of policy {index} has {len(starts)} entries for {size} "
                     "observations: pass one bool a row"
                 )
-            actions.append(starts | fresh)
-        return actions
+            all_starts.append(starts | fresh)
+        return all_starts
 
     def _new_state(self, sizes: Sequence[int]) -> MultiTaskState:
         ring = max(policy.ring for policy in self.policies)
@@ -236,12 +210,6 @@ class MultiTaskPolicy:
         )
         states = [
             policy.new_state(rows.stop - rows.start, cache.part(rows))
-            for policy, rows in zip(self.policies, _spans(sizes), strict=True)
+            for policy, rows in zip(self.policies, row_spans(sizes), strict=True)
         ]
         return MultiTaskState(GatoState.join(states, cache), list(sizes))
-
-
-def _spans(sizes: Sequence[int]) -> list[slice]:
-    """The rows of each of groups that follow each other."""
-    stops = np.cumsum(sizes).tolist()
-    return [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]

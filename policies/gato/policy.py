@@ -8,24 +8,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gato_gym.options import PlanOptions
-from gato_gym.spaces import Plan, TokenizedBatch, compile_plan
+from gato_gym.spaces import Plan, compile_plan
 from gato_gym.tasks import get_task, task_id_of
-from policies.base import Policy
-from policies.chance import begin_episodes, with_seeds
-from policies.gato.decoding import Decoder, GatoState, NewTokens, decode
+from policies.base import Policy, spaces_of
+from policies.chance import with_seeds
+from policies.gato.decoding import Decoder, act
 from policies.gato.prompts import Prompt, demonstration, encode_prompt, prompt_from_episode
 from policies.gato.sampling import Sampler
-from policies.gato.task_specs import TaskRecord, check_sizes, find_task, spaces_of
+from policies.gato.state import GatoState
+from policies.gato.task_specs import TaskRecord, check_sizes, find_task
 from policies.gato.text_generation import write
 from policies.model.config import NetworkConfig, preset
 from policies.model.kv_cache import RingCache
@@ -41,11 +42,11 @@ class GatoPolicy(Policy):
     Args:
         network: The weights, shared by all views of it.
         plan: How the spaces become tokens.
-        tasks: What the weights were trained on, by task id.
-        task: Id of the task that is played, if it is one of them.
+        tasks: Records of the tasks that the weights were trained on, by task id.
+        task: Id of the task that the policy plays, if it is one of them.
         prompt: The demonstration that the policy acts after, or None.
         sampler: How action tokens are chosen.
-        seed: Of sampling.
+        seed: Seed of the sampled actions.
     """
 
     def __init__(
@@ -64,11 +65,11 @@ class GatoPolicy(Policy):
         self.tasks, self.task, self.prompt = dict(tasks or {}), task, prompt
         self.sampler, self.seed = sampler or Sampler(), seed
         check_sizes(network.config, plan)
-        self._decoder = Decoder(network, plan, self.sampler, self._pinned(network))
+        self.decoder = self._make_decoder(network)
 
-    def _pinned(self, network: GatoNetwork) -> RingCache | None:
-        """The encoded prompt, as the network sees it."""
-        return None if self.prompt is None else encode_prompt(network, self.plan, self.prompt)
+    def _make_decoder(self, network: GatoNetwork) -> Decoder:
+        pinned = None if self.prompt is None else encode_prompt(network, self.plan, self.prompt)
+        return Decoder(network, self.plan, self.sampler, pinned, self.seed)
 
     @property
     def device(self) -> torch.device:
@@ -89,9 +90,9 @@ class GatoPolicy(Policy):
         Args:
             env: An environment, a vector environment, or SB3's VecEnv.
             config: The network's sizes, or a preset's name.
-            options: How its spaces become tokens; None takes those of the environment's task, and
-                the defaults where it is none of this package's.
-            seed: Of the weights and of sampling.
+            options: How its spaces become tokens; None takes those of the environment's task, or
+                the defaults if it is not a task of this package.
+            seed: Seed of the weights and of the sampled actions.
         """
         task = task_id_of(env)
         if options is None and task is not None:
@@ -120,42 +121,47 @@ class GatoPolicy(Policy):
 
         Args:
             name: A shipped name such as ``gato-mini``, a folder, or a hub id ``owner/name``.
-            env: The environment to act in (or a vector environment, or SB3's VecEnv): its task id,
-                or else its spaces, choose the task among those of the checkpoint. None is enough
-                for a checkpoint of one task, or with ``task``.
-            task: The task's id, where the environment does not tell.
+            env: The environment to act in (or a vector environment, or SB3's VecEnv). Its task id
+                chooses the checkpoint's task, and its spaces do if it has none. None is enough for
+                a checkpoint of one task, or with ``task``.
+            task: The task's id, if the environment does not provide it.
             prompt: "shipped" for the checkpoint's own demonstration of the task; an Episode, a
                 Minari dataset, or its id or path, see :func:`policies.gato.prompts.demonstration`;
                 None for no prompt.
             cut: Which part of a demonstration longer than the network's prompt region is kept,
-                "end" or "start"; None refuses one.
-            device: "cpu", "cuda", or "auto": a GPU where there is one.
+                "end" or "start"; None rejects it.
+            device: "cpu", "cuda", or "auto": a GPU if there is one.
             precision: "float32", "bfloat16", "int8" (weights of eight bits), or "auto": float32 on
-                a CPU, bfloat16 on a GPU. Only float32 on a CPU gives a row the same numbers
-                whatever the batch.
-            compiled: Whether steps that come again are compiled by PyTorch and, on a GPU, recorded
-                as CUDA graphs, see :mod:`policies.model.cuda_graphs`. The first of them then take
-                half a
-                minute. It is meant for a GPU: a CPU's bfloat16 and int8 are compiled anyway, and
-                its float32 gains little in one environment and loses in many.
+                a CPU, bfloat16 on a GPU. Only float32 on a CPU gives a row the same numbers in any
+                batch.
+            compiled: Whether PyTorch compiles repeated steps and, on a GPU, records them as CUDA
+                graphs, see :mod:`policies.model.cuda_graphs`. The first ones then take half a
+                minute. This is for GPUs: a CPU's bfloat16 and int8 are always compiled, and its
+                float32 gains little with one environment and loses with many.
             sampler: How action tokens are chosen; None takes the checkpoint's.
-            seed: Of sampling.
+            seed: Seed of the sampled actions.
 
         Raises:
             policies.gato.checkpoint.CheckpointError: The checkpoint is damaged or of a newer
                 version.
-            policies.gato.task_specs.SpaceMismatchError: It was not trained for these spaces, or for
-                several tasks with these spaces.
+            policies.gato.task_specs.SpaceMismatchError: No task, or several tasks, of the
+                checkpoint have these spaces.
         """
         from policies.gato.checkpoint import load_checkpoint
 
         checkpoint = load_checkpoint(name)
-        place = choose_device(device)
+        target = choose_device(device)
         network = inference(checkpoint.network)
-        network = with_precision(network, choose_precision(precision, place)).to(place)
+        network = with_precision(network, choose_precision(precision, target)).to(target)
         network.backbone.compiled = compiled
-        first = _View(network, checkpoint.tasks, sampler or checkpoint.sampler, seed)
-        return first.bind(env, task=task, prompt=prompt, cut=cut)
+        make = functools.partial(
+            cls,
+            network,
+            tasks=checkpoint.tasks,
+            sampler=sampler or checkpoint.sampler,
+            seed=seed,
+        )
+        return _bind(make, checkpoint.tasks, env, task=task, prompt=prompt, cut=cut)
 
     def with_env(
         self,
@@ -166,11 +172,21 @@ class GatoPolicy(Policy):
         cut: str | None = None,
     ) -> GatoPolicy:
         """A view of the same weights for another environment; arguments as in :meth:`load`."""
-        view = _View(self.network, self.tasks, self.sampler, self.seed)
-        return view.bind(env, task=task, prompt=prompt, cut=cut)
+        return _bind(self._view, self.tasks, env, task=task, prompt=prompt, cut=cut)
+
+    def _view(self, plan: Plan, *, task: str | None, prompt: Prompt | None) -> GatoPolicy:
+        return GatoPolicy(
+            self.network,
+            plan,
+            tasks=self.tasks,
+            task=task,
+            prompt=prompt,
+            sampler=self.sampler,
+            seed=self.seed,
+        )
 
     def with_prompt(self, prompt: Any, *, cut: str | None = None) -> GatoPolicy:
-        """A view of the same weights after another demonstration.
+        """A view of the same weights with another demonstration.
 
         Args:
             prompt: An Episode, a Minari dataset, or its id or path, see
@@ -179,7 +195,7 @@ class GatoPolicy(Policy):
 
         Raises:
             FileNotFoundError: There is no such dataset.
-            ValueError: It is no demonstration, or too long and not to be cut.
+            ValueError: It is not a demonstration, or is too long and ``cut`` is None.
         """
         chosen = None
         if prompt is not None:
@@ -187,21 +203,13 @@ class GatoPolicy(Policy):
             chosen = prompt_from_episode(
                 self.plan, demonstration(prompt), capacity=capacity, cut=cut
             )
-        return GatoPolicy(
-            self.network,
-            self.plan,
-            tasks=self.tasks,
-            task=self.task,
-            prompt=chosen,
-            sampler=self.sampler,
-            seed=self.seed,
-        )
+        return self._view(self.plan, task=self.task, prompt=chosen)
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint folder that :meth:`load` reads; see :mod:`policies.gato.checkpoint`.
 
         Raises:
-            ValueError: The weights are of fewer bits than they were trained with.
+            ValueError: The weights have fewer bits than in training.
         """
         from policies.gato.checkpoint import save_checkpoint
 
@@ -226,10 +234,9 @@ class GatoPolicy(Policy):
         top_p: float = 1.0,
         seed: int = 0,
     ) -> str:
-        """The text that the network goes on with; arguments as in
-        :func:`policies.gato.text_generation.write`.
+        """The network's continuation of a prompt; it must have been trained on text.
 
-        What it is worth depends on the texts that the network was trained on, if any.
+        Arguments as in :func:`policies.gato.text_generation.write`.
         """
         parts = self.stream_text(
             prompt, image, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
@@ -258,30 +265,22 @@ class GatoPolicy(Policy):
         )
 
     def to(self, device: str | torch.device) -> GatoPolicy:
-        """This policy on a device; one with weights of its own where it is not there already.
+        """This policy if it is on the device already, else a copy there.
 
-        States belong to the device of the policy that made them.
+        States stay on the device of the policy that made them.
         """
-        place = choose_device(str(device))
-        if place == self.device:
+        target = choose_device(str(device))
+        if target == self.device:
             return self
         moved = copy.deepcopy(self)
-        moved.network.to(place)
-        pinned = self._pinned(moved.network)
-        moved._decoder = Decoder(moved.network, self.plan, self.sampler, pinned)
+        moved.network.to(target)
+        moved.decoder = self._make_decoder(moved.network)
         return moved
 
     def describe(self) -> str:
-        """A few lines: sizes, tokens of a timestep, memory of a row."""
+        """A few lines about sizes, tokens of a timestep and memory of a row."""
         config, plan = self.network.config, self.plan
-        decoder = self._decoder
-        cache = RingCache.empty(
-            config,
-            rows=1,
-            ring=decoder.ring,
-            pinned=decoder.prompt_slots,
-            like=self.network.head.weight,
-        )
+        cache = self.decoder.empty_cache(1)
         return "\n".join(
             (
                 f"{count_parameters(self.network):,} parameters, {config.layers} layers, "
@@ -309,112 +308,66 @@ class GatoPolicy(Policy):
         deterministic: bool,
     ) -> tuple[Any, GatoState]:
         rows = len(starts)
-        state = self._decoder.new_state(rows) if state is None else state
-        seen = self.observe(observation, state, starts, deterministic=deterministic)
-        acting = self.act(state, *seen, deterministic=deterministic)
-        (ids,) = decode(self.network, state.cache, [acting], [rows])
-        return self.plan.decode_batch(ids), state
+        state = self.new_state(rows) if state is None else state
+        check_state(state, rows)
+        (actions,) = act(
+            [self.decoder],
+            [observation],
+            [starts],
+            state,
+            deterministic=deterministic,
+            span=self.span,
+        )
+        return actions, state
 
     def new_state(self, rows: int, cache: RingCache | None = None) -> GatoState:
         """The state of rows that start afresh; see :meth:`Decoder.new_state`."""
-        return self._decoder.new_state(rows, cache)
+        return self.decoder.new_state(rows, cache)
 
     @property
     def ring(self) -> int:
         """Cache slots that a row needs beside the prompt's."""
-        return self._decoder.ring
+        return self.decoder.ring
 
     @property
     def prompt_slots(self) -> int:
         """Cache slots of the prompt."""
-        return self._decoder.prompt_slots
-
-    def observe(
-        self, observation: Any, state: GatoState, starts: NDArray[np.bool_], *, deterministic: bool
-    ) -> tuple[TokenizedBatch, NDArray[np.float32]]:
-        """Begin a timestep of a batch; :meth:`act` goes on with what it gives.
-
-        Args:
-            observation: A batch.
-            state: Of its rows; written.
-            starts: bool ``[B]``; rows that start an episode.
-            deterministic: As in ``predict``.
-
-        Returns:
-            The encoded observations, and the random numbers ``[B, A]`` of the action tokens.
-
-        Raises:
-            ValueError: The state is of another number of rows, or no state at all.
-        """
-        rows = len(starts)
-        if not isinstance(state, GatoState) or state.rows != rows:
-            got = (
-                f"{state.rows} rows"
-                if isinstance(state, GatoState)
-                else f"a {type(state).__name__}"
-            )
-            raise ValueError(
-                f"state is {got} and the observation has {rows} rows: "
-                "pass the state that predict returned for the same environments"
-            )
-        encoded = self.plan.encode_batch(observation)
-        begun = begin_episodes(
-            state.generators,
-            starts,
-            seed=self.seed,
-            space=self.observation_space,
-            observation=observation,
-        )
-        self._decoder.restart(state, begun)
-        uniforms = np.zeros((rows, self.plan.num_actions), np.float32)
-        if not deterministic:
-            for row, own in enumerate(state.generators):
-                uniforms[row] = own.under_way.random(self.plan.num_actions, np.float32)
-        return encoded, uniforms
-
-    def act(
-        self,
-        state: GatoState,
-        encoded: TokenizedBatch,
-        uniforms: NDArray[np.float32],
-        *,
-        deterministic: bool,
-    ) -> Generator[NewTokens, Tensor, NDArray[np.int64]]:
-        """Go on with a timestep; see :meth:`Decoder.act`."""
-        return self._decoder.act(state, encoded, uniforms, deterministic=deterministic)
+        return self.decoder.prompt_slots
 
     def acts_like(self, other: GatoPolicy) -> bool:
-        """Whether :meth:`act` of this policy and of another are the same function."""
-        return self._decoder.acts_like(other._decoder)
+        """Whether rows of this policy and of another can be decoded as one batch."""
+        return self.decoder.acts_like(other.decoder)
 
 
-class _View:
-    """Weights and tasks before they meet an environment."""
+def check_state(state: object, rows: int) -> None:
+    """Refuse a state that does not belong to a batch of ``rows`` rows.
 
-    def __init__(
-        self,
-        network: GatoNetwork,
-        tasks: Mapping[str, TaskRecord],
-        sampler: Sampler,
-        seed: int,
-    ) -> None:
-        self.network, self.tasks, self.sampler, self.seed = network, tasks, sampler, seed
-
-    def bind(self, env: Any, *, task: str | None, prompt: Any, cut: str | None) -> GatoPolicy:
-        """The policy that acts in ``env``."""
-        shipped = isinstance(prompt, str) and prompt == "shipped"
-        if isinstance(prompt, str) and prompt == "none":
-            prompt = None
-        task_id, record = find_task(self.tasks, env, task)
-        spaces = record.read_spaces() if env is None else spaces_of(env)
-        plan = compile_plan(*spaces, record.options)
-        policy = GatoPolicy(
-            self.network,
-            plan,
-            tasks=self.tasks,
-            task=task_id,
-            prompt=record.prompt if shipped and record.prompted else None,
-            sampler=self.sampler,
-            seed=self.seed,
+    Raises:
+        ValueError: It has another number of rows, or is no state.
+    """
+    if not isinstance(state, GatoState) or state.rows != rows:
+        got = f"{state.rows} rows" if isinstance(state, GatoState) else f"a {type(state).__name__}"
+        raise ValueError(
+            f"state is {got} and the observation has {rows} rows: "
+            "pass the state that predict returned for the same environments"
         )
-        return policy if shipped or prompt is None else policy.with_prompt(prompt, cut=cut)
+
+
+def _bind(
+    make: Callable[..., GatoPolicy],
+    tasks: Mapping[str, TaskRecord],
+    env: Any,
+    *,
+    task: str | None,
+    prompt: Any,
+    cut: str | None,
+) -> GatoPolicy:
+    """The policy for ``env``; ``make`` takes its plan, its task and its prompt."""
+    shipped = isinstance(prompt, str) and prompt == "shipped"
+    if isinstance(prompt, str) and prompt == "none":
+        prompt = None
+    task_id, record = find_task(tasks, env, task)
+    spaces = record.read_spaces() if env is None else spaces_of(env)
+    plan = compile_plan(*spaces, record.options)
+    policy = make(plan, task=task_id, prompt=record.prompt if shipped and record.prompted else None)
+    return policy if shipped or prompt is None else policy.with_prompt(prompt, cut=cut)

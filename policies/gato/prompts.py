@@ -1,7 +1,7 @@
 """Prompts: a demonstration as a plan encodes it, and its keys and values in the cache.
 
 * :class:`Prompt` -- the timesteps of a demonstration, ready to lay out.
-* :func:`demonstration` -- the episode that an id, a dataset or a file names.
+* :func:`demonstration` -- the episode of a dataset, its id or its file.
 * :func:`prompt_from_episode` -- from an :class:`~gato_gym.episodes.episode.Episode`.
 * :func:`encode_prompt` -- one forward that fills the pinned region of a cache row.
 """
@@ -67,15 +67,15 @@ def first_steps(observations: object, length: int) -> object:
 
 
 def demonstration(source: Any) -> Episode:
-    """The demonstration that somebody names.
+    """A demonstration by name.
 
     Args:
-        source: An Episode; or a Minari dataset, its id, its folder or its HDF5 file. In a string,
-            ``#3`` at the end asks for episode 3; the first is taken otherwise.
+        source: An Episode; or a Minari dataset, its id, its folder or its HDF5 file. A string can
+            end in ``#3`` to select episode 3; the default is the first.
 
     Raises:
         FileNotFoundError: There is no such dataset.
-        ValueError: It is none, or has no episode of that number.
+        ValueError: It is not a dataset, or has no episode of that number.
     """
     if isinstance(source, Episode):
         return source
@@ -105,10 +105,10 @@ def prompt_from_episode(
     """A prompt of at most ``capacity`` tokens from a demonstration.
 
     Args:
-        plan: Encodes it.
+        plan: The plan that encodes it.
         episode: The demonstration.
         capacity: Size of the pinned region, in tokens.
-        cut: Which part of a longer demonstration is kept, "end" or "start"; None refuses one.
+        cut: Which part of a longer demonstration is kept, "end" or "start"; None rejects it.
 
     Raises:
         ValueError: The demonstration is longer than ``capacity`` and ``cut`` is None.

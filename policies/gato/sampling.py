@@ -1,6 +1,6 @@
 """From logits over legal ids to a choice.
 
-* :class:`Sampler` -- temperature, and how a continuous value is chosen when deterministic.
+* :class:`Sampler` -- temperature, and the deterministic choice of continuous values.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 CONTINUOUS_MODES = ("mode", "mean", "peak")
 
 PEAK = 16
-"""A peak reaches this fraction of the bins to either side: with 16, 64 of 1024."""
+"""A peak spans one PEAK-th of the bins to either side: 64 of 1024."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _expected_bin(probabilities: Tensor, *, peak: bool) -> Tensor:
     """The bin of the expected value ``[B]`` of probabilities ``[B, n]``.
 
     Args:
-        probabilities: Of each bin.
+        probabilities: The probability of each bin.
         peak: Whether only bins near the most likely place count.
     """
     bins = torch.arange(

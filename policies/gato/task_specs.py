@@ -1,9 +1,9 @@
-"""Which task of a checkpoint an environment plays: by its id, or else by its spaces.
+"""Which task of a checkpoint an environment plays: by its id, or by its spaces.
 
-* :class:`TaskRecord` -- what a checkpoint knows of a task.
+* :class:`TaskRecord` -- what a checkpoint knows about a task.
 * :func:`find_task` -- the task of an environment.
-* :func:`signature` -- what of a pair of spaces must agree.
-* :func:`check_sizes` -- whether a network takes a plan's parts.
+* :func:`signature` -- what must agree between training and use.
+* :func:`check_sizes` -- whether a plan's parts fit a network.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from gato_gym.options import PlanOptions
+from gato_gym.plans.readers import is_text_space
 from gato_gym.spaces import Plan
 from gato_gym.tasks import task_id_of
-from policies.base import is_text_space
+from policies.base import spaces_of
 from policies.gato.prompts import Prompt
 from policies.model.config import NetworkConfig
 
@@ -31,15 +32,15 @@ class SpaceMismatchError(ValueError):
 
 @dataclass(frozen=True)
 class TaskRecord:
-    """What a checkpoint knows of a task.
+    """What a checkpoint knows about a task.
 
     Attributes:
         options: How its spaces become tokens.
-        signature: Of its spaces, see :func:`signature`.
-        prompt: A demonstration, if one is kept.
-        prompted: Whether the policy acts after it unless told otherwise.
+        signature: The signature of its spaces, see :func:`signature`.
+        prompt: A demonstration, or None.
+        prompted: Whether the policy acts after it by default.
         spaces: Its observation and action space as :mod:`minari.serialization` writes them, or None
-            where it cannot.
+            if it cannot.
     """
 
     options: PlanOptions
@@ -79,15 +80,8 @@ def _written(observation: gym.Space[Any], action: gym.Space[Any]) -> tuple[str, 
         return None
 
 
-def spaces_of(env: Any) -> tuple[gym.Space[Any], gym.Space[Any]]:
-    """Spaces of one environment of ``env``, which may be a vector environment or SB3's VecEnv."""
-    observation = getattr(env, "single_observation_space", None) or env.observation_space
-    action = getattr(env, "single_action_space", None) or env.action_space
-    return observation, action
-
-
 def describe_space(space: gym.Space[Any]) -> Any:
-    """What of a space must agree between training and use: kinds, shapes and sizes, no bounds."""
+    """What must agree between training and use: kinds, shapes and sizes, but no bounds."""
     if isinstance(space, spaces.Dict):
         return {
             str(key): describe_space(space.spaces[key]) for key in sorted(space.spaces, key=str)
@@ -123,7 +117,7 @@ def find_task(
 
     Args:
         tasks: Records by task id.
-        env: Gives its task id and its spaces; None leaves it to ``task``, or to the only task.
+        env: Provides its task id and spaces; None uses ``task``, or the only task.
         task: A task id that overrides the environment's.
 
     Raises:
@@ -167,10 +161,10 @@ def find_task(
 
 
 def check_sizes(config: NetworkConfig, plan: Plan) -> None:
-    """Refuse a plan whose parts are larger than a network takes.
+    """Refuse a plan with parts larger than the network's.
 
     Raises:
-        ValueError: One is; names it.
+        ValueError: Names the part.
     """
     for name, got, limit in (
         ("vector_size", plan.options.vector_size, config.vector_size),

@@ -1,9 +1,9 @@
 """Text from the network: a prompt, and an image before it, continued token by token.
 
-* :func:`write` -- the pieces of a text, as they are chosen.
+* :func:`write` -- the parts of a text, as they are chosen.
 
-The sequence is the image's patches, then the text. It slides through the network's window as an
-episode does, so a text may be longer than the window. The separator ends it.
+The sequence is the image's patches followed by the text. It slides through the network's window
+like an episode, so a text can be longer than the window. The separator ends it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from policies.model.text_sequence import Passage, image_patches, lay_out_passage
 __all__ = ["write"]
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
-"""What bytes that begin a character are decoded to, until the rest of it comes."""
+"""What the first bytes of a character decode to until the rest follows."""
 
 
 def write(
@@ -40,22 +40,22 @@ def write(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> Iterator[str]:
-    """Pieces of the text that goes on from a prompt.
+    """The continuation of a prompt, in parts.
 
     Args:
         network: The weights, for inference.
-        prompt: What the text begins with; may be empty where there is an image.
-        image: uint8 ``[H, W, C]``, 1, 3 or 4 channels; comes before the prompt.
-        max_tokens: Most tokens to write, 1 or more.
-        temperature: Divides the logits; 0 takes the likeliest token each time.
+        prompt: The beginning of the text; can be empty if there is an image.
+        image: uint8 ``[H, W, C]`` with 1, 3 or 4 channels; precedes the prompt.
+        max_tokens: Largest number of tokens to write, 1 or more.
+        temperature: Divides the logits; 0 always takes the most likely token.
         top_p: As in :class:`policies.gato.sampling.Sampler`.
-        seed: Of sampling.
+        seed: Seed of the sampled tokens.
 
     Yields:
-        Parts of the text; together they are all of it, without the prompt.
+        Consecutive parts of the text, without the prompt.
 
     Raises:
-        ValueError: There is nothing to go on from, or an argument is out of range.
+        ValueError: Prompt and image are missing, or an argument is out of range.
     """
     if max_tokens < 1:
         raise ValueError(f"max_tokens is {max_tokens}: expected 1 or more")

@@ -1,27 +1,29 @@
 """Who sees whom in packed sequences: the rule that the ring cache keeps while acting.
 
-A token sees, of its own document: the prompt; and of the live tokens those less than ``window``
-positions before it. What a finished timestep leaves visible is the task's ``memory``: everything,
+A token sees the prompt of its own document and the live tokens less than ``window`` positions
+before it. The task's ``memory`` sets what a finished timestep leaves visible: everything,
 everything but its action tokens, or nothing.
 
-* :class:`TokenRoles` -- what decides it, for each token.
-* :func:`dense_mask`, :func:`block_mask` -- the rule for torch's scaled dot product attention, and
-  for its FlexAttention, which leaves out blocks in which nothing is seen.
+* :class:`TokenRoles` -- what decides visibility, for each token.
+* :func:`dense_mask`, :func:`block_mask` -- the rule for torch's scaled dot product attention and
+  for its FlexAttention, which skips blocks without visible tokens.
 * :func:`attend` -- attention under either.
-* :func:`check_trainable` -- whether a device can be trained on so.
-* :func:`rotary_table`, :func:`rotate` -- the angles of positions, and heads turned by them.
+* :func:`check_trainable` -- whether a device supports training with it.
+* :func:`rotary_table`, :func:`rotate` -- the angles of positions, and heads rotated by them.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from policies.model.tensors import Tensors
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -36,8 +38,8 @@ def rotary_table(positions: Tensor, size: int, base: float = 10_000.0) -> tuple[
 
     Args:
         positions: int64 ``[B, T]`` or ``[N]``.
-        size: K, of a head.
-        base: Of the frequencies.
+        size: K, the size of a head.
+        base: Base of the frequencies.
 
     Returns:
         float ``[B, 1, T, K / 2]`` or ``[N, 1, K / 2]`` each: they broadcast over heads.
@@ -49,7 +51,7 @@ def rotary_table(positions: Tensor, size: int, base: float = 10_000.0) -> tuple[
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the two halves of each head as pairs by the position's angles."""
+    """Rotate the two halves of each head as pairs by the position's angles."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
 
@@ -61,7 +63,7 @@ ATTENTIONS = ("auto", "dense", "flex")
 
 
 @dataclass
-class TokenRoles:
+class TokenRoles(Tensors):
     """What decides visibility in a packed sequence, for each token: int64 ``[B, T]`` each.
 
     Attributes:
@@ -80,10 +82,6 @@ class TokenRoles:
     actions: Tensor
     prompts: Tensor
     memories: Tensor
-
-    def at(self, index: Any) -> TokenRoles:
-        """The roles of some tokens, or with other axes: each tensor at ``index``."""
-        return TokenRoles(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
 def _in_sight(query: TokenRoles, key: TokenRoles, window: int) -> Tensor:

@@ -18,7 +18,7 @@ class NetworkConfig:
     """Sizes of one network.
 
     Attributes:
-        width: D, of the residual stream.
+        width: D, width of the residual stream.
         layers: Number of transformer blocks.
         heads: Attention heads; each has ``head_size`` numbers.
         head_size: Key and value size of a head; even, for rotary positions.
@@ -32,12 +32,12 @@ class NetworkConfig:
         grid_planes: Most symbols in a cell.
         grid_symbols: Values of a symbol.
         grid_channels: Channels of a grid's residual block.
-        grid_groups: Groups of its normalisation.
+        grid_groups: Groups of that block's normalisation.
         patch_size: Height and width of an image patch, in pixels.
         patch_channels: Channels of an image patch's residual block.
-        numeric_features: Whether an id of a continuous value is embedded as its table row plus a
-            projection of its value's linear and Fourier features, or as its row alone.
-        observation_heads: Whether the network has heads that predict the next observation, for
+        numeric_features: Whether the embedding of a continuous id adds a projection of its value's
+            linear and Fourier features to its table row.
+        observation_heads: Whether the network has heads that predict the next observation in
             training.
         vocabulary: The ids.
     """
@@ -95,75 +95,24 @@ class NetworkConfig:
         return cls(**values)
 
 
-PRESETS: dict[str, dict[str, int]] = {
-    "0.4m": {
-        "layers": 2,
-        "width": 48,
-        "heads": 2,
-        "head_size": 24,
-        "feed_forward": 96,
-        "vector_hidden": 64,
-        "text_rank": 2,
-        "grid_channels": 12,
-        "patch_channels": 12,
-    },
-    "0.7m": {
-        "layers": 2,
-        "width": 80,
-        "heads": 2,
-        "head_size": 40,
-        "feed_forward": 160,
-        "vector_hidden": 128,
-        "text_rank": 4,
-        "grid_channels": 16,
-        "patch_channels": 16,
-    },
-    "1.4m": {
-        "layers": 3,
-        "width": 112,
-        "heads": 2,
-        "head_size": 56,
-        "feed_forward": 224,
-        "vector_hidden": 192,
-        "text_rank": 8,
-        "grid_channels": 24,
-        "patch_channels": 16,
-    },
-    "2.8m": {
-        "layers": 4,
-        "width": 160,
-        "heads": 3,
-        "head_size": 56,
-        "feed_forward": 320,
-        "vector_hidden": 256,
-        "text_rank": 16,
-        "grid_channels": 24,
-        "patch_channels": 24,
-    },
-    "5.8m": {
-        "layers": 5,
-        "width": 224,
-        "heads": 4,
-        "head_size": 56,
-        "feed_forward": 448,
-        "vector_hidden": 448,
-        "text_rank": 32,
-    },
-    "tiny": {
-        "layers": 3,
-        "width": 128,
-        "heads": 2,
-        "feed_forward": 256,
-        "vector_hidden": 256,
-        "text_rank": 16,
-    },
-    "mini": {},
-    "small": {"layers": 6, "width": 384, "heads": 6, "feed_forward": 768},
-    "79m": {"layers": 8, "width": 768, "heads": 24, "head_size": 32, "feed_forward": 1536},
-    "364m": {"layers": 12, "width": 1536, "heads": 12, "head_size": 128, "feed_forward": 3072},
-    "1.18b": {"layers": 24, "width": 2048, "heads": 16, "head_size": 128, "feed_forward": 4096},
+_SIZES = (
+    *("layers", "width", "heads", "head_size", "feed_forward"),
+    *("vector_hidden", "text_rank", "grid_channels", "patch_channels"),
+)
+PRESETS: dict[str, tuple[int, ...]] = {
+    "0.4m": (2, 48, 2, 24, 96, 64, 2, 12, 12),
+    "0.7m": (2, 80, 2, 40, 160, 128, 4, 16, 16),
+    "1.4m": (3, 112, 2, 56, 224, 192, 8, 24, 16),
+    "2.8m": (4, 160, 3, 56, 320, 256, 16, 24, 24),
+    "5.8m": (5, 224, 4, 56, 448, 448, 32),
+    "tiny": (3, 128, 2, 64, 256, 256, 16),
+    "mini": (),
+    "small": (6, 384, 6, 64, 768),
+    "79m": (8, 768, 24, 32, 1536),
+    "364m": (12, 1536, 12, 128, 3072),
+    "1.18b": (24, 2048, 16, 128, 4096),
 }
-
+"""The first of :data:`_SIZES` by name; the others keep their defaults."""
 
 FAMILY = ("0.4m", "0.7m", "1.4m", "2.8m", "5.8m")
 """Sizes of one shape for ``gato-gym scaling``, named by their parameters, tables included."""
@@ -182,7 +131,7 @@ def preset(name: str) -> NetworkConfig:
     """
     if name not in PRESETS:
         raise ValueError(f"preset {name!r} is unknown: choose one of {', '.join(PRESETS)}")
-    config = dataclasses.replace(NetworkConfig(), **PRESETS[name])  # type: ignore[arg-type]
+    config = NetworkConfig(**dict(zip(_SIZES, PRESETS[name], strict=False)))  # type: ignore[arg-type]
     if name not in PAPER_SIZES:
         return config
     return dataclasses.replace(

@@ -169,18 +169,18 @@ def _mapped(x_NI: Any, weight_OI: Any, scale_O: Any, out_NO: Any) -> None:
             o = 4 * four
             _fetch_rows(weight_OI, o + 4, 4)
             for n in range(fours, stop):
-                found = _four_products(
+                products = _four_products(
                     weight_OI[o], weight_OI[o + 1], weight_OI[o + 2], weight_OI[o + 3], x_NI[n]
                 )
                 for j in range(4):
-                    out_NO[n, o + j] += found[j] * scale_O[o + j]
+                    out_NO[n, o + j] += products[j] * scale_O[o + j]
             for n in range(first, fours, 4):
                 for j in range(o, o + 4):
-                    found = _four_products(
+                    products = _four_products(
                         x_NI[n], x_NI[n + 1], x_NI[n + 2], x_NI[n + 3], weight_OI[j]
                     )
                     for i in range(4):
-                        out_NO[n + i, j] += found[i] * scale_O[j]
+                        out_NO[n + i, j] += products[i] * scale_O[j]
 
 
 @_inlined  # type: ignore[untyped-decorator]

@@ -1,9 +1,9 @@
-"""Work that comes again: compiled, and on a GPU recorded as a CUDA graph.
+"""Repeated steps: compiled, and on a GPU recorded as a CUDA graph.
 
-A step of one row is hundreds of small kernels, which a GPU ends sooner than Python can ask for
-them. A recording asks for all of them at once. It does the same work on the same memory each time,
-so each belongs to one cache and to one pattern of rows; what differs from step to step is
-copied into tensors that it reads.
+A step of one row is hundreds of small kernels, which a GPU finishes faster than Python can launch
+them. A recording launches all of them at once, on the same memory each time. It therefore belongs
+to one cache and one pattern of rows; values that change from step to step are copied into its
+tensors.
 
 * :class:`CudaGraphCache` -- the recordings of a cache.
 * :func:`record` -- makes one.
@@ -24,16 +24,16 @@ Work = Callable[[Tensor, Tensor], Tensor]
 """A function of two tensors whose kernels depend on their shapes alone."""
 
 WARM_UPS = 3
-"""Times that work is done before it is recorded: libraries allocate in the first."""
+"""Runs before a recording: libraries allocate in the first ones."""
 
 
 class CudaGraphCache:
-    """Work that comes often, by key: compiled, and on a GPU recorded.
+    """Repeated work by key: compiled, and on a GPU recorded.
 
-    A copy has none, and neither has what a pickle brings: they would work on the first's memory.
+    Copies and pickles are empty, because recordings use the memory of the original.
 
     Args:
-        most: Keys that are held; work of others is done as it comes.
+        most: Largest number of recorded keys; other work runs as it comes.
     """
 
     def __init__(self, most: int = 8) -> None:
@@ -50,13 +50,11 @@ class CudaGraphCache:
         """Do work on two tensors of one device.
 
         Args:
-            key: Equal where the same is done with tensors of the same shapes.
-            plain: The work. It may write into memory besides, the same for the same arguments
-                however often.
-            compiled: The same, quicker once it has been done, and done when a key comes for the
-                second time.
+            key: Equal for the same work with tensors of the same shapes.
+            plain: The work. It may write into other memory, always the same for the same arguments.
+            compiled: The same work, slow at first and then faster; used from a key's second call.
             first: A tensor.
-            second: Another.
+            second: Another tensor.
         """
         if key not in self._held:
             if key not in self._met or len(self._held) >= self.most:

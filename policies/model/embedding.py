@@ -13,13 +13,14 @@ Shapes: B rows, T tokens, D width, N contributions, L text length, C channels, K
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from policies.model.config import NetworkConfig
+from policies.model.tensors import Tensors
 
 TEXT_PLACES = 256
 BODY_PLACES = 256
@@ -28,7 +29,7 @@ NUM_PLACES = ACTION_PLACE + 1
 
 
 @dataclass
-class Contributions:
+class Contributions(Tensors):
     """Parts added into tokens.
 
     Attributes:
@@ -44,14 +45,9 @@ class Contributions:
     values: Tensor
     intervals: Tensor | None = None
 
-    def to(self, device: torch.device) -> Contributions:
-        """The same on a device."""
-        moved = (getattr(self, f.name) for f in fields(self))
-        return Contributions(*(None if t is None else t.to(device) for t in moved))  # type: ignore[arg-type]
-
 
 @dataclass
-class TokenInputs:
+class TokenInputs(Tensors):
     """A batch of tokens before embedding.
 
     Attributes:
@@ -61,7 +57,7 @@ class TokenInputs:
             tokens with ids.
         conditions: int64 ``[B, T]``, row of the conditions table, -1 for none.
         text_slots: int64 ``[n]``, index into the flattened tokens of those with text ids.
-        symbol_slots: int64 ``[n]``, likewise of those with other ids.
+        symbol_slots: int64 ``[n]``, the same for those with other ids.
         added_ids, vectors, grids, images: contributions, or None.
     """
 
@@ -74,13 +70,6 @@ class TokenInputs:
     vectors: Contributions | None = None
     grids: Contributions | None = None
     images: Contributions | None = None
-
-    def to(self, device: torch.device) -> TokenInputs:
-        """The same on a device."""
-        if self.ids.device == device:
-            return self
-        moved = (getattr(self, f.name) for f in fields(self))
-        return TokenInputs(*(None if part is None else part.to(device) for part in moved))  # type: ignore[arg-type]
 
 
 def magnitude_features(bins: int, octaves: int = 6) -> Tensor:
@@ -229,7 +218,7 @@ class Embedding(nn.Module):
         return torch.cat([table[:count] + self.magnitude(self.features), table[count:]])
 
     def freeze(self) -> None:
-        """Keep the rows of :meth:`symbol_table` for inference, where the weights stay."""
+        """Keep the rows of :meth:`symbol_table` for inference."""
         self.frozen_table = None
         self.frozen_table = self.symbol_table().detach()
 
@@ -242,8 +231,8 @@ class Embedding(nn.Module):
         return self.embed_symbols(ids) + self.place.weight[ACTION_PLACE]
 
     def text_tokens(self, ids: Tensor) -> Tensor:
-        """Embeddings of one text's tokens: int64 ``[L]`` to float ``[L, D]``."""
-        local_positions = torch.arange(len(ids), device=ids.device).clamp(max=TEXT_PLACES - 1)
+        """Embeddings of texts' tokens: int64 ``[..., L]`` to float ``[..., L, D]``."""
+        local_positions = torch.arange(ids.shape[-1], device=ids.device).clamp(max=TEXT_PLACES - 1)
         return self.embed_text(ids) + self.place(local_positions)
 
     def embed_text(self, ids: Tensor) -> Tensor:
@@ -253,10 +242,7 @@ class Embedding(nn.Module):
     def encode_texts(self, texts_NL: Tensor) -> Tensor:
         """Conditions from texts: int64 ``[N, L]`` padded with -1, to float ``[N, D]``."""
         mask = texts_NL >= 0
-        local_positions = torch.arange(texts_NL.shape[1], device=texts_NL.device).clamp(
-            max=TEXT_PLACES - 1
-        )
-        x = self.embed_text(texts_NL.clamp(min=0)) + self.place(local_positions)
+        x = self.text_tokens(texts_NL.clamp(min=0))
         return self.condition(x, mask)
 
     def forward(self, tokens: TokenInputs, conditions: Tensor) -> Tensor:

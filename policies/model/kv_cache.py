@@ -1,7 +1,7 @@
-"""What a running episode remembers: keys and values of a pinned prompt and of the newest tokens.
+"""The memory of a running episode: keys and values of a pinned prompt and of the newest tokens.
 
 * :class:`RingCache` -- a fixed amount of memory for each row.
-* :class:`CacheUpdate` -- new tokens of some rows of it.
+* :class:`CacheUpdate` -- new tokens of some of its rows.
 
 Shapes: B rows, T tokens, N new tokens of all rows, S cache slots, H heads, K head size, L layers.
 """
@@ -40,7 +40,7 @@ class RingCache:
         positions: int64 ``[B, S]``, position that each slot holds, -1 when empty.
         prompt: First live position.
         pinned: Slots of the pinned region.
-        graphs: Of steps over this very memory; a copy or a part has none.
+        graphs: Recorded steps over this memory; a copy or a part has none.
     """
 
     keys: Tensor
@@ -54,17 +54,16 @@ class RingCache:
     def empty(
         cls, config: NetworkConfig, *, rows: int, ring: int, pinned: int, like: Tensor
     ) -> RingCache:
-        """A cache that holds nothing.
+        """An empty cache.
 
         Args:
             config: Sizes of the network.
             rows: B.
             ring: Live slots.
-            pinned: Slots of the prompt, ``config.prompt_tokens`` at most.
-            like: Gives the device and the dtype. A CPU without :mod:`policies.model.cpu_kernels`,
-                or
-                with sizes that are no multiples of four, holds float32: there attention in fewer
-                bits is the slower one.
+            pinned: Slots of the prompt, at most ``config.prompt_tokens``.
+            like: Has the device and the dtype of the cache. A CPU without
+                :mod:`policies.model.cpu_kernels`, or with sizes that are not multiples of four,
+                uses float32, where attention is faster than in fewer bits.
         """
         slots = pinned + ring
         shape = (config.layers, rows, config.heads, config.head_size, slots)
@@ -87,24 +86,18 @@ class RingCache:
             t.nelement() * t.element_size() for t in (self.keys, self.values, self.positions)
         )
 
-    def part(self, rows: slice) -> RingCache:
-        """A view of some rows."""
-        return RingCache(
-            self.keys[:, rows], self.values[:, rows], self.positions[rows], self.prompt, self.pinned
-        )
-
-    def take(self, rows: Tensor) -> RingCache:
-        """A copy of some rows: int64 ``[n]``, in this order."""
+    def part(self, rows: slice | Tensor) -> RingCache:
+        """Some rows: a view of a slice, a copy of indices (int64 ``[n]``)."""
         return RingCache(
             self.keys[:, rows], self.values[:, rows], self.positions[rows], self.prompt, self.pinned
         )
 
     @classmethod
     def join(cls, caches: Sequence[RingCache]) -> RingCache:
-        """The rows of several caches, one cache after another, as one of its own.
+        """The rows of several caches, one cache after another.
 
         Raises:
-            ValueError: They have other slots.
+            ValueError: The caches have different sizes.
         """
         sizes = {(cache.prompt, cache.pinned, cache.positions.shape[1]) for cache in caches}
         if len(sizes) != 1:
@@ -132,10 +125,10 @@ class RingCache:
         return torch.from_numpy(stacked).to(self.keys.device)
 
     def bias(self, rows: slice, positions_NT: Tensor, window: int) -> Tensor:
-        """What is added to the scores of tokens at these positions.
+        """The bias of the attention scores of tokens at these positions.
 
         Returns:
-            float ``[N, 1, T, S]``: 0 for the slots of its row that a token sees, -inf for others.
+            float ``[N, 1, T, S]``: 0 for slots that a token sees, -inf for others.
         """
         held = self.positions[rows][:, None, :]
         query = positions_NT[:, :, None]
@@ -149,19 +142,19 @@ class RingCache:
 class CacheUpdate:
     """New tokens of some rows: where they go in the cache, and what they see there.
 
-    Making one writes the tokens' positions into the cache. Rows next to each other with equally
-    many tokens attend together; how many rows those are decides no row's numbers.
+    The constructor writes the tokens' positions into the cache. Adjacent rows with equally many
+    tokens attend together; a row's numbers do not depend on how many these are.
 
     Args:
         rows: int64 ``[N]``, each token's row, ascending.
-        placed: int64 ``[3, N]`` on the cache's device: those rows, the tokens' slots, and their
+        placed: int64 ``[3, N]`` on the cache's device: these rows, the tokens' slots and their
             positions; see :meth:`RingCache.place`.
         cache: The cache of all rows.
-        config: Sizes: the window and a head's.
+        config: Sizes of the network.
 
     Attributes:
         rows: int64 ``[N]`` on the cache's device.
-        slots: int64 ``[N]``, likewise.
+        slots: int64 ``[N]`` on the cache's device.
         rotary: Cosines and sines of the positions, ``[N, 1, K / 2]`` each.
     """
 
@@ -177,29 +170,29 @@ class CacheUpdate:
         self.rotary = rotary_table(queries, config.head_size)
         self._groups: list[tuple[slice, slice, int, Tensor]] = []
         for owners, tokens, count in _groups(rows):
-            asked = queries[tokens].view(-1, count)
-            bias = cache.bias(owners, asked, config.window)
+            positions = queries[tokens].view(-1, count)
+            bias = cache.bias(owners, positions, config.window)
             self._groups.append((owners, tokens, count, bias))
 
     @functools.cached_property
     def bias(self) -> Tensor:
-        """What is added to each token's scores: float32 ``[N, S]``."""
+        """The bias of each token's scores: float32 ``[N, S]``."""
         return torch.cat([bias.flatten(0, 2) for _, _, _, bias in self._groups]).float()
 
     def attend(self, q_NHK: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Softmax attention of each token to what it sees of its row: ``[N, H, K]``."""
-        found = []
+        attended = []
         for rows, tokens, count, bias in self._groups:
             q = q_NHK[tokens].unflatten(0, (-1, count)).transpose(1, 2)
             scores = (q @ keys[rows]).add_(bias)
             shares = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
             y = shares @ values[rows].transpose(2, 3)
-            found.append(y.transpose(1, 2).flatten(0, 1))
-        return found[0] if len(found) == 1 else torch.cat(found)
+            attended.append(y.transpose(1, 2).flatten(0, 1))
+        return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
 def _groups(rows: NDArray[np.int64]) -> Iterator[tuple[slice, slice, int]]:
-    """Rows next to each other with equally many tokens: the rows, their tokens, how many each."""
+    """Adjacent rows with equally many tokens: the rows, their tokens, and how many each has."""
     present, counts = np.unique(rows, return_counts=True)
     breaks = np.flatnonzero((np.diff(counts) != 0) | (np.diff(present) != 1)) + 1
     stops = np.cumsum(counts)

@@ -8,7 +8,7 @@ Shapes: B rows, T tokens, D width, N targets.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,21 +20,22 @@ from policies.model.config import NetworkConfig
 from policies.model.embedding import Embedding, TokenInputs
 from policies.model.kv_cache import RingCache
 from policies.model.observation_heads import NextParts, ObservationHeads
+from policies.model.tensors import Tensors
 from policies.model.transformer import Backbone
 
 
 @dataclass
-class Targets:
+class Targets(Tensors):
     """Action tokens, and tokens of texts, to predict.
 
     Attributes:
         slots: int64 ``[N]``, index into the flattened ``[B * T]`` tokens of the position that
             predicts: the one *before* the target token.
         ids: int64 ``[N]``, the vocabulary id to predict.
-        starts, stops: int64 ``[N]``, legal ids of the position: ``[start, stop)``; of texts their
-            pieces, beside which the separator is legal.
-        weights: float32 ``[N]``, weight of each in the loss.
-        tasks: int64 ``[N]``, number of each one's task among the packer's.
+        starts, stops: int64 ``[N]``, legal ids of the position: ``[start, stop)``; texts also allow
+            the separator.
+        weights: float32 ``[N]``, weights in the loss.
+        tasks: int64 ``[N]``, index of the task among the packer's tasks.
     """
 
     slots: Tensor
@@ -44,13 +45,9 @@ class Targets:
     weights: Tensor
     tasks: Tensor
 
-    def at(self, index: Tensor) -> Targets:
-        """Some of the targets."""
-        return Targets(*(getattr(self, f.name)[index] for f in fields(self)))
-
 
 @dataclass
-class PackedBatch:
+class PackedBatch(Tensors):
     """Packed sequences: tokens, texts that condition them, roles, targets.
 
     Attributes:
@@ -58,9 +55,9 @@ class PackedBatch:
         texts: int64 ``[n, L]``, the texts that ``tokens.conditions`` names, padded with -1.
         roles: What decides visibility.
         targets: What is predicted.
-        task_tokens: How many of its tokens are of each task, by id.
-        next_parts: The observations that follow, by the kind of their parts; empty where they are
-            not predicted.
+        task_tokens: Number of tokens of each task, by id.
+        next_parts: The next observations by the kind of their parts; empty if they are not
+            predicted.
         residual_mask: float32 ``[B, L, 2]``, see
             :meth:`policies.model.transformer.Backbone.forward`; None without stochastic depth.
     """
@@ -73,24 +70,6 @@ class PackedBatch:
     next_parts: dict[str, NextParts] = field(default_factory=dict)
     residual_mask: Tensor | None = None
 
-    def to(self, device: torch.device) -> PackedBatch:
-        """The same on a device."""
-        if self.texts.device == device:
-            return self
-        roles, targets = (
-            {f.name: getattr(part, f.name).to(device) for f in fields(part)}
-            for part in (self.roles, self.targets)
-        )
-        return PackedBatch(
-            self.tokens.to(device),
-            self.texts.to(device),
-            TokenRoles(**roles),
-            Targets(**targets),
-            self.task_tokens,
-            {kind: parts.to(device) for kind, parts in self.next_parts.items()},
-            None if self.residual_mask is None else self.residual_mask.to(device),
-        )
-
 
 class GatoNetwork(nn.Module):
     """The transformer over token embeddings.
@@ -99,7 +78,7 @@ class GatoNetwork(nn.Module):
         config: Its sizes.
 
     Attributes:
-        precision: Of the weights that a step reads, see :mod:`policies.model.quantization`.
+        precision: Precision of the backbone and the head, see :mod:`policies.model.quantization`.
     """
 
     output_table: Tensor | None
@@ -135,7 +114,7 @@ class GatoNetwork(nn.Module):
         return self.backbone.step(x_ND.to(self.head.weight.dtype), rows, positions, cache)
 
     def freeze(self) -> None:
-        """Keep what follows from the weights, for inference, where they stay as they are."""
+        """Precompute the output table for inference."""
         self.embedding.freeze()
         self.output_table = self.embedding.symbol_table().to(self.head.weight.dtype)
 
@@ -162,9 +141,9 @@ class GatoNetwork(nn.Module):
         return factor @ self.embedding.text.weight.T
 
     def writing_logits(self, hidden: Tensor) -> Tensor:
-        """Logits of what a text goes on with: float32 ``[..., 32001]``.
+        """Logits of a text's next token: float32 ``[..., 32001]``.
 
-        A piece for each text id, then the separator, which ends the text.
+        One for each text id, then the separator, which ends the text.
         """
         vocabulary = self.config.vocabulary
         ends = self.symbol_logits(hidden, vocabulary.separator, vocabulary.separator + 1)

@@ -1,12 +1,12 @@
 """Where a network computes, and with how many bits.
 
 * :func:`choose_device` -- a device by name.
-* :data:`PRECISIONS`, :func:`choose_precision` -- what can be asked for.
-* :func:`with_precision` -- a network in one of them.
+* :data:`PRECISIONS`, :func:`choose_precision` -- the supported precisions.
+* :func:`with_precision` -- converts a network.
 
-Fewer bits are for the weights that a step reads, those of the backbone and of the output. A step of
-one row reads every weight once, so it takes as long as reading them does: half the bytes
-are up to twice the speed. Embeddings, of which a step reads a few rows, stay in float32.
+The backbone and the output use fewer bits. A step of one row reads each of their weights once and
+takes as long as reading them: half the bytes give up to twice the speed. Embeddings, of which a
+step reads a few rows, stay in float32.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 
 def with_precision(network: GatoNetwork, precision: str) -> GatoNetwork:
-    """Turn a float32 network into one of a precision, in place; there is no way back.
+    """Convert a float32 network in place; this cannot be reversed.
 
     Args:
         network: In float32, for inference.
@@ -68,10 +68,10 @@ def with_precision(network: GatoNetwork, precision: str) -> GatoNetwork:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one.
+    """A device by name; "auto" is a GPU if there is one.
 
     Raises:
-        ValueError: It is not there.
+        ValueError: The device does not exist.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 @functools.cache
 def has_kernels() -> bool:
-    """Whether Numba is there, which compiles :mod:`policies.model.cpu_kernels`."""
+    """Whether Numba is installed, which compiles :mod:`policies.model.cpu_kernels`."""
     return importlib.util.find_spec("numba") is not None
 
 
@@ -24,8 +24,8 @@ class QuantizedLinear(nn.Module):
     """A linear map ``y = x W^T`` without a bias.
 
     Args:
-        linear: What it replaces.
-        dtype: Of the weights: bfloat16, or int8, whole numbers times a scale for each output.
+        linear: The map to replace.
+        dtype: The weights' dtype: bfloat16, or int8 with a scale for each output.
 
     Attributes:
         weight: ``[M, K]``.

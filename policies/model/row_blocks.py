@@ -1,9 +1,8 @@
 """Computing rows in blocks of a fixed size.
 
-A matrix product may round a row differently when it has other rows beside it in another number.
-Rows that are computed in blocks of one size, padded where they are fewer, have the same numbers
-whatever the batch. That is kept for float32 on a CPU, and not for what is chosen for its speed: a
-GPU, or numbers of fewer bits.
+A matrix product may round a row differently if the number of other rows changes. Blocks of a fixed
+size, padded if they are smaller, give every row the same numbers in any batch. This holds for
+float32 on a CPU; GPUs and fewer bits are chosen for speed instead.
 
 * :func:`block_size` -- how many rows are computed together.
 * :func:`padded` -- a batch with zero rows up to a whole number of blocks.

@@ -1,14 +1,14 @@
-"""Timesteps laid out as a sequence of tokens: the one place that decides order and position.
+"""Timesteps laid out as a sequence of tokens: the only place that decides order and position.
 
-Training's packed sequences, prompts and live steps all go through :func:`lay_out`, so that a
-token carries the same id, place, position and role in each.
+Packed sequences in training, prompts and live steps all use :func:`lay_out`, so that a token has
+the same id, place, position and role in each.
 
 * :class:`TimestepArrays` -- the parts of n timesteps, as a plan encodes them.
 * :class:`Layout` -- their tokens.
 * :func:`emits_text` -- at which timesteps an instruction is emitted.
 
-A timestep is: text tokens (when emitted), body tokens, action tokens. Positions advance by what
-the timestep leaves visible; the tokens of its actions stand past that and are rewound.
+A timestep consists of text tokens (if emitted), body tokens and action tokens. Positions advance by
+the tokens that stay visible; action tokens that do not are rewound.
 """
 
 from __future__ import annotations
@@ -280,10 +280,10 @@ class TokenCollector:
         slots, local_positions = (
             np.concatenate([c[i] for c in chunks]).astype(np.int64) for i in (0, 1)
         )
-        found = [c[2] for c in chunks]
-        if name == "images":  # scaled first: a channel that is not there is 0, not black
-            found = [scale_patches(values) for values in found]
-        values = pad_stack(found)
+        parts = [c[2] for c in chunks]
+        if name == "images":  # scaled first: a missing channel is 0, not black
+            parts = [scale_patches(values) for values in parts]
+        values = pad_stack(parts)
         intervals = None
         if name == "ids":
             values = values.astype(np.int64)

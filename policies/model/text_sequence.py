@@ -128,15 +128,13 @@ def lay_out_passages(
     ids: list[Ints] = []
     local_positions: list[Ints] = []
     owners: list[Ints] = []
-    wanted: list[Ints] = []
     for index, passage in enumerate(passages):
         count, text = passage.num_patches, np.asarray(passage.text, np.int64)
-        said = np.r_[text + vocabulary.text.start, vocabulary.separator]
-        place = passage.first + np.arange(len(said))
-        ids.append(np.r_[np.full(count, -1), said])
+        pieces = np.r_[text + vocabulary.text.start, vocabulary.separator]
+        place = passage.first + np.arange(len(pieces))
+        ids.append(np.r_[np.full(count, -1), pieces])
         local_positions.append(np.r_[np.arange(count), np.minimum(place, TEXT_PLACES - 1)])
-        owners.append(np.full(count + len(said), index))
-        wanted.append(ids[-1])
+        owners.append(np.full(count + len(pieces), index))
     all_ids = np.concatenate(ids).astype(np.int64)
     length = len(all_ids) - 1  # the last separator
     if budget is not None:

@@ -2,7 +2,6 @@
 
 * :class:`TimeSpent` -- seconds of each.
 * :class:`Clock` -- what measures them where episodes are played.
-* :class:`TimedPlan` -- a plan that is measured.
 * :class:`Costs` -- the sum over a run's processes and sittings, kept in ``cost.json``.
 """
 
@@ -15,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from policies.base import Policy
 
 NAME = "cost.json"
 
@@ -106,37 +107,10 @@ class Clock:
         return lap
 
 
-class TimedPlan:
-    """A plan whose encoding and decoding count as tokenising; all else is the plan's own.
-
-    Args:
-        plan: A :class:`gato_gym.spaces.Plan`.
-        clock: Measures.
-    """
-
-    def __init__(self, plan: Any, clock: Clock) -> None:
-        self._plan, self._clock = plan, clock
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._plan, name)
-
-    def encode_batch(self, observations: Any) -> Any:
-        """The plan's, measured."""
-        with self._clock.of("tokenising"):
-            return self._plan.encode_batch(observations)
-
-    def decode_batch(self, tokens: Any) -> Any:
-        """The plan's, measured."""
-        with self._clock.of("tokenising"):
-            return self._plan.decode_batch(tokens)
-
-
 def with_clock(policy: Any, clock: Clock) -> Any:
-    """The policy; if it has a plan, that is measured from now on."""
-    plan = getattr(policy, "plan", None)
-    if hasattr(plan, "encode_batch"):
-        inner = plan._plan if isinstance(plan, TimedPlan) else plan
-        policy.plan = TimedPlan(inner, clock)
+    """The policy, which reports its tokenising to the clock from now on."""
+    if isinstance(policy, Policy):
+        policy.span = clock.of
     return policy
 
 

@@ -238,7 +238,7 @@ def test_observations_come_back(layout, space, seed):
     member = sample(space)
     step = plan.encode(member)
     if has_two_texts(plan):
-        with pytest.raises(ValueError, match="do not tell the texts"):
+        with pytest.raises(ValueError, match="cannot separate the texts"):
             plan.decode_observation(step)
         return
     back = plan.decode_observation(step)

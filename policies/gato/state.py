@@ -1,0 +1,85 @@
+"""What a batch of running episodes remembers between two calls of ``predict``.
+
+* :class:`GatoState` -- the cache of keys and values, positions, texts and random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from policies.model.kv_cache import RingCache
+
+
+@dataclass
+class GatoState:
+    """What a batch of running episodes remembers. ``predict`` writes into it.
+
+    Attributes:
+        cache: Keys and values.
+        next_positions: int64 ``[B]``, position of the next token of each row.
+        pending: int64 ``[B]``, last action token if it enters with the next observation, else -1.
+        conditions: float ``[B, D]``, the encoded text that each row acts under.
+        texts: object ``[B]``, the text each row saw last, as bytes of its ids; None before.
+        ages: int64 ``[B]``, timesteps since it was emitted.
+        generators: object ``[B]``, each row's :class:`policies.chance.RowGenerator`.
+    """
+
+    cache: RingCache
+    next_positions: NDArray[np.int64]
+    pending: NDArray[np.int64]
+    conditions: Tensor
+    texts: NDArray[np.object_]
+    ages: NDArray[np.int64]
+    generators: NDArray[np.object_]
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return len(self.pending)
+
+    def part(self, rows: slice) -> GatoState:
+        """A view of some rows: writing into it writes here."""
+        return self._select(rows, rows)
+
+    def take(self, rows: NDArray[np.int64]) -> GatoState:
+        """A copy of some rows, in this order."""
+        return self._select(rows, torch.from_numpy(rows).to(self.conditions.device))
+
+    def _select(self, rows: Any, index: Any) -> GatoState:
+        return GatoState(
+            self.cache.part(index),
+            self.next_positions[rows],
+            self.pending[rows],
+            self.conditions[index],
+            self.texts[rows],
+            self.ages[rows],
+            self.generators[rows],
+        )
+
+    @classmethod
+    def join(cls, states: Sequence[GatoState], cache: RingCache | None = None) -> GatoState:
+        """The rows of several states, one state after another.
+
+        Args:
+            states: One or more.
+            cache: The cache of all these rows; None joins the caches of the states.
+
+        Raises:
+            ValueError: The caches have different sizes.
+        """
+        return cls(
+            RingCache.join([state.cache for state in states]) if cache is None else cache,
+            np.concatenate([state.next_positions for state in states]),
+            np.concatenate([state.pending for state in states]),
+            torch.cat([state.conditions for state in states]),
+            np.concatenate([state.texts for state in states]),
+            np.concatenate([state.ages for state in states]),
+            np.concatenate([state.generators for state in states]),
+        )
