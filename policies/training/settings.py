@@ -25,6 +25,7 @@ class TrainSettings:
         preset: Size of the network: tiny, mini, small, 79m, 364m, 1.18b.
         network: Fields of NetworkConfig that differ from the preset's.
         steps: Updates; None leaves it to ``minutes``, to the run that is resumed, or to the preset.
+        until: Step to stop at before the last, with the schedule of all steps.
         minutes: Time for updates; the machine is measured and the number of steps follows.
         tasks: Ids of the tasks to train on; empty for all that the datasets are of.
         group_by: What shares a weight, a share of prompts and the statistics of vectors: "task", or
@@ -45,6 +46,7 @@ class TrainSettings:
         prompt_end: Share of the prompts that are an episode's end; the others start uniformly.
         optimiser: "muon", "adamw" (with the same schedule), "paper" (as published), or None for the
             preset's.
+        optimiser_options: Fields of OptimiserConfig that differ.
         rows: Packed sequences of a batch; None for the preset's.
         length: Tokens of a packed sequence; None for the preset's.
         accumulate: Parts of a batch, for less memory; None for the preset's.
@@ -79,6 +81,7 @@ class TrainSettings:
     preset: str = "mini"
     network: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
+    until: int | None = None
     minutes: float | None = None
     tasks: tuple[str, ...] = ()
     group_by: str = "task"
@@ -95,6 +98,7 @@ class TrainSettings:
     prompt_shares: Mapping[str, float] = field(default_factory=dict)
     prompt_end: float = 0.5
     optimiser: str | None = None
+    optimiser_options: Mapping[str, Any] = field(default_factory=dict)
     rows: int | None = None
     length: int | None = None
     accumulate: int | None = None
@@ -118,7 +122,7 @@ class TrainSettings:
     score_episodes: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("score_every", "keep_every"):
+        for name in ("score_every", "keep_every", "until"):
             steps = getattr(self, name)
             if steps is not None and steps < 1:
                 raise ValueError(f"{name} is {steps}: expected 1 or more steps")
