@@ -25,7 +25,6 @@ class TrainSettings:
         preset: Size of the network: tiny, mini, small, 79m, 364m, 1.18b.
         network: Fields of NetworkConfig that differ from the preset's.
         steps: Updates; None leaves it to ``minutes``, to the run that is resumed, or to the preset.
-        until: Step to stop at before the last, with the schedule of all steps.
         minutes: Time for updates; the machine is measured and the number of steps follows.
         tasks: Ids of the tasks to train on; empty for all that the datasets are of.
         group_by: What shares a weight, a share of prompts and the statistics of vectors: "task", or
@@ -65,6 +64,7 @@ class TrainSettings:
         workers: Processes that encode episodes.
         tensorboard: Whether to write TensorBoard's events as well.
         keep_every: Steps between two sets of averaged weights that are kept; None keeps none.
+        until: Step to stop at before the last, with the schedule of all steps.
         score_every: Steps between two scores; None plays nothing.
         score_tasks: Ids of the tasks that are played; empty for all.
         score_episodes: Episodes of each.
@@ -81,7 +81,6 @@ class TrainSettings:
     preset: str = "mini"
     network: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
-    until: int | None = None
     minutes: float | None = None
     tasks: tuple[str, ...] = ()
     group_by: str = "task"
@@ -117,6 +116,7 @@ class TrainSettings:
     workers: int = 1
     tensorboard: bool = False
     keep_every: int | None = None
+    until: int | None = None
     score_every: int | None = None
     score_tasks: tuple[str, ...] = ()
     score_episodes: int = 5
