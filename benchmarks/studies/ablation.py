@@ -38,6 +38,7 @@ from gato_gym import compile_plan, get_task
 from gato_gym.atomic_io import write_whole
 from policies import GatoPolicy
 from policies.model.config import NetworkConfig
+from policies.model.network import GatoNetwork
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
 from policies.training.config import TrainConfig
@@ -253,12 +254,12 @@ def steps_in(variant: Variant, shards: dict[str, TaskShard], folder: Path, secon
     return max(1, int(seconds * MEASURED_STEPS / (time.process_time() - begun)))
 
 
-def held_out_errors(trainer: Trainer, shards: dict[str, TaskShard]) -> dict[str, float]:
-    """How well held-out actions are said by the averaged weights, nothing changed in documents."""
-    config, network = trainer.config, trainer.network
+def held_out_errors(
+    network: GatoNetwork, config: TrainConfig, shards: dict[str, TaskShard]
+) -> dict[str, float]:
+    """How well a network says held-out actions, nothing changed in documents."""
     mixture = dataclasses.replace(config.mixture, action_drop=0.0, observation_noise=0.0)
     packer = Packer(shards, mixture, config.network, rows=config.rows, length=config.length, seed=1)
-    network.load_state_dict({**network.state_dict(), **trainer.optimiser.average})
     batches = (packer.batch(index) for index in range(HELD_OUT_BATCHES))
     losses = mean_losses(network, batches, sigma=config.sigma)
     return {"accuracy": losses["discrete_accuracy"], "error": losses["continuous_error"]}
@@ -284,17 +285,18 @@ def run_variant(
     trainer = Trainer(configure(variant, steps), shards, folder, device="cpu")
     trainer.resume()
     trainer.run()
-    errors = held_out_errors(trainer, parts.held_out)
+    network = averaged_network(folder)
+    errors = held_out_errors(network, trainer.config, parts.held_out)
     tasks = find_datasets(root)
     shown = {task.id: (task.demonstration(), task.needs_prompt(tasks)) for task in tasks}
     plans = {name: shard.plan for name, shard in shards.items()}
-    write_checkpoint(folder / "checkpoint", averaged_network(folder), plans, shown)
+    write_checkpoint(folder / "checkpoint", network, plans, shown)
     results = [r for task in TASKS for r in play_task(task, folder / "checkpoint", episodes)]
     return {
         "variant": variant.name,
         "what": variant.what,
         "steps": steps,
-        "parameters": sum(p.numel() for p in trainer.network.parameters()),
+        "parameters": sum(p.numel() for p in network.parameters()),
         **errors,
         "episodes": [result.to_json() for result in results],
     }

@@ -27,26 +27,17 @@ PRECISIONS = ("float32", "bfloat16")
 class TrainConfig:
     """Everything that a run's result depends on.
 
+    What has a name of :class:`~policies.training.settings.TrainSettings` means the same.
+
     Attributes:
         network: The network's sizes.
         mixture: How documents are drawn.
         optimiser: Optimiser and schedule.
-        steps: Updates of the whole run.
-        rows: Packed sequences of a batch.
-        length: Tokens of a packed sequence.
-        sigma: Spread of continuous labels, in bins.
         balance: Weight of continuous action tokens against discrete ones.
         observation_weight: Share of the loss that is the next observation's, the rest being the
             actions', in [0, 1): JAT's kappa (arXiv 2402.09844). Above 0 the network needs
             ``observation_heads``.
-        depth_drop: Share of the sub-layers that stochastic depth skips in training, drawn for each
-            row, in [0, 1).
-        seed: Of weights and batches.
-        accumulate: Parts that a batch is worked through in: more parts, less memory. At most
-            ``rows``.
-        recompute: Whether the backward pass computes each block's activations again instead of
-            keeping them: a third more work, much less memory.
-        precision: "float32", or "bfloat16" for products of matrices; weights stay float32.
+        accumulate: Parts that a batch is worked through in, at most ``rows``.
 
     Raises:
         ValueError: A count is below 1, or a choice is unknown.

@@ -24,6 +24,7 @@ from policies.gato.sampling import Sampler
 from policies.gato.task_specs import TaskRecord
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork
+from policies.training.trainer import kept_weights
 
 SAMPLER = Sampler(temperature=1.0, continuous_temperature=0.0, continuous="peak")
 """Discrete actions are sampled, which leaves loops; a robot's are the expected ones of a peak."""
@@ -53,7 +54,7 @@ def averaged_network(
 
 def _averaged_weights(run: Path, step: int | None) -> dict[str, Tensor]:
     if step is not None:
-        kept = load_file(run / "kept" / f"step-{step:06d}.safetensors")
+        kept = load_file(kept_weights(run, step))
         return {name: tensor.float() for name, tensor in kept.items()}
     state = load_file(surviving(run / "last") / "optimiser.safetensors")
     prefix = "average."

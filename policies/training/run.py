@@ -91,9 +91,12 @@ class TrainRun:
         self.sources = find_texts(settings.texts, settings.pairs)
         self.identity = {task.id: task.identity() for task in self.tasks}
         self.identity |= {source.name: source.identity() for source in self.sources}
+        chosen = {name: getattr(settings, name) for name in ("augment", "held_out")}
+        if any(chosen.values()):
+            self.identity["episodes"] = chosen
         self._check_same_data()
-        self.shards, self.texts = self._shards()
-        self.shards, self.held_out = self._split(self.shards)
+        shards, self.texts = self._shards()
+        self.shards, self.held_out = self._split(shards)
         self.config = self._config()
         self._check_images()
 

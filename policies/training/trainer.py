@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 import torch
@@ -56,12 +56,7 @@ class Interrupts:
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -73,6 +68,11 @@ class Interrupts:
 
 class NonFiniteLossError(ArithmeticError):
     """The loss or its gradient stopped being a number; no update was made with it."""
+
+
+def kept_weights(run: Path, step: int) -> Path:
+    """The file of the averaged weights that a run keeps of a step."""
+    return run / "kept" / f"step-{step:06d}.safetensors"
 
 
 def _device(name: str, ranks: ProcessGroup) -> torch.device:
@@ -251,11 +251,11 @@ class Trainer:
         weights = self._gather((n, t.to(torch.bfloat16)) for n, t in self.optimiser.averages())
         if self.ranks.rank:
             return
-        folder = self.output / "kept"
-        folder.mkdir(exist_ok=True)
-        temporary = folder / ".partial"
+        path = kept_weights(self.output, self.step)
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(".partial")
         save_file(weights, temporary)
-        os.replace(temporary, folder / f"step-{self.step:06d}.safetensors")
+        os.replace(temporary, path)
 
     def _gather(self, tensors: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
         """Tensors on the host, in the first process alone; the others have a part in each."""

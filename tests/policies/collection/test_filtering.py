@@ -11,7 +11,8 @@ from small import SMALL, random_shard, state_plan, talking_plan
 
 from gato_gym import Episode, write_minari
 from policies.collection.filtering import least_return, windowed_return
-from policies.training.data.datasets import find_tasks, shard_tasks
+from policies.training.data.datasets import find_tasks
+from policies.training.data.encoding import shard_tasks
 from policies.training.data.mixture_report import measure_mixture, mixture_table, tokens_of
 from policies.training.data.packing import Mixture, Packer
 

@@ -187,6 +187,9 @@ def test_some_tasks_of_the_shards_are_trained_on(folder: Path, tmp_path: Path) -
     run = TrainRun(settings(folder, tmp_path / "run", tasks=(ARM,), held_out=0.25))
     assert list(run.shards) == [ARM]
     assert (len(run.shards[ARM].ends), len(run.held_out[ARM].ends)) == (2, 2)
+    run.train()
+    with pytest.raises(ValueError, match=r"held_out: 0\.25 there, 0\.0 now"):
+        TrainRun(settings(folder, tmp_path / "run", tasks=(ARM,)))
     with pytest.raises(ValueError, match=r"tasks names \['metaworld-none'\]"):
         TrainRun(settings(folder, tmp_path / "run", tasks=("metaworld-none",)))
 
