@@ -43,7 +43,7 @@ def add_lora(network: GatoNetwork, rank: int, *, embeddings: bool) -> None:
 
 def merged(network: GatoNetwork) -> GatoNetwork:
     """The network with its updates added to its matrices, in place."""
-    layer_type = _lora_layer()
+    layer_type = _peft().tuners.lora.LoraLayer
     layers = [
         (name, layer) for name, layer in network.named_modules() if isinstance(layer, layer_type)
     ]
@@ -63,15 +63,9 @@ def trained_parameters(network: nn.Module) -> int:
 def _peft() -> Any:
     try:
         import peft
+        import peft.tuners.lora
     except ImportError as error:
         raise ImportError(
             "LoRA needs peft: run pip install 'gato-gym[lora]', or leave out --lora"
         ) from error
     return peft
-
-
-def _lora_layer() -> Any:
-    _peft()
-    from peft.tuners.lora import LoraLayer
-
-    return LoraLayer
