@@ -13,7 +13,6 @@ stopped and run again; the table is drawn from all that are there.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import dataclasses
 import json
@@ -27,6 +26,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 import torch
+import tyro
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
@@ -35,23 +35,20 @@ from benchmarks.statistics.aggregates import suite_of
 from benchmarks.statistics.bootstrap import stratified_bootstrap
 from benchmarks.statistics.scores import mean_of_tasks
 from gato_gym import compile_plan, get_task
+from gato_gym.atomic_io import write_whole
 from policies import GatoPolicy
 from policies.model.config import NetworkConfig
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
 from policies.training.config import TrainConfig
+from policies.training.data.datasets import DatasetTask, find_tasks
+from policies.training.data.encoding import shard_task
 from policies.training.data.packing import Mixture, Packer
-from policies.training.data.shards import (
-    TaskShard,
-    moments,
-    read_task_episodes,
-    with_statistics,
-    write_shard,
-)
-from policies.training.export import PROMPTED_SUITES, demonstration, write_checkpoint
-from policies.training.loss import action_loss
+from policies.training.data.shards import TaskShard
+from policies.training.export import averaged_network, write_checkpoint
+from policies.training.loss import mean_losses
 from policies.training.optimizer import OptimiserConfig
-from policies.training.trainer import Trainer, open_shards
+from policies.training.trainer import Trainer
 
 BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
 
@@ -183,6 +180,7 @@ VARIANTS = (
         network=PAPER_NETWORK, training=PAPER,
     ),
 )  # fmt: skip
+NAMES = tuple(variant.name for variant in VARIANTS)
 
 
 @dataclass(frozen=True)
@@ -206,38 +204,26 @@ def _remembering(shard: TaskShard, memory: str) -> TaskShard:
     old = shard.plan
     options = dataclasses.replace(old.options, memory=memory)
     plan = compile_plan(old.observation_space, old.action_space, options)
-    return TaskShard(shard.task, plan, shard.arrays, shard.group)
+    return dataclasses.replace(shard, plan=plan)
+
+
+def find_datasets(root: Path, layout: str = "lean") -> list[DatasetTask]:
+    """The collected episodes of :data:`TASKS`."""
+    names = [root / "gato" / f"{task}-v0" for task in TASKS]
+    return find_tasks(names, share=0.0, layout=layout, group_by="suite")
 
 
 def make_slice(layout: str, root: Path, work: Path) -> Slice:
-    """The episodes of a layout as shards, encoded if they are not there yet."""
-    for task in TASKS:
-        encode(task, layout, root, work)
-    training, held_out = (
-        open_shards(work / f"{part}-{layout}", sorted(EPISODES)) for part in ("train", "held-out")
-    )
+    """A layout's episodes, encoded if they are not there yet: normalised as what is trained on."""
+    training, held_out = {}, {}
+    for task in find_datasets(root, layout):
+        count, more = EPISODES[task.group]
+        places, folders = task.places(), [work / f"{p}-{layout}" for p in ("train", "held-out")]
+        shard = shard_task(task, folders[0] / task.id, places[:count])
+        later = places[count : count + more]
+        held_out[task.id] = shard_task(task, folders[1] / task.id, later, shard.plan.options)
+        training[task.id] = shard
     return Slice(training, held_out)
-
-
-def encode(task_id: str, layout: str, root: Path, work: Path) -> None:
-    """Write a task's two shards; vectors are normalised by what is trained on."""
-    folders = [work / f"{part}-{layout}" / task_id for part in ("train", "held-out")]
-    if all((folder / "meta.json").exists() for folder in folders):
-        return
-    task = get_task(task_id)
-    count, more = EPISODES[task.suite]
-    episodes = list(read_task_episodes(task_id, root, limit=count + more))
-    # the layout decides anew when text is emitted
-    options = dataclasses.replace(task.options, layout=layout, text="")
-    env = task.make()
-    plan = compile_plan(env.observation_space, env.action_space, options)
-    if plan.vector_length:
-        options = with_statistics(options, [moments(plan, episodes[:count])])
-        plan = compile_plan(env.observation_space, env.action_space, options)
-    env.close()
-    meta = {"task": task_id, "options": options.to_json(), "layout": layout}
-    for folder, part in zip(folders, (episodes[:count], episodes[count:]), strict=True):
-        write_shard(folder, plan, part, meta)
 
 
 def configure(variant: Variant, steps: int) -> TrainConfig:
@@ -258,7 +244,7 @@ def configure(variant: Variant, steps: int) -> TrainConfig:
 
 def steps_in(variant: Variant, shards: dict[str, TaskShard], folder: Path, seconds: float) -> int:
     """Updates that this much processor time is enough for."""
-    trainer = Trainer(configure(variant, 1000), shards, folder, kept_every=None, device="cpu")
+    trainer = Trainer(configure(variant, 1000), shards, folder, device="cpu")
     for _ in range(2):
         trainer.update()
     begun = time.process_time()
@@ -271,25 +257,11 @@ def held_out_errors(trainer: Trainer, shards: dict[str, TaskShard]) -> dict[str,
     """How well held-out actions are said by the averaged weights, nothing changed in documents."""
     config, network = trainer.config, trainer.network
     mixture = dataclasses.replace(config.mixture, action_drop=0.0, observation_noise=0.0)
-    packer = Packer(
-        shards,
-        {task: shard.group for task, shard in shards.items()},
-        mixture,
-        config.network,
-        rows=config.rows,
-        length=config.length,
-        seed=1,
-    )
+    packer = Packer(shards, mixture, config.network, rows=config.rows, length=config.length, seed=1)
     network.load_state_dict({**network.state_dict(), **trainer.optimiser.average})
-    network.eval()
-    sums = torch.zeros(9)
-    with torch.no_grad():
-        for index in range(HELD_OUT_BATCHES):
-            batch = packer.batch(index)
-            sums += action_loss(network, network(batch), batch.targets, sigma=config.sigma).sums
-    network.train()
-    errors = sums.tolist()
-    return {"accuracy": errors[2] / errors[0], "error": errors[5] / errors[3]}
+    batches = (packer.batch(index) for index in range(HELD_OUT_BATCHES))
+    losses = mean_losses(network, batches, sigma=config.sigma)
+    return {"accuracy": losses["discrete_accuracy"], "error": losses["continuous_error"]}
 
 
 def run_variant(
@@ -309,15 +281,14 @@ def run_variant(
         Everything that the table is made of, as JSON values.
     """
     shards = parts.training
-    trainer = Trainer(configure(variant, steps), shards, folder, kept_every=None, device="cpu")
+    trainer = Trainer(configure(variant, steps), shards, folder, device="cpu")
     trainer.resume()
     trainer.run()
     errors = held_out_errors(trainer, parts.held_out)
-    shown = {
-        task: (demonstration(task, root), get_task(task).suite in PROMPTED_SUITES)
-        for task in shards
-    }
-    write_checkpoint(folder, shards, shown, folder / "checkpoint")
+    tasks = find_datasets(root)
+    shown = {task.id: (task.demonstration(), task.needs_prompt(tasks)) for task in tasks}
+    plans = {name: shard.plan for name, shard in shards.items()}
+    write_checkpoint(folder / "checkpoint", averaged_network(folder), plans, shown)
     results = [r for task in TASKS for r in play_task(task, folder / "checkpoint", episodes)]
     return {
         "variant": variant.name,
@@ -355,46 +326,53 @@ def play_task(task_id: str, checkpoint: Path, episodes: int) -> list[EpisodeResu
     return sorted(results, key=lambda result: result.key.index)
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Measure what each option of training is worth.")
-    names = [variant.name for variant in VARIANTS]
-    parser.add_argument("--variants", nargs="+", choices=names, default=names)
-    parser.add_argument("--seconds", type=float, default=120.0, help="of training, processor time")
-    parser.add_argument("--episodes", type=int, default=16, help="of each task to play")
-    parser.add_argument("--root", type=Path, default=Path("data"))
-    parser.add_argument("--work", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--csv", type=Path, default=Path("docs/ablation.csv"))
-    parser.add_argument("--page", type=Path, default=Path("docs/training.md"))
-    args = parser.parse_args()
+def main(
+    *,
+    variants: tuple[str, ...] = NAMES,
+    seconds: float = 120.0,
+    episodes: int = 16,
+    root: Path = Path("data"),
+    work: Path = Path("runs/ablation"),
+    csv: Path = Path("docs/ablation.csv"),
+    page: Path = Path("docs/training.md"),
+) -> None:
+    """Measure what each option of training is worth.
+
+    Args:
+        variants: Names of the variants to train.
+        seconds: Processor time of a training.
+        episodes: Of each task to play.
+        root: Folder of the datasets.
+        work: Folder of the study.
+        csv: File of the table.
+        page: File that shows the table.
+    """
     torch.set_num_threads(1)
     by_name = {variant.name: variant for variant in VARIANTS}
-    for name in args.variants:
-        folder = args.work / name
-        if not (folder / "result.json").exists():
-            _measure(by_name[name], folder, args)
-    files = [args.work / name / "result.json" for name in names]
+    if unknown := sorted(set(variants) - set(by_name)):
+        raise ValueError(f"variants names {unknown}: expected some of {list(by_name)}")
+    for name in variants:
+        if not (work / name / "result.json").exists():
+            _measure(by_name[name], work, root, seconds=seconds, episodes=episodes)
+    files = [work / name / "result.json" for name in by_name]
     results = [json.loads(path.read_text()) for path in files if path.exists()]
-    write_table(results, args.csv, args.page)
+    write_table(results, csv, page)
 
 
-def _measure(variant: Variant, folder: Path, args: argparse.Namespace) -> None:
-    parts = make_slice(variant.layout, args.root, args.work).remembering(variant.memory)
-    budget = args.work / "steps.json"
+def _measure(variant: Variant, work: Path, root: Path, *, seconds: float, episodes: int) -> None:
+    folder = work / variant.name
+    parts = make_slice(variant.layout, root, work).remembering(variant.memory)
+    budget = work / "steps.json"
     known = json.loads(budget.read_text()) if budget.exists() else {}
     if variant.layout not in known:
-        measured = steps_in(variant, parts.training, folder / "measuring", args.seconds)
+        measured = steps_in(variant, parts.training, folder / "measuring", seconds)
         known[variant.layout] = measured
         shutil.rmtree(folder / "measuring", ignore_errors=True)
         budget.write_text(json.dumps(known))
     steps = known[variant.layout]
     print(f"{variant.name}: {steps} steps", flush=True)
-    result = run_variant(
-        variant, parts, folder, root=args.root, steps=steps, episodes=args.episodes
-    )
-    temporary = folder / "result.json.partial"
-    temporary.write_text(json.dumps(result))
-    temporary.replace(folder / "result.json")
+    result = run_variant(variant, parts, folder, root=root, steps=steps, episodes=episodes)
+    write_whole(folder / "result.json", json.dumps(result))
     solved = [e["success"] for e in result["episodes"]]
     print(
         f"{variant.name}: success {sum(solved) / len(solved):.3f}, "
@@ -404,4 +382,4 @@ def _measure(variant: Variant, folder: Path, args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -1,7 +1,6 @@
 """A few episodes of a task, and what a checkpoint already knows of it.
 
 * :func:`nested_order` -- an order of a task's episodes whose beginnings are the subsets.
-* :func:`subset_shard` -- the first of them as a shard.
 * :class:`Familiar`, :func:`familiar` -- how the checkpoint would read the task's spaces.
 * :func:`make_environments` -- the task's environment, to play in.
 * :class:`Unit` -- one point of one seed.
@@ -10,35 +9,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from minari.serialization import serialize_space
 
 import gato_gym
 from benchmarks.studies.plots import can_draw, panels, write_csv
-from gato_gym.episodes.episode import Episode
-from gato_gym.episodes.minari_datasets import episodes_of
 from gato_gym.options import PlanOptions
 from policies.collection.scores import Scores, interval
 from policies.gato.checkpoint import Checkpoint
 from policies.gato.task_specs import SpaceMismatchError, signature
-from policies.training.data.datasets import DatasetTask
-from policies.training.data.shards import (
-    FORMAT,
-    TaskShard,
-    kept_shard,
-    moments,
-    with_statistics,
-    write_shard,
-)
-
-Place = tuple[int, int]
-"""Number of a source, and of an episode in it."""
+from policies.training.data.datasets import DatasetTask, Place
 
 
 @dataclass(frozen=True)
@@ -84,50 +69,9 @@ def nested_order(task: DatasetTask, seed: int) -> list[Place]:
 
     The first n of them are a subset, which contains those of every smaller n.
     """
-    places = [
-        (number, int(index))
-        for number, source in enumerate(task.sources)
-        for index in np.flatnonzero(source.kept)
-    ]
+    places = task.places()
     order = np.random.default_rng([seed, len(places)]).permutation(len(places))
     return [places[i] for i in order]
-
-
-def episodes_at(task: DatasetTask, places: Sequence[Place]) -> Iterator[Episode]:
-    """The episodes at these places, in this order."""
-    for number, index in places:
-        yield next(episodes_of(task.sources[number].dataset, first=index))
-
-
-def subset_shard(
-    task: DatasetTask, places: Sequence[Place], options: PlanOptions | None, folder: Path
-) -> TaskShard:
-    """The episodes at these places as a shard; one that is there, made of the same, is kept.
-
-    Args:
-        task: The task.
-        places: Of its episodes.
-        options: How they become tokens; None takes the task's, with the statistics of the vectors
-            of these episodes alone.
-        folder: Of the shard.
-    """
-    meta = {"format": FORMAT, "task": task.id, "group": task.id}
-    meta |= {"made_of": {**task.identity(), "places": [list(place) for place in places]}}
-    if options is not None:
-        meta["options"] = options.to_json()
-    if kept_shard(folder, meta) is None:
-        chosen = options or _measured(task, places)
-        spaces = [serialize_space(s) for s in (task.observation_space, task.action_space)]
-        more = {"spaces": spaces, "options": chosen.to_json()}
-        write_shard(folder, task.plan(chosen), episodes_at(task, places), {**meta, **more})
-    return TaskShard.open(folder)
-
-
-def _measured(task: DatasetTask, places: Sequence[Place]) -> PlanOptions:
-    plan = task.plan()
-    if not plan.vector_length or task.options.vector_mean:
-        return task.options
-    return with_statistics(task.options, [moments(plan, episodes_at(task, places))])
 
 
 def make_environments(

@@ -22,18 +22,15 @@ from rich.console import Console
 
 from benchmarks.studies.few_shot import (
     Unit,
-    episodes_at,
     expert_return,
     familiar,
     make_environments,
     nested_order,
-    subset_shard,
     write_curve,
 )
 from benchmarks.studies.plots import NOT_DRAWN, can_draw
 from benchmarks.studies.settings import FinetuneSettings
 from gato_gym.atomic_io import appearing, write_whole
-from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
 from policies.collection.record import load_player
 from policies.collection.scores import Scores, play_scores
@@ -43,15 +40,14 @@ from policies.gato.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from policies.gato.prompts import prompt_from_episode
-from policies.gato.task_specs import TaskRecord
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork
 from policies.training.config import TrainConfig, check_same
 from policies.training.data.datasets import find_tasks
+from policies.training.data.encoding import shard_task
 from policies.training.data.packing import Mixture
 from policies.training.data.shards import TaskShard
-from policies.training.export import averaged_weights
+from policies.training.export import averaged_network, write_checkpoint
 from policies.training.initialization import grown_config, start_from
 from policies.training.lora import add_lora, merged, trained_parameters
 from policies.training.optimizer import OptimiserConfig
@@ -259,23 +255,20 @@ class FinetuneRun:
 
     def _write_untrained(self, unit: Unit, place: Path) -> None:
         """The checkpoint as it is, after the first episode of the unit's subsets if prompted."""
+        network, sampler = self.checkpoint.network, self.checkpoint.sampler
         record = self.checkpoint.tasks.get(self.task.id)
-        if record is None:
-            (first,) = episodes_at(self.task, nested_order(self.task, unit.seed)[:1])
-            record = self._record(self.task.plan(self.options), first, self.familiar.prompted)
-        network = self.checkpoint.network
-        save_checkpoint(
-            place, network, {self.task.id: record}, self.checkpoint.sampler, dtype=torch.bfloat16
-        )
-
-    def _record(self, plan: Any, episode: Episode, prompted: bool) -> TaskRecord:
-        prompt = prompt_from_episode(plan, episode, capacity=self.network.prompt_tokens, cut="end")
-        return TaskRecord.of(plan, prompt, prompted=prompted)
+        if record is not None:
+            save_checkpoint(place, network, {self.task.id: record}, sampler, dtype=torch.bfloat16)
+            return
+        (first,) = self.task.episodes(nested_order(self.task, unit.seed)[:1])
+        plans = {self.task.id: self.task.plan(self.options)}
+        shown = {self.task.id: (first, self.familiar.prompted)}
+        write_checkpoint(place, network, plans, shown, sampler=sampler)
 
     def _train(self, unit: Unit, folder: Path) -> float:
         """Train a unit, or go on with it, and write its checkpoint; returns the minutes."""
         places = nested_order(self.task, unit.seed)[: unit.episodes]
-        shard = subset_shard(self.task, places, self.options, folder / "shard")
+        shard = shard_task(self.task, folder / "shard", places, self.options)
         scratch = unit.arm == "scratch"
         steps = self.settings.steps
         config = TrainConfig(
@@ -292,7 +285,6 @@ class FinetuneRun:
             {self.task.id: shard},
             folder / RUN_STATE,
             save_every=max(50, steps // 4),
-            kept_every=None,
             log_every=max(1, steps // 2),
             device=self.settings.device,
             begin=None if scratch else self._begin,
@@ -313,19 +305,17 @@ class FinetuneRun:
     def _write(
         self, unit: Unit, shard: TaskShard, shown: tuple[int, int], run: Path, place: Path
     ) -> None:
-        network = GatoNetwork(self.network)
-        if unit.arm == "tuned":
-            self._begin(network)
+        tuned = unit.arm == "tuned"
+        network = averaged_network(run, prepare=self._begin if tuned else None)
         trained = trained_parameters(network)
-        network.load_state_dict({**network.state_dict(), **averaged_weights(run)}, strict=True)
-        if unit.arm == "tuned" and self.settings.lora is not None:
+        if tuned and self.settings.lora is not None:
             network = merged(network)
-        (episode,) = episodes_at(self.task, [shown])
-        # One task is all that it knows now: nothing has to tell it which.
-        record = self._record(shard.plan, episode, prompted=False)
+        (episode,) = self.task.episodes([shown])
         card = (
             f"# {self.task.id}\n\n{self.settings.source}, {unit.title}, {self.settings.steps} "
             f"steps of {trained:,} parameters. What it could do besides is not kept.\n"
         )
-        tasks, sampler = {self.task.id: record}, self.checkpoint.sampler
-        save_checkpoint(place, network, tasks, sampler, dtype=torch.bfloat16, card=card)
+        # One task is all that it knows now: nothing has to tell it which.
+        task, sampler = {self.task.id: (episode, False)}, self.checkpoint.sampler
+        plans = {self.task.id: shard.plan}
+        write_checkpoint(place, network, plans, task, sampler=sampler, card=card)

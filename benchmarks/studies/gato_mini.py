@@ -4,35 +4,36 @@
     python -m benchmarks.studies.gato_mini --from train
     python -m benchmarks.studies.gato_mini --dry-run  # what would be drawn from the shards
 
-Every stage can be stopped and run again: it goes on where it was.
+Every stage can be stopped and run again: it is resumed where it was.
 
-* :func:`mini_config` -- what is trained.
-* :func:`collect_commands` -- on which episodes.
-* :func:`describe` -- prints what is drawn of them.
+* :func:`collections` -- what is collected.
+* :func:`mini_settings` -- what is trained on it, by the code of ``gato-gym train``.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Literal, get_args
 
 import torch
+import tyro
 from rich.console import Console
 
-from gato_gym import list_tasks
-from policies.model.config import NetworkConfig
+from gato_gym.tasks import Task, list_tasks
+from policies.collection.collect import collect, with_experts
+from policies.collection.jobs import CollectSettings
+from policies.collection.recorder import RecordSettings
+from policies.gato.checkpoint import RUN_CHECKPOINT
 from policies.threads import ONE_THREAD
-from policies.training.config import TrainConfig, as_begun
-from policies.training.data.mixture_report import measure_mixture, mixture_table
-from policies.training.data.packing import Mixture, Packer
-from policies.training.export import export
-from policies.training.optimizer import OptimiserConfig
-from policies.training.trainer import open_shards, train
+from policies.training.run import TrainRun
+from policies.training.settings import TrainSettings
 
-STAGES = ("collect", "shard", "train", "export", "evaluate")
+Stage = Literal["collect", "shard", "train", "export", "evaluate"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 HARD_TASKS = {
     "babyai": (
@@ -48,126 +49,127 @@ HARD_TASKS = {
 }  # fmt: skip
 """Tasks on which an earlier network was weak: they get twice the episodes and twice the weight."""
 
+PROMPT_SHARES = {"babyai": 0.06, "metaworld": 0.75}
+"""A quarter of the documents carry a prompt: most of Meta-World's, whose observations do not name
+the task, and few of BabyAI's, whose instructions do."""
 
-def mini_config(steps: int) -> TrainConfig:
+
+def collections(root: Path) -> list[tuple[list[Task], CollectSettings]]:
+    """What is collected: every task's episodes, and twice as many of the hard ones."""
+    arm = RecordSettings(noise=0.8, steps_after_success=40)
+    navigation = RecordSettings(noise=0.2)
+    hard = {f"{suite}-{name}" for suite, names in HARD_TASKS.items() for name in names}
+    planned = []
+    for factor, are_hard in ((1, False), (2, True)):
+        arms, rooms = (
+            [task for task in list_tasks(suite) if (task.id in hard) == are_hard]
+            for suite in ("metaworld", "babyai")
+        )
+        episodes, steps = 80 * factor, 24_000 * factor
+        planned.append((arms, CollectSettings(root, arm, episodes=episodes, expert_episodes=5)))
+        planned.append((rooms, CollectSettings(root, navigation, steps=steps)))
+    return planned
+
+
+def suite_datasets(root: Path) -> tuple[str, ...]:
+    """Where the collected episodes of both suites are."""
+    tasks = [task.id for suite in HARD_TASKS for task in list_tasks(suite)]
+    return tuple(str(root / "gato" / f"{task}-v0") for task in tasks)
+
+
+def mini_settings(root: Path, shards: Path, work: Path, *, steps: int = 3600) -> TrainSettings:
     """What ``gato-mini`` is trained with.
 
-    A quarter of the documents carry a prompt: most of Meta-World's, whose observations do not name
-    the task, and few of BabyAI's, whose instructions do.
+    Args:
+        root: Folder of the datasets.
+        shards: Folder of the encoded episodes.
+        work: Folder of the run.
+        steps: Updates.
     """
-    return TrainConfig(
-        network=NetworkConfig(
-            width=192,
-            layers=4,
-            heads=3,
-            feed_forward=384,
-            vector_hidden=384,
-            window=256,
-            prompt_tokens=32,
-        ),
-        mixture=Mixture(
-            weights={"babyai": 0.45, "metaworld": 0.55},
-            prompt_share={"babyai": 0.06, "metaworld": 0.75},
-            balance=0.5,
-            emphasis={f"{suite}-{name}": 2.0 for suite in HARD_TASKS for name in HARD_TASKS[suite]},
-        ),
-        optimiser=OptimiserConfig(),
+    return TrainSettings(
+        datasets=suite_datasets(root),
+        output=work,
+        shards=shards,
+        network={"width": 192, "heads": 3, "feed_forward": 384, "vector_hidden": 384},
         steps=steps,
+        group_by="suite",
+        augment=2,
+        keep=0.0,
+        weights={"babyai": 0.45, "metaworld": 0.55},
+        emphasis={f"{suite}-{name}": 2.0 for suite in HARD_TASKS for name in HARD_TASKS[suite]},
+        prompt_shares=PROMPT_SHARES,
         rows=24,
         length=256,
+        workers=os.cpu_count() or 1,
+        keep_every=400,
     )
 
 
-def collect_commands(root: Path) -> list[list[str]]:
-    """The commands that collect the recipe's episodes: every task's, then more of the hard ones."""
-    base = [sys.executable, "-m", "gato_gym", "collect", "--root", str(root), "--suite"]
-    babyai = [*base, "babyai", "--noise", "0.2"]
-    metaworld = [*base, "metaworld", "--noise", "0.8"]
-    metaworld += ["--steps-after-success", "40", "--expert-episodes", "5"]
-    hard = {suite: ["--tasks", ",".join(names)] for suite, names in HARD_TASKS.items()}
-    return [
-        [*metaworld, "--tasks", _all_but_hard("metaworld"), "--episodes", "80"],
-        [*metaworld, *hard["metaworld"], "--episodes", "160"],
-        [*babyai, "--tasks", _all_but_hard("babyai"), "--steps", "24000"],
-        [*babyai, *hard["babyai"], "--steps", "48000"],
-    ]
-
-
-def _all_but_hard(suite: str) -> str:
-    hard = {f"{suite}-{name}" for name in HARD_TASKS[suite]}
-    return ",".join(task.id for task in list_tasks(suite) if task.id not in hard)
-
-
-def describe(config: TrainConfig, shards_folder: Path) -> None:
-    """Print the mixture as it is drawn, and how much of it is padding."""
-    shards = open_shards(shards_folder, sorted(config.mixture.weights))
-    packer = Packer(
-        shards,
-        {task: shard.group for task, shard in shards.items()},
-        config.mixture,
-        config.network,
-        rows=config.rows,
-        length=config.length,
-        seed=config.seed,
-    )
-    tokens = config.steps * config.rows * config.length
-    Console().print(mixture_table(measure_mixture(packer), tokens=tokens))
-
-
-def train_in_parallel(args: argparse.Namespace) -> None:
+def _train_in_parallel(processes: int) -> None:
     """Train with one process a core: on a CPU that is faster than one process of many threads."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
-        "--nproc-per-node", str(args.processes), "-m", "benchmarks.studies.gato_mini",
-        "--only-train", "--steps", str(args.steps), "--shards", str(args.shards),
-        "--work", str(args.work), *(["--fsdp"] if args.fsdp else []),
-        *(["--tensorboard"] if args.tensorboard else []),
+        "--nproc-per-node", str(processes), "-m", "benchmarks.studies.gato_mini",
+        *sys.argv[1:], "--from", "train", "--to", "train",
     ]  # fmt: skip
     subprocess.run(command, check=True, env={**os.environ, **ONE_THREAD})
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Make gato-mini from nothing.")
-    parser.add_argument("--from", dest="first", choices=STAGES, default="collect")
-    parser.add_argument("--to", dest="final", choices=STAGES, default="evaluate")
-    parser.add_argument("--steps", type=int, default=3600)
-    parser.add_argument("--root", type=Path, default=Path("data"))
-    parser.add_argument("--shards", type=Path, default=Path("data/shards"))
-    parser.add_argument("--work", type=Path, default=Path("runs/gato-mini"))
-    parser.add_argument("--output", type=Path, default=Path("runs/gato-mini/checkpoint"))
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--fsdp", action="store_true", help="each process holds a part (FSDP2)")
-    parser.add_argument("--tensorboard", action="store_true", help="write its events as well")
-    parser.add_argument("--only-train", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--dry-run", action="store_true", help="print the mixture of the shards")
-    args = parser.parse_args()
-    if args.dry_run:
-        describe(as_begun(mini_config(args.steps), args.work), args.shards)
+def make(
+    *,
+    first: Annotated[Stage, tyro.conf.arg(name="from")] = "collect",
+    final: Annotated[Stage, tyro.conf.arg(name="to")] = "evaluate",
+    steps: int = 3600,
+    root: Path = Path("data"),
+    shards: Path = Path("data/shards"),
+    work: Path = Path("runs/gato-mini"),
+    output: Path | None = None,
+    processes: int | None = None,
+    fsdp: bool = False,
+    tensorboard: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Make gato-mini from nothing.
+
+    Args:
+        first: First stage.
+        final: Last stage.
+        steps: Updates.
+        root: Folder of the datasets.
+        shards: Folder of the encoded episodes.
+        work: Folder of the run.
+        output: Folder of the checkpoint; None is "checkpoint" in the run's folder.
+        processes: That train; None for one a core.
+        fsdp: Each process holds a part of the backbone (FSDP2).
+        tensorboard: Write TensorBoard's events as well.
+        dry_run: Print the mixture of the shards alone.
+    """
+    settings = mini_settings(root, shards, work, steps=steps)
+    settings = replace(settings, fsdp=fsdp, tensorboard=tensorboard)
+    console, checkpoint = Console(soft_wrap=True), output or work / RUN_CHECKPOINT
+    stages = STAGES[STAGES.index(first) : STAGES.index(final) + 1]
+    if dry_run:
+        TrainRun(settings, console).describe()
         return
-    if args.only_train:
+    if "LOCAL_RANK" in os.environ:  # one of the processes that torchrun started
         torch.set_num_threads(1)
-        how = {"fsdp": args.fsdp, "tensorboard": args.tensorboard}
-        train(mini_config(args.steps), args.shards, args.work, **how)
+        TrainRun(settings).train()
         return
-    stages = STAGES[STAGES.index(args.first) : STAGES.index(args.final) + 1]
     if "collect" in stages:
-        for command in collect_commands(args.root):
-            subprocess.run(command, check=True)
+        for tasks, collection in collections(root):
+            collect(with_experts(tasks, console), collection, console=console)
     if "shard" in stages:
-        base = [sys.executable, "-m", "policies.training.data.shards"]
-        folders = ["--root", str(args.root), "--output", str(args.shards)]
-        subprocess.run([*base, *folders, "--augment", "2"], check=True)
+        TrainRun(settings, console)
     if "train" in stages:
-        train_in_parallel(args)
+        _train_in_parallel(processes or os.cpu_count() or 1)
     if "export" in stages:
-        export(args.work, shards=args.shards, root=args.root, output=args.output)
+        TrainRun(settings, console).export(checkpoint)
     if "evaluate" in stages:
-        for suite in ("babyai", "metaworld"):
+        for suite in HARD_TASKS:
             command = [sys.executable, "-m", "benchmarks.run", "--suite", suite, "--episodes", "20"]
-            output = ["--policy", str(args.output), "--output", f"results/{suite}"]
-            subprocess.run([*command, *output], check=True)
+            where = ["--policy", str(checkpoint), "--output", f"results/{suite}"]
+            subprocess.run([*command, *where], check=True)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(make)

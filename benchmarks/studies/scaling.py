@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -25,19 +24,14 @@ from benchmarks.studies.settings import ScalingSettings
 from gato_gym.atomic_io import write_whole
 from policies.collection.record import load_player
 from policies.collection.scores import Scores, interval, play_scores
-from policies.gato.checkpoint import RUN_STATE, save_checkpoint
-from policies.gato.prompts import prompt_from_episode
-from policies.gato.task_specs import TaskRecord, check_sizes, signature
-from policies.model.config import preset
-from policies.model.network import GatoNetwork, count_parameters
-from policies.training.config import TrainConfig, check_same
-from policies.training.data.datasets import DatasetTask, find_tasks, shard_tasks
-from policies.training.data.packing import Mixture, Packer
-from policies.training.data.shards import TaskShard
-from policies.training.export import SAMPLER, averaged_weights
-from policies.training.loss import action_loss
-from policies.training.optimizer import OptimiserConfig
-from policies.training.trainer import Trainer
+from policies.gato.checkpoint import RUN_CHECKPOINT
+from policies.model.network import GatoNetwork, PackedBatch, count_parameters
+from policies.training.config import check_same
+from policies.training.data.datasets import DatasetTask, find_tasks
+from policies.training.data.packing import Packer
+from policies.training.loss import mean_losses
+from policies.training.run import TrainRun
+from policies.training.settings import TrainSettings
 
 MEASURED_BATCHES, MEASURED_ROWS = 8, 16
 """Of the held-out episodes: enough that the order of two sizes is not that of the draw."""
@@ -63,9 +57,6 @@ class ScalingRun:
         self.settings = settings
         self.console = console or Console(soft_wrap=True)
         self.tasks = {t.id: t for t in find_tasks(settings.datasets, share=settings.keep)}
-        for size in settings.sizes:
-            for task in self.tasks.values():
-                check_sizes(preset(size), task.plan())
         for task in self.tasks.values():
             if task.counts[0] < 4:
                 raise ValueError(
@@ -73,12 +64,31 @@ class ScalingRun:
                     "them to measure with; record more"
                 )
         self._check_same_study()
-        self.prompted = {name: self._is_ambiguous(task) for name, task in self.tasks.items()}
-        self.console.print(f"encoding {len(self.tasks)} tasks", highlight=False)
-        whole = shard_tasks(list(self.tasks.values()), settings.output / "shards")
-        self.shards, self.held_out = self._split(whole)
+        self.runs = {size: TrainRun(self._train_settings(size)) for size in settings.sizes}
         if not can_draw():
             self.console.print(NOT_DRAWN, highlight=False, markup=False)
+
+    def _train_settings(self, size: str) -> TrainSettings:
+        """What a size is trained with: all but the network is the same for each."""
+        asked, tasks = self.settings, self.tasks.values()
+        return TrainSettings(
+            datasets=asked.datasets,
+            output=asked.output / "sizes" / size,
+            shards=asked.output / "shards",
+            preset=size,
+            steps=asked.stride * asked.points,
+            keep=asked.keep,
+            held_out=asked.held_out,
+            prompt_share=0.0,
+            prompt_shares={t.id: PROMPT_SHARE for t in tasks if t.needs_prompt(tasks)},
+            optimiser="muon",
+            rows=asked.rows,
+            length=asked.length,
+            accumulate=1,
+            seed=asked.seed,
+            device=asked.device,
+            keep_every=asked.stride,
+        )
 
     def _check_same_study(self) -> None:
         asked = self.settings
@@ -96,151 +106,78 @@ class ScalingRun:
         asked.output.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(identity, indent=1))
 
-    def _is_ambiguous(self, task: DatasetTask) -> bool:
-        """Whether only a demonstration tells it from another: same spaces, and no words."""
-        spaces = signature(task.observation_space, task.action_space)
-        alike = [
-            other
-            for other in self.tasks.values()
-            if signature(other.observation_space, other.action_space) == spaces
-        ]
-        return len(alike) > 1 and not task.plan().has_text
-
-    def _split(
-        self, whole: dict[str, TaskShard]
-    ) -> tuple[dict[str, TaskShard], dict[str, TaskShard]]:
-        """The last episodes of each task are never trained on."""
-        first, last = {}, {}
-        for name, shard in whole.items():
-            total = len(shard.ends)
-            cut = total - max(2, round(total * self.settings.held_out))
-            first[name], last[name] = shard.part(0, cut), shard.part(cut, total)
-        return first, last
-
-    def _mixture(self) -> Mixture:
-        return Mixture(
-            weights=dict.fromkeys(self.tasks, 1.0),
-            prompt_share={name: PROMPT_SHARE * told for name, told in self.prompted.items()},
-        )
-
-    def config(self, size: str) -> TrainConfig:
-        """What a size is trained with: all but the network is the same for each."""
-        asked = self.settings
-        steps = asked.stride * asked.points
-        return TrainConfig(
-            network=preset(size),
-            mixture=self._mixture(),
-            optimiser=OptimiserConfig(warmup=max(1, min(100, steps // 10))),
-            steps=steps,
-            rows=asked.rows,
-            length=asked.length,
-            seed=asked.seed,
-        )
-
     def run(self) -> list[dict[str, Any]]:
         """Do what is not done yet; returns the table's rows.
 
         Raises:
             KeyboardInterrupt: It was stopped; the same settings go on.
         """
+        asked = self.settings
         rows: list[dict[str, Any]] = []
-        for size in self.settings.sizes:
-            folder = self.settings.output / "sizes" / size
-            config = self.config(size)
-            trainer = Trainer(
-                config,
-                self.shards,
-                folder / RUN_STATE,
-                save_every=max(50, self.settings.stride),
-                kept_every=self.settings.stride,
-                log_every=self.settings.stride,
-                device=self.settings.device,
-            )
-            trainer.resume()
-            if trainer.step < config.steps:
-                parameters = count_parameters(trainer.network)
+        for size, run in self.runs.items():
+            steps = range(asked.stride, run.config.steps + 1, asked.stride)
+            measurements = {
+                step: asked.output / "sizes" / size / f"step-{step:06d}.json" for step in steps
+            }
+            if not all(path.exists() for path in measurements.values()):
+                parameters = count_parameters(GatoNetwork(run.config.network))
                 self.console.print(f"{size}: {parameters:,} parameters", highlight=False)
-                trainer.run()
-            for step in range(self.settings.stride, config.steps + 1, self.settings.stride):
-                rows.append(self._measured(size, config, folder, step))
-                write_csv(self.settings.output / "scaling.csv", rows)
+                run.train()
+            for step, path in measurements.items():
+                if not path.exists():
+                    write_whole(path, json.dumps(self._measure(size, step), indent=1))
+                rows.append(json.loads(path.read_text()))
+                write_csv(asked.output / "scaling.csv", rows)
             if can_draw():
-                draw_scaling(self.settings.output / "scaling.png", rows)
+                draw_scaling(asked.output / "scaling.png", rows)
         return rows
 
-    def _measured(self, size: str, config: TrainConfig, folder: Path, step: int) -> dict[str, Any]:
-        """The row of a size at a step, measured once."""
-        done = folder / f"step-{step:06d}.json"
-        if done.exists():
-            return dict(json.loads(done.read_text()))
-        network = GatoNetwork(config.network)
-        weights = averaged_weights(folder / RUN_STATE, step=step)
-        network.load_state_dict({**network.state_dict(), **weights}, strict=True)
+    def _measure(self, size: str, step: int) -> dict[str, Any]:
+        """The row of a size at a step."""
+        run = self.runs[size]
+        config, checkpoint = run.config, run.settings.output / RUN_CHECKPOINT
+        network = run.export(checkpoint, step=step)
         row: dict[str, Any] = {
             "size": size,
             "parameters": count_parameters(network),
             "backbone": count_parameters(network.backbone),
             "step": step,
             "tokens": step * config.rows * config.length,
-            **self._losses(network, config),
+            **mean_losses(network, self.batches, sigma=config.sigma, balance=config.balance),
         }
         row |= dict.fromkeys(("score", "score_low", "score_high"))
         if self.settings.score_episodes:
-            row |= self._score(network, folder)
+            row |= self._score(checkpoint)
         score_text = "" if row["score"] is None else f"  score {row['score']:.3f}"
         self.console.print(
             f"{size} after {row['tokens']:,} tokens: held-out loss {row['loss']:.4f}{score_text}",
             highlight=False,
         )
-        write_whole(done, json.dumps(row, indent=1))
         return row
 
     @cached_property
-    def _batches(self) -> list[Any]:
+    def batches(self) -> list[PackedBatch]:
+        """What every size is measured on: batches of episodes that none is trained on."""
+        run = self.runs[self.settings.sizes[0]]
         packer = Packer(
-            self.held_out,
-            {name: shard.group for name, shard in self.held_out.items()},
-            self._mixture(),
-            preset(self.settings.sizes[0]),
+            run.held_out,
+            run.config.mixture,
+            run.config.network,
             rows=MEASURED_ROWS,
             length=self.settings.length,
             seed=self.settings.seed + 1,
         )
         return [packer.batch(index) for index in range(MEASURED_BATCHES)]
 
-    @torch.no_grad()
-    def _losses(self, network: GatoNetwork, config: TrainConfig) -> dict[str, float]:
-        network.eval()
-        total, scale, sums = 0.0, 0.0, np.zeros(9)
-        for batch in self._batches:
-            report = action_loss(
-                network, network(batch), batch.targets, sigma=config.sigma, balance=config.balance
-            )
-            total, scale = total + float(report.total), scale + float(report.scale)
-            sums += report.sums.numpy()
-        losses = {"loss": total / scale}
-        for kind, at, what in (("discrete", 0, "accuracy"), ("continuous", 3, "error")):
-            if sums[at]:
-                losses[f"{kind}_loss"] = float(sums[at + 1] / sums[at])
-                losses[f"{kind}_{what}"] = float(sums[at + 2] / sums[at])
-        return losses
-
-    def _score(self, network: GatoNetwork, folder: Path) -> dict[str, float]:
+    def _score(self, checkpoint: Path) -> dict[str, float]:
         """Mean over tasks of the share of successes, or of the return between random and expert."""
-        records = {}
-        for name, shard in self.shards.items():
-            episode = self.tasks[name].demonstration()
-            room = network.config.prompt_tokens
-            prompt = prompt_from_episode(shard.plan, episode, capacity=room, cut="end")
-            records[name] = TaskRecord.of(shard.plan, prompt, prompted=self.prompted[name])
-        save_checkpoint(folder / "checkpoint", network, records, SAMPLER)
         groups = []
         for name, task in track(
             self.tasks.items(), "playing", transient=True, disable=not self.console.is_terminal
         ):
             envs = self._environments[name]
-            player = load_player(str(folder / "checkpoint"), envs[0])
-            scores = play_scores(envs, player, self.settings.score_episodes)
+            policy = load_player(str(checkpoint), envs[0])
+            scores = play_scores(envs, policy, self.settings.score_episodes)
             groups.append(self._normalised(name, task, scores))
         low, high = interval(groups, redraw_groups=False)
         mean = float(np.mean([np.mean(group) for group in groups]))

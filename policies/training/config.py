@@ -1,6 +1,7 @@
 """Everything that a run's result depends on, and whether two runs depend on the same.
 
-* :class:`TrainConfig` -- the settings of a run; JSON out.
+* :class:`TrainConfig` -- what a run's result depends on; JSON out.
+* :func:`network_config`, :func:`train_config` -- from the settings of a run.
 * :func:`as_begun` -- settings that a run goes on with whatever this version would choose.
 * :func:`check_same_config`, :func:`check_same` -- refuses to go on under other settings.
 """
@@ -9,13 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from policies.model.config import NetworkConfig
+from policies.model.config import PAPER_SIZES, NetworkConfig, preset
 from policies.training.data.packing import Mixture
-from policies.training.optimizer import OptimiserConfig
+from policies.training.optimizer import OptimiserConfig, published
+from policies.training.settings import TrainSettings
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -97,6 +100,65 @@ class TrainConfig:
             "optimiser": dataclasses.asdict(self.optimiser),
         }
         return dict(json.loads(json.dumps(values)))
+
+
+def network_config(settings: TrainSettings) -> NetworkConfig:
+    """The network that is asked for.
+
+    Raises:
+        ValueError: No preset has this name, or no field.
+    """
+    values = {**preset(settings.preset).to_json(), **settings.network}
+    values |= {
+        "numeric_features": settings.numeric_features,
+        "observation_heads": settings.observation_weight > 0,
+    }
+    return NetworkConfig.from_json(values)
+
+
+def train_config(
+    settings: TrainSettings, groups: Sequence[str], texts: Sequence[str], steps: int
+) -> TrainConfig:
+    """The configuration that is asked for.
+
+    Args:
+        settings: What is asked for.
+        groups: Names of the groups of tasks.
+        texts: Names of the texts.
+        steps: Updates.
+    """
+    large = settings.preset in PAPER_SIZES
+    share = settings.prompt_share
+    return TrainConfig(
+        network=network_config(settings),
+        mixture=Mixture(
+            weights={name: float(settings.weights.get(name, 1.0)) for name in (*groups, *texts)},
+            prompt_share={group: settings.prompt_shares.get(group, share) for group in groups},
+            prompt_end=settings.prompt_end,
+            balance=settings.balance,
+            emphasis=settings.emphasis,
+            action_drop=settings.action_drop,
+            observation_noise=settings.observation_noise,
+        ),
+        optimiser=_optimiser(settings, steps),
+        steps=steps,
+        rows=settings.rows or (512 if large else 8),
+        length=settings.length or (1024 if large else 256),
+        accumulate=settings.accumulate or (128 if large else 1),
+        sigma=settings.sigma,
+        observation_weight=settings.observation_weight,
+        depth_drop=settings.depth_drop,
+        recompute=settings.recompute,
+        precision=settings.precision,
+        seed=settings.seed,
+    )
+
+
+def _optimiser(settings: TrainSettings, steps: int) -> OptimiserConfig:
+    name = settings.optimiser or ("paper" if settings.preset in PAPER_SIZES else "muon")
+    config = published() if name == "paper" else OptimiserConfig(name=name)
+    warmup = min(config.warmup, max(1, steps // 10))
+    return dataclasses.replace(config, **{"warmup": warmup, **settings.optimiser_options})
 
 
 def as_begun(config: TrainConfig, output: Path) -> TrainConfig:

@@ -5,11 +5,13 @@
   over neighbouring bins.
 * :func:`text_loss` -- cross-entropy over all pieces of text and the separator.
 * :func:`loss_scale` -- what it is divided by, known before the forward pass.
+* :func:`mean_losses` -- of batches that are not trained on.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -223,3 +225,31 @@ def loss_scale(config: NetworkConfig, targets: Targets, *, balance: float = 1.0)
     values = config.vocabulary.continuous
     is_value = (targets.ids >= values.start) & (targets.ids < values.stop)
     return (targets.weights * torch.where(is_value, balance, 1.0)).sum()
+
+
+@torch.no_grad()
+def mean_losses(
+    network: GatoNetwork, batches: Iterable[PackedBatch], *, sigma: float, balance: float = 1.0
+) -> dict[str, float]:
+    """Mean loss of some batches, and of each kind of actions its loss and accuracy or error.
+
+    Args:
+        network: Evaluated, and left in training mode.
+        batches: At least one, of tasks alone.
+        sigma: Spread of continuous labels, in bins.
+        balance: Weight of continuous tokens against discrete ones.
+    """
+    network.eval()
+    total, scale, sums = 0.0, 0.0, torch.zeros(9, dtype=torch.float64)
+    for batch in batches:
+        hidden = network(batch)
+        report = action_loss(network, hidden, batch.targets, sigma=sigma, balance=balance)
+        total, scale = total + float(report.total), scale + float(report.scale)
+        sums += report.sums
+    network.train()
+    losses = {"loss": total / scale}
+    for kind, at, what in (("discrete", 0, "accuracy"), ("continuous", 3, "error")):
+        if sums[at]:
+            losses[f"{kind}_loss"] = float(sums[at + 1] / sums[at])
+            losses[f"{kind}_{what}"] = float(sums[at + 2] / sums[at])
+    return losses

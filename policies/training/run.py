@@ -9,10 +9,11 @@ by the folder's name.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +21,41 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from gato_gym.episodes.episode import Episode
 from policies.gato.checkpoint import RUN_CHECKPOINT, RUN_STATE
-from policies.gato.task_specs import check_sizes, signature
-from policies.model.config import PAPER_SIZES, NetworkConfig, preset
+from policies.gato.task_specs import check_sizes
+from policies.model.config import PAPER_SIZES
+from policies.model.network import GatoNetwork
 from policies.training.checkpoint_scorer import CheckpointScorer
-from policies.training.config import TrainConfig, check_same
-from policies.training.data.datasets import DatasetTask, find_tasks, shard_tasks
+from policies.training.config import TrainConfig, check_same, network_config, train_config
+from policies.training.data.datasets import find_tasks
+from policies.training.data.encoding import shard_tasks
 from policies.training.data.mixture_report import measure_mixture, mixture_table
-from policies.training.data.packing import Mixture
 from policies.training.data.shards import TaskShard
 from policies.training.data.text_shards import TextShard, find_texts, shard_texts
 from policies.training.distributed import ProcessGroup
-from policies.training.export import write_checkpoint
+from policies.training.export import averaged_network, saved_step, write_checkpoint
 from policies.training.metrics import tensorboard_missing
-from policies.training.optimizer import OptimiserConfig, published
 from policies.training.settings import TrainSettings
 from policies.training.trainer import Trainer
 
 CALIBRATION_SECONDS = 4.0
 SMALL_STEPS, PAPER_STEPS = 2_000, 1_000_000
+
+
+def run_state(output: Path) -> Path:
+    """Where the run in a folder keeps what it is resumed from: of older recipes, in the folder."""
+    return output if (output / "config.json").exists() else output / RUN_STATE
+
+
+def check_known(setting: str, asked: Iterable[str], names: Sequence[str]) -> None:
+    """Refuse names that nothing has.
+
+    Raises:
+        ValueError: There are such.
+    """
+    if unknown := sorted(set(asked) - set(names)):
+        raise ValueError(f"{setting} names {unknown}: expected some of {list(names)}")
 
 
 class TrainRun:
@@ -57,31 +74,28 @@ class TrainRun:
         self.settings = settings
         self.ranks = ProcessGroup.join()
         self.console = console or Console(quiet=bool(self.ranks.rank), soft_wrap=True)
-        self.state = settings.output / RUN_STATE
-        self.tasks = find_tasks(
+        self.state = run_state(settings.output)
+        self.all_tasks = find_tasks(
             settings.datasets,
             share=settings.keep,
             layout=settings.layout,
             memory=settings.memory,
             changes=settings.options,
+            group_by=settings.group_by,
         )
+        ids = [task.id for task in self.all_tasks]
+        check_known("tasks", settings.tasks, ids)
+        self.tasks = [task for task in self.all_tasks if task.id in (settings.tasks or ids)]
         for task in self.tasks:
-            check_sizes(self._network(), task.plan())
+            check_sizes(network_config(settings), task.plan())
         self.sources = find_texts(settings.texts, settings.pairs)
         self.identity = {task.id: task.identity() for task in self.tasks}
         self.identity |= {source.name: source.identity() for source in self.sources}
         self._check_same_data()
         self.shards, self.texts = self._shards()
+        self.shards, self.held_out = self._split(self.shards)
         self.config = self._config()
         self._check_images()
-
-    def _network(self) -> NetworkConfig:
-        asked = self.settings
-        return dataclasses.replace(
-            preset(asked.preset),
-            numeric_features=asked.numeric_features,
-            observation_heads=asked.observation_weight > 0,
-        )
 
     def _check_same_data(self) -> None:
         path = self.state / "data.json"
@@ -97,11 +111,34 @@ class TrainRun:
         return self._encode()
 
     def _encode(self) -> tuple[dict[str, TaskShard], dict[str, TextShard]]:
-        output = self.settings.output
-        return (
-            shard_tasks(self.tasks, output / "shards"),
-            shard_texts(self.sources, output / "texts"),
+        asked = self.settings
+        shards = shard_tasks(
+            self.all_tasks,
+            asked.shards or asked.output / "shards",
+            augment=asked.augment,
+            workers=asked.workers,
         )
+        chosen = {task.id: shards[task.id] for task in self.tasks}
+        return chosen, shard_texts(self.sources, asked.output / "texts")
+
+    def _split(
+        self, whole: dict[str, TaskShard]
+    ) -> tuple[dict[str, TaskShard], dict[str, TaskShard]]:
+        """What is trained on, and the last episodes of each task, at least two, that are not."""
+        share = self.settings.held_out
+        if not share:
+            return whole, {}
+        first, last = {}, {}
+        for name, shard in whole.items():
+            total = len(shard.ends)
+            cut = total - max(2, round(total * share))
+            if cut < 1:
+                raise ValueError(
+                    f"{name!r} has {total} episodes, too few to hold {share:.0%} of them out: "
+                    "expected at least 3; record more"
+                )
+            first[name], last[name] = shard.part(0, cut), shard.part(cut, total)
+        return first, last
 
     def _check_images(self) -> None:
         """Refuse images of which a text could not see every patch."""
@@ -117,48 +154,21 @@ class TrainRun:
                     )
 
     def _config(self) -> TrainConfig:
-        asked, large = self.settings, self.settings.preset in PAPER_SIZES
-        tasks = [task.id for task in self.tasks]
-        names = [*tasks, *self.texts]
-        if twice := sorted(set(tasks) & set(self.texts)):
+        asked = self.settings
+        groups = list(dict.fromkeys(task.group for task in self.tasks))
+        names, tasks = [*groups, *self.texts], [task.id for task in self.tasks]
+        if twice := sorted({*groups, *tasks} & set(self.texts)):
             raise ValueError(f"texts are named {twice} as tasks are: rename their files")
-        if unknown := sorted(set(asked.weights) - set(names)):
-            raise ValueError(f"weights names {unknown}: expected some of {names}")
+        check_known("weights", asked.weights, names)
+        check_known("prompt_shares", asked.prompt_shares, groups)
         memories = {shard.plan.options.memory for shard in self.shards.values()}
         if asked.action_drop and "all" not in memories:
             raise ValueError(
                 f"action_drop is {asked.action_drop} and no task remembers its actions: "
                 "ask for memory 'all' (--memory all), or leave it out"
             )
-        config = TrainConfig(
-            network=self._network(),
-            mixture=Mixture(
-                weights={name: float(asked.weights.get(name, 1.0)) for name in names},
-                prompt_share=dict.fromkeys(tasks, asked.prompt_share),
-                prompt_end=asked.prompt_end,
-                action_drop=asked.action_drop,
-                observation_noise=asked.observation_noise,
-            ),
-            rows=asked.rows or (512 if large else 8),
-            length=asked.length or (1024 if large else 256),
-            accumulate=asked.accumulate or (128 if large else 1),
-            sigma=asked.sigma,
-            observation_weight=asked.observation_weight,
-            depth_drop=asked.depth_drop,
-            recompute=asked.recompute,
-            precision=asked.precision,
-            seed=asked.seed,
-        )
-        steps = self._steps(config)
-        return dataclasses.replace(config, steps=steps, optimiser=self._optimiser(steps))
-
-    def _optimiser(self, steps: int) -> OptimiserConfig:
-        large = self.settings.preset in PAPER_SIZES
-        name = self.settings.optimiser or ("paper" if large else "muon")
-        if name == "paper":
-            usual = published()
-            return dataclasses.replace(usual, warmup=min(usual.warmup, max(1, steps // 10)))
-        return OptimiserConfig(name=name, warmup=max(1, min(100, steps // 10)))
+        config = train_config(asked, groups, list(self.texts), steps=10_000)
+        return train_config(asked, groups, list(self.texts), self._steps(config))
 
     def _steps(self, config: TrainConfig) -> int:
         """How many there are: as asked, as the run has it, as the time allows, as is usual."""
@@ -199,10 +209,9 @@ class TrainRun:
         asked = self.settings
         if asked.score_every is None:
             return None
-        names = [task.id for task in self.tasks]
-        if unknown := sorted(set(asked.score_tasks) - set(names)):
-            raise ValueError(f"score_tasks names {unknown}: expected some of {names}")
-        tasks = asked.score_tasks or tuple(names)
+        names = tuple(task.id for task in self.tasks)
+        check_known("score_tasks", asked.score_tasks, names)
+        tasks = asked.score_tasks or names
         return CheckpointScorer(
             asked.output / RUN_CHECKPOINT, tasks, asked.score_episodes, self.ranks
         )
@@ -238,21 +247,15 @@ class TrainRun:
             policies.training.trainer.NonFiniteLossError: The loss stopped being a number.
             ValueError: The folder holds a run with another configuration.
         """
-        shown = {task.id: (task.demonstration(), self._needs_prompt(task)) for task in self.tasks}
-        checkpoint = self.settings.output / RUN_CHECKPOINT
-
-        def export(trainer: Trainer) -> None:
-            card = self._card(trainer.step)
-            write_checkpoint(self.state, self.shards, shown, checkpoint, card=card)
-
-        steps = self.config.steps
+        checkpoint, steps = self.settings.output / RUN_CHECKPOINT, self.config.steps
         trainer = self._trainer(
             self.config,
             self.state,
             save_every=max(50, min(500, steps // 10)),
-            kept_every=None,
+            kept_every=self.settings.keep_every,
+            until=self.settings.until,
             log_every=max(1, min(50, steps // 20)),
-            on_save=export,
+            on_save=lambda trainer: self.export(checkpoint),
             tensorboard=self.settings.tensorboard,
             score=self._scorer(),
             score_every=self.settings.score_every,
@@ -267,10 +270,26 @@ class TrainRun:
         trainer.run()
         return checkpoint
 
-    def _needs_prompt(self, task: DatasetTask) -> bool:
-        """Whether another task looks the same: then a demonstration tells which it is."""
-        spaces = signature(task.observation_space, task.action_space)
-        return sum(signature(t.observation_space, t.action_space) == spaces for t in self.tasks) > 1
+    @cached_property
+    def _shown(self) -> dict[str, tuple[Episode, bool]]:
+        """Each task's demonstration, and whether it has to come first."""
+        return {t.id: (t.demonstration(), t.needs_prompt(self.tasks)) for t in self.tasks}
+
+    def export(self, checkpoint: Path, *, step: int | None = None) -> GatoNetwork:
+        """Write the run's averaged weights as a checkpoint, and return them as a network.
+
+        Args:
+            checkpoint: The checkpoint's folder.
+            step: One of the steps kept by ``keep_every``; None takes the run's last.
+
+        Raises:
+            FileNotFoundError: The run has no such step.
+        """
+        network = averaged_network(self.state, step=step)
+        plans = {name: shard.plan for name, shard in self.shards.items()}
+        card = self._card(saved_step(self.state) if step is None else step)
+        write_checkpoint(checkpoint, network, plans, self._shown, card=card)
+        return network
 
     def _card(self, step: int) -> str:
         parts = [f"- {task.id}: {task.counts[0]} episodes" for task in self.tasks]

@@ -51,6 +51,7 @@ class TrainSettings:
         prompt_end: Share of the prompts that are an episode's end; the others start uniformly.
         optimiser: "muon", "adamw" (with the same schedule), "paper" (as published), or None for the
             preset's.
+        optimiser_options: Fields of OptimiserConfig that differ.
         rows: Packed sequences of a batch; None for the preset's.
         length: Tokens of a packed sequence; None for the preset's.
         accumulate: Parts of a batch, for less memory; None for the preset's.
@@ -69,6 +70,7 @@ class TrainSettings:
         workers: Processes that encode episodes.
         tensorboard: Whether to write TensorBoard's events as well.
         keep_every: Steps between two sets of averaged weights that are kept; None keeps none.
+        until: Step to stop at before the last, with the schedule of all steps.
         score_every: Steps between two scores; None plays nothing.
         score_tasks: Ids of the tasks that are played; empty for all.
         score_episodes: Episodes of each.
@@ -101,6 +103,7 @@ class TrainSettings:
     prompt_shares: Mapping[str, float] = field(default_factory=dict)
     prompt_end: float = 0.5
     optimiser: str | None = None
+    optimiser_options: Mapping[str, Any] = field(default_factory=dict)
     rows: int | None = None
     length: int | None = None
     accumulate: int | None = None
@@ -119,12 +122,13 @@ class TrainSettings:
     workers: int = 1
     tensorboard: bool = False
     keep_every: int | None = None
+    until: int | None = None
     score_every: int | None = None
     score_tasks: tuple[str, ...] = ()
     score_episodes: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("score_every", "keep_every"):
+        for name in ("score_every", "keep_every", "until"):
             steps = getattr(self, name)
             if steps is not None and steps < 1:
                 raise ValueError(f"{name} is {steps}: expected 1 or more steps")

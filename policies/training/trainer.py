@@ -1,7 +1,6 @@
 """The training loop: resumable, with checkpoints that appear whole or not at all.
 
 * :class:`Trainer` -- one run in a folder.
-* :func:`train` -- run it, or go on with it.
 * :class:`Interrupts` -- remembers that the run is to stop, so that no update is torn in two.
 """
 
@@ -13,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -25,21 +24,15 @@ from torch import Tensor
 
 from gato_gym.atomic_io import appearing, surviving, write_whole
 from policies.model.attention import check_trainable
-from policies.model.network import GatoNetwork, PackedBatch, count_parameters
+from policies.model.network import GatoNetwork, PackedBatch
 from policies.training.config import TrainConfig, as_begun, check_same_config
 from policies.training.data.packing import Packer
 from policies.training.data.prefetch import Prefetcher
-from policies.training.data.shards import TaskShard, meta_group
+from policies.training.data.shards import TaskShard
 from policies.training.data.text_shards import TextShard
 from policies.training.distributed import ProcessGroup, shard
 from policies.training.loss import LossReport, batch_loss, loss_scale
-from policies.training.metrics import (
-    Metrics,
-    bars,
-    flops_per_token,
-    measured_peak,
-    tensorboard_missing,
-)
+from policies.training.metrics import Metrics, bars, flops_per_token, measured_peak
 from policies.training.optimizer import Optimiser
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -82,29 +75,6 @@ class NonFiniteLossError(ArithmeticError):
     """The loss or its gradient stopped being a number; no update was made with it."""
 
 
-def open_shards(folder: Path, groups: Collection[str]) -> dict[str, TaskShard]:
-    """Every shard under ``folder`` whose task is of one of these groups, by task id.
-
-    Raises:
-        FileNotFoundError: There is none.
-    """
-    shards = {}
-    for path in sorted(folder.glob("*/meta.json")):
-        if ".partial" not in path.parent.name and _group_of(path) in groups:
-            shard = TaskShard.open(path.parent)
-            shards[shard.task] = shard
-    if not shards:
-        raise FileNotFoundError(
-            f"no shard of {sorted(groups)} under {folder}: "
-            "make them with python -m policies.training.data.shards"
-        )
-    return shards
-
-
-def _group_of(path: Path) -> str:
-    return meta_group(json.loads(path.read_text()))
-
-
 def _device(name: str, ranks: ProcessGroup) -> torch.device:
     if name == "auto":
         name = f"cuda:{ranks.local}" if torch.cuda.is_available() else "cpu"
@@ -135,7 +105,7 @@ class Trainer:
         output: The run's folder: ``config.json``, ``metrics.csv``, ``last/``.
         save_every: Steps between two checkpoints.
         kept_every: Steps between two sets of averaged weights that are kept; None keeps none.
-        compiled: Whether to fuse the network with ``torch.compile``.
+        until: Step to stop at; None is the configuration's last.
         log_every: Steps that a row of the metrics is the average of.
         device: "cpu", "cuda", or "auto": a GPU where there is one.
         attention: How attention is computed, see :data:`policies.model.attention.ATTENTIONS`.
@@ -158,8 +128,8 @@ class Trainer:
         output: Path,
         *,
         save_every: int = 100,
-        kept_every: int | None = 400,
-        compiled: bool = False,
+        kept_every: int | None = None,
+        until: int | None = None,
         log_every: int = 50,
         device: str = "auto",
         attention: str = "auto",
@@ -199,7 +169,6 @@ class Trainer:
         )
         self.packer = Packer(
             shards,
-            {task: shard.group for task, shard in shards.items()},
             config.mixture,
             config.network,
             rows=config.rows,
@@ -208,11 +177,9 @@ class Trainer:
             depth_drop=config.depth_drop,
             texts=texts,
         )
-        if compiled:
-            for module in backbone.blocks if self.divided else [backbone]:
-                module.compile(dynamic=False)
         self.batches = Prefetcher(self._batches, last=config.steps)
         self.step, self.minutes, self.saved = 0, 0.0, -1
+        self.last = min(config.steps, until or config.steps)
 
     def _batches(self, step: int) -> tuple[list[PackedBatch], Tensor]:
         """This process's parts of a step's batch, on the device, and their weight in the loss."""
@@ -360,10 +327,10 @@ class Trainer:
         metrics = self._metrics() if not self.ranks.rank else None
         with bars(shown=metrics is not None) as progress, Interrupts() as interrupts, self.batches:
             bar = progress.add_task(
-                "train", total=self.config.steps, completed=self.step, state="first step"
+                "train", total=self.last, completed=self.step, state="first step"
             )
             say = partial(progress.console.print, highlight=False, soft_wrap=True)
-            while self.step < self.config.steps:
+            while self.step < self.last:
                 begun = time.perf_counter()
                 report, norm = self.update()
                 seconds = time.perf_counter() - begun
@@ -376,7 +343,7 @@ class Trainer:
                 scores = self._after_step(stop := self._any(interrupts.asked))
                 if metrics is not None and (full or scores):
                     say(metrics.write(self.step, self.minutes, scores))
-                if stop and self.step < self.config.steps:
+                if stop and self.step < self.last:
                     say(f"stopped at step {self.step}: run again to go on")
                     raise KeyboardInterrupt
                 yield loss
@@ -409,40 +376,3 @@ class Trainer:
     def _any(self, asked: bool) -> bool:
         """Whether any process was asked to stop: they stop at the same step."""
         return bool(self.ranks.sum(torch.tensor(float(asked))))
-
-
-def train(
-    config: TrainConfig,
-    shards_folder: Path,
-    output: Path,
-    *,
-    save_every: int = 100,
-    compiled: bool = False,
-    fsdp: bool = False,
-    tensorboard: bool = False,
-) -> None:
-    """Train, or go on with the run in ``output``.
-
-    Args:
-        config: What to train.
-        shards_folder: Folder of shards; suites are the mixture's.
-        output: The run's folder.
-        save_every, compiled, fsdp, tensorboard: As in :class:`Trainer`.
-    """
-    shards = open_shards(shards_folder, sorted(config.mixture.weights))
-    trainer = Trainer(
-        config,
-        shards,
-        output,
-        save_every=save_every,
-        compiled=compiled,
-        fsdp=fsdp,
-        tensorboard=tensorboard,
-    )
-    trainer.resume()
-    if not trainer.ranks.rank:
-        size = count_parameters(trainer.network)
-        print(f"{size:,} parameters, {len(shards)} tasks, from step {trainer.step}", flush=True)
-        if tensorboard and (missing := tensorboard_missing()):
-            print(missing, flush=True)
-    trainer.run()

@@ -2,10 +2,11 @@
 
 * :class:`DatasetTask` -- the datasets of one environment: spaces, token options, episodes.
 * :func:`find_tasks` -- the tasks of some datasets.
-* :func:`shard_tasks` -- encodes them, with statistics of their vectors.
+
+:mod:`policies.training.data.encoding` makes shards of them.
 
 A task is an environment: its id is the environment's, or the dataset's name where the dataset does
-not tell. Each task is a group of the mixture by itself.
+not tell. In the mixture each task is a group by itself, or the tasks of a suite are one.
 """
 
 from __future__ import annotations
@@ -13,36 +14,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from minari.serialization import serialize_space
 from numpy.typing import NDArray
 
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.minari_datasets import episodes_of, find_minari, returns_of
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, compile_plan
+from gato_gym.tasks import Task, UnknownTaskError, get_task
 from policies.collection.filtering import least_return, windowed_return
 from policies.gato.task_specs import signature
-from policies.training.data.shards import (
-    FORMAT,
-    TaskShard,
-    kept_shard,
-    moments,
-    with_statistics,
-    write_shard,
-)
 
-STATISTICS_EPISODES = 200
-"""Episodes whose vectors are measured, of each dataset."""
+Place = tuple[int, int]
+"""Number of a source, and of an episode in it."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +102,7 @@ class DatasetTask:
         observation_space, action_space: Of one environment.
         options: How they become tokens, without the vectors' statistics.
         sources: The datasets.
+        group: What the mixture knows it by, and whose vectors have the same statistics.
     """
 
     id: str
@@ -117,14 +110,26 @@ class DatasetTask:
     action_space: gym.Space[Any]
     options: PlanOptions
     sources: tuple[Source, ...]
+    group: str
 
     def plan(self, options: PlanOptions | None = None) -> Plan:
         """The plan of its spaces."""
         return compile_plan(self.observation_space, self.action_space, options or self.options)
 
-    def episodes(self) -> Iterator[Episode]:
-        """The kept episodes of all its datasets."""
-        return itertools.chain.from_iterable(source.episodes() for source in self.sources)
+    def episodes(self, places: Sequence[Place] | None = None) -> Iterator[Episode]:
+        """The kept episodes of all its datasets, or those at these places."""
+        if places is None:
+            return itertools.chain.from_iterable(source.episodes() for source in self.sources)
+        at = ((self.sources[number].dataset, index) for number, index in places)
+        return (next(episodes_of(dataset, first=index)) for dataset, index in at)
+
+    def places(self) -> list[Place]:
+        """Where the kept episodes are."""
+        return [
+            (number, int(index))
+            for number, source in enumerate(self.sources)
+            for index in np.flatnonzero(source.kept)
+        ]
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -152,6 +157,12 @@ class DatasetTask:
         assert best is not None, "the best window of a dataset has an episode that is good enough"
         return best
 
+    def needs_prompt(self, tasks: Iterable[DatasetTask]) -> bool:
+        """Whether only a demonstration tells which it is: others look the same, without a text."""
+        spaces = signature(self.observation_space, self.action_space)
+        alike = [t for t in tasks if signature(t.observation_space, t.action_space) == spaces]
+        return len(alike) > 1 and not self.plan().has_text
+
 
 def find_tasks(
     names: Sequence[str | Path],
@@ -160,6 +171,7 @@ def find_tasks(
     layout: str | None = None,
     memory: str | None = None,
     changes: Mapping[str, Any] | None = None,
+    group_by: str = "task",
 ) -> list[DatasetTask]:
     """The tasks of some datasets, sorted by id.
 
@@ -171,6 +183,7 @@ def find_tasks(
         memory: "all", "observations" or "none"; None takes the registered task's, or see
             :func:`usual_options`.
         changes: Other fields of :class:`~gato_gym.PlanOptions`.
+        group_by: "task", or "suite" for one group of a suite's registered tasks.
 
     Raises:
         FileNotFoundError: A dataset is not there.
@@ -178,7 +191,7 @@ def find_tasks(
     """
     tasks_by_id: dict[str, DatasetTask] = {}
     for name in names:
-        task = _task_of(find_minari(name), share)
+        task = _task_of(find_minari(name), share, group_by)
         given = {"layout": layout, "memory": memory, **(changes or {})}
         given = {key: value for key, value in given.items() if value is not None}
         if "layout" in given:
@@ -195,23 +208,26 @@ def find_tasks(
     return [tasks_by_id[task] for task in sorted(tasks_by_id)]
 
 
-def _task_of(dataset: Any, share: float) -> DatasetTask:
-    from gato_gym.tasks import UnknownTaskError, get_task
-
+def _task_of(dataset: Any, share: float, group_by: str) -> DatasetTask:
     spec, source = dataset.spec, (Source.of(dataset, share),)
     name = spec.env_spec.id if spec.env_spec is not None else None
-    if name is not None and name.startswith("Gato/"):
-        try:
-            task = get_task(name)
-        except UnknownTaskError:
-            pass
-        else:
-            env = task.make()
-            both_spaces = env.observation_space, env.action_space
-            env.close()
-            return DatasetTask(task.id, *both_spaces, task.options, source)
-    both_spaces = spec.observation_space, spec.action_space
-    return DatasetTask(name or spec.dataset_id, *both_spaces, usual_options(both_spaces[0]), source)
+    registered = registered_task(name) if name is not None and name.startswith("Gato/") else None
+    if registered is not None:
+        env = registered.make()
+        both_spaces = env.observation_space, env.action_space
+        env.close()
+        group = registered.suite if group_by == "suite" else registered.id
+        return DatasetTask(registered.id, *both_spaces, registered.options, source, group)
+    both_spaces, name = (spec.observation_space, spec.action_space), name or spec.dataset_id
+    return DatasetTask(name, *both_spaces, usual_options(both_spaces[0]), source, name)
+
+
+def registered_task(name: str) -> Task | None:
+    """The registered task of a name, if there is one."""
+    try:
+        return get_task(name)
+    except UnknownTaskError:
+        return None
 
 
 def usual_options(observation_space: gym.Space[Any]) -> PlanOptions:
@@ -233,41 +249,3 @@ def _check_same_spaces(first: DatasetTask, second: DatasetTask) -> None:
             f"two datasets of {first.id!r} have other spaces, {there} and {here}: expected those "
             "of one environment; train on one of them"
         )
-
-
-def shard_tasks(tasks: Sequence[DatasetTask], folder: Path) -> dict[str, TaskShard]:
-    """Encode tasks into shards; those that are there, made of the same datasets, are kept.
-
-    Args:
-        tasks: The tasks.
-        folder: Of the shards.
-
-    Returns:
-        The shards by task id.
-
-    Raises:
-        ValueError: An observation or action is not what its space says.
-    """
-    shards = {}
-    for task in tasks:
-        place = folder / quote(task.id, safe="")
-        meta = {"format": FORMAT, "task": task.id, "group": task.id, "made_of": task.identity()}
-        if kept_shard(place, meta) is None:
-            options = _measured(task)
-            written = [serialize_space(s) for s in (task.observation_space, task.action_space)]
-            more = {"spaces": written, "options": options.to_json()}
-            write_shard(place, task.plan(options), task.episodes(), {**meta, **more})
-        shards[task.id] = TaskShard.open(place)
-    return shards
-
-
-def _measured(task: DatasetTask) -> PlanOptions:
-    """The task's options with the statistics of its vectors."""
-    plan = task.plan()
-    if not plan.vector_length or task.options.vector_mean:
-        return task.options
-    parts = [
-        moments(plan, itertools.islice(source.episodes(), STATISTICS_EPISODES))
-        for source in task.sources
-    ]
-    return with_statistics(task.options, parts)

@@ -46,12 +46,12 @@ class Mixture:
     """How documents are drawn.
 
     Attributes:
-        weights: Share of the tokens by suite, or by the name of texts; the tasks of a suite share
-            theirs in proportion to ``mean episode length ** balance * emphasis``: long tasks are
-            the hard ones.
-        prompt_share: Share of each suite's documents that carry a prompt.
+        weights: Share of the tokens by group, or by the name of texts; the tasks of a group, such
+            as those of a suite, share theirs in proportion to
+            ``mean episode length ** balance * emphasis``: long tasks are the hard ones.
+        prompt_share: Share of each group's documents that carry a prompt.
         prompt_end: Share of the prompts taken from their episode's end; the rest start uniformly.
-        balance: 0 gives a suite's tasks equal shares, 1 shares in proportion to their length.
+        balance: 0 gives a group's tasks equal shares, 1 shares in proportion to their length.
         emphasis: Factor of a task's share by task id; 1 where none is given.
         memoryless_steps: Timesteps of a document whose task remembers nothing.
         smallest: Tokens left in a row under which no further document is begun.
@@ -87,7 +87,6 @@ class Packer:
 
     Args:
         shards: By task id.
-        suites: Suite of each task.
         mixture: How documents are drawn.
         config: The network's sizes.
         rows: B.
@@ -100,7 +99,6 @@ class Packer:
     def __init__(
         self,
         shards: Mapping[str, TaskShard],
-        suites: Mapping[str, str],
         mixture: Mixture,
         config: NetworkConfig,
         *,
@@ -110,8 +108,9 @@ class Packer:
         depth_drop: float = 0.0,
         texts: Mapping[str, TextShard] | None = None,
     ) -> None:
-        self.shards, self.suites = dict(sorted(shards.items())), dict(suites)
+        self.shards = dict(sorted(shards.items()))
         self.texts = dict(sorted((texts or {}).items()))
+        self.groups = {task: shard.group for task, shard in self.shards.items()}
         self.mixture, self.config = mixture, config
         self.rows, self.length, self.seed, self.depth_drop = rows, length, seed, depth_drop
         self.tasks = list(self.shards)
@@ -122,20 +121,20 @@ class Packer:
 
     def _probabilities(self) -> NDArray[np.float64]:
         """Probability that a document is of each source: token share over the usual size."""
-        if both := sorted(set(self.texts) & {*self.tasks, *self.suites.values()}):
+        if both := sorted(set(self.texts) & {*self.tasks, *self.groups.values()}):
             raise ValueError(f"texts are named {both} as tasks are: rename their files")
         if unknown := sorted(set(self.mixture.emphasis) - set(self.tasks)):
             raise ValueError(f"the mixture emphasises {unknown}, of which no shard is open")
         shares = np.zeros(len(self.sources))
-        for suite, weight in self.mixture.weights.items():
-            if suite in self.texts:
-                shares[self.numbers[suite]] = weight
+        for group, weight in self.mixture.weights.items():
+            if group in self.texts:
+                shares[self.numbers[group]] = weight
                 continue
-            mine = [i for i, task in enumerate(self.tasks) if self.suites[task] == suite]
+            mine = [i for i, task in enumerate(self.tasks) if self.groups[task] == group]
             if not mine:
                 raise ValueError(
-                    f"the mixture has suite {suite!r} but no shard of it is open: "
-                    f"open are {sorted({*self.suites.values(), *self.texts})}"
+                    f"the mixture has group {group!r} but no shard of it is open: "
+                    f"open are {sorted({*self.groups.values(), *self.texts})}"
                 )
             shards = [self.shards[self.tasks[i]] for i in mine]
             lengths = np.array([shard.num_steps / len(shard.ends) for shard in shards])
@@ -154,7 +153,7 @@ class Packer:
         shard = self.shards[task]
         plan = shard.plan
         step = plan.num_tokens + fed_actions(plan)
-        prompt = self.mixture.prompt_share.get(self.suites[task], 0.0) * self.config.prompt_tokens
+        prompt = self.mixture.prompt_share.get(self.groups[task], 0.0) * self.config.prompt_tokens
         if plan.options.memory == "none":
             return prompt + self.mixture.memoryless_steps * step
         steps = shard.ends - shard.starts
@@ -213,7 +212,7 @@ class Packer:
                     pairs=self.mixture.pairs,
                 )  # fmt: skip
             else:
-                share = self.mixture.prompt_share.get(self.suites[source], 0.0)
+                share = self.mixture.prompt_share.get(self.groups[source], 0.0)
                 prompted = generator.random() < share
                 doc = self._draw(self.shards[source], generator, budget, prompted=prompted)
             if doc is not None:

@@ -2,11 +2,10 @@
 
 * :class:`TaskShard` -- one task's timesteps as arrays, with the plan that made them.
 * :func:`write_shard` -- from episodes to a shard.
-* :func:`build_shards` -- from registered tasks' Minari datasets to shards, in parallel.
+* :func:`moments`, :func:`with_statistics` -- statistics of their vectors, as token options.
 
-    python -m policies.training.data.shards --suite babyai metaworld
-
-A shard is a folder of ``.npy`` files and ``meta.json``; ``README`` of the format:
+Which episodes they are is up to :mod:`policies.training.data.datasets`. A shard is a folder of
+``.npy`` files and ``meta.json``; ``README`` of the format:
 
 =================  ==========  ==========================================================
 file               shape       holds
@@ -22,20 +21,16 @@ text_ids           [L]         all texts, one after another, int32
 text_ends          [X]         one past the last token of each text, int64
 =================  ==========  ==========================================================
 
-``meta.json`` has the task's id and its token options. Of a task that is not registered it also has
-the spaces, as Minari writes them, and the group of the mixture that the task belongs to. Shards of
-texts and of images with texts lie beside them, see :mod:`policies.training.data.text_shards`.
+``meta.json`` has the task's id, its spaces as Minari writes them, its token options, its group in
+the mixture, and what it was made of. Shards of texts and of images with texts are in
+:mod:`policies.training.data.text_shards`.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import multiprocessing
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,9 +40,8 @@ import numpy as np
 from minari.serialization import deserialize_space
 from numpy.typing import NDArray
 
-from gato_gym import get_task, list_tasks
+from gato_gym.atomic_io import appearing
 from gato_gym.episodes.episode import Episode
-from gato_gym.episodes.minari_datasets import read_minari
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, compile_plan
 from policies.gato.prompts import first_steps
@@ -65,7 +59,7 @@ class TaskShard:
         task: The task's id.
         plan: The plan that encoded them.
         arrays: Memory-mapped arrays by the names of the module's table.
-        group: What the mixture knows the task by: the suite of a registered task.
+        group: What the mixture knows the task by.
     """
 
     task: str
@@ -82,19 +76,16 @@ class TaskShard:
         """
         if not (folder / "meta.json").exists():
             raise FileNotFoundError(
-                f"{folder} holds no shard: make it with python -m policies.training.data.shards"
+                f"{folder} holds no shard of a task: gato-gym train encodes datasets"
             )
         meta = json.loads((folder / "meta.json").read_text())
         options = PlanOptions.from_json(meta["options"])
-        if "spaces" in meta:
-            observation, action = (deserialize_space(text) for text in meta["spaces"])
-            plan = compile_plan(observation, action, options)
-        else:
-            plan = _task_plan(meta["task"], options)
+        observation, action = (deserialize_space(text) for text in meta["spaces"])
+        plan = compile_plan(observation, action, options)
         names = (*ARRAYS, "ends", "text_ids", "text_ends")
         mapped = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
         arrays = {name: np.asarray(array) for name, array in mapped.items()}  # quicker to index
-        return cls(meta["task"], plan, arrays, meta_group(meta))
+        return cls(meta["task"], plan, arrays, str(meta["group"]))
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -148,68 +139,17 @@ class TaskShard:
         )
 
 
-def meta_group(meta: dict[str, Any]) -> str:
-    """The mixture's group of the task that a shard's ``meta.json`` describes."""
-    return str(meta["group"]) if "group" in meta else get_task(meta["task"]).suite
-
-
-class _ShardWriter:
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in ARRAYS}
-        self.lengths: list[int] = []
-        self.texts: dict[bytes, int] = {}
-
-    def add(self, episode: Episode) -> None:
-        length = episode.length
-        encoded = self.plan.encode_batch(first_steps(episode.observations, length))
-        self.lengths.append(length)
-        for name in ("ids", "vectors", "grids", "images"):
-            self.chunks[name].append(getattr(encoded, name))
-        self.chunks["actions"].append(self.plan.encode_actions(episode.actions))
-        index = np.zeros(length, np.int32)
-        if self.plan.has_text:
-            keys = [np.asarray(t, np.int32).tobytes() for t in encoded.text]
-            index[:] = [self.texts.setdefault(key, len(self.texts)) for key in keys]
-        self.chunks["text_index"].append(index)
-
-    def save(self, folder: Path, meta: dict[str, Any]) -> None:
-        temporary = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name in ARRAYS:
-            array = np.concatenate(self.chunks[name])
-            if array.dtype == np.int64:
-                array = array.astype(np.int32)
-            np.save(temporary / f"{name}.npy", array)
-        texts = [np.frombuffer(key, np.int32) for key in self.texts] or [np.zeros(0, np.int32)]
-        np.save(temporary / "ends.npy", np.cumsum(self.lengths).astype(np.int64))
-        np.save(temporary / "text_ids.npy", np.concatenate(texts))
-        np.save(temporary / "text_ends.npy", np.cumsum([len(t) for t in texts]).astype(np.int64))
-        (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-
-
-def same_origin(folder: Path, meta: dict[str, Any]) -> dict[str, Any] | None:
-    """``meta.json`` of the shard in ``folder`` if it was made from this, else None."""
+def is_made_of(folder: Path, meta: dict[str, Any]) -> bool:
+    """Whether the folder holds a shard whose ``meta.json`` has these values."""
     if not (folder / "meta.json").exists():
-        return None
-    found = json.loads((folder / "meta.json").read_text())
-    if {key: found.get(key) for key in meta} != json.loads(json.dumps(meta)):
-        return None
-    return dict(found)
-
-
-def kept_shard(folder: Path, meta: dict[str, Any]) -> tuple[int, int] | None:
-    """Episodes and timesteps of the shard in ``folder`` if it was made from this, else None."""
-    same = same_origin(folder, meta)
-    return None if same is None else (same["episodes"], same["timesteps"])
+        return False
+    there = json.loads((folder / "meta.json").read_text())
+    return {key: there.get(key) for key in meta} == json.loads(json.dumps(meta))
 
 
 def write_shard(
     folder: Path, plan: Plan, episodes: Iterable[Episode], meta: dict[str, Any]
-) -> tuple[int, int]:
+) -> None:
     """Encode episodes as a shard, which appears when it is complete.
 
     Args:
@@ -217,16 +157,32 @@ def write_shard(
         plan: Encodes them.
         episodes: At least one.
         meta: JSON values that ``meta.json`` holds beside the counts.
-
-    Returns:
-        How many episodes and timesteps it holds.
     """
-    writer = _ShardWriter(plan)
+    chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in ARRAYS}
+    lengths: list[int] = []
+    texts: dict[bytes, int] = {}
     for episode in episodes:
-        writer.add(episode)
-    counts = len(writer.lengths), sum(writer.lengths)
-    writer.save(folder, {**meta, "episodes": counts[0], "timesteps": counts[1]})
-    return counts
+        encoded = plan.encode_batch(first_steps(episode.observations, episode.length))
+        lengths.append(episode.length)
+        for name in ("ids", "vectors", "grids", "images"):
+            chunks[name].append(getattr(encoded, name))
+        chunks["actions"].append(plan.encode_actions(episode.actions))
+        index = np.zeros(episode.length, np.int32)
+        if plan.has_text:
+            keys = [np.asarray(text, np.int32).tobytes() for text in encoded.text]
+            index[:] = [texts.setdefault(key, len(texts)) for key in keys]
+        chunks["text_index"].append(index)
+    pieces = [np.frombuffer(key, np.int32) for key in texts] or [np.zeros(0, np.int32)]
+    arrays = {name: np.concatenate(parts) for name, parts in chunks.items()}
+    arrays = {n: a.astype(np.int32) if a.dtype == np.int64 else a for n, a in arrays.items()}
+    arrays["ends"] = np.cumsum(lengths).astype(np.int64)
+    arrays["text_ids"] = np.concatenate(pieces)
+    arrays["text_ends"] = np.cumsum([len(piece) for piece in pieces]).astype(np.int64)
+    meta = {**meta, "episodes": len(lengths), "timesteps": sum(lengths)}
+    with appearing(folder) as partial:
+        for name, array in arrays.items():
+            np.save(partial / f"{name}.npy", array)
+        (partial / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
 def moments(plan: Plan, episodes: Iterable[Episode]) -> tuple[int, Any, Any]:
@@ -246,126 +202,3 @@ def with_statistics(options: PlanOptions, parts: Sequence[tuple[int, Any, Any]])
     std = np.where(variance > 1e-8, np.sqrt(np.maximum(variance, 1e-8)), 1.0)
     rounded = [tuple(float(f"{v:.6g}") for v in values) for values in (mean, std)]
     return dataclasses.replace(options, vector_mean=rounded[0], vector_std=rounded[1])
-
-
-def _task_plan(task_id: str, options: PlanOptions) -> Plan:
-    env = get_task(task_id).make()
-    plan = compile_plan(env.observation_space, env.action_space, options)
-    env.close()
-    return plan
-
-
-def _vector_moments(job: tuple[str, Path, int]) -> tuple[int, Any, Any]:
-    """Count, sum and sum of squares of one task's raw vector."""
-    task_id, root, episodes = job
-    plan = _task_plan(task_id, get_task(task_id).options)
-    if not plan.vector_length:
-        return moments(plan, ())
-    return moments(plan, read_task_episodes(task_id, root, limit=episodes))
-
-
-def read_task_episodes(task_id: str, root: Path, *, limit: int | None = None) -> Iterator[Episode]:
-    """A task's episodes from its Minari dataset under ``root``."""
-    for index, episode in enumerate(read_minari(f"gato/{task_id}-v0", root=root)):
-        if limit is not None and index >= limit:
-            return
-        yield episode
-
-
-def normalised_options(
-    tasks: list[str], root: Path, pool: Any, *, episodes: int = 20
-) -> dict[str, PlanOptions]:
-    """Options of each task with its suite's mean and standard deviation of every vector number."""
-    moments_of_tasks = pool.map(_vector_moments, [(task, root, episodes) for task in tasks])
-    options = {}
-    by_suite: dict[tuple[str, int], list[tuple[int, Any, Any]]] = {}
-    for task, moment in zip(tasks, moments_of_tasks, strict=True):
-        by_suite.setdefault((get_task(task).suite, len(moment[1])), []).append(moment)
-    for task, moment in zip(tasks, moments_of_tasks, strict=True):
-        own, group = get_task(task).options, by_suite[get_task(task).suite, len(moment[1])]
-        options[task] = with_statistics(own, group) if len(moment[1]) else own
-    return options
-
-
-def _build(job: tuple[str, PlanOptions, Path, Path, int, int]) -> tuple[str, int, int]:
-    task_id, options, root, output, augment, seed = job
-    folder = output / task_id
-    meta = {
-        "format": FORMAT,
-        "task": task_id,
-        "options": options.to_json(),
-        "augment": augment,
-        "seed": seed,
-    }
-    if (there := kept_shard(folder, meta)) is not None:
-        return (task_id, *there)
-    generator = np.random.default_rng([seed, *task_id.encode()])
-    episodes = _augmented(read_task_episodes(task_id, root), task_id, augment, generator)
-    return (task_id, *write_shard(folder, _task_plan(task_id, options), episodes, meta))
-
-
-def _augmented(
-    episodes: Iterable[Episode], task_id: str, copies: int, generator: np.random.Generator
-) -> Iterator[Episode]:
-    symmetry = get_task(task_id).augment
-    for episode in episodes:
-        yield episode
-        if symmetry is not None:
-            for _ in range(copies):
-                yield symmetry(episode, generator)
-
-
-def build_shards(
-    tasks: list[str],
-    *,
-    root: Path,
-    output: Path,
-    augment: int = 0,
-    workers: int = 2,
-    seed: int = 0,
-) -> None:
-    """Encode the Minari datasets of ``tasks`` into shards, one folder a task.
-
-    Args:
-        tasks: Task ids.
-        root: Folder of the datasets.
-        output: Folder of the shards. A shard made with the same settings is kept.
-        augment: Copies of each episode under the task's symmetries, beside the episode itself.
-        workers: Processes.
-        seed: Seed of the symmetries drawn.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        options = normalised_options(tasks, root, pool)
-        jobs = [(task, options[task], root, output, augment, seed) for task in tasks]
-        total = 0
-        for index, (task, episodes, steps) in enumerate(pool.imap_unordered(_build, jobs), 1):
-            total += steps
-            print(f"[{index}/{len(tasks)}] {task}: {episodes} episodes, {steps} timesteps")
-        print(f"{total} timesteps in {output}")
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Encode Minari datasets into token shards.")
-    parser.add_argument("--suite", nargs="+", default=["babyai", "metaworld"])
-    parser.add_argument("--tasks", default=None, help="pattern, as in list_tasks")
-    parser.add_argument("--root", type=Path, default=Path("data"))
-    parser.add_argument("--output", type=Path, default=Path("data/shards"))
-    parser.add_argument("--augment", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    tasks = [t.id for suite in args.suite for t in list_tasks(suite, args.tasks)]
-    build_shards(
-        tasks,
-        root=args.root,
-        output=args.output,
-        augment=args.augment,
-        workers=args.workers,
-        seed=args.seed,
-    )
-
-
-if __name__ == "__main__":
-    main()

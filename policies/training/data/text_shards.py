@@ -43,7 +43,7 @@ from gato_gym.atomic_io import appearing
 from gato_gym.text import default_tokenizer
 from policies.model.config import NetworkConfig
 from policies.model.text_sequence import Passage, TextLayout, image_patches, lay_out_passages
-from policies.training.data.shards import same_origin
+from policies.training.data.shards import is_made_of
 
 FORMAT = 1
 LARGEST_IMAGE = 4096
@@ -271,7 +271,7 @@ def shard_texts(sources: Sequence[TextSource], folder: Path) -> dict[str, TextSh
     for source in sources:
         place = folder / quote(source.name, safe="")
         meta = {"name": source.name, "group": source.name, **source.identity()}
-        if same_origin(place, meta) is None:
+        if not is_made_of(place, meta):
             arrays = _encoded(source)
             with appearing(place) as partial:
                 for name, array in arrays.items():

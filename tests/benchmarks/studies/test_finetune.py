@@ -16,7 +16,7 @@ import torch
 from environments import DATASET, ENV, KIND, Balance, Pair
 from gymnasium import spaces
 
-from benchmarks.studies.few_shot import episodes_at, familiar, nested_order
+from benchmarks.studies.few_shot import familiar, nested_order
 from benchmarks.studies.finetune import FinetuneRun
 from benchmarks.studies.settings import FinetuneSettings
 from gato_gym.__main__ import main
@@ -66,7 +66,7 @@ def test_subsets_are_nested_and_differ_between_seeds(root: Path) -> None:
     assert all(sorted(order) == [(0, i) for i in range(6)] for order in orders)
     assert len({tuple(order) for order in orders}) > 1
     assert nested_order(task, 2) == orders[2]
-    (episode,) = episodes_at(task, [(0, 4)])
+    (episode,) = task.episodes([(0, 4)])
     assert np.array_equal(episode.observations, list(read_minari(DATASET))[4].observations)
 
 

@@ -21,6 +21,7 @@ from policies.collection.record import record_episodes
 from policies.collection.scores import Scores
 from policies.model.config import FAMILY, preset
 from policies.model.network import GatoNetwork, count_parameters
+from policies.training.loss import mean_losses
 from policies.training.trainer import Trainer
 
 
@@ -105,7 +106,7 @@ def test_measured_episodes_are_not_trained_on_and_the_loss_is_their_mean(root: P
         datasets=(DATASET,), output=root / "runs/s", sizes=("0.4m",), tokens=1e5
     )
     run = ScalingRun(settings)
-    seen, kept = run.shards[ENV], run.held_out[ENV]
+    seen, kept = run.runs["0.4m"].shards[ENV], run.runs["0.4m"].held_out[ENV]
     assert (len(seen.ends), len(kept.ends)) == (4, 2)
     rows = {tuple(row) for row in seen.arrays["vectors"][:, 0].tolist()}
     assert not rows & {tuple(row) for row in kept.arrays["vectors"][:, 0].tolist()}
@@ -113,9 +114,9 @@ def test_measured_episodes_are_not_trained_on_and_the_loss_is_their_mean(root: P
     network = GatoNetwork(preset("0.4m"))
     torch.nn.init.zeros_(network.head.weight)
     torch.nn.init.zeros_(network.head.bias)
-    found = run._losses(network, run.config("0.4m"))
+    found = mean_losses(network, run.batches, sigma=4.0)
     assert found["loss"] == pytest.approx(np.log(2)), "logits of zero: both actions are as likely"
-    first = float(np.mean(kept.arrays["actions"] == run.shards[ENV].plan.action_ranges[0, 0]))
+    first = float(np.mean(kept.arrays["actions"] == seen.plan.action_ranges[0, 0]))
     assert found["discrete_accuracy"] == pytest.approx(first, abs=0.1), "a tie goes to the first"
 
 

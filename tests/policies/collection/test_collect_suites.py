@@ -24,7 +24,8 @@ from policies.collection.jobs import (
 from policies.collection.noise import UniformNoise
 from policies.collection.recorder import Recorder, RecordSettings
 from policies.experts import has_expert, make_expert
-from policies.training.data.shards import TaskShard, build_shards
+from policies.training.data.datasets import find_tasks
+from policies.training.data.encoding import shard_tasks
 
 
 def collect_here(task: str, settings: CollectSettings) -> list[Episode]:
@@ -89,8 +90,8 @@ def test_shards_of_a_trained_suite(tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
     settings = CollectSettings(tmp_path, episodes=3, expert_episodes=2)
     episodes = collect_here("mujoco-reacher", settings)
-    build_shards(["mujoco-reacher"], root=tmp_path, output=tmp_path / "shards", workers=1)
-    shard = TaskShard.open(tmp_path / "shards" / "mujoco-reacher")
+    tasks = find_tasks([tmp_path / "gato/mujoco-reacher-v0"], share=0.0, group_by="suite")
+    shard = shard_tasks(tasks, tmp_path / "shards")["mujoco-reacher"]
     assert shard.num_steps == sum(episode.length for episode in episodes)
     decoded = np.stack([shard.plan.decode(row) for row in shard.arrays["actions"]])
     labels = np.concatenate([episode.actions for episode in episodes])

@@ -72,9 +72,8 @@ def test_a_mixture_is_counted_as_it_is_drawn() -> None:
         "talk": random_shard(talking_plan(), "talk"),
         "act": random_shard(state_plan(), "act"),
     }
-    groups = {task: task for task in shards}
     mixture = Mixture({"talk": 3.0, "act": 1.0}, {"talk": 0.25, "act": 0.25}, memoryless_steps=8)
-    packer = Packer(shards, groups, mixture, SMALL, rows=8, length=128, seed=0)
+    packer = Packer(shards, mixture, SMALL, rows=8, length=128, seed=0)
     counts = measure_mixture(packer, batches=12)
     act, talk = counts.lines
     assert (act.task, talk.task) == ("act", "talk")
@@ -97,7 +96,7 @@ def test_prompts_can_be_none_or_all_and_are_ends_as_often_as_asked() -> None:
 
     def drawn(share: float, end: float = 0.5) -> float:
         mixture = Mixture({"act": 1.0}, {"act": share}, prompt_end=end, memoryless_steps=8)
-        packer = Packer(shards, {"act": "act"}, mixture, SMALL, rows=4, length=128, seed=0)
+        packer = Packer(shards, mixture, SMALL, rows=4, length=128, seed=0)
         return measure_mixture(packer, batches=4).prompted
 
     assert drawn(0.0) == 0.0

@@ -110,9 +110,7 @@ def test_cached_logits_equal_the_full_forward(case: str, prompted: bool) -> None
         plan, [(seen, ids), (seen[20:32], np.stack([plan.encode_action(a) for a in example]))]
     )
     mixture = Mixture({"test": 1.0}, prompt_share={"test": float(prompted)}, prompt_end=1.0)
-    packer = Packer(
-        {"test": shards}, {"test": "test"}, mixture, CONFIG, rows=1, length=4000, seed=0
-    )
+    packer = Packer({"test": shards}, mixture, CONFIG, rows=1, length=4000, seed=0)
     batch = whole_episode(packer, len(seen), prompted=prompted)
     with torch.no_grad():
         hidden = network(batch).flatten(0, 1)[batch.targets.slots]

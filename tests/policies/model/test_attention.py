@@ -25,11 +25,10 @@ def batch() -> PackedBatch:
         "two": random_shard(state_plan("all"), "two", seed=2),
         "none": random_shard(state_plan("none"), "none", seed=3),
     }
-    names = {name: name for name in shards}
     mixture = Mixture(
         dict.fromkeys(shards, 1.0), dict.fromkeys(shards, 0.5), action_drop=0.3, smallest=20
     )
-    return Packer(shards, names, mixture, SMALL, rows=4, length=160, seed=5).batch(0)
+    return Packer(shards, mixture, SMALL, rows=4, length=160, seed=5).batch(0)
 
 
 def visible(roles: TokenRoles) -> NDArray[np.bool_]:

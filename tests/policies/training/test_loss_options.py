@@ -39,9 +39,8 @@ def shards() -> dict[str, TaskShard]:
 
 def packer(network: NetworkConfig = SMALL, *, depth_drop: float = 0.0, **mixture: Any) -> Packer:
     made, share = shards(), {"talk": 0.5, "act": 0.5}
-    names = {name: name for name in made}
     options = {"length": 128, "seed": 3, "depth_drop": depth_drop}
-    return Packer(made, names, Mixture(share, share, **mixture), network, rows=4, **options)  # type: ignore[arg-type]
+    return Packer(made, Mixture(share, share, **mixture), network, rows=4, **options)  # type: ignore[arg-type]
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -183,8 +182,7 @@ def test_every_kind_of_part_has_its_loss() -> None:
     space.seed(0)
     observations = [space.sample() for _ in range(6)]
     shard = make_shard(plan, [(observations, np.full((6, 1), 33024)) for _ in range(2)])
-    names = {"test": "test"}
-    made = Packer({"test": shard}, names, Mixture({"test": 1.0}), SEEING, rows=1, length=64, seed=0)
+    made = Packer({"test": shard}, Mixture({"test": 1.0}), SEEING, rows=1, length=64, seed=0)
     batch = made.batch(0)
     assert {k: tuple(v.values.shape[1:]) for k, v in batch.next_parts.items()} == {
         "ids": (), "grids": (5, 5, 2), "images": (4, 16, 16),

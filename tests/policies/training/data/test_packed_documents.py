@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 import torch
 from recorded import make_shard
 
-from benchmarks.studies.gato_mini import mini_config
+from benchmarks.studies.gato_mini import mini_settings
 from gato_gym import compile_plan, get_task
 from policies.experts import make_expert
 from policies.model.network import GatoNetwork, PackedBatch
+from policies.training.config import train_config
 from policies.training.data.packing import Packer
 from policies.training.data.shards import TaskShard
 
@@ -24,7 +26,8 @@ EPISODES = {
     "metaworld-door-open": 4,
 }
 STEPS = 50
-CONFIG = mini_config(100)
+SETTINGS = mini_settings(Path("data"), Path("shards"), Path("run"))
+CONFIG = train_config(SETTINGS, ["babyai", "metaworld"], [], steps=100)
 
 
 def expert_shard(task_id: str) -> TaskShard:
@@ -54,7 +57,6 @@ def packer() -> Packer:
     shards = {task: expert_shard(task) for task in EPISODES}
     return Packer(
         shards,
-        {task: shard.group for task, shard in shards.items()},
         dataclasses.replace(CONFIG.mixture, emphasis={}),
         CONFIG.network,
         rows=CONFIG.rows,
@@ -109,9 +111,7 @@ def test_no_target_crosses_a_document(packer: Packer) -> None:
     """What others hold changes no bit of a document's targets; what it held before does."""
     torch.manual_seed(0)
     network = GatoNetwork(CONFIG.network).eval()
-    narrow = Packer(
-        packer.shards, packer.suites, packer.mixture, CONFIG.network, rows=2, length=256, seed=1
-    )
+    narrow = Packer(packer.shards, packer.mixture, CONFIG.network, rows=2, length=256, seed=1)
     batch = narrow.batch(0)
     owners = batch.roles.documents.flatten() + 100 * (torch.arange(512) // 256)
     owners[batch.roles.documents.flatten() == -1] = -1

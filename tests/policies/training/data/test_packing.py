@@ -25,8 +25,7 @@ def packer(*, prompt_share: float = 1.0, rows: int = 4) -> Packer:
     mixture = Mixture(
         {"talk": 0.6, "act": 0.4}, prompt_share={"talk": prompt_share, "act": prompt_share}
     )
-    suites = {"talk": "talk", "act": "act"}
-    return Packer(shards, suites, mixture, SMALL, rows=rows, length=128, seed=3)
+    return Packer(shards, mixture, SMALL, rows=rows, length=128, seed=3)
 
 
 def episode_of(shard_steps: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -160,9 +159,7 @@ def test_ranks_and_parts_share_the_rows_without_overlap() -> None:
     shard = make_shard(
         plan, [(seen, generator.integers(low, high, (9, 1))) for seen in frames], "see"
     )
-    made = Packer(
-        {"see": shard}, {"see": "see"}, Mixture({"see": 1.0}), SMALL, rows=6, length=96, seed=0
-    )
+    made = Packer({"see": shard}, Mixture({"see": 1.0}), SMALL, rows=6, length=96, seed=0)
     whole, world = made.batch(3), 4
     parts = [made.batch(3, rank=part, world=world) for part in range(world)]
 
@@ -190,12 +187,13 @@ def test_a_batch_depends_on_seed_and_number_alone() -> None:
 
 
 def test_emphasis_multiplies_a_task_s_share_of_the_tokens() -> None:
-    shards = {f"act-{i}": random_shard(state_plan(), f"act-{i}", seed=1) for i in range(3)}
-    suites = dict.fromkeys(shards, "act")
+    names = [f"act-{i}" for i in range(3)]
+    made_shards = (random_shard(state_plan(), name, seed=1) for name in names)
+    shards = {shard.task: dataclasses.replace(shard, group="act") for shard in made_shards}
 
     def made(**emphasis: float) -> Packer:
         mixture = Mixture({"act": 1.0}, emphasis=emphasis)
-        return Packer(shards, suites, mixture, SMALL, rows=1, length=128, seed=3)
+        return Packer(shards, mixture, SMALL, rows=1, length=128, seed=3)
 
     assert np.allclose(made().probabilities, 1 / 3)
     assert np.allclose(made(**{"act-1": 2.0}).probabilities, (0.25, 0.5, 0.25))

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+from small import SMALL
 
 from gato_gym import Episode, compile_plan, get_task, write_minari
-from policies.training.config import TrainConfig
-from policies.training.data.packing import Mixture
-from policies.training.data.shards import TaskShard, build_shards
-from policies.training.export import demonstration, export
-from policies.training.trainer import open_shards, train
+from policies import GatoPolicy
+from policies.training.data.datasets import find_tasks
+from policies.training.data.encoding import shard_tasks
+from policies.training.data.shards import TaskShard
+from policies.training.run import TrainRun
+from policies.training.settings import TrainSettings
 
-BABYAI, ARM = "babyai-go-to-obj", "metaworld-reach"
+BABYAI, ARM, PUSH = "babyai-go-to-obj", "metaworld-reach", "metaworld-push"
 
 
 def babyai_episode(number: int) -> Episode:
@@ -52,14 +56,21 @@ def arm_episode(number: int) -> Episode:
     )
 
 
+def encode(root: Path, *tasks: str, augment: int = 2, workers: int = 1) -> None:
+    """Shards of these tasks, normalised by suite."""
+    names = [root / f"gato/{task}-v0" for task in tasks]
+    found = find_tasks(names, share=0.0, group_by="suite")
+    shard_tasks(found, root / "shards", augment=augment, workers=workers)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    for task, make in ((BABYAI, babyai_episode), (ARM, arm_episode)):
+    for task, make in ((BABYAI, babyai_episode), (ARM, arm_episode), (PUSH, arm_episode)):
         env = get_task(task).make()
         write_minari(f"gato/{task}-v0", [make(n) for n in range(4)], env=env, root=root)
         env.close()
-    build_shards([BABYAI, ARM], root=root, output=root / "shards", augment=2, workers=1)
+    encode(root, BABYAI, ARM)
     return root
 
 
@@ -94,48 +105,107 @@ def test_numbers_are_normalised_by_the_suites_statistics(folder: Path) -> None:
 def test_a_shard_made_with_the_same_settings_is_kept(folder: Path) -> None:
     path = folder / "shards" / BABYAI / "actions.npy"
     before = path.stat().st_mtime_ns
-    arguments = {"root": folder, "output": folder / "shards", "workers": 1}
-    build_shards([BABYAI], augment=2, **arguments)  # type: ignore[arg-type]
+    encode(folder, BABYAI, augment=2)
     assert path.stat().st_mtime_ns == before
-    build_shards([BABYAI], augment=1, **arguments)  # type: ignore[arg-type]
+    encode(folder, BABYAI, augment=1)
     assert len(TaskShard.open(folder / "shards" / BABYAI).ends) == 8
-    build_shards([BABYAI], augment=2, **arguments)  # type: ignore[arg-type]
+    encode(folder, BABYAI, augment=2)
+
+
+def test_any_number_of_processes_makes_the_same_shards(folder: Path) -> None:
+    def contents() -> dict[str, bytes]:
+        return {str(p): p.read_bytes() for p in sorted((folder / "shards").rglob("*.npy"))}
+
+    one = contents()
+    for name in (BABYAI, ARM):
+        (folder / "shards" / name / "meta.json").unlink()
+    encode(folder, BABYAI, ARM, workers=2)
+    assert contents() == one
 
 
 def test_no_shard_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"policies\.training\.data\.shards"):
+    with pytest.raises(FileNotFoundError, match="gato-gym train encodes"):
         TaskShard.open(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no shard of \['babyai'\]"):
-        open_shards(tmp_path, ["babyai"])
+
+
+def settings(folder: Path, output: Path, **changes: Any) -> TrainSettings:
+    """Four updates of a small network, as gato-mini's recipe groups and prompts them."""
+    network = {k: v for k, v in SMALL.to_json().items() if k != "vocabulary"}
+    base = TrainSettings(
+        datasets=tuple(str(folder / f"gato/{task}-v0") for task in (BABYAI, ARM, PUSH)),
+        output=output,
+        shards=folder / "shards",
+        network={**network, "vector_size": 64},
+        steps=4,
+        group_by="suite",
+        augment=2,
+        keep=0.0,
+        prompt_share=0.5,
+        rows=2,
+        length=96,
+        keep_every=2,
+        device="cpu",
+    )
+    return dataclasses.replace(base, **changes)
 
 
 def test_from_shards_to_a_policy_that_acts(folder: Path, tmp_path: Path) -> None:
-    from small import SMALL
-
-    from policies import GatoPolicy
-
-    network = {**SMALL.to_json(), "vector_size": 64}
-    config = TrainConfig(
-        network=SMALL.from_json(network),
-        mixture=Mixture({"babyai": 0.5, "metaworld": 0.5}, {"babyai": 0.5, "metaworld": 0.5}),
-        steps=4,
-        rows=2,
-        length=96,
-    )
-    train(config, folder / "shards", tmp_path / "run")
-    saved = load_file(tmp_path / "run" / "last" / "optimiser.safetensors")
+    run = TrainRun(settings(folder, tmp_path / "run"))
+    assert run.config.mixture.weights == {"babyai": 1.0, "metaworld": 1.0}
+    checkpoint = run.train()
+    saved = load_file(tmp_path / "run" / "training" / "last" / "optimiser.safetensors")
     averaged = saved["average.backbone.blocks.0.qkv.weight"]
-    export(tmp_path / "run", shards=folder / "shards", root=folder, output=tmp_path / "checkpoint")
     for task, prompted in ((BABYAI, False), (ARM, True)):
         env = get_task(task).make()
-        policy = GatoPolicy.load(tmp_path / "checkpoint", env=env)
+        policy = GatoPolicy.load(checkpoint, env=env)
         assert policy.task == task
-        assert (policy.prompt is not None) == prompted
         assert policy.tasks[task].prompt is not None
+        assert (policy.prompt is not None) == prompted, "an instruction says what is played"
         weights = policy.network.backbone.blocks[0].qkv.weight
         assert np.allclose(weights, averaged, atol=2e-3)
         observation, _ = env.reset(seed=0)
         action, _ = policy.predict(observation)
         assert env.action_space.contains(action)
         env.close()
-    assert demonstration(ARM, folder).seed == 1, "the first clean one"
+    (arm,) = (task for task in run.tasks if task.id == ARM)
+    assert arm.demonstration().seed == 1, "the first clean one"
+
+
+def test_a_kept_step_is_exported(folder: Path, tmp_path: Path) -> None:
+    run = TrainRun(settings(folder, tmp_path / "run"))
+    run.train()
+    early = run.export(tmp_path / "early", step=2)
+    late = run.export(tmp_path / "late")
+    name = "backbone.blocks.0.qkv.weight"
+    kept = load_file(tmp_path / "run" / "training" / "kept" / "step-000002.safetensors")[name]
+    assert np.array_equal(early.state_dict()[name], kept.float())
+    assert not np.array_equal(early.state_dict()[name], late.state_dict()[name])
+    assert "step 2 of 4" in (tmp_path / "early" / "card.md").read_text()
+
+
+def test_some_tasks_of_the_shards_are_trained_on(folder: Path, tmp_path: Path) -> None:
+    run = TrainRun(settings(folder, tmp_path / "run", tasks=(ARM,), held_out=0.25))
+    assert list(run.shards) == [ARM]
+    assert (len(run.shards[ARM].ends), len(run.held_out[ARM].ends)) == (2, 2)
+    with pytest.raises(ValueError, match=r"tasks names \['metaworld-none'\]"):
+        TrainRun(settings(folder, tmp_path / "run", tasks=("metaworld-none",)))
+
+
+def test_a_run_stops_where_it_is_told_to_and_goes_on(folder: Path, tmp_path: Path) -> None:
+    TrainRun(settings(folder, tmp_path / "whole")).train()
+    TrainRun(settings(folder, tmp_path / "run", until=3)).train()
+    progress = tmp_path / "run" / "training" / "last" / "progress.json"
+    assert json.loads(progress.read_text())["step"] == 3
+    TrainRun(settings(folder, tmp_path / "run")).train()
+    last = "training/last/model.safetensors"
+    assert (tmp_path / "run" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
+
+
+def test_a_run_of_an_older_recipe_is_resumed_in_its_folder(folder: Path, tmp_path: Path) -> None:
+    TrainRun(settings(folder, tmp_path / "new", until=2)).train()
+    (tmp_path / "new" / "training").rename(tmp_path / "old")
+    (tmp_path / "old" / "data.json").unlink()
+    run = TrainRun(settings(folder, tmp_path / "old"))
+    assert run.state == tmp_path / "old"
+    run.train()
+    assert json.loads((run.state / "last" / "progress.json").read_text())["step"] == 4

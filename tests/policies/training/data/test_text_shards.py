@@ -88,7 +88,7 @@ def packer(
     plans = {"talk": talking_plan(), "act": state_plan()}
     made = {task: random_shard(plans[task], task) for task in weights if task in plans}
     return Packer(
-        made, {task: task for task in made}, Mixture(weights), SMALL, rows=rows, length=length,
+        made, Mixture(weights), SMALL, rows=rows, length=length,
         seed=3, texts=texts,
     )  # fmt: skip
 

@@ -1,0 +1,184 @@
+"""From the episodes of datasets to shards: the one way there is.
+
+* :func:`shard_tasks` -- encodes tasks, with statistics of their vectors.
+* :func:`shard_task` -- encodes some episodes of one.
+
+A shard that is there, made of the same episodes in the same way, is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from minari.serialization import serialize_space
+
+from gato_gym.episodes.episode import Episode
+from gato_gym.options import PlanOptions
+from policies.training.data.datasets import DatasetTask, Place, registered_task
+from policies.training.data.shards import (
+    FORMAT,
+    TaskShard,
+    is_made_of,
+    moments,
+    with_statistics,
+    write_shard,
+)
+
+STATISTICS_EPISODES, SUITE_STATISTICS_EPISODES = 200, 20
+"""Episodes of each dataset whose vectors are measured: for its task alone, or for a suite."""
+
+Moments = tuple[int, Any, Any]
+"""Count, sum and sum of squares of vectors."""
+
+
+def shard_tasks(
+    tasks: Sequence[DatasetTask], folder: Path, *, augment: int = 0, seed: int = 0, workers: int = 1
+) -> dict[str, TaskShard]:
+    """Encode tasks into shards; those that are there, made of the same datasets, are kept.
+
+    Args:
+        tasks: The tasks. Vectors of a group have the statistics of all its tasks that are given.
+        folder: Of the shards.
+        augment: Copies of each episode under the symmetries of its task, beside the episode.
+        seed: Of the symmetries drawn.
+        workers: Processes.
+
+    Returns:
+        The shards by task id.
+
+    Raises:
+        ValueError: An observation or action is not what its space says.
+    """
+    places = {task.id: folder / quote(task.id, safe="") for task in tasks}
+    metas = {task.id: _meta_of(task, tasks, augment, seed) for task in tasks}
+    missing = [task for task in tasks if not is_made_of(places[task.id], metas[task.id])]
+    groups = {task.group for task in missing}
+    members = [task for task in tasks if task.group in groups]
+    with _processes(workers) as run:
+        measured = list(zip(members, run(_vector_moments, members), strict=True))
+        jobs = [
+            _Job(places[task.id], task, _normalised(task, measured), metas[task.id], augment, seed)
+            for task in missing
+        ]
+        for _ in run(_encode, jobs):
+            pass
+    return {name: TaskShard.open(place) for name, place in places.items()}
+
+
+def shard_task(
+    task: DatasetTask, folder: Path, places: Sequence[Place], options: PlanOptions | None = None
+) -> TaskShard:
+    """Encode the episodes at some places; a shard that is there, made of the same, is kept.
+
+    Args:
+        task: The task.
+        folder: Of the shard.
+        places: Of the task's episodes.
+        options: How they become tokens; None takes the task's, with the statistics of the vectors
+            of these episodes alone.
+    """
+    meta = _meta(task, {**task.identity(), "places": [list(place) for place in places]})
+    if options is not None:
+        meta["options"] = options.to_json()
+    if not is_made_of(folder, meta):
+        plan, chosen = task.plan(), options or task.options
+        if options is None and plan.vector_length and not chosen.vector_mean:
+            chosen = with_statistics(chosen, [moments(plan, task.episodes(places))])
+        _encode(_Job(folder, task, chosen, meta, places=tuple(places)))
+    return TaskShard.open(folder)
+
+
+@dataclass(frozen=True)
+class _Job:
+    folder: Path
+    task: DatasetTask
+    options: PlanOptions
+    meta: dict[str, Any]
+    augment: int = 0
+    seed: int = 0
+    places: tuple[Place, ...] | None = None
+
+
+def _encode(job: _Job) -> None:
+    task = job.task
+    written = [serialize_space(space) for space in (task.observation_space, task.action_space)]
+    meta = {**job.meta, "spaces": written, "options": job.options.to_json()}
+    episodes = task.episodes(job.places)
+    if job.augment:
+        episodes = _augmented(task, episodes, job.augment, job.seed)
+    write_shard(job.folder, task.plan(job.options), episodes, meta)
+
+
+def _augmented(
+    task: DatasetTask, episodes: Iterator[Episode], copies: int, seed: int
+) -> Iterator[Episode]:
+    registered = registered_task(task.id)
+    symmetry = None if registered is None else registered.augment
+    generator = np.random.default_rng([seed, *task.id.encode()])
+    for episode in episodes:
+        yield episode
+        if symmetry is not None:
+            for _ in range(copies):
+                yield symmetry(episode, generator)
+
+
+def _meta(task: DatasetTask, made_of: dict[str, Any]) -> dict[str, Any]:
+    return {"format": FORMAT, "task": task.id, "group": task.group, "made_of": made_of}
+
+
+def _meta_of(
+    task: DatasetTask, tasks: Sequence[DatasetTask], augment: int, seed: int
+) -> dict[str, Any]:
+    made_of = task.identity()
+    if augment:
+        made_of |= {"augment": augment, "seed": seed}
+    if task.group != task.id:
+        group = {other.id: other.identity() for other in tasks if other.group == task.group}
+        digest = hashlib.blake2b(json.dumps(group, sort_keys=True).encode(), digest_size=8)
+        made_of["group"] = digest.hexdigest()
+    return _meta(task, made_of)
+
+
+def _vector_moments(task: DatasetTask) -> list[Moments]:
+    """Moments of the vectors of each of its datasets; none where nothing is to be measured."""
+    plan = task.plan()
+    if not plan.vector_length or task.options.vector_mean:
+        return []
+    most = STATISTICS_EPISODES if task.group == task.id else SUITE_STATISTICS_EPISODES
+    return [moments(plan, itertools.islice(source.episodes(), most)) for source in task.sources]
+
+
+def _normalised(
+    task: DatasetTask, measured: Sequence[tuple[DatasetTask, list[Moments]]]
+) -> PlanOptions:
+    """The task's options with the statistics of its group's vectors that are as long as its own."""
+    length = task.plan().vector_length
+    alike = [
+        part
+        for other, parts in measured
+        for part in parts
+        if other.group == task.group and len(part[1]) == length
+    ]
+    is_measured = any(other.id == task.id and parts for other, parts in measured)
+    return with_statistics(task.options, alike) if is_measured else task.options
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """``map``, in several processes where more than one is asked for."""
+    if workers == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield pool.map
