@@ -19,7 +19,7 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TextIO, TypeVar
 
@@ -107,15 +107,15 @@ def run_command(
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except CANNOT_BE_DONE as error:
-        return complain(error)
+        return complain(str(error))
     except (ArithmeticError, OSError) as error:
-        complain(error)
+        complain(str(error))
         return FAILED
 
 
-def complain(error: Exception) -> int:
+def complain(message: str) -> int:
     """Print an error as one line; returns the status of a mistake in what was asked."""
-    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    print("error:", " ".join(message.split()), file=sys.stderr)
     return MISUSED
 
 
@@ -144,7 +144,7 @@ def parse(command: type[C], arguments: Sequence[str], *, prog: str) -> C:
 
 
 @contextlib.contextmanager
-def _in_one_line(arguments: Sequence[str]) -> Any:
+def _in_one_line(arguments: Sequence[str]) -> Iterator[None]:
     """No line of an error is wrapped."""
     before = os.environ.get("COLUMNS")
     if not {"-h", "--help"} & set(arguments):

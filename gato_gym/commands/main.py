@@ -41,18 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     name, rest = (given[0], given[1:]) if given else ("--help", [])
     commands = find_commands()
-    if name in ("-h", "--help"):
-        _print_help(commands)
-        return DONE
     if name == "--version":
         print(f"gato-gym {gato_gym.__version__}")
+        return DONE
+    if not commands:
+        return complain(
+            "this installation of gato-gym offers no subcommands, expected those that its "
+            "pyproject.toml names: install it again, with make .venv or pip install"
+        )
+    if name in ("-h", "--help"):
+        _print_help(commands)
         return DONE
     if name not in commands:
         close = difflib.get_close_matches(name, commands, n=1)
         hint = f"did you mean {close[0]}?" if close else "see gato-gym --help"
-        return complain(
-            ValueError(f"no command {name!r}, expected one of {', '.join(commands)}: {hint}")
-        )
+        return complain(f"no command {name!r}, expected one of {', '.join(commands)}: {hint}")
     return run_command(commands[name].load(), rest, prog=f"gato-gym {name}")
 
 
@@ -61,7 +64,7 @@ def _print_help(commands: dict[str, EntryPoint]) -> None:
     console = Console(highlight=False)
     console.print("usage: gato-gym COMMAND …\n\n" + (gato_gym.__doc__ or "").splitlines()[0])
     packages = {entry.module.partition(".")[0] for entry in commands.values()}
-    width = max(map(len, commands), default=0)
+    width = max(map(len, commands))
     for package in sorted(packages, key=lambda name: (name != __name__.partition(".")[0], name)):
         table = Table.grid(padding=(0, 2))
         for name, entry in commands.items():

@@ -83,6 +83,16 @@ def test_a_subcommand_shows_its_flags(capsys: pytest.CaptureFixture[str]) -> Non
     assert "Who is greeted. (default: you)" in shown
 
 
+def test_an_older_installation_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "entry_points", lambda group: [])
+    assert command.main(["tasks"]) == 2
+    assert "offers no subcommands" in (said := capsys.readouterr().err)
+    assert "install it again" in said
+    assert command.main(["--version"]) == 0
+
+
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--version"]) == 0
     assert capsys.readouterr().out == f"gato-gym {gato_gym.__version__}\n"
