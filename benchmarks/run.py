@@ -158,6 +158,7 @@ class _Run:
     def _film(self, summary: Summary) -> Summary:
         """Videos; the run is summarised already, and what goes wrong here changes none of it."""
         failed = []
+        self.console.print(render(summary))
         self.console.print("making videos", highlight=False)
         count, workers = self.settings.record, self.settings.workers
         workers = available_cores() if workers == "ray" else workers
@@ -245,7 +246,8 @@ def _run_and_tell(settings: RunSettings, console: Console) -> bool:
     """One policy's run and its table; whether episodes failed."""
     summary = run_benchmark(settings, console=console)
     exact = _in_float32(settings, console=console)
-    console.print(render(summary))
+    if not settings.record:  # printed before the videos were made
+        console.print(render(summary))
     if exact is not None:
         console.print(render_cost(summary, exact))
     return bool(summary.failures or (exact is not None and exact.failures))

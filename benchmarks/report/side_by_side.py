@@ -37,13 +37,7 @@ PAGE, FIGURES = "comparison.html", "comparison.json"
 
 @dataclass(frozen=True)
 class Side:
-    """One policy.
-
-    Attributes:
-        name: Of its run's folder, no two alike.
-        summary: Of its whole run.
-        averages: Over the tasks that all policies played, by name.
-    """
+    """One policy: its folder's name, its whole run, and averages over the tasks of all policies."""
 
     name: str
     summary: Summary
@@ -52,13 +46,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Row:
-    """One task.
-
-    Attributes:
-        task: Task id.
-        figures: Of each policy; None where it has played none of the task's episodes.
-        notes: Of each policy without figures: why.
-    """
+    """One task: each policy's figures, None where it has played no episode, and why it has not."""
 
     task: str
     figures: tuple[TaskSummary | None, ...]
@@ -184,13 +172,9 @@ def render_page(found: Beside) -> str:
 def render(found: Beside) -> RenderableType:
     """Tasks with each policy's normalised score, averages, and each pair of policies."""
     protocol, names = found.protocol, [side.name for side in found.sides]
-    table = Table(title=f"side by side on {protocol.suite}: normalised scores")
-    averages = Table(title=f"averages over the {len(found.common)} tasks that all played")
-    for each, first in ((table, "task"), (averages, "average")):
-        each.title_justify = "left"
-        each.add_column(first, no_wrap=True)
-        for name in names:
-            each.add_column(name, justify="right")
+    table = _table(f"side by side on {protocol.suite}: normalised scores", "task", *names)
+    title = f"averages over the {len(found.common)} tasks that all played"
+    averages = _table(title, "average", *names)
     for row in found.rows:
         table.add_row(row.task.removeprefix(f"{protocol.suite}-"), *map(_cell, row.figures))
     for name in _average_names(found):
@@ -203,22 +187,26 @@ def render(found: Beside) -> RenderableType:
     return Group(table, averages, _pairs(found), *map(Text, lines))
 
 
-def _pairs(found: Beside) -> RenderableType:
-    table = Table(title="each pair, in pairs of episodes", title_justify="left")
-    table.add_column("B over A")
-    for column in ("probability of improvement", "normalised mean, B − A", "worse", "better"):
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, no_wrap=True)
+    for column in columns:
         table.add_column(column, justify="right")
+    return table
+
+
+def _pairs(found: Beside) -> RenderableType:
+    columns = ("probability of improvement", "normalised mean, B − A", "worse", "better")
+    table = _table("each pair, in pairs of episodes", "B over A", *columns)
     for a, b, pair in found.pairs:
         mean = next((each for each in pair.averages if each.name == "normalised mean"), None)
         verdicts = [task.verdict for task in pair.tasks]
-        cells = ["–", "–"]
-        if pair.improvement is not None:
-            value, low, high = pair.improvement
-            cells[0] = f"{value:.3f}" + _interval(low, high)
-        if mean is not None:
-            cells[1] = f"{mean.difference:+.3f}" + _interval(mean.low, mean.high, sign="+")
-        counts = (str(verdicts.count(verdict)) for verdict in ("worse", "better"))
-        table.add_row(f"{b} over {a}", *cells, *counts)
+        table.add_row(
+            f"{b} over {a}",
+            "–" if pair.improvement is None else _figure(*pair.improvement),
+            "–" if mean is None else _figure(mean.difference, mean.low, mean.high, "+"),
+            *(str(verdicts.count(verdict)) for verdict in ("worse", "better")),
+        )
     return table
 
 
@@ -235,8 +223,9 @@ def _cell(task: TaskSummary | None) -> str:
 
 
 def _average(each: Aggregate | None) -> str:
-    return "–" if each is None else f"{each.value:.3f}" + _interval(each.low, each.high)
+    return "–" if each is None else _figure(each.value, each.low, each.high)
 
 
-def _interval(low: float | None, high: float | None, sign: str = "") -> str:
-    return "" if low is None else f" ({low:{sign}.3f} to {high:{sign}.3f})"
+def _figure(value: float, low: float | None, high: float | None, sign: str = "") -> str:
+    interval = "" if low is None else f" ({low:{sign}.3f} to {high:{sign}.3f})"
+    return f"{value:{sign}.3f}{interval}"

@@ -223,10 +223,8 @@ def render(summary: Summary) -> RenderableType:
     for name, count in summary.unplayed.items():
         table.add_row(name.removeprefix(f"{protocol.suite}-"), "", "", f"{count} failed", "", "")
     averages = _averages("averages over tasks", summary.aggregates)
-    if len(summary.suites) > 1:
-        suites = [_averages(suite, found) for suite, found in summary.suites.items()]
-    else:
-        suites = []
+    several = summary.suites.items() if len(summary.suites) > 1 else ()
+    suites = [_averages(suite, within) for suite, within in several]
     lines = [
         f"published, another protocol: {name}: {value:.3g}"
         for name, value in summary.published.items()

@@ -27,13 +27,7 @@ Kind = Literal["continuous", "discrete"]
 
 @dataclass(frozen=True)
 class Chip:
-    """One action token.
-
-    Attributes:
-        token: Its id.
-        kind: What its id is a member of.
-        label: What it decodes to: a number, an action's name.
-    """
+    """One action token: its id, what that is a member of, and what it decodes to."""
 
     token: int
     kind: Kind
@@ -42,12 +36,7 @@ class Chip:
 
 @dataclass(frozen=True)
 class TokenRow:
-    """The tokens of one action.
-
-    Attributes:
-        step: The timestep it was executed in, from 1.
-        chips: One a token, in order.
-    """
+    """The tokens of the action of a timestep, counted from 1."""
 
     step: int
     chips: tuple[Chip, ...]

@@ -57,14 +57,9 @@ FADED = (1.0, 0.46, 0.38, 0.32, 0.27)
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How the chips of an action are laid out.
+    """How the chips of an action are laid out: so many columns of chips of one size.
 
-    Attributes:
-        columns: Chips side by side.
-        width: Of a chip.
-        height: Of a chip.
-        gap: Between chips.
-        stacked: Whether a chip has its id above its label rather than beside it.
+    ``stacked`` chips have their id above their label rather than beside it.
     """
 
     columns: int
@@ -83,26 +78,23 @@ class Arrangement:
 
 
 def arrange(chips: tuple[Chip, ...], *, width: int = RIGHT - LEFT - GUTTER) -> Arrangement:
-    """Lay chips out so that none is narrower than what is written on it.
-
-    Args:
-        chips: Of one action.
-        width: Room for a line of them.
+    """Lay out the chips of an action so that none is narrower than what is written on it.
 
     Returns:
-        One line of chips with the label beside the id where that fits, and else as many lines
-        as it takes of chips with the label below.
+        One line of chips with the label beside the id where that fits into ``width``, and else as
+        many lines as it takes of chips with the label below.
     """
-    ids = max(_width(str(chip.token), _mono(17)) for chip in chips)
-    labels = max(_width(chip.label, _mono(17, bold=True)) for chip in chips)
-    beside = max(ids + labels + 40, LEAST_WIDTH)
+
+    def widest(small: int, large: int) -> tuple[int, int]:
+        ids = (_width(str(chip.token), _mono(small)) for chip in chips)
+        return max(ids), max(_width(chip.label, _mono(large, bold=True)) for chip in chips)
+
+    beside = max(sum(widest(17, 17)) + 40, LEAST_WIDTH)
     if len(chips) * (beside + 8) - 8 <= width:
         return Arrangement(len(chips), beside, 36, 8, stacked=False)
     few = len(chips) <= 8
-    small, large = LARGE if few else SMALL
-    ids = max(_width(str(chip.token), _mono(small)) for chip in chips)
-    labels = max(_width(chip.label, _mono(large, bold=True)) for chip in chips)
-    least, gap = min(max(ids, labels) + 14, width), 8 if few else 5
+    least = min(max(widest(*(LARGE if few else SMALL))) + 14, width)
+    gap = 8 if few else 5
     columns = max(1, min(len(chips), (width + gap) // (least + gap)))
     columns = math.ceil(len(chips) / math.ceil(len(chips) / columns))  # lines of like length
     fitting = (width + gap) // columns - gap
@@ -110,16 +102,10 @@ def arrange(chips: tuple[Chip, ...], *, width: int = RIGHT - LEFT - GUTTER) -> A
 
 
 def draw(scene: Scene) -> NDArray[np.uint8]:
-    """Draw a scene.
-
-    Args:
-        scene: What to show.
-
-    Returns:
-        uint8 ``[HEIGHT, WIDTH, 3]``.
+    """A scene as a picture: uint8 ``[HEIGHT, WIDTH, 3]``.
 
     Raises:
-        gato_gym.tasks.MissingPackageError: Pillow or Matplotlib, whose fonts are used, is missing.
+        gato_gym.tasks.MissingPackageError: Pillow is missing.
     """
     need("PIL", "watch")
     from PIL import Image, ImageDraw
@@ -127,9 +113,8 @@ def draw(scene: Scene) -> NDArray[np.uint8]:
     picture = Image.new("RGB", (WIDTH, HEIGHT), BACKGROUND)
     pen = ImageDraw.Draw(picture)
     pen.rectangle((MARGIN, MARGIN, MARGIN + SIDE - 1, MARGIN + SIDE - 1), fill=RAISED)
-    frame = fit_frame(scene.frame)
-    corner = (MARGIN + (SIDE - frame.width) // 2, MARGIN + (SIDE - frame.height) // 2)
-    picture.paste(frame, corner)
+    frame = _fit_frame(scene.frame)
+    picture.paste(frame, (MARGIN + (SIDE - frame.width) // 2, MARGIN + (SIDE - frame.height) // 2))
     top = _draw_heading(pen, scene, MARGIN)
     top = _draw_score(pen, scene, top + 18)
     top = _draw_legend(pen, scene, top + 22)
@@ -137,17 +122,17 @@ def draw(scene: Scene) -> NDArray[np.uint8]:
     return np.asarray(picture)
 
 
-def fit_frame(frame: NDArray[np.uint8]) -> Image.Image:
+def _fit_frame(frame: NDArray[np.uint8]) -> Image.Image:
     """A frame scaled to :data:`SIDE`, small ones with hard edges between their pixels."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     image = Image.fromarray(np.ascontiguousarray(frame))
     scale = SIDE / max(image.size)
-    if scale >= 2:  # a whole number of times first, so that every pixel has the same size
-        times = math.ceil(scale)
-        image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
-    size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
-    return image.resize(size, Image.Resampling.BOX if scale >= 2 else Image.Resampling.LANCZOS)
+    if scale < 2:
+        return ImageOps.contain(image, (SIDE, SIDE), Image.Resampling.LANCZOS)
+    # A whole number of times first, so that every pixel has the same size.
+    image = ImageOps.scale(image, math.ceil(scale), Image.Resampling.NEAREST)
+    return ImageOps.contain(image, (SIDE, SIDE), Image.Resampling.BOX)
 
 
 def _draw_heading(pen: ImageDraw.ImageDraw, scene: Scene, top: int) -> int:
@@ -174,29 +159,22 @@ def _draw_heading(pen: ImageDraw.ImageDraw, scene: Scene, top: int) -> int:
 
 def _draw_score(pen: ImageDraw.ImageDraw, scene: Scene, top: int) -> int:
     """Step, return, success; returns where they end."""
-    success, colour = _success(scene)
+    success = {True: ("yes", GOOD), None: ("–", DIM)}.get(
+        scene.success, ("no", BAD) if scene.ended else ("not yet", DIM)
+    )
     columns = (
         ("STEP", f"{scene.step:,}", BRIGHT),
         ("RETURN", f"{scene.total_return:,.2f}", BRIGHT),
-        ("SUCCESS", success, colour),
+        ("SUCCESS", *success),
     )
     pen.line((LEFT, top, RIGHT, top), LINE)
-    width = (RIGHT - LEFT) // len(columns)
+    width, font = (RIGHT - LEFT) // len(columns), _mono(26, bold=True)
     for index, (name, value, fill) in enumerate(columns):
         left = LEFT + index * width
         pen.text((left, top + 12), name, DIM, _sans(12, bold=True))
-        font = _mono(26, bold=True)
         pen.text((left, top + 30), _fit(value, font, width - 8), fill, font)
     pen.line((LEFT, top + 74, RIGHT, top + 74), LINE)
     return top + 74
-
-
-def _success(scene: Scene) -> tuple[str, str]:
-    if scene.success:
-        return "yes", GOOD
-    if scene.success is None:
-        return "–", DIM
-    return ("no", BAD) if scene.ended else ("not yet", DIM)
 
 
 def _draw_legend(pen: ImageDraw.ImageDraw, scene: Scene, top: int) -> int:
@@ -255,9 +233,11 @@ def _chip(plan: Arrangement, chip: Chip, strength: float) -> Image.Image:
 
     width, height = plan.width, plan.height
     image = Image.new("RGB", (width, height), BACKGROUND)
+    full = image.copy()
+    corners = (0, 0, width - 1, height - 1)
+    ImageDraw.Draw(full).rounded_rectangle(corners, 7, CHIP_COLOURS[chip.kind])
+    image = Image.blend(image, full, strength)
     pen = ImageDraw.Draw(image)
-    colour = _blend(CHIP_COLOURS[chip.kind], strength)
-    pen.rounded_rectangle((0, 0, width - 1, height - 1), 7, colour)
     faint, strong = (FAINT_INK, INK) if strength == 1.0 else (PLAIN, BRIGHT)
     token = str(chip.token)
     if plan.stacked:
@@ -270,14 +250,6 @@ def _chip(plan: Arrangement, chip: Chip, strength: float) -> Image.Image:
         pen.text((12, height // 2), token, faint, _mono(17), anchor="lm")
         pen.text((width - 12, height // 2), chip.label, strong, bold, anchor="rm")
     return image
-
-
-@cache
-def _blend(colour: str, strength: float) -> tuple[int, int, int]:
-    """A colour mixed with the background."""
-    parts = [(int(colour[i : i + 2], 16), int(BACKGROUND[i : i + 2], 16)) for i in range(1, 7, 2)]
-    red, green, blue = (round(a * strength + b * (1 - strength)) for a, b in parts)
-    return red, green, blue
 
 
 @cache

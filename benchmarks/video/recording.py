@@ -15,11 +15,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from functools import partial
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 
 from benchmarks.policies import PolicyChoice
@@ -64,39 +65,31 @@ def film(record: Record, choice: PolicyChoice, count: int, *, workers: int) -> I
         Each video when it is there, or why there is none. ``videos.json`` is kept up to date.
     """
     clips = {(clip.task, clip.episode): clip for clip in read_clips(record.folder)}
-    wanted: dict[str, list[EpisodeResult]] = {}
-    for task in record.header.protocol.tasks:
-        for key in record.header.protocol.episodes_of(task)[:count]:
-            if key in record.results and (task, key.index) not in clips:
-                wanted.setdefault(task, []).append(record.results[key])
+    protocol = record.header.protocol
+    wanted = [
+        key
+        for task in protocol.tasks
+        for key in protocol.episodes_of(task)[:count]
+        if key in record.results and (task, key.index) not in clips
+    ]
     if not wanted:
         return
-    with _processes(min(workers, len(wanted))) as executor:
-        jobs = {
-            executor.submit(_film, choice, task, keys, record.folder): task
-            for task, played in wanted.items()
-            if (keys := [each.key for each in played])
-        }
+    failed = set()
+    with _processes(min(workers, len(wanted)), record.folder) as executor:
+        jobs = {executor.submit(_film, choice, key, record.folder): key for key in wanted}
         for job in as_completed(jobs):
-            results = _results(job, jobs[job])
-            if isinstance(results, str):
-                yield results
+            key = jobs[job]
+            try:
+                clip = _clip(job.result(), record.results[key])
+            except Exception as error:  # of a renderer, an environment, the disk; a killed process
+                if key.task not in failed:
+                    yield f"no video of {key.task}: {error}"
+                failed.add(key.task)
                 continue
-            for result in results:
-                clip = _clip(result, record.results[result.key])
-                clips[clip.task, clip.episode] = clip
-                ordered = [clips[place].to_json() for place in sorted(clips)]
-                write_json(record.folder / INDEX, {"clips": ordered})
-                yield clip
-
-
-def _results(job: Future[list[EpisodeResult]], task: str) -> list[EpisodeResult] | str:
-    try:
-        return job.result()
-    except BrokenProcessPool as error:
-        return f"no video of {task}: a process was killed ({error})"
-    except Exception as error:  # of a renderer, an environment, the disk
-        return f"no video of {task}: {error}"
+            clips[key.task, key.index] = clip
+            ordered = [clips[place].to_json() for place in sorted(clips)]
+            write_json(record.folder / INDEX, {"clips": ordered})
+            yield clip
 
 
 def _clip(filmed: EpisodeResult, recorded: EpisodeResult) -> Clip:
@@ -115,7 +108,7 @@ def _file(key: EpisodeKey) -> str:
 
 
 @contextmanager
-def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
+def _processes(count: int, folder: Path) -> Iterator[ProcessPoolExecutor]:
     """Processes of their own: how MuJoCo renders is decided when it is imported."""
     executor = ProcessPoolExecutor(
         count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
@@ -127,6 +120,9 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
         executor.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
+            process.join()
+        for partial in folder.glob(f"{FOLDER}/.*.partial.mp4"):
+            partial.unlink(missing_ok=True)
         raise
     executor.shutdown()
 
@@ -140,16 +136,42 @@ def _begin() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def _film(
-    choice: PolicyChoice, task_id: str, keys: Sequence[EpisodeKey], folder: Path
-) -> list[EpisodeResult]:
-    """Play episodes of a task, each into a file of its own; what they came to."""
+def _film(choice: PolicyChoice, key: EpisodeKey, folder: Path) -> EpisodeResult:
+    """Play an episode into a file; what it came to. There is no file of half an episode."""
     from benchmarks.video.screens import Video
     from benchmarks.video.viewer import perform
     from gato_gym.tasks import get_task
 
-    results = []
-    for key in keys:
-        open_screen = partial(Video, folder / _file(key), quality=QUALITY)
-        results += perform(get_task(task_id), choice, [key], open_screen)
-    return results
+    path = folder / _file(key)
+    open_screen = partial(Video, path, quality=QUALITY)
+    try:
+        (result,) = perform(
+            get_task(key.task), choice, [key], open_screen, sparse=draws_in_software(key.task)
+        )
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return result
+
+
+_RENDERER = """
+import mujoco
+from OpenGL import GL
+context = mujoco.GLContext(16, 16)
+context.make_current()
+print(GL.glGetString(GL.GL_RENDERER))
+"""
+
+
+@cache
+def draws_in_software(task: str) -> bool:
+    """Whether a task's frames come from MuJoCo without a graphics card, and take long."""
+    if not task.startswith(("dm_control-", "metaworld-", "mujoco-")):
+        return False
+    # In a process of its own: a context that is freed takes those after it along.
+    with suppress(subprocess.TimeoutExpired):
+        asked = subprocess.run(
+            [sys.executable, "-c", _RENDERER], capture_output=True, check=False, timeout=60
+        )
+        return any(name in asked.stdout for name in (b"llvmpipe", b"softpipe", b"swrast"))
+    return True

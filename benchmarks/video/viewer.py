@@ -40,6 +40,9 @@ __all__ = ["Spectator", "WatchSettings", "chosen_task", "perform", "watch"]
 END_SECONDS = 1.0
 """How long the last timestep of an episode is shown."""
 
+SPARSE = 4
+"""Timesteps a picture where frames take long."""
+
 HISTORY = 32
 """Actions whose tokens are kept; a picture has room for fewer."""
 
@@ -114,9 +117,14 @@ def perform(
     open_screen: Callable[[int], Screen],
     *,
     fps: int | None = None,
+    sparse: bool = False,
     on_result: Callable[[EpisodeResult], None] = lambda result: None,
 ) -> list[EpisodeResult]:
-    """Play given episodes of a task and show them; arguments and errors as of :func:`watch`."""
+    """Play given episodes of a task and show them; arguments and errors as of :func:`watch`.
+
+    ``sparse`` shows every :data:`SPARSE`-th timestep at the same pace, and those within a second
+    of success as the last ones before the end, for where a frame takes long.
+    """
     with one_thread():
         env = _make(task, episodes[0].sticky if episodes else 0.0)
         name = Path(choice.name).name or choice.name
@@ -129,7 +137,9 @@ def perform(
             )
             spectator.plan = getattr(policy, "plan", None) or spectator.plan
             fps = fps or round(env.metadata.get("render_fps") or DEFAULT_FPS)
-            spectator.screen = screen = open_screen(fps)
+            if sparse:
+                spectator.every, spectator.after_success = SPARSE, fps
+            spectator.screen = screen = open_screen(max(1, round(fps / spectator.every)))
             results = []
             for result in play(
                 envs,
@@ -181,7 +191,9 @@ class Spectator(gym.Wrapper[Any, Any, Any, Any]):
 
     Attributes:
         plan: How actions become tokens; by default the task's own.
-        screen: Shown every timestep; None for nobody.
+        screen: Shown the timesteps; None for nobody.
+        every: Of so many timesteps, one is shown.
+        after_success: Timesteps after the first with success that are shown; None for all.
         scene: What is rendered; its frame is that of the last ``render``.
     """
 
@@ -196,6 +208,8 @@ class Spectator(gym.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.plan: Plan = compile_plan(env.observation_space, env.action_space, task.options)
         self.screen: Screen | None = None
+        self.every, self._solved = 1, 0
+        self.after_success: int | None = None
         blank = np.zeros((1, 1, 3), np.uint8)
         self.scene = Scene(blank, task.id, policy, 0, len(episodes), 0)
         self._names = action_names(env)
@@ -227,6 +241,8 @@ class Spectator(gym.Wrapper[Any, Any, Any, Any]):
         success = before.success
         if "success" in info:
             success = bool(success) or bool(info["success"])
+        if success and not before.success:
+            self._solved = row.step
         self.scene = replace(
             before,
             instruction=instruction_of(observation),
@@ -263,10 +279,13 @@ class Spectator(gym.Wrapper[Any, Any, Any, Any]):
             self.scene, total_return=result.total_return, success=result.success, ended=True
         )
         if self.screen is not None and not self.screen.closed:
-            self.screen.show(draw(self.scene), seconds=END_SECONDS)
+            self.screen.show(self.render(), seconds=END_SECONDS)
 
     def _show(self) -> None:
-        if self.screen is not None and not self.screen.closed:
+        step, shown = self.scene.step, self.after_success
+        late = self.scene.success and shown is not None and step > self._solved + shown
+        due = step % self.every == 0 and not late
+        if due and self.screen is not None and not self.screen.closed:
             self.screen.show(self.render())
 
 

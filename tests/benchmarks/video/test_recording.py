@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
+import gymnasium as gym
 import pytest
 
 from benchmarks.policies import PolicyChoice
@@ -18,7 +21,9 @@ from benchmarks.settings import RunSettings
 from benchmarks.store.clips import Clip, read_clips
 from benchmarks.video import recording as clips
 from benchmarks.video import screens
+from benchmarks.video.viewer import Spectator
 from benchmarks.workers.common import WorkerError
+from gato_gym.tasks import get_task
 
 TASKS = "go-to-obj,open-red-door"
 
@@ -48,7 +53,7 @@ class InThisProcess:
         self.submitted = 0
 
     def submit(self, function: Any, *arguments: Any) -> Any:
-        future: Any = clips.Future()
+        future: Any = Future()
         try:
             future.set_result(function(*arguments))
         except Exception as error:
@@ -116,7 +121,9 @@ def test_videos_are_made_in_processes_of_their_own(
     command = ["--suite", "babyai", "--tasks", "go-to-obj", "--policy", "expert", "--record", "1"]
     output = ["--output", str(tmp_path / "run"), "--episodes", "1", "--workers", "1"]
     assert main([*command, *output]) == 0
-    assert "babyai-go-to-obj-episode0.mp4" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.count("normalised mean") == 1
+    assert printed.index("normalised mean") < printed.index("babyai-go-to-obj-episode0.mp4")
     (clip,) = read_clips(tmp_path / "run")
     assert clip.same
 
@@ -163,6 +170,85 @@ def test_what_cannot_be_filmed_leaves_the_scores(
     monkeypatch.undo()
     monkeypatch.setattr(clips, "ProcessPoolExecutor", InThisProcess)
     assert len(run_benchmark(settings(tmp_path, record=1, resume=True), console=quiet).clips) == 2
+
+
+def test_where_frames_take_long_few_are_filmed_and_none_after_success(
+    here: None, tmp_path: Path, quiet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clips, "draws_in_software", lambda task: True)
+    how = {"policy": PolicyChoice("random", seed=1), "tasks": "go-to-obj"}
+    (clip,) = run_benchmark(settings(tmp_path, **how, episodes=1, record=1), console=quiet).clips
+    assert clip.same
+    with av.open(str(tmp_path / clip.file)) as video:
+        frames = sum(1 for _ in video.decode(video=0))
+        rate = float(video.streams.video[0].average_rate or 0)
+    assert rate == 2, "a quarter of the environment's 10, rounded"
+    assert frames == 1 + clip.length // 4 + 2, "the first, every fourth, and a second of the end"
+
+
+def test_after_success_a_second_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Meta-World, whose episodes go on."""
+    task = get_task("babyai-go-to-obj")
+
+    class Solved(gym.Wrapper[Any, Any, Any, Any]):
+        def step(self, action: Any) -> Any:
+            *rest, info = self.env.step(action)
+            return *rest, {**info, "success": True}
+
+    class Counts:
+        closed, shown = False, 0
+
+        def show(self, picture: Any, *, seconds: float = 0.0) -> None:
+            self.shown += 1
+
+        def close(self) -> None:
+            pass
+
+    spectator = Spectator(Solved(task.make(render_mode="rgb_array")), task)
+    spectator.screen = screen = Counts()
+    spectator.every, spectator.after_success = 2, 4
+    spectator.reset(seed=0)
+    for _ in range(12):
+        spectator.step(0)
+    assert screen.shown == 3, "timesteps 0, 2 and 4 of those up to 1 + 4"
+    assert spectator.scene.step == 12
+    spectator.close()
+
+
+def test_no_partial_file_is_left(
+    here: None, tmp_path: Path, quiet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Spectator.step
+
+    def fails(self: Spectator, action: Any) -> Any:
+        if self.scene.step == 2:
+            raise RuntimeError("the simulator broke")
+        return step(self, action)
+
+    monkeypatch.setattr(Spectator, "step", fails)
+    with pytest.raises(WorkerError, match="2 tasks have no videos"):
+        run_benchmark(settings(tmp_path, record=2), console=quiet)
+    assert list((tmp_path / "videos").iterdir()) == []
+
+
+def test_a_stop_leaves_no_partial_file(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    left = tmp_path / "videos" / ".x-episode0.7.partial.mp4"
+    left.touch()
+    with pytest.raises(KeyboardInterrupt), clips._processes(1, tmp_path):
+        raise KeyboardInterrupt
+    assert not left.exists()
+
+
+def test_only_mujoco_is_asked_for_its_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
+    clips.draws_in_software.cache_clear()
+    assert not clips.draws_in_software("babyai-open")
+    for name, slow in ((b"llvmpipe (LLVM 15.0.6, 256 bits)", True), (b"NVIDIA A100", False)):
+        answer = SimpleNamespace(stdout=name)
+        monkeypatch.setattr(clips.subprocess, "run", lambda *_, answer=answer, **__: answer)
+        clips.draws_in_software.cache_clear()
+        assert clips.draws_in_software("metaworld-reach") is slow
+    clips.draws_in_software.cache_clear()
 
 
 def test_filming_that_cannot_be_done_is_refused_before_play(
