@@ -168,7 +168,7 @@ def inspect_environment(
             colon, as in ``gym.make``: ``ale_py:ALE/Pong-v5``.
         layout: "paper" or "lean"; None for the task's own, or the default.
         seed: Seed of the episode and the action.
-        render: Whether to render the frame too, where the environment can.
+        render: Whether to render the frame, if the environment can.
 
     Raises:
         gymnasium.error.Error: There is no such environment, or a package is missing.
@@ -196,7 +196,7 @@ def inspect_environment(
 
 
 def _rendered(env: gym.Env[Any, Any]) -> NDArray[np.uint8] | None:
-    """What the environment renders; None, with a warning, where its renderer fails."""
+    """The rendered frame; None, with a warning, if the renderer fails."""
     try:
         return np.asarray(env.render(), np.uint8)
     except Exception as error:  # renderers raise errors of their own libraries

@@ -98,7 +98,7 @@ class TextTokenizer:
         return [self._processor.PieceToId(f"<0x{byte:02X}>") for byte in character.encode()]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The string that ids stand for.
+        """The string of ids.
 
         Raises:
             ValueError: If an id is outside [0, len(self)).

@@ -1,7 +1,7 @@
-"""What a plan gives: encoded observations, and a description of their parts.
+"""Encoded observations, and a description of their parts.
 
 * :class:`TokenizedStep`, :class:`TokenizedBatch` -- one and B encoded observations.
-* :func:`no_parts` -- what stands for a kind of parts that an observation has none of.
+* :func:`no_parts` -- the empty array of a kind of parts that an observation lacks.
 * :class:`Field`, :func:`field_table` -- the parts of a timestep, for people.
 
 Shapes: B rows, I ids, V vector patches of ``vector_size`` numbers, M image patches of P x P pixels
@@ -45,8 +45,8 @@ class TokenizedBatch:
     """B encoded observations.
 
     Attributes:
-        text: B arrays int32 ``[L_b]``, each row's whole text; whether it is emitted at a timestep
-            is the caller's to decide, by the plan's options.
+        text: B arrays int32 ``[L_b]``, each row's whole text; the caller decides by the plan's
+            options whether to emit it.
         ids: int32 ``[B, I]``.
         vectors: float32 ``[B, V, vector_size]``, in [-10, 10].
         images: uint8 ``[B, M, P, P, C]``.
@@ -64,7 +64,7 @@ class TokenizedBatch:
 
     @classmethod
     def join(cls, batches: Sequence[TokenizedBatch]) -> TokenizedBatch:
-        """The rows of several batches of plans that lay out alike, one batch after another."""
+        """The rows of several batches with the same layout, one batch after another."""
         return cls(
             tuple(text for batch in batches for text in batch.text),
             np.concatenate([batch.ids for batch in batches]),
@@ -86,7 +86,7 @@ class TokenizedBatch:
 
 @lru_cache(maxsize=256)
 def no_parts(*shape: int, dtype: DTypeLike) -> NDArray[Any]:
-    """An array without elements, the same one each time: there is nothing in it to write to."""
+    """A shared array without elements."""
     assert 0 in shape
     return np.zeros(shape, dtype)
 
@@ -99,10 +99,10 @@ class Field:
         path: The part of the observation or action; "" for the separator and for bare spaces.
         kind: "text", "image", "vector", "value", "discrete", "sequence", "oneof", "grid",
             "separator" or "action".
-        tokens: How many tokens it has to itself; 0 where that varies (text) and where it shares
-            the body's last token with other parts.
-        count: How many ids, patches or grids of an encoded timestep are its; 0 for text.
-        ids: The ids it may hold; empty when it has none.
+        tokens: Number of its own tokens; 0 if that varies (text) or it shares the body's last token
+            with other parts.
+        count: Number of its ids, patches or grids in an encoded timestep; 0 for text.
+        ids: The ids that it can contain; empty without ids.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""The token ids and what each range of them stands for.
+"""The token ids and the meaning of each range.
 
 * :class:`Vocabulary` -- four disjoint kinds of id: text, continuous, discrete, separator.
 """
@@ -69,7 +69,7 @@ class Vocabulary:
         return max(self.text.stop, self.continuous.stop, self.discrete.stop, self.separator + 1)
 
     def name(self, token: int) -> str:
-        """What ``token`` stands for, for people: ``'text 7'``, ``'continuous 512'``.
+        """The meaning of ``token`` in words: ``'text 7'``, ``'continuous 512'``.
 
         Raises:
             ValueError: If no range holds ``token``.

@@ -18,7 +18,6 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
-from numpy.typing import NDArray
 
 from gato_gym.options import PlanOptions
 from gato_gym.plans.scaling import VECTOR_LIMIT
@@ -87,7 +86,7 @@ class GatoTokenize(gym.Wrapper[Tokens, Any, Any, Any], gym.utils.RecordConstruct
         self.observation_space = token_space(self.plan, text_length=text_length)
         self._kinds = tuple(self.observation_space)
         self.action_space = action_token_space(self.plan, offsets=action_offsets)
-        self._first_ids = first_ids(self.plan, offsets=action_offsets)
+        self._first_ids = self.plan.action_ranges[:, 0] if action_offsets else 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -97,12 +96,12 @@ class GatoTokenize(gym.Wrapper[Tokens, Any, Any, Any], gym.utils.RecordConstruct
         return self._tokens(observation), info
 
     def step(self, action: Any) -> tuple[Tokens, Any, bool, bool, dict[str, Any]]:
-        """Step the environment with the action that tokens ``[A]`` stand for.
+        """Step the environment with the action of tokens ``[A]``.
 
         Raises:
-            ValueError: If a token is not legal at its position.
+            ValueError: A token is not legal at its position.
         """
-        decoded = self.plan.decode(_as_ids(action, self._first_ids))
+        decoded = self.plan.decode(np.asarray(action) + self._first_ids)
         observation, reward, terminated, truncated, info = self.env.step(decoded)
         return self._tokens(observation), reward, terminated, truncated, info
 
@@ -147,7 +146,7 @@ class GatoTokenizeVector(VectorWrapper[Tokens, Any, Any, Any, Any]):
         self.single_observation_space = token_space(self.plan, text_length=text_length)
         self._kinds = tuple(self.single_observation_space)
         self.single_action_space = action_token_space(self.plan, offsets=action_offsets)
-        self._first_ids = first_ids(self.plan, offsets=action_offsets)
+        self._first_ids = self.plan.action_ranges[:, 0] if action_offsets else 0
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
@@ -159,15 +158,15 @@ class GatoTokenizeVector(VectorWrapper[Tokens, Any, Any, Any, Any]):
         return self._tokens(observations), infos
 
     def step(self, actions: Any) -> tuple[Tokens, Any, Any, Any, dict[str, Any]]:
-        """Step all environments with the actions that tokens ``[B, A]`` stand for.
+        """Step all environments with the actions of tokens ``[B, A]``.
 
-        Where ``infos`` holds final observations (autoreset in the same step), they are tokens too.
+        Final observations in ``infos`` (autoreset in the same step) are tokens, too.
 
         Raises:
-            ValueError: If a token is not legal at its position.
+            ValueError: A token is not legal at its position.
         """
         observations, rewards, terminations, truncations, infos = self.env.step(
-            self.plan.decode_batch(_as_ids(actions, self._first_ids))
+            self.plan.decode_batch(np.asarray(actions) + self._first_ids)
         )
         if "final_obs" in infos:
             finals = np.empty(self.num_envs, dtype=object)
@@ -220,22 +219,13 @@ def action_token_space(plan: Plan, *, offsets: bool = False) -> spaces.MultiDisc
     return spaces.MultiDiscrete(stop - start, start=None if offsets else start)
 
 
-def first_ids(plan: Plan, *, offsets: bool) -> NDArray[np.int64] | None:
-    """What to add to an action to get its ids: int64 ``[A]``, or None where it is its ids."""
-    return plan.action_ranges[:, 0].astype(np.int64) if offsets else None
-
-
-def _as_ids(actions: Any, first: NDArray[np.int64] | None) -> NDArray[Any]:
-    return np.asarray(actions) if first is None else np.asarray(actions) + first
-
-
 def make(
     id: str | EnvSpec,
     *,
     wrappers: Sequence[Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]] = (),
     **kwargs: Any,
 ) -> gym.Env[Any, Any]:
-    """``gym.make``, then each of ``wrappers`` around the environment, the first innermost.
+    """``gym.make`` with ``wrappers`` around the environment, the first innermost.
 
     Args:
         id: An environment id or spec, or a task's id such as ``babyai-go-to-local``.
@@ -246,7 +236,7 @@ def make(
         The environment; ``gym.make(env.spec)`` builds it again.
 
     Raises:
-        UnknownTaskError: It begins as a task's id, and there is no such task; names the nearest.
+        UnknownTaskError: The id of a task does not exist; names the nearest.
     """
     from gato_gym.tasks.registry import SUITES, get_task
     from gato_gym.tasks.task import NAMESPACE

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.speed.comparison import Comparison, compare, compare_percentile
@@ -29,11 +30,41 @@ from gato_gym.spaces import compile_plan
 from policies.gato.checkpoint import load_checkpoint
 from policies.gato.policy import GatoPolicy
 from policies.model.config import preset
+from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork, inference
 from policies.model.quantization import choose_precision, with_precision
 
 CONTEXT = 1024
 SEEN = spaces.Box(-np.inf, np.inf, (17,), np.float64)
+
+
+class RecordingNetwork(GatoNetwork):
+    """A network that can record its forwards, so that they can be repeated on their own.
+
+    Attributes:
+        forwards: The forwards since it was set to a list; None records nothing.
+    """
+
+    forwards: list[Callable[[], Tensor]] | None = None
+
+    def step(
+        self,
+        x_ND: Tensor,
+        rows: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        cache: RingCache,
+    ) -> Tensor:
+        """As :meth:`GatoNetwork.step`."""
+        return self._forward(functools.partial(super().step, x_ND, rows, positions, cache))
+
+    def symbol_logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:
+        """As :meth:`GatoNetwork.symbol_logits`."""
+        return self._forward(functools.partial(super().symbol_logits, hidden, start, stop))
+
+    def _forward(self, forward: Callable[[], Tensor]) -> Tensor:
+        if self.forwards is not None:
+            self.forwards.append(forward)
+        return forward()
 
 
 def make_policy(
@@ -56,11 +87,11 @@ def make_policy(
     torch.manual_seed(0)
     if name == "gato-mini":
         trained = load_checkpoint(name).network
-        network = GatoNetwork(dataclasses.replace(trained.config, window=CONTEXT))
+        network = RecordingNetwork(dataclasses.replace(trained.config, window=CONTEXT))
         network.load_state_dict(trained.state_dict())
     else:
-        network = GatoNetwork(dataclasses.replace(preset(name), window=CONTEXT))
-    network = with_precision(inference(network), precision).to(device)
+        network = RecordingNetwork(dataclasses.replace(preset(name), window=CONTEXT))
+    with_precision(inference(network), precision).to(device)
     network.backbone.compiled = device.type != "cpu" if compiled is None else compiled
     action_space = spaces.Box(-1.0, 1.0, (chosen,), np.float32)
     return GatoPolicy(network, compile_plan(SEEN, action_space, PlanOptions(memory="all")))
@@ -235,19 +266,12 @@ def _against_its_forwards(
 
 
 def _recorded(network: GatoNetwork, call: Callable[[], None]) -> Callable[[], None]:
-    """A call that makes the forwards again that ``call`` makes."""
+    """A call that repeats the forwards of ``call``."""
+    assert isinstance(network, RecordingNetwork)
     forwards: list[Callable[[], Tensor]] = []
-    names = ("step", "symbol_logits")
-
-    def recording(original: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        forwards.append(functools.partial(original, *arguments))
-        return original(*arguments)
-
-    for name in names:
-        setattr(network, name, functools.partial(recording, getattr(network, name)))
+    network.forwards = forwards
     call()
-    for name in names:
-        delattr(network, name)
+    network.forwards = None
 
     @torch.inference_mode()
     def again() -> None:

@@ -20,14 +20,14 @@ class Episode:
         task: Id of the task, or of the environment.
         observations: Arrays ``[T + 1, ...]``, nested in dict and tuple as the space is; text is a
             list of T + 1 strings. The last observation follows the last action.
-        actions: ``[T, ...]``, nested as the space is: what the expert chose. Where noise was
-            executed instead, these remain the expert's own choices.
+        actions: ``[T, ...]``, nested as the space is: the expert's actions, which are the labels
+            even if noise perturbed the executed ones.
         rewards: float32 ``[T]``.
         terminations: bool ``[T]``.
         truncations: bool ``[T]``.
-        seed: What the environment was reset with.
+        seed: The seed that the environment was reset with.
         info: JSON values, such as ``noise`` and ``success``.
-        executed: ``[T, ...]``, the actions executed, or None where they are ``actions``.
+        executed: ``[T, ...]``, the executed actions; None if they are ``actions``.
         distribution: float16 ``[T, K]``, what the expert chose from: K probabilities of a Discrete
             space's choices, or standard deviations of a Box's K numbers, whose means are
             ``actions``; None where the expert did not say.

@@ -3,7 +3,7 @@
 An observation that is a stack of the last S frames repeats S - 1 frames of the one before it.
 
 * :func:`stacks_of` -- stacks as a view of their frames.
-* :func:`frames_of` -- the frames of stacks, where these overlap without exception.
+* :func:`frames_of` -- the frames of stacks, if all of these overlap.
 * :class:`ObservationList` -- an episode's observations as they come, frames kept once.
 """
 
@@ -43,7 +43,7 @@ def frames_of(stacks: NDArray[Any]) -> NDArray[Any] | None:
         stacks: ``[N, S, ...]``.
 
     Returns:
-        ``[N + S - 1, ...]``, or None where a stack is not the one before it moved on by one frame.
+        ``[N + S - 1, ...]``; None if a stack is not the previous one advanced by one frame.
 
     Example:
         >>> frames_of(np.array([[0, 1, 2], [1, 2, 3]])).tolist()
@@ -63,10 +63,10 @@ def frames_of(stacks: NDArray[Any]) -> NDArray[Any] | None:
 
 
 class ObservationList:
-    """An episode's observations, one after another.
+    """An episode's observations in order.
 
-    As long as each is the one before it moved on by one frame, its newest frame alone is kept:
-    half an hour of Atari is 190 MB instead of 760.
+    While each stack is the previous one advanced by one frame, only its newest frame is kept: half
+    an hour of Atari takes 190 MB instead of 760.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class ObservationList:
             self._parts.append(observation)
 
     def _moves_on(self, stack: NDArray[Any]) -> bool:
-        """Whether a stack repeats the newest frames, but for its own newest."""
+        """Whether a stack advances the newest one by one frame."""
         if len(stack) != self._depth:
             return False
         newest = self._parts[1 - self._depth :]
@@ -104,5 +104,5 @@ class ObservationList:
         return self._depth > 0
 
     def parts(self) -> list[Any]:
-        """The observations, where they do not :attr:`overlap`."""
+        """The observations, if they do not :attr:`overlap`."""
         return self._parts

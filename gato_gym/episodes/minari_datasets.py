@@ -221,7 +221,7 @@ def returns_of(dataset: Any) -> NDArray[np.float64]:
 
 
 def find_minari(source: str | Path | Any) -> Any:
-    """A Minari dataset from whatever names it.
+    """A Minari dataset by its id, folder or file.
 
     Args:
         source: A ``minari.MinariDataset``, the id of one in Minari's own folder, a dataset's

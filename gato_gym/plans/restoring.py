@@ -33,15 +33,10 @@ __all__ = ["restore"]
 
 @singledispatch
 def restore(reader: Reader, content: NDArray[Any]) -> Any:
-    """The member that a part's content stands for.
+    """The member of a part's space with this content.
 
-    Args:
-        reader: The part's reader.
-        content: Its ids ``[K]``, numbers ``[N]`` before scaling, patches ``[M, P, P, C]`` or grid
-            ``[H, W, planes]``.
-
-    Returns:
-        A member of the part's space.
+    ``content`` is ids ``[K]``, unscaled numbers ``[N]``, patches ``[M, P, P, C]`` or a grid ``[H,
+    W, planes]``.
     """
     raise TypeError(f"{type(reader).__name__} restores nothing")
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Block(nn.Module):
-    """Pre-norm attention and GEGLU. Queries and keys are normalised before they are turned."""
+    """Pre-norm attention and GEGLU. Queries and keys are normalised before rotation."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

@@ -1,14 +1,14 @@
-"""A block of the transformer on a CPU, with weights and memory of fewer bits, compiled by Numba.
+"""A block of the transformer on a CPU, in few bits, compiled by Numba.
 
-A step of one row reads all weights and all of its memory once, and takes as long as that does if
-nothing else is in the way. PyTorch's own bfloat16 products reach half of that speed on a processor
-without units for them, and its small operations between them take as long again. Here numbers are
-widened to 32 bits in registers as they are read, and a block is one call.
+A step of one row should take as long as reading all weights and its memory once. PyTorch's own
+bfloat16 products reach half of that speed on a processor without units for them, and its small
+operations take as long again. Here a block is one call, which widens numbers to 32 bits in
+registers as it reads them.
 
 * :func:`step` -- what :meth:`policies.model.block.Block.step` computes.
 
-Tensors of bfloat16 are seen as int16 here, the upper half of a float32. The first use compiles for
-some twenty seconds; Numba keeps the result on disk.
+Tensors of bfloat16 are viewed as int16 here, the upper half of a float32. The first use compiles
+for about twenty seconds; Numba keeps the result on disk.
 
 Shapes: N tokens, D width, H heads, K head size, S cache slots, I inputs, O outputs.
 """
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from policies.model.kv_cache import CacheUpdate
 
 TOGETHER = 32
-"""Tokens that share one reading of the weights: their numbers stay in the processor's cache."""
+"""Tokens that share one read of the weights; their numbers stay in the processor's cache."""
 
 EPSILON = np.finfo(np.float32).eps
-"""That ``torch.nn.RMSNorm`` adds to the mean square of float32 numbers."""
+"""What ``torch.nn.RMSNorm`` adds to the mean square of float32 numbers."""
 
 # infinities are the bias of what is hidden, so that "fast" may not mean that there are none
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
@@ -61,7 +61,7 @@ def _wide(context: Any, number: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _half(context: Any, number: Any) -> Any:
-    """The bfloat16, seen as int16, next to a float32; of two the even one."""
+    """The nearest bfloat16 of a float32, viewed as int16; ties go to even."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         word = ir.IntType(32)
@@ -87,7 +87,7 @@ def _power_of_two(context: Any, exponent: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _fetch(context: Any, address: Any) -> Any:
-    """Ask for the 64 bytes at an address, to be in the second cache when they are read."""
+    """Prefetch the 64 bytes at an address into the second cache."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         word, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
@@ -102,7 +102,7 @@ def _fetch(context: Any, address: Any) -> Any:
 
 @_inlined  # type: ignore[untyped-decorator]
 def _fetch_rows(array: Any, first: Any, count: Any) -> None:
-    """Ask for rows of a matrix. Processors foresee reading on within a page of 4 KiB alone."""
+    """Prefetch rows of a matrix; processors do so only within a page of 4 KiB."""
     width = array.shape[1] * array.itemsize
     start = array.ctypes.data + first * width
     for byte in range(0, count * width, 64):
@@ -111,9 +111,9 @@ def _fetch_rows(array: Any, first: Any, count: Any) -> None:
 
 @_inlined  # type: ignore[untyped-decorator]
 def _exp(x: Any) -> Any:
-    """e to a float32 that is not above 0, so written that processors take many at once.
+    """The exponential of a float32 of at most 0, vectorisable.
 
-    As Cephes' expf: 2^n e^r, r at most ln(2) / 2 from zero, by a polynomial of degree 6.
+    As Cephes' expf: 2^n e^r with abs(r) at most ln(2) / 2, by a polynomial of degree 6.
     """
     x = max(x, np.float32(-87.0))
     n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
@@ -148,7 +148,7 @@ def _normalised(x_ND: Any, weight_D: Any, bias_D: Any, epsilon: Any) -> Any:
 
 @_inlined  # type: ignore[untyped-decorator]
 def _four_products(x: Any, y: Any, z: Any, w: Any, other: Any) -> Any:
-    """Of four vectors with another one; at most one of both sides is narrow."""
+    """Products of four vectors with another one; at most one side is narrow."""
     a = b = c = d = np.float32(0)
     for i in range(len(other)):
         factor = _wide(other[i])
@@ -279,7 +279,7 @@ def _gated(both_NI: Any) -> Any:
 def _step(
     x: Any, norms: Any, heads: Any, maps: Any, turns: Any, places: Any, bias: Any, memory: Any
 ) -> None:
-    """A block: ``x`` is float32 ``[N, D]`` and takes in what the block adds."""
+    """A block's step: ``x`` is float32 ``[N, D]`` and is updated in place."""
     count = len(x)
     (weight, shift, epsilon), (feed_weight, feed_shift, feed_epsilon) = norms
     cos, sin = turns
@@ -321,10 +321,10 @@ def step(block: Block, x_ND: Tensor, update: CacheUpdate, keys: Tensor, values: 
     Args:
         block: Its maps are :class:`policies.model.quantized_linear.QuantizedLinear`, its norms
             bfloat16.
-        x_ND: float32 ``[N, D]``, new tokens; what the block adds is added to it.
+        x_ND: float32 ``[N, D]``, new tokens; updated in place.
         update: Where they go, and what they see.
-        keys: bfloat16 ``[B, H, K, S]``, of one layer; written.
-        values: Likewise.
+        keys: bfloat16 ``[B, H, K, S]``, keys of one layer; written.
+        values: Values in the same shape; written.
     """
     _use_threads(torch.get_num_threads())
     _step(
@@ -338,7 +338,7 @@ def step(block: Block, x_ND: Tensor, update: CacheUpdate, keys: Tensor, values: 
 
 
 def _use_threads(count: int) -> None:
-    """As many threads as PyTorch has, whose number the first of Numba's would change."""
+    """Use as many threads as PyTorch; Numba's first threads change PyTorch's number."""
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)

@@ -4,8 +4,8 @@
 * :class:`TextLayout` -- the tokens of passages in a row.
 * :func:`lay_out_passages`, :func:`image_patches` -- make them.
 
-A passage is its image's patches in raster order, then its text. The separator ends the text: it is
-what comes after the last piece, and it stands between a passage and the next one of a document.
+A passage is its image's patches in raster order, then its text. The separator follows the last
+piece of the text, and separates the passages of a document.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def image_patches(
         uint8 ``[M, P, P, C]`` and int64 ``[M, 4]``, in raster order.
 
     Raises:
-        ValueError: It is no such image.
+        ValueError: The image has another dtype or shape, or no pixels.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4):
         raise ValueError(
@@ -112,18 +112,17 @@ def lay_out_passages(
 ) -> TextLayout:
     """Lay passages out as tokens of one document.
 
-    Every piece of a text is predicted, and the separator after it, by the token before; the first
-    piece of a document that begins with text has none. Patches and separators predict what follows
-    them only where that is text.
+    Each token predicts the following one if that is a piece of text or a separator. The first piece
+    of a document that begins with text is not predicted.
 
     Args:
         passages: One or more, none of them empty.
         vocabulary: The ids.
         first_position: Position of the first token.
-        budget: Most tokens; what is beyond is cropped. None keeps all.
+        budget: Largest number of tokens; the rest is cropped. None keeps all.
 
     Returns:
-        The tokens. The last separator is predicted and is itself no token.
+        The tokens. The last separator is predicted but is not a token itself.
     """
     ids: list[Ints] = []
     local_positions: list[Ints] = []

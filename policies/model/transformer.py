@@ -46,10 +46,10 @@ class Backbone(nn.Module):
     """A stack of blocks and a final norm.
 
     Attributes:
-        recompute: Whether the backward pass computes a block's activations again.
+        recompute: Whether the backward pass recomputes a block's activations.
         attention: How whole sequences attend: "dense", "flex", or "auto" by the device; see
-            :mod:`policies.model.attention`. That changes the rounding alone.
-        compiled: Whether steps are compiled by PyTorch, and on a GPU recorded, see
+            :mod:`policies.model.attention`. This changes only the rounding.
+        compiled: Whether PyTorch compiles steps and, on a GPU, records them; see
             :mod:`policies.model.cuda_graphs`.
     """
 
@@ -77,9 +77,8 @@ class Backbone(nn.Module):
             x_BTD: Embeddings.
             positions_BT: int64, of each token.
             mask: From :meth:`visibility`.
-            residual_mask_BL2: float32, what each block's attention and feed-forward are multiplied
-                by in training: 0 where stochastic depth skips them (arXiv 1603.09382). None keeps
-                all.
+            residual_mask_BL2: float32, factors of each block's attention and feed-forward in
+                training: 0 where stochastic depth skips them (arXiv 1603.09382). None keeps all.
 
         Returns:
             float ``[B, T, D]``.
@@ -101,10 +100,10 @@ class Backbone(nn.Module):
         positions: NDArray[np.int64],
         cache: RingCache,
     ) -> Tensor:
-        """New tokens against the cache, which takes them in.
+        """New tokens against the cache, which stores them.
 
         Args:
-            x_ND: Embeddings of the new tokens, of as many rows and as many a row as there are.
+            x_ND: Embeddings of the new tokens.
             rows: int64 ``[N]``, the row of each, ascending.
             positions: int64 ``[N]``, their positions.
             cache: The cache of all rows. Rows without a token stay as they are.

@@ -217,7 +217,7 @@ def test_a_dataset_appears_when_it_is_complete(env: gym.Env[Any, Any], tmp_path:
 
     with pytest.raises(KeyboardInterrupt):
         write_minari(NAME, failing(), env=env, root=tmp_path)
-    with pytest.raises(FileNotFoundError, match="gato-gym record or gato-gym collect"):
+    with pytest.raises(FileNotFoundError, match="gato-gym collect"):
         list(read_minari(NAME, root=tmp_path))
     write_minari(NAME, [episode(3)], env=env, root=tmp_path)
     metadata = {"algorithm_name": "expert", "description": "replaced"}
