@@ -14,7 +14,8 @@ from rich.console import Console
 
 from benchmarks.protocol import BenchmarkError
 from benchmarks.report.compare import compare, render
-from benchmarks.store.run_store import read_run, write_json
+from benchmarks.store.run_store import read_run
+from gato_gym.atomic_io import write_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from benchmarks.measure_references import EPISODES, check, measure_into_file
 from benchmarks.protocol import BenchmarkError
-from benchmarks.workers.common import WorkerError, available_cores
+from benchmarks.workers.common import available_cores
 from gato_gym.tasks.registry import SUITES
+from policies.processes import WorkerError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.speed.comparison import Comparison, table
-from benchmarks.store.run_store import write_json
+from gato_gym.atomic_io import write_json
 from policies.model.config import PRESETS
 from policies.threads import one_thread
 

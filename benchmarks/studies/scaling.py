@@ -24,13 +24,13 @@ from rich.progress import track
 from benchmarks.studies.few_shot import expert_return, make_environments
 from benchmarks.studies.plots import NOT_DRAWN, can_draw, panels, write_csv
 from gato_gym.atomic_io import write_whole
-from policies.collection.record import load_player
 from policies.collection.scores import Scores, interval, play_scores
 from policies.gato.checkpoint import RUN_STATE, save_checkpoint
 from policies.gato.prompts import prompt_from_episode
 from policies.gato.task_specs import TaskRecord, check_sizes, signature
 from policies.model.config import preset
 from policies.model.network import GatoNetwork, count_parameters
+from policies.registry import make_policy
 from policies.training.config import TrainConfig, check_same
 from policies.training.data.datasets import DatasetTask, find_tasks, shard_tasks
 from policies.training.data.packing import Mixture, Packer
@@ -293,7 +293,7 @@ class ScalingRun:
             self.tasks.items(), "playing", transient=True, disable=not self.console.is_terminal
         ):
             envs = self._environments[name]
-            player = load_player(str(folder / "checkpoint"), envs[0])
+            player = make_policy(str(folder / "checkpoint"), env=envs[0])
             scores = play_scores(envs, player, self.settings.score_episodes)
             groups.append(self._normalised(name, task, scores))
         low, high = interval(groups, redraw_groups=False)
@@ -320,7 +320,7 @@ class ScalingRun:
     def _chance(self) -> dict[str, float]:
         return {
             name: play_scores(
-                envs, load_player("random", envs[0]), self.settings.score_episodes
+                envs, make_policy("random", env=envs[0]), self.settings.score_episodes
             ).mean
             for name, envs in self._environments.items()
         }

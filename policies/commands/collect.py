@@ -23,8 +23,8 @@ from gato_gym.tasks import SUITES, list_tasks
 from policies.collection.collect import collect, with_experts
 from policies.collection.jobs import CollectSettings
 from policies.collection.recorder import POLICIES, RecordSettings
-from policies.collection.workers import WorkerError
 from policies.expert_training.recipes import RECIPES
+from policies.processes import WorkerError
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

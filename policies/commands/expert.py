@@ -152,8 +152,9 @@ def _status(args: argparse.Namespace, console: Console) -> int:
 
 
 def _score(args: argparse.Namespace, console: Console) -> int:
+    from gato_gym.seeds import SCORE_SEEDS_START
     from gato_gym.tasks import get_task
-    from policies.expert_training.evaluation import SCORE_SEEDS_START, Evaluation, evaluate
+    from policies.expert_training.evaluation import EVALUATION_ROWS, Evaluation, evaluate
     from policies.expert_training.recipes import recipe_for
     from policies.experts import load_trained
     from policies.experts.store import shipped_folder
@@ -161,9 +162,10 @@ def _score(args: argparse.Namespace, console: Console) -> int:
     task = get_task(args.task)
     if args.expert is None and not shipped_folder(task.id).is_dir():
         recipe_for(task.id)  # a task without a recipe says so
-    env = task.make()
-    policy = load_trained(task.id, env.observation_space, env.action_space, folder=args.expert)
-    evaluation = Evaluation.of(evaluate(policy, env, args.episodes, first_seed=SCORE_SEEDS_START))
+    envs = [task.make() for _ in range(EVALUATION_ROWS)]
+    spaces = envs[0].observation_space, envs[0].action_space
+    policy = load_trained(task.id, *spaces, folder=args.expert)
+    evaluation = Evaluation.of(evaluate(policy, envs, args.episodes, first_seed=SCORE_SEEDS_START))
     episodes = f"{evaluation.episodes} episode{'' if evaluation.episodes == 1 else 's'}"
     console.print(
         f"{task.id}: {evaluation.mean:.2f} ± {evaluation.std:.2f} over {episodes}, seeds from "

@@ -52,10 +52,11 @@ def _record(args: argparse.Namespace, console: Console) -> int:
     from rich.progress import Progress
 
     import gato_gym
-    from policies.collection.record import likeliest, load_player, record_episodes
+    from policies.collection.record import likeliest, record_episodes
+    from policies.registry import make_policy
 
     env = gato_gym.make(args.environment)
-    policy = load_player(args.policy, env, algorithm=args.algorithm, trust_zip=args.trust_zip)
+    policy = make_policy(args.policy, env=env, algorithm=args.algorithm, trust_zip=args.trust_zip)
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("episodes", total=args.episodes)
         returns = record_episodes(

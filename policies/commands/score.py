@@ -50,12 +50,13 @@ def _score(args: argparse.Namespace, console: Console) -> int:
 
     import gato_gym
     from gato_gym.episodes.minari_datasets import find_minari
-    from policies.collection.record import likeliest, load_player, play_returns
+    from policies.collection.record import likeliest, play_returns
+    from policies.registry import make_policy
 
     torch.set_num_threads(1)  # one environment at a time: more threads would wait for each other
     env = gato_gym.make(args.environment)
-    policy = load_player(args.policy, env, algorithm=args.algorithm, trust_zip=args.trust_zip)
-    chance = load_player("random", env)
+    policy = make_policy(args.policy, env=env, algorithm=args.algorithm, trust_zip=args.trust_zip)
+    chance = make_policy("random", env=env)
     choice = likeliest(policy, stochastic=args.stochastic)
     returns = play_returns(env, policy, args.episodes, deterministic=choice)
     least = play_returns(env, chance, args.episodes)

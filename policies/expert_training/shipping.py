@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,9 @@ from typing import Any
 import gymnasium as gym
 
 from gato_gym.atomic_io import appearing
+from gato_gym.seeds import EVALUATION_SEEDS_START, SCORE_SEEDS_START
 from gato_gym.tasks import get_task
-from policies.expert_training.evaluation import (
-    EVALUATION_SEEDS_START,
-    SCORE_SEEDS_START,
-    Evaluation,
-    evaluate,
-)
+from policies.expert_training.evaluation import EVALUATION_ROWS, Evaluation, evaluate
 from policies.expert_training.recipes import recipe_for
 from policies.experts.cnn import ImageNetwork
 from policies.experts.store import (
@@ -46,7 +43,7 @@ Z95 = 1.96
 
 
 def score_expert(
-    network: Network, env: gym.Env[Any, Any], *, episodes: int, tried: int
+    network: Network, envs: Sequence[gym.Env[Any, Any]], *, episodes: int, tried: int
 ) -> tuple[Network, Evaluation]:
     """What a network returns on held-out episodes.
 
@@ -55,7 +52,7 @@ def score_expert(
 
     Args:
         network: The weights.
-        env: The task's environment.
+        envs: Environments of its task.
         episodes: How many score it.
         tried: How many choose its manner.
 
@@ -64,8 +61,8 @@ def score_expert(
     """
 
     def played(manner: Network, count: int, first_seed: int) -> Evaluation:
-        policy = play_with(manner, env.observation_space, env.action_space)
-        return Evaluation.of(evaluate(policy, env, count, first_seed=first_seed))
+        policy = play_with(manner, envs[0].observation_space, envs[0].action_space)
+        return Evaluation.of(evaluate(policy, envs, count, first_seed=first_seed))
 
     if isinstance(network, ImageNetwork):
         manners = [dataclasses.replace(network, samples=samples) for samples in (False, True)]
@@ -128,8 +125,8 @@ def _scored(folder: Path, task: str, episodes: int) -> Evaluation:
     score = config.get("score")
     if score is not None and score["episodes"] >= episodes:
         return Evaluation(**score)
-    env, tried = get_task(task).make(), recipe_for(task).evaluation_episodes
-    network, found = score_expert(load_expert(folder), env, episodes=episodes, tried=tried)
+    envs, tried = _make_envs(task), recipe_for(task).evaluation_episodes
+    network, found = score_expert(load_expert(folder), envs, episodes=episodes, tried=tried)
     record = {**config, **network.config(), "score": dataclasses.asdict(found)}
     save_expert(folder, network, {name: part for name, part in record.items() if name != "format"})
     return found
@@ -137,9 +134,13 @@ def _scored(folder: Path, task: str, episodes: int) -> Evaluation:
 
 @cache
 def _chance(task: str, episodes: int) -> Evaluation:
-    env = get_task(task).make()
-    policy = RandomPolicy(env.observation_space, env.action_space)
-    return Evaluation.of(evaluate(policy, env, episodes, first_seed=SCORE_SEEDS_START))
+    envs = _make_envs(task)
+    policy = RandomPolicy(envs[0].observation_space, envs[0].action_space)
+    return Evaluation.of(evaluate(policy, envs, episodes, first_seed=SCORE_SEEDS_START))
+
+
+def _make_envs(task: str) -> list[gym.Env[Any, Any]]:
+    return [get_task(task).make() for _ in range(EVALUATION_ROWS)]
 
 
 def _interval(score: Evaluation) -> tuple[float, float]:

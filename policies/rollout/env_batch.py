@@ -4,6 +4,7 @@ An environment that raises, hangs or returns a reward that is not finite fails i
 replaced by a new one; the others go on as if nothing had happened.
 
 * :class:`PolicyLike` -- all that is asked of a policy.
+* :class:`EpisodeRecorder` -- sees an episode as it is played, and may perturb its actions.
 * :func:`make_rows` -- the environments, as a vector environment; :func:`making` -- what makes one.
 * :class:`RestartableEnv` -- one of them, which a new one can take the place of.
 * :class:`EnvBatch` -- plays exactly the given episodes.
@@ -12,11 +13,12 @@ replaced by a new one; the others go on as if nothing had happened.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
     from gato_gym.tasks import Task
 
 
+Envs = SyncVectorEnv | Sequence[gym.Env[Any, Any]]
+"""Environments of :func:`make_rows`, or the caller's own."""
+
+
 class PolicyLike(Protocol):
     """Stable-Baselines3's ``predict``: all that a benchmark asks of a policy."""
 
@@ -49,6 +55,28 @@ class PolicyLike(Protocol):
         deterministic: bool = False,
     ) -> tuple[Any, Any]:
         """Actions for a batch of observations, and the state for the next call."""
+
+
+class EpisodeRecorder(Protocol):
+    """Sees one episode as it is played."""
+
+    def begin(self, observation: Any) -> None:
+        """Take its first observation."""
+
+    def execute(self, label: Any, state: Any, row: int) -> Any:
+        """The action to execute where the policy, whose state this is, chose ``label``.
+
+        What it raises ends the rollout.
+        """
+
+    def step(
+        self, observation: Any, reward: float, terminated: bool, info: Mapping[str, Any]
+    ) -> bool:
+        """Take what a timestep led to; whether the episode shall end here."""
+
+
+Record = Callable[[EpisodeKey], EpisodeRecorder]
+"""Makes the recorder of an episode."""
 
 
 def make_rows(task: Task, num_envs: int, sticky: float = 0.0) -> SyncVectorEnv:
@@ -99,10 +127,11 @@ class EnvBatch:
     """Environments of one task, and the episodes under way in them.
 
     Args:
-        envs: From :func:`make_rows`.
+        envs: From :func:`make_rows`, closed when they are done with; or the caller's own, which
+            are not. Of one environment of the caller's, the policy sees single observations.
         policy: Plays in all of them.
         episodes: What to play, one or more.
-        episode_timeout: As in :func:`play`.
+        episode_timeout, guard, record: As in :func:`policies.rollout.vector_rollout.play`.
         clock: Measures environments.
 
     Attributes:
@@ -115,20 +144,26 @@ class EnvBatch:
 
     def __init__(
         self,
-        envs: SyncVectorEnv,
+        envs: Envs,
         policy: PolicyLike,
         episodes: Sequence[EpisodeKey],
-        episode_timeout: float | None,
+        *,
         clock: Clock,
+        episode_timeout: float | None = None,
+        guard: bool = True,
+        record: Record | None = None,
     ) -> None:
         self.policy, self.task, self.pending = policy, episodes[0].task, deque(episodes)
         self.shares = shared_by(policy) is not None
-        self.running: list[_Running | None] = [None] * envs.num_envs
-        self._envs, self._timeout, self._clock = list(envs.envs), episode_timeout, clock
-        self._spaces = envs.single_observation_space, envs.single_action_space
-        self._starts = np.ones(envs.num_envs, dtype=np.bool_)
-        self._places = np.full(envs.num_envs, -1)
-        self._observations: list[Any] = [None] * envs.num_envs
+        self._owned = isinstance(envs, SyncVectorEnv)
+        self._envs = list(envs.envs if isinstance(envs, SyncVectorEnv) else envs)
+        self._guard, self._timeout = guard, episode_timeout
+        self._clock, self._record = clock, record
+        rows = len(self._envs)
+        self.running: list[_Running | None] = [None] * rows
+        self._spaces = self._envs[0].observation_space, self._envs[0].action_space
+        self._starts, self._places = np.ones(rows, dtype=np.bool_), np.full(rows, -1)
+        self._observations: list[Any] = [None] * rows
         self._state: Any = None
 
     @property
@@ -141,18 +176,23 @@ class EnvBatch:
         """Rows in which an episode is under way."""
         return sum(episode is not None for episode in self.running)
 
-    def predict(self, *, deterministic: bool | None) -> Any:
-        """Actions of all rows, from the policy alone; None for an expert's own way to act."""
+    def predict(self, *, deterministic: bool | None) -> list[Any]:
+        """An action for each row, from the policy alone; None for an expert's own way to act."""
         if deterministic is None:
             deterministic = not getattr(self.policy, "samples", True)
+        single = not self._owned and self.size == 1
         self._state = seed_episodes(self.policy, self.seeds(), self._state)
         actions, self._state = self.policy.predict(
-            self.shown(),
+            self._observations[0] if single else self.shown(),
             state=self._state,
             episode_start=self.take_starts(),
             deterministic=deterministic,
         )
-        return actions
+        return [as_member(self._spaces[1], actions)] if single else self.split(actions)
+
+    def split(self, actions: Any) -> list[Any]:
+        """A batch of actions row by row."""
+        return list(iterate(batch_space(self._spaces[1], self.size), actions))
 
     def seeds(self) -> list[int | None]:
         """The seed of the episode that begins in each row with what is shown next, if one does."""
@@ -187,6 +227,8 @@ class EnvBatch:
             self._close(env)
 
     def _close(self, env: gym.Env[Any, Any]) -> None:
+        if not self._owned:
+            return
         with contextlib.suppress(Exception), self._clock.of("environments"):
             env.close()  # what was played is not worth less where this fails
 
@@ -210,11 +252,10 @@ class EnvBatch:
         except EnvironmentFault as error:
             yield from self._fail_all(error)
 
-    def step(self, actions: Any) -> Generator[Outcome]:
-        """Take one timestep; the episodes that end, and others begin."""
-        batched = batch_space(self._spaces[1], self.size)
+    def step(self, actions: Sequence[Any]) -> Generator[Outcome]:
+        """Take one timestep with an action for each row; episodes end, and others begin."""
         try:
-            for row, action in enumerate(iterate(batched, actions)):
+            for row, action in enumerate(actions):
                 yield from self._step(row, action)
         except EnvironmentFault as error:
             yield from self._fail_all(error)
@@ -230,13 +271,15 @@ class EnvBatch:
     def _begin(self, row: int, *, fresh: bool = False) -> Generator[EpisodeFailure]:
         self.running[row] = None
         while self.pending and self.running[row] is None:
-            episode = _Running(self.pending.popleft(), self._spaces, self._clock, self._timeout)
+            key = self.pending.popleft()
+            recorder = None if self._record is None else self._record(key)
+            episode = _Running(key, self._spaces, self._clock, self._timeout, recorder)
             try:
                 self._observations[row] = episode.reset(self._envs[row])
                 self.running[row], self._starts[row] = episode, True
-            except UsageError:
-                raise
             except Exception as error:
+                if not self._guard or isinstance(error, UsageError):
+                    raise
                 yield episode.failure(error)
                 self._renew(row)
                 fresh = True
@@ -247,11 +290,13 @@ class EnvBatch:
         episode = self.running[row]
         if episode is None:
             return
+        if episode.recorder is not None:
+            action = episode.recorder.execute(action, self._state, row)
         try:
             self._observations[row], ended = episode.step(self._envs[row], action)
-        except UsageError:
-            raise
         except Exception as error:
+            if not self._guard or isinstance(error, UsageError):
+                raise
             self.running[row] = None
             yield episode.failure(error)
             self._renew(row)
@@ -263,6 +308,8 @@ class EnvBatch:
 
     def _fail_all(self, error: EnvironmentFault) -> Generator[EpisodeFailure]:
         """Fail every episode that is under way or pending, for there are no environments."""
+        if not self._guard:
+            raise error
         under_way = [episode.key for episode in self.running if episode is not None]
         self.running = [None] * self.size
         for key in (*under_way, *self.pending):
@@ -287,6 +334,25 @@ class EnvBatch:
         self._starts[row] = True
 
 
+def as_member(space: gym.Space[Any], action: Any) -> Any:
+    """A single action as its space has it; SB3 gives 0-d arrays for Discrete, float64 for Boxes.
+
+    Raises:
+        ValueError: It is no member.
+    """
+    member = action
+    if isinstance(space, gym.spaces.Box):
+        member = np.asarray(action, space.dtype).reshape(space.shape)
+    elif isinstance(space, gym.spaces.Discrete):
+        member = space.dtype.type(np.asarray(action).reshape(-1)[0])
+    if not space.contains(member):
+        raise ValueError(
+            f"the policy gave {action!r}, which is no member of {space}: expected one; clip it, or "
+            "wrap the environment as it was in the policy's training"
+        )
+    return copy.deepcopy(member)
+
+
 def longer_than(seconds: float | None) -> str:
     """In words."""
     return f"longer than the {seconds or 0.0:g} s of --episode-timeout"
@@ -300,6 +366,7 @@ class _Running:
     spaces: tuple[gym.Space[Any], gym.Space[Any]]
     clock: Clock
     timeout: float | None = None
+    recorder: EpisodeRecorder | None = None
     started: float = field(default_factory=time.perf_counter)
     rewards: list[float] = field(default_factory=list)
     success: bool | None = None
@@ -312,6 +379,8 @@ class _Running:
         with self._limited():
             observation, _ = env.reset(seed=self.key.seed)
         hash_member(self.spaces[0], observation, self.played)
+        if self.recorder is not None:
+            self.recorder.begin(observation)
         return observation
 
     def step(self, env: gym.Env[Any, Any], action: Any) -> tuple[Any, bool]:
@@ -331,10 +400,14 @@ class _Running:
             )
         self.rewards.append(value)
         hash_member(self.spaces[1], action, self.played)
-        if "success" in info:
-            self.success = bool(self.success) or bool(info["success"])
+        success = info.get("success", info.get("is_success"))
+        if success is not None:
+            self.success = bool(self.success) or bool(success)
         self.terminated = bool(terminated)
-        return observation, bool(terminated or truncated)
+        stop = self.recorder is not None and self.recorder.step(
+            observation, value, self.terminated, info
+        )
+        return observation, bool(terminated or truncated or stop)
 
     @contextlib.contextmanager
     def _limited(self) -> Generator[None]:

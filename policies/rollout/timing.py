@@ -8,13 +8,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from gato_gym.atomic_io import read_json
 
 NAME = "cost.json"
 
@@ -161,7 +162,7 @@ class Costs:
     def of_run(cls, folder: Path) -> Costs | None:
         """What a folder's run has cost; None where it is not recorded, or not to be read."""
         try:
-            cost = json.loads((folder / NAME).read_text())
+            cost = read_json(folder / NAME)
             parts = {field.name: float(cost[field.name]) for field in fields(TimeSpent)}
             return cls(TimeSpent(**parts), float(cost["wall"]))
         except (OSError, ValueError, KeyError, TypeError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import threading
 import time
@@ -23,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gato_gym.atomic_io import appearing, surviving, write_whole
+from gato_gym.atomic_io import appearing, appearing_file, surviving, write_whole
 from policies.model.attention import check_trainable
 from policies.model.network import GatoNetwork, PackedBatch, count_parameters
 from policies.training.config import TrainConfig, as_begun, check_same_config
@@ -90,7 +89,8 @@ def open_shards(folder: Path, groups: Collection[str]) -> dict[str, TaskShard]:
     """
     shards = {}
     for path in sorted(folder.glob("*/meta.json")):
-        if ".partial" not in path.parent.name and _group_of(path) in groups:
+        name = path.parent.name
+        if not name.startswith(".") and ".partial" not in name and _group_of(path) in groups:
             shard = TaskShard.open(path.parent)
             shards[shard.task] = shard
     if not shards:
@@ -286,9 +286,8 @@ class Trainer:
             return
         folder = self.output / "kept"
         folder.mkdir(exist_ok=True)
-        temporary = folder / ".partial"
-        save_file(weights, temporary)
-        os.replace(temporary, folder / f"step-{self.step:06d}.safetensors")
+        with appearing_file(folder / f"step-{self.step:06d}.safetensors") as partial:
+            save_file(weights, partial)
 
     def _gather(self, tensors: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
         """Tensors on the host, in the first process alone; the others have a part in each."""

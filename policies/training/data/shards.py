@@ -34,7 +34,6 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,6 +45,7 @@ from minari.serialization import deserialize_space
 from numpy.typing import NDArray
 
 from gato_gym import get_task, list_tasks
+from gato_gym.atomic_io import appearing
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.minari_datasets import read_minari
 from gato_gym.options import PlanOptions
@@ -174,21 +174,17 @@ class _ShardWriter:
         self.chunks["text_index"].append(index)
 
     def save(self, folder: Path, meta: dict[str, Any]) -> None:
-        temporary = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name in ARRAYS:
-            array = np.concatenate(self.chunks[name])
-            if array.dtype == np.int64:
-                array = array.astype(np.int32)
-            np.save(temporary / f"{name}.npy", array)
         texts = [np.frombuffer(key, np.int32) for key in self.texts] or [np.zeros(0, np.int32)]
-        np.save(temporary / "ends.npy", np.cumsum(self.lengths).astype(np.int64))
-        np.save(temporary / "text_ids.npy", np.concatenate(texts))
-        np.save(temporary / "text_ends.npy", np.cumsum([len(t) for t in texts]).astype(np.int64))
-        (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
+        with appearing(folder) as partial:
+            for name in ARRAYS:
+                array = np.concatenate(self.chunks[name])
+                if array.dtype == np.int64:
+                    array = array.astype(np.int32)
+                np.save(partial / f"{name}.npy", array)
+            np.save(partial / "ends.npy", np.cumsum(self.lengths).astype(np.int64))
+            np.save(partial / "text_ids.npy", np.concatenate(texts))
+            np.save(partial / "text_ends.npy", np.cumsum([len(t) for t in texts]).astype(np.int64))
+            (partial / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
 def same_origin(folder: Path, meta: dict[str, Any]) -> dict[str, Any] | None:

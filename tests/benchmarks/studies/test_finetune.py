@@ -21,10 +21,11 @@ from benchmarks.studies.finetune import FinetuneRun, FinetuneSettings
 from gato_gym.__main__ import main
 from gato_gym.episodes.minari_datasets import read_minari
 from policies import GatoPolicy
-from policies.collection.record import load_player, play_returns, record_episodes
+from policies.collection.record import play_returns, record_episodes
 from policies.collection.scores import interval, play_scores
 from policies.gato.checkpoint import load_checkpoint
 from policies.gato.task_specs import SpaceMismatchError
+from policies.registry import make_policy
 from policies.training.data.datasets import find_tasks
 from policies.training.trainer import Trainer
 
@@ -194,7 +195,7 @@ def test_new_spaces(root: Path, kind: type[gym.Env[Any, Any]]) -> None:
     gym.register("New-v0", entry_point=lambda: kind())
     try:
         env = kind()
-        record_episodes(env, load_player("random", env), 4, "my/new-v0")
+        record_episodes(env, make_policy("random", env=env), 4, "my/new-v0")
         few = ("--episodes", "2", "--seeds", "1")
         options = ("--options", json.dumps({"grids": [""]})) if kind is Board else ()
         assert finetune(*few, *options, dataset="my/new-v0") == 1, "whose environment nobody told"
@@ -267,7 +268,7 @@ def test_intervals() -> None:
 
 def test_the_dataset_of_two_environments_is_refused(root: Path) -> None:
     env = Pair()
-    record_episodes(env, load_player("random", env), 2, "my/pair-v0")
+    record_episodes(env, make_policy("random", env=env), 2, "my/pair-v0")
     settings = FinetuneSettings("runs/base", (DATASET, "my/pair-v0"), root / "runs/two")
     with pytest.raises(ValueError, match="datasets are of Cart-v0, my/pair-v0"):
         FinetuneRun(settings)

@@ -18,7 +18,7 @@ from benchmarks.settings import RunSettings
 from benchmarks.store.clips import Clip, read_clips
 from benchmarks.video import recording as clips
 from benchmarks.video import screens
-from benchmarks.workers.common import WorkerError
+from policies.processes import WorkerError
 
 TASKS = "go-to-obj,open-red-door"
 

@@ -18,7 +18,6 @@ from gymnasium import spaces
 
 from gato_gym import Episode, get_task, read_minari
 from gato_gym.episodes.minari_datasets import expert_return_of
-from policies.collection import collect as command
 from policies.collection.collect import Progress
 from policies.collection.jobs import (
     CollectSettings,
@@ -31,7 +30,8 @@ from policies.collection.jobs import (
 )
 from policies.collection.noise import HeldNoise, NavigationNoise
 from policies.collection.recorder import Recorder, RecordSettings, episode_seed
-from policies.collection.workers import WorkerError
+from policies.commands import collect as command
+from policies.processes import WorkerError
 
 pytest.importorskip("minigrid")
 

@@ -15,12 +15,15 @@ import pytest
 from gymnasium import spaces
 
 from gato_gym import get_task, read_minari
-from policies.collection import collect as command
+from policies.collection import collect as collecting
 from policies.collection.collect import collect
-from policies.collection.env_faults import EnvironmentFault, Failure, GuardedEnv, nan_in
+from policies.collection.env_faults import GuardedEnv, nan_in
 from policies.collection.jobs import CollectSettings, Job, JobRunner, dataset_id, unit_path
 from policies.collection.recorder import Recorder, RecordSettings, episode_seed
-from policies.collection.workers import WorkerError, Workers
+from policies.collection.workers import Workers
+from policies.commands import collect as command
+from policies.processes import WorkerError, WorkerFailure
+from policies.rollout.faults import EnvironmentFault
 
 pytest.importorskip("minigrid")
 
@@ -66,7 +69,7 @@ def test_a_fault_names_task_seed_and_step(wrong: str, step: int, what: str) -> N
     env = GuardedEnv("my-task", Counting(wrong), lambda seed, step: beats.append((seed, step)))
 
     def play() -> None:
-        env.reset(77)
+        env.reset(seed=77)
         for _ in range(5):
             env.step(0)
 
@@ -129,7 +132,7 @@ class InlineWorkers:
             try:
                 done.append((job, self.runner.run(job)))
             except EnvironmentFault as fault:
-                done.append((job, Failure(str(fault))))
+                done.append((job, WorkerFailure(str(fault))))
         return done
 
     def stop(self) -> None:
@@ -139,7 +142,7 @@ class InlineWorkers:
 def test_other_tasks_go_on_and_the_run_fails_with_a_summary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "Workers", InlineWorkers)
+    monkeypatch.setattr(collecting, "Workers", InlineWorkers)
     arguments = ["--suite", "babyai", "--tasks", "go-to-obj,open-door", "--episodes", "20"]
     arguments += ["--expert-episodes", "3", "--root", str(tmp_path)]
     with monkeypatch.context() as patch:
@@ -160,7 +163,7 @@ def test_other_tasks_go_on_and_the_run_fails_with_a_summary(
 def test_one_fault_in_a_finished_dataset_fails_the_run_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "Workers", InlineWorkers)
+    monkeypatch.setattr(collecting, "Workers", InlineWorkers)
     bad = episode_seed(GOOD, 0, seed=0)
     break_at(monkeypatch, lambda task, seed: seed == bad)
     settings = CollectSettings(tmp_path, episodes=20, expert_episodes=3)
@@ -193,17 +196,17 @@ def test_a_worker_that_hangs_or_dies_is_told_of_and_replaced(tmp_path: Path) -> 
         for deed in (signal.SIGSTOP, signal.SIGKILL):
             job = Job("unit", GOOD, 0, 0.0)
             pool.start(job)
-            worker = pool._workers[0]
-            while worker.place[0] < 0:  # it is still being started
+            ((number, place),) = pool.places.items()
+            while place[0] < 0:  # it is still being started
                 time.sleep(0.02)
-            os.kill(worker.process.pid, deed)
+            os.kill(pool.pool.pid(number), deed)
             object.__setattr__(settings, "time_limit", 0.5)
             ((returned, failure),) = wait_for(pool)
             object.__setattr__(settings, "time_limit", 60.0)
             assert returned is job
-            assert isinstance(failure, Failure)
+            assert isinstance(failure, WorkerFailure)
             if deed == signal.SIGSTOP:
-                seed, step = int(worker.place[0]), int(worker.place[1])
+                seed, step = int(place[0]), int(place[1])
                 assert failure.message.startswith(f"{GOOD}, seed {seed}, step {step}: no answer")
                 assert episode_seed(GOOD, 0, seed=0) <= seed < episode_seed(GOOD, 64, seed=0)
             else:
