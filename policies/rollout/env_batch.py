@@ -4,7 +4,6 @@ An environment that raises, hangs or returns a reward that is not finite fails i
 replaced by a new one; the others go on as if nothing had happened.
 
 * :class:`PolicyLike` -- all that is asked of a policy.
-* :class:`EpisodeRecorder` -- sees an episode as it is played, and may perturb its actions.
 * :func:`make_rows` -- the environments, as a vector environment; :func:`making` -- what makes one.
 * :class:`RestartableEnv` -- one of them, which a new one can take the place of.
 * :class:`EnvBatch` -- plays exactly the given episodes.
@@ -13,13 +12,8 @@ replaced by a new one; the others go on as if nothing had happened.
 from __future__ import annotations
 
 import contextlib
-import copy
-import hashlib
-import math
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,9 +24,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
-from policies.chance import hash_member, seed_episodes
+from policies.chance import seed_episodes
+from policies.rollout.episode import Record, RunningEpisode, as_member
 from policies.rollout.faults import EnvironmentFault, UsageError, describe, time_limit
-from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
+from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, Outcome
 from policies.rollout.shared_forward import shared_by
 from policies.rollout.timing import Clock
 
@@ -55,28 +50,6 @@ class PolicyLike(Protocol):
         deterministic: bool = False,
     ) -> tuple[Any, Any]:
         """Actions for a batch of observations, and the state for the next call."""
-
-
-class EpisodeRecorder(Protocol):
-    """Sees one episode as it is played."""
-
-    def begin(self, observation: Any) -> None:
-        """Take its first observation."""
-
-    def execute(self, label: Any, state: Any, row: int) -> Any:
-        """The action to execute where the policy, whose state this is, chose ``label``.
-
-        What it raises ends the rollout.
-        """
-
-    def step(
-        self, observation: Any, reward: float, terminated: bool, info: Mapping[str, Any]
-    ) -> bool:
-        """Take what a timestep led to; whether the episode shall end here."""
-
-
-Record = Callable[[EpisodeKey], EpisodeRecorder]
-"""Makes the recorder of an episode."""
 
 
 def make_rows(task: Task, num_envs: int, sticky: float = 0.0) -> SyncVectorEnv:
@@ -160,9 +133,10 @@ class EnvBatch:
         self._guard, self._timeout = guard, episode_timeout
         self._clock, self._record = clock, record
         rows = len(self._envs)
-        self.running: list[_Running | None] = [None] * rows
+        self.running: list[RunningEpisode | None] = [None] * rows
         self._spaces = self._envs[0].observation_space, self._envs[0].action_space
         self._starts, self._places = np.ones(rows, dtype=np.bool_), np.full(rows, -1)
+        self._batched: gym.Space[Any] | None = None
         self._observations: list[Any] = [None] * rows
         self._state: Any = None
 
@@ -192,7 +166,9 @@ class EnvBatch:
 
     def split(self, actions: Any) -> list[Any]:
         """A batch of actions row by row."""
-        return list(iterate(batch_space(self._spaces[1], self.size), actions))
+        if self._batched is None:
+            self._batched = batch_space(self._spaces[1], self.size)
+        return list(iterate(self._batched, actions))
 
     def seeds(self) -> list[int | None]:
         """The seed of the episode that begins in each row with what is shown next, if one does."""
@@ -220,6 +196,7 @@ class EnvBatch:
         self.running = [self.running[row] for row in kept]
         self._observations = [self._observations[row] for row in kept]
         self._starts, self._places = self._starts[kept], self._places[kept]
+        self._batched = None
 
     def close(self) -> None:
         """Close the environments."""
@@ -273,7 +250,7 @@ class EnvBatch:
         while self.pending and self.running[row] is None:
             key = self.pending.popleft()
             recorder = None if self._record is None else self._record(key)
-            episode = _Running(key, self._spaces, self._clock, self._timeout, recorder)
+            episode = RunningEpisode(key, self._spaces, self._clock, self._timeout, recorder)
             try:
                 self._observations[row] = episode.reset(self._envs[row])
                 self.running[row], self._starts[row] = episode, True
@@ -332,113 +309,3 @@ class EnvBatch:
             other = next(row for row, episode in enumerate(self.running) if episode)
             self._observations[row] = self._observations[other]
         self._starts[row] = True
-
-
-def as_member(space: gym.Space[Any], action: Any) -> Any:
-    """A single action as its space has it; SB3 gives 0-d arrays for Discrete, float64 for Boxes.
-
-    Raises:
-        ValueError: It is no member.
-    """
-    member = action
-    if isinstance(space, gym.spaces.Box):
-        member = np.asarray(action, space.dtype).reshape(space.shape)
-    elif isinstance(space, gym.spaces.Discrete):
-        member = space.dtype.type(np.asarray(action).reshape(-1)[0])
-    if not space.contains(member):
-        raise ValueError(
-            f"the policy gave {action!r}, which is no member of {space}: expected one; clip it, or "
-            "wrap the environment as it was in the policy's training"
-        )
-    return copy.deepcopy(member)
-
-
-def longer_than(seconds: float | None) -> str:
-    """In words."""
-    return f"longer than the {seconds or 0.0:g} s of --episode-timeout"
-
-
-@dataclass
-class _Running:
-    """An episode under way."""
-
-    key: EpisodeKey
-    spaces: tuple[gym.Space[Any], gym.Space[Any]]
-    clock: Clock
-    timeout: float | None = None
-    recorder: EpisodeRecorder | None = None
-    started: float = field(default_factory=time.perf_counter)
-    rewards: list[float] = field(default_factory=list)
-    success: bool | None = None
-    terminated: bool = False
-    used: float = 0.0
-    played: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=8))
-
-    def reset(self, env: gym.Env[Any, Any]) -> Any:
-        """Begin; the first observation."""
-        with self._limited():
-            observation, _ = env.reset(seed=self.key.seed)
-        hash_member(self.spaces[0], observation, self.played)
-        if self.recorder is not None:
-            self.recorder.begin(observation)
-        return observation
-
-    def step(self, env: gym.Env[Any, Any], action: Any) -> tuple[Any, bool]:
-        """Take one timestep; the next observation, and whether the episode has ended.
-
-        Raises:
-            EpisodeTimeout: The environment has used up its time.
-            ValueError: The reward is not finite.
-        """
-        with self._limited():
-            observation, reward, terminated, truncated, info = env.step(action)
-        value = float(reward)
-        if not math.isfinite(value):
-            raise ValueError(
-                f"{self.key.task}, seed {self.key.seed}: reward {value} at timestep "
-                f"{len(self.rewards)}, expected a finite number: the environment is at fault"
-            )
-        self.rewards.append(value)
-        hash_member(self.spaces[1], action, self.played)
-        success = info.get("success", info.get("is_success"))
-        if success is not None:
-            self.success = bool(self.success) or bool(success)
-        self.terminated = bool(terminated)
-        stop = self.recorder is not None and self.recorder.step(
-            observation, value, self.terminated, info
-        )
-        return observation, bool(terminated or truncated or stop)
-
-    @contextlib.contextmanager
-    def _limited(self) -> Generator[None]:
-        """Counts the environment's time, and ends it when it is used up."""
-        began = self.clock.begin()
-        try:
-            if self.timeout is None:
-                yield
-                return
-            started = time.perf_counter()
-            where = f"{self.key.task}, seed {self.key.seed}, timestep {len(self.rewards)}"
-            message = f"{where}: the episode took its environment {longer_than(self.timeout)}"
-            with time_limit(self.timeout - self.used, message):
-                yield
-            self.used += time.perf_counter() - started
-        finally:
-            self.clock.end("environments", began)
-
-    def failure(self, error: Exception) -> EpisodeFailure:
-        seconds = time.perf_counter() - self.started
-        return EpisodeFailure(self.key, describe(error), len(self.rewards), seconds)
-
-    def result(self) -> EpisodeResult:
-        total = math.fsum(self.rewards)
-        self.played.update(np.array(self.rewards, np.float64).tobytes())
-        return EpisodeResult(
-            self.key,
-            total_return=total,
-            length=len(self.rewards),
-            success=self.success,
-            terminated=self.terminated,
-            seconds=time.perf_counter() - self.started,
-            digest=self.played.hexdigest(),
-        )

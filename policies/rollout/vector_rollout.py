@@ -12,7 +12,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from policies.rollout.env_batch import EnvBatch, Envs, PolicyLike, Record, longer_than
+from policies.rollout.env_batch import EnvBatch, Envs, PolicyLike
+from policies.rollout.episode import Record, longer_than
 from policies.rollout.faults import EpisodeTimeout, time_limit
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult, Outcome
 from policies.rollout.shared_forward import SharedForward, shared_by
