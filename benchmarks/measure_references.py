@@ -26,16 +26,18 @@ from typing import Any, cast
 from rich.console import Console
 
 from benchmarks.policies import PolicyChoice, describe_policy
-from benchmarks.protocol import BenchmarkError, Protocol, differences, installed_versions, listed
+from benchmarks.protocol import BenchmarkError, Protocol, differences, listed
 from benchmarks.references import MEASURED_FILE
 from benchmarks.report.summary import Summary
 from benchmarks.report.task_summary import TaskSummary
 from benchmarks.run import run_benchmark, select_tasks
 from benchmarks.settings import RunSettings
-from benchmarks.store.run_store import read_run, write_json
-from benchmarks.workers.common import WorkerError
+from benchmarks.store.run_store import read_run
 from benchmarks.workers.processes import play_episodes
+from gato_gym.atomic_io import write_json
+from gato_gym.simulators import installed_versions
 from policies.experts import has_expert
+from policies.processes import WorkerError
 from policies.rollout.outcomes import EpisodeFailure, EpisodeResult
 from policies.rollout.timing import TimeSpent
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks.protocol import BenchmarkError
 from gato_gym.commands.flags import flag
+from policies.registry import BUILT_IN, PolicySpec, find_factory, source_of
 
 if TYPE_CHECKING:
     from gato_gym.episodes.episode import Episode
@@ -71,8 +72,6 @@ class PolicyChoice(PlayingOptions):
 
 DEFAULT_POLICY = "gato-mini"
 
-_BUILT_IN = ("random", "expert")
-
 
 def describe_policy(choice: PolicyChoice, tasks: Iterable[str] = ()) -> dict[str, Any]:
     """What identifies a policy in a record.
@@ -104,14 +103,13 @@ def describe_policy(choice: PolicyChoice, tasks: Iterable[str] = ()) -> dict[str
 
 
 def _weights(choice: PolicyChoice, tasks: Iterable[str]) -> str | None:
-    from policies.registry import find_factory, is_factory, source_of
-
-    if choice.name == "random":
+    kind = PolicySpec.parse(choice.name).kind
+    if kind == "random":
         return None
-    if choice.name == "expert":
+    if kind == "expert":
         trained = Path(str(resources.files("policies"))) / "experts" / "trained"
         return _folder_hash(*(trained / task for task in sorted(tasks)))
-    if is_factory(choice.name):
+    if kind == "factory":
         try:
             source = source_of(find_factory(choice.name))
         except (ImportError, ValueError) as error:
@@ -122,9 +120,7 @@ def _weights(choice: PolicyChoice, tasks: Iterable[str]) -> str | None:
 
 def is_network(name: str) -> bool:
     """Whether a name is a checkpoint's: it has a precision, and may be shown a demonstration."""
-    from policies.registry import is_factory
-
-    return name not in _BUILT_IN and not is_factory(name)
+    return PolicySpec.parse(name).kind not in (*BUILT_IN, "factory")
 
 
 def resolved(choice: PolicyChoice) -> PolicyChoice:
@@ -148,7 +144,7 @@ def _folder(choice: PolicyChoice) -> Path:
     except CheckpointError as error:
         if "/" in name or Path(name).exists():
             raise BenchmarkError(f"no policy {name!r}: {error}") from error
-        known = [*_BUILT_IN, *shipped_names()]
+        known = [*BUILT_IN, *shipped_names()]
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else "give one of these, or its path"
         raise BenchmarkError(
@@ -239,11 +235,10 @@ def left_out(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
 
 
 def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
-    from policies.registry import is_factory
-
-    if choice.name == "random" or is_factory(choice.name):
+    kind = PolicySpec.parse(choice.name).kind
+    if kind in ("random", "factory"):
         return {}
-    if choice.name == "expert":
+    if kind == "expert":
         from policies.experts import has_expert
 
         return {task.id: "it has no expert" for task in tasks if not has_expert(task.id)}

@@ -6,7 +6,7 @@
 * :class:`EpisodeKey` -- one episode to play; :class:`EpisodeResult` -- how it went;
   :class:`EpisodeFailure` -- why it could not be played to its end.
 * :data:`PROTOCOLS` -- the protocols that there are, by name.
-* :func:`episode_seed` -- the seed of an episode, below :data:`TRAINING_SEEDS_START`.
+* :func:`episode_seed` -- the seed of an episode, below :data:`gato_gym.seeds.TRAINING_SEEDS_START`.
 * :func:`differences` -- where two protocols (or any two JSON objects) part; :func:`listed` puts
   them in one line.
 * :class:`BenchmarkError` -- a mistake in what was asked for, told in one line.
@@ -22,29 +22,20 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import rules
+from gato_gym.seeds import TRAINING_SEEDS_START
+from gato_gym.simulators import SIMULATORS, installed_versions
 from policies.rollout.faults import UsageError
 from policies.rollout.outcomes import EpisodeKey
 
 if TYPE_CHECKING:
     from gato_gym.tasks import Task
 
-TRAINING_SEEDS_START = 1_000_000
-"""Evaluation seeds are below, seeds of training episodes at or above."""
-
 _SEED_STRIDE = 618_033
 """Coprime to 1,000,000: a task's first million episodes have seeds of their own."""
 
-_SIMULATORS = {
-    "atari": ("ale-py", "gymnasium"),
-    "babyai": ("gymnasium", "minigrid"),
-    "dm_control": ("gymnasium", "dm_control", "mujoco", "shimmy"),
-    "metaworld": ("gymnasium", "metaworld", "mujoco"),
-    "mujoco": ("gymnasium", "mujoco"),
-}
 ALL = "all"
 """The name of what is played where tasks are of several suites."""
 
@@ -144,8 +135,8 @@ class Protocol:
             )
             for task in sorted(tasks, key=lambda task: task.id)
         }
-        packages = {name for suite in suites for name in _SIMULATORS.get(suite, ("gymnasium",))}
-        simulators = installed_versions(sorted(packages))
+        packages = {name for suite in suites for name in SIMULATORS.get(suite, ())}
+        simulators = installed_versions(sorted(packages | {"gymnasium"}))
         suite = suites[0] if len(suites) == 1 else ALL
         values = rules.rule_values(suites)
         return cls(suite, played, episodes, seed, simulators, rules=values, name=name)
@@ -252,17 +243,6 @@ def episode_seed(seed: int, task: str, index: int) -> int:
     digest = hashlib.blake2b(f"{seed}/{task}".encode(), digest_size=8).digest()
     offset = int.from_bytes(digest, "little")
     return (offset + index * _SEED_STRIDE) % TRAINING_SEEDS_START
-
-
-def installed_versions(packages: Sequence[str]) -> dict[str, str]:
-    """Version of each of ``packages``; ``"absent"`` for one that is not installed."""
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "absent"
-    return versions
 
 
 def differences(

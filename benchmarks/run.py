@@ -26,11 +26,12 @@ from benchmarks.report.progress import progress
 from benchmarks.report.summary import Summary, render, render_cost, summarise
 from benchmarks.settings import BenchFlags, RunSettings, check_time_limit
 from benchmarks.store.clips import Clip, read_clips
-from benchmarks.store.run_store import Record, RecordError, RunHeader, write_json
+from benchmarks.store.run_store import Record, RecordError, RunHeader
 from benchmarks.video.recording import check_filming, film
-from benchmarks.workers.common import WorkerError, available_cores
+from benchmarks.workers.common import available_cores
 from benchmarks.workers.processes import play_episodes
 from benchmarks.workers.scheduler import longest_first
+from gato_gym.atomic_io import write_json
 from gato_gym.commands.common import (
     DONE,
     FAILED,
@@ -39,6 +40,7 @@ from gato_gym.commands.common import (
     Invocation,
     run_command,
 )
+from policies.processes import WorkerError
 from policies.rollout.timing import NAME as COST
 from policies.rollout.timing import Costs, TimeSpent
 

@@ -1,17 +1,24 @@
-"""Folders and files that are replaced without a moment at which no whole one is there.
+"""Files and folders that nobody sees half written, and JSON that is read within bounds.
 
 * :func:`appearing` -- a folder that is filled under another name and takes its place when whole.
 * :func:`surviving` -- the folder, or what a process left of it that was killed in between.
-* :func:`write_whole` -- a text file that nobody sees half written.
+* :func:`appearing_file` -- a file that takes its place when it is whole.
+* :func:`write_whole`, :func:`write_json` -- a text file, bytes, or JSON, written so.
+* :func:`read_json` -- JSON of limited size and depth; :func:`read_versioned` -- of a known format.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+LARGEST, DEEPEST = 64 * 2**20, 100
+"""Bytes, and lists or objects in one another, of JSON that is read where nothing else is said."""
 
 
 @contextmanager
@@ -33,7 +40,9 @@ def appearing(folder: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        _write_through(partial)
+        for path in partial.rglob("*"):
+            if path.is_file():
+                _write_through(path)
         if folder.exists():
             shutil.rmtree(aside, ignore_errors=True)
             os.replace(folder, aside)
@@ -51,32 +60,126 @@ def surviving(folder: Path) -> Path:
     return aside if aside.exists() else folder
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file; who reads it meanwhile finds what was there before, or all of it.
+@contextmanager
+def appearing_file(path: Path, *, alone: bool = True) -> Iterator[Path]:
+    """A file to write; it takes ``path``'s place when the block ends without an error.
 
     Args:
-        path: The file. Its folder is there.
-        text: What it is to hold, in UTF-8.
+        path: What appears. Its folder is there.
+        alone: Whether no other process writes it at the same time.
+
+    Yields:
+        A path beside it, ``.NAME.partial``, or ``.NAME.PID.partial`` of several processes.
 
     Raises:
         OSError: It cannot be written; what was there stays.
     """
-    partial = _beside(path, "partial")
+    partial = _beside(path, "partial" if alone else f"{os.getpid()}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        yield partial
+        _write_through(partial)
         os.replace(partial, path)
-    except BaseException:
+    finally:
         partial.unlink(missing_ok=True)
-        raise
 
 
-def _beside(folder: Path, ending: str) -> Path:
-    return folder.with_name(f".{folder.name}.{ending}")
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file; who reads it meanwhile finds what was there before, or all of it.
+
+    Args:
+        path: The file. Its folder is there.
+        content: What it is to hold; text in UTF-8.
+
+    Raises:
+        OSError: It cannot be written; what was there stays.
+    """
+    with appearing_file(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def _write_through(folder: Path) -> None:
-    """Have the disk hold every file, so that a power cut after the rename finds them whole."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON as :func:`write_whole` writes."""
+    write_whole(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(
+    path: Path,
+    *,
+    largest: int = LARGEST,
+    deepest: int = DEEPEST,
+    error: type[Exception] = ValueError,
+) -> Any:
+    """Read a JSON file that others may have written.
+
+    Args:
+        path: The file.
+        largest: Bytes that it may have.
+        deepest: Lists and objects that may be in one another.
+        error: What is raised where it is not as expected.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is larger, deeper, or no JSON; or rather ``error``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "a.json"
+        ...     write_json(path, {"a": [1]})
+        ...     read_json(path)
+        {'a': [1]}
+    """
+    size = path.stat().st_size
+    if size > largest:
+        raise error(f"{path} has {size} bytes, expected at most {largest}: take a fresh copy")
+    try:
+        value = json.loads(path.read_bytes())
+        depth, level = 0, [value]
+        while level := [part for each in level for part in _parts(each)]:
+            depth += 1
+            if depth > deepest:
+                raise RecursionError(f"lists and objects lie more than {deepest} deep")
+    except (ValueError, RecursionError) as reason:
+        raise error(
+            f"{path} is not JSON ({reason}): the file is damaged, take a fresh copy"
+        ) from reason
+    return value
+
+
+def read_versioned(
+    path: Path, what: str, *, newest: int, largest: int, error: type[Exception]
+) -> dict[str, Any]:
+    """Read a JSON object that names its version as ``format``.
+
+    Args:
+        path: The file.
+        what: What it describes, such as "checkpoint".
+        newest: The newest version that can be read.
+        largest, error: As in :func:`read_json`; ``error`` is raised for a missing file, too.
+    """
+    if not path.is_file():
+        raise error(f"{path.parent} holds no {path.name}: expected the folder of a {what}")
+    value = read_json(path, largest=largest, error=error)
+    version = value.get("format") if isinstance(value, dict) else None
+    if not isinstance(version, int):
+        raise error(f"{path} names no format version: it is not a {what}'s")
+    if version > newest:
+        raise error(
+            f"{path.parent} has {what} format {version} and this gato-gym reads up to {newest}: "
+            "upgrade gato-gym"
+        )
+    return dict(value)
+
+
+def _parts(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name}.{ending}")
+
+
+def _write_through(path: Path) -> None:
+    """Have the disk hold a file, so that a power cut after the rename finds it whole."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

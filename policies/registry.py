@@ -1,9 +1,9 @@
 """Policies by name.
 
-* :func:`make_policy` -- ``random``, ``expert``, a checkpoint, or your own function.
-* :func:`is_factory` -- whether a name has the form ``module:factory``.
-* :func:`find_factory` -- the function.
-* :func:`source_of` -- the file that defines it.
+* :class:`PolicySpec` -- what a name stands for.
+* :func:`make_policy` -- a policy by name, for an environment.
+* :func:`find_factory` -- your own function by ``module:factory``; :func:`source_of` -- the file
+  that defines it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from policies.base import Policy, spaces_of
 
@@ -23,7 +24,42 @@ Factory = Callable[[Any], Any]
 """Called with an environment, or a vector environment; returns an object with
 Stable-Baselines3's ``predict``."""
 
+BUILT_IN = ("random", "expert")
+ALGORITHMS = ("ppo", "a2c", "dqn", "sac", "td3", "ddpg")
+
 _FORM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """What the name of a policy stands for: every command asks here.
+
+    Attributes:
+        name: As given.
+        kind: "random"; "expert"; "archive", a Stable-Baselines3 ``.zip``; "factory", a function of
+            one's own ``module:factory``; or "network": a shipped checkpoint's name, the folder of
+            a checkpoint or of a run, or a hub id.
+    """
+
+    name: str
+    kind: Literal["random", "expert", "archive", "factory", "network"]
+
+    @classmethod
+    def parse(cls, name: str | Path) -> PolicySpec:
+        """What a name stands for; whether there is such a thing shows when it is made.
+
+        Example:
+            >>> names = "expert", "ppo.zip", "my.policies:make", "gato-mini", "owner/name"
+            >>> [PolicySpec.parse(name).kind for name in names]
+            ['expert', 'archive', 'factory', 'network', 'network']
+        """
+        text = str(name)
+        if text in BUILT_IN:
+            return cls(text, "random" if text == "random" else "expert")
+        if text.endswith(".zip"):
+            return cls(text, "archive")
+        is_factory = _FORM.fullmatch(text) and not Path(text).exists()
+        return cls(text, "factory" if is_factory else "network")
 
 
 def make_policy(
@@ -35,31 +71,37 @@ def make_policy(
     precision: str = "auto",
     prompt: str = "shipped",
     cut: str | None = None,
+    algorithm: str | None = None,
+    trust_zip: bool = False,
 ) -> Policy:
     """A policy by name, for an environment.
 
     Args:
-        name: ``random``, ``expert``, the name of a shipped checkpoint, a checkpoint's folder, a
-            hub id, or ``module:factory``, a function that takes ``env`` and returns anything with
-            Stable-Baselines3's ``predict``.
+        name: ``random``, ``expert``, the name of a shipped checkpoint, a checkpoint's or run's
+            folder, a hub id, a Stable-Baselines3 archive ``….zip``, or ``module:factory``, a
+            function that takes ``env`` and returns anything with Stable-Baselines3's ``predict``.
         env: The environment, vector environment or SB3 VecEnv that it plays in.
-        seed: Seed of its actions; a factory's policy has its own.
+        seed: Seed of its actions; a factory's policy, or an archive's, has its own.
         device: Device of a network.
         precision: Precision of a network, as in :meth:`policies.gato.policy.GatoPolicy.load`.
         prompt: Prompt of a network: "shipped", "none", or what
             :func:`policies.gato.prompts.demonstration` takes.
         cut: Which part of a longer demonstration is kept, as in
             :meth:`policies.gato.policy.GatoPolicy.load`.
+        algorithm: Of an archive, which does not name its own: one of :data:`ALGORITHMS`.
+        trust_zip: Whether an archive's author is trusted: reading it runs code that is in it.
 
     Raises:
-        ValueError: ``expert`` is requested for an environment that is not a task, or a factory does
-            not exist or returns no policy.
+        ValueError: The name stands for nothing, ``expert`` is requested for an environment that is
+            not a task, a factory does not exist or returns no policy, or an archive is not trusted.
+        ImportError: The factory's module, or Stable-Baselines3, cannot be imported.
     """
-    if name == "random":
+    spec = PolicySpec.parse(name)
+    if spec.kind == "random":
         from policies.random_policy import RandomPolicy
 
         return RandomPolicy(*spaces_of(env), seed=seed)
-    if name == "expert":
+    if spec.kind == "expert":
         from gato_gym.tasks import task_id_of
         from policies.experts import make_expert
 
@@ -70,24 +112,18 @@ def make_policy(
                 "make it with gym.make('Gato/<task>')"
             )
         return make_expert(task, env)
-    if is_factory(name):
-        policy: Policy = call_factory(str(name), env)
-        return policy
-    from policies.gato.policy import GatoPolicy
+    policy: Policy
+    if spec.kind == "factory":
+        policy = call_factory(spec.name, env)
+    elif spec.kind == "archive":
+        policy = _load_archive(Path(spec.name), algorithm, trust_zip)
+    else:
+        from policies.gato.policy import GatoPolicy
 
-    return GatoPolicy.load(
-        name, env=env, seed=seed, device=device, precision=precision, prompt=prompt, cut=cut
-    )
-
-
-def is_factory(name: str | Path) -> bool:
-    """Whether a name has the form ``module:factory`` and is not a folder.
-
-    Example:
-        >>> is_factory("my.policies:make"), is_factory("gato-mini"), is_factory("owner/name")
-        (True, False, False)
-    """
-    return bool(_FORM.fullmatch(str(name))) and not Path(name).exists()
+        policy = GatoPolicy.load(
+            name, env=env, seed=seed, device=device, precision=precision, prompt=prompt, cut=cut
+        )
+    return policy
 
 
 def find_factory(name: str) -> Factory:
@@ -137,3 +173,25 @@ def call_factory(name: str, env: Any) -> Any:
             "predict(observation, state, episode_start, deterministic)"
         )
     return policy
+
+
+def _load_archive(path: Path, algorithm: str | None, trusted: bool) -> Any:
+    if not path.is_file():
+        raise ValueError(f"no archive {str(path)!r}: expected the .zip that an SB3 model saved")
+    if not trusted:
+        raise ValueError(
+            f"{path} is a Stable-Baselines3 archive, which holds pickles: reading it runs whatever "
+            "code its author put in. If you made it, or trust who did, pass --trust-zip"
+        )
+    if algorithm not in ALGORITHMS:
+        raise ValueError(
+            f"algorithm is {algorithm!r}: pass --algorithm, one of {', '.join(ALGORITHMS)}, as the "
+            "archive does not name its own"
+        )
+    try:
+        import stable_baselines3
+    except ImportError as error:
+        raise ImportError(
+            "a Stable-Baselines3 archive needs that package: run pip install 'gato-gym[sb3]'"
+        ) from error
+    return getattr(stable_baselines3, algorithm.upper()).load(path, device="cpu")

@@ -9,7 +9,8 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from benchmarks.report.compare import compare, render
-from benchmarks.store.run_store import read_run, write_json
+from benchmarks.store.run_store import read_run
+from gato_gym.atomic_io import write_json
 from gato_gym.commands.common import Command, Invocation
 
 

@@ -8,10 +8,11 @@ from typing import Annotated, ClassVar, Literal
 
 from benchmarks.measure_references import EPISODES, check, measure_into_file
 from benchmarks.protocol import BenchmarkError
-from benchmarks.workers.common import WorkerError, available_cores
+from benchmarks.workers.common import available_cores
 from gato_gym.commands.common import DONE, FAILED, Command, CommandFailed, Invocation
 from gato_gym.commands.flags import flag
 from gato_gym.tasks.registry import SUITES
+from policies.processes import WorkerError
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from benchmarks.report.html import asset, template_of
 from benchmarks.report.summary import Summary, summarise
 from benchmarks.report.task_summary import TaskSummary
 from benchmarks.statistics.aggregates import Aggregate
-from benchmarks.store.run_store import RecordedRun, read_run, write_json
-from gato_gym.atomic_io import write_whole
+from benchmarks.store.run_store import RecordedRun, read_run
+from gato_gym.atomic_io import write_json, write_whole
 
 FORMAT = 2
 """Version of ``comparison.json``."""

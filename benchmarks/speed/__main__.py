@@ -18,7 +18,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from benchmarks.speed.comparison import Comparison, table
-from benchmarks.store.run_store import write_json
+from gato_gym.atomic_io import write_json
 from gato_gym.commands.common import DONE, STOPPED, Command, Invocation, run_command
 from policies.model.config import PRESETS
 from policies.threads import one_thread

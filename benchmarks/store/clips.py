@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from gato_gym.atomic_io import read_json
 
 FOLDER, INDEX = "videos", "videos.json"
 
@@ -60,7 +61,7 @@ class Clip:
 def read_clips(folder: Path) -> tuple[Clip, ...]:
     """The videos of a run that are there, by task and episode."""
     try:
-        clips = [Clip.from_json(each) for each in json.loads((folder / INDEX).read_text())["clips"]]
+        clips = [Clip.from_json(each) for each in read_json(folder / INDEX)["clips"]]
     except (OSError, ValueError, KeyError, TypeError):
         return ()
     here = [clip for clip in clips if (folder / clip.file).is_file()]

@@ -23,10 +23,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks.protocol import BenchmarkError, Protocol, differences, installed_versions, listed
+from benchmarks.protocol import BenchmarkError, Protocol, differences, listed
 from benchmarks.store.lock import NAME as LOCK
 from benchmarks.store.lock import FolderLock
-from gato_gym.atomic_io import write_whole
+from gato_gym.atomic_io import read_json, write_json
+from gato_gym.simulators import installed_versions
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
 
 FORMAT = 1
@@ -221,7 +222,7 @@ class Record:
     def _check_header(self) -> None:
         path = self.folder / "run.json"
         try:
-            recorded = json.loads(path.read_text())
+            recorded = read_json(path)
             protocol = Protocol.from_json(recorded["protocol"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BenchmarkError(
@@ -276,7 +277,7 @@ def read_run(folder: Path) -> RecordedRun:
     """
     path = folder / "run.json"
     try:
-        recorded = json.loads(path.read_text())
+        recorded = read_json(path)
         if recorded["format"] != FORMAT:
             raise BenchmarkError(
                 f"{path} is of format {recorded['format']}, expected {FORMAT}: read it with the "
@@ -284,7 +285,7 @@ def read_run(folder: Path) -> RecordedRun:
             )
         header = RunHeader.from_json(recorded)
         content = (folder / "results.jsonl").read_bytes()
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise BenchmarkError(
             f"{folder} cannot be read ({error!r}), expected the folder of a run: give what was "
             "its --output"
@@ -333,8 +334,3 @@ def _write_line(file: IO[bytes], line: bytes) -> None:
     except BaseException:
         file.truncate(before)
         raise
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file so that it is never seen half written."""
-    write_whole(path, json.dumps(value, indent=1) + "\n")

@@ -32,7 +32,6 @@ from benchmarks.studies.plots import NOT_DRAWN, can_draw
 from benchmarks.studies.settings import FinetuneSettings
 from gato_gym.atomic_io import appearing, write_whole
 from gato_gym.options import PlanOptions
-from policies.collection.record import load_player
 from policies.collection.scores import Scores, play_scores
 from policies.gato.checkpoint import (
     RUN_CHECKPOINT,
@@ -42,6 +41,7 @@ from policies.gato.checkpoint import (
 )
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork
+from policies.registry import make_policy
 from policies.training.config import TrainConfig, check_same
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_task
@@ -236,7 +236,7 @@ class FinetuneRun:
             player = str(folder / RUN_CHECKPOINT)
         env = self.environments[0]
         scores = play_scores(
-            self.environments, load_player(player, env), self.settings.score_episodes
+            self.environments, make_policy(player, env=env), self.settings.score_episodes
         )
         if unit == Unit("tuned", max(self.settings.episodes), 0):
             with appearing(self.settings.output / RUN_CHECKPOINT) as place:

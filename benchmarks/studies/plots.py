@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from gato_gym.atomic_io import appearing_file
 
 NOT_DRAWN = "matplotlib is not installed, so there will be no plot: pip install 'gato-gym[plot]'"
 
@@ -24,13 +25,11 @@ def can_draw() -> bool:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows that have the same keys; numbers with six digits, None as nothing."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", newline="") as file:
+    with appearing_file(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         for row in rows:
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-    os.replace(temporary, path)
 
 
 @contextmanager
@@ -42,6 +41,5 @@ def panels(path: Path, rows: int, columns: int) -> Iterator[list[Any]]:
     figure = Figure(figsize=(4.6 * columns, 3.4 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     yield list(figure.subplots(rows, columns, squeeze=False).flat)
-    temporary = path.with_name(f".partial-{path.name}")
-    figure.savefig(temporary, dpi=90)
-    os.replace(temporary, path)
+    with appearing_file(path) as partial:
+        figure.savefig(partial, dpi=90, format=path.suffix[1:])

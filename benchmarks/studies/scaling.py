@@ -22,10 +22,10 @@ from benchmarks.studies.few_shot import expert_return, make_environments
 from benchmarks.studies.plots import NOT_DRAWN, can_draw, panels, write_csv
 from benchmarks.studies.settings import ScalingSettings
 from gato_gym.atomic_io import write_whole
-from policies.collection.record import load_player
 from policies.collection.scores import Scores, interval, play_scores
 from policies.gato.checkpoint import RUN_CHECKPOINT
 from policies.model.network import GatoNetwork, PackedBatch, count_parameters
+from policies.registry import make_policy
 from policies.training.config import check_same
 from policies.training.data.datasets import DatasetTask, find_tasks
 from policies.training.data.packing import Packer
@@ -176,7 +176,7 @@ class ScalingRun:
             self.tasks.items(), "playing", transient=True, disable=not self.console.is_terminal
         ):
             envs = self._environments[name]
-            policy = load_player(str(checkpoint), envs[0])
+            policy = make_policy(str(checkpoint), env=envs[0])
             scores = play_scores(envs, policy, self.settings.score_episodes)
             groups.append(self._normalised(name, task, scores))
         low, high = interval(groups, redraw_groups=False)
@@ -203,7 +203,7 @@ class ScalingRun:
     def _chance(self) -> dict[str, float]:
         return {
             name: play_scores(
-                envs, load_player("random", envs[0]), self.settings.score_episodes
+                envs, make_policy("random", env=envs[0]), self.settings.score_episodes
             ).mean
             for name, envs in self._environments.items()
         }

@@ -26,7 +26,8 @@ from pathlib import Path
 from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError
 from benchmarks.store.clips import FOLDER, INDEX, Clip, read_clips
-from benchmarks.store.run_store import Record, write_json
+from benchmarks.store.run_store import Record
+from gato_gym.atomic_io import write_json
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 
 QUALITY = 27

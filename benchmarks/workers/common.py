@@ -1,19 +1,21 @@
 """What workers of every kind share: how many there are, and how they fail.
 
 * :data:`Workers` -- how many, or "ray"; :func:`available_cores` -- how many make sense.
-* :class:`WorkerError` -- a worker failed, or was lost too often.
-* :func:`check_loss`, :func:`raise_failure` -- whether a run goes on without one.
+* :class:`EpisodePool` -- workers of a kind; :func:`collect` -- what they play.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from benchmarks.protocol import BenchmarkError
-from benchmarks.workers.worker import WorkerFailure
+from benchmarks.workers.worker import Report
+from policies.processes import WorkerError, WorkerFailure
 from policies.rollout.outcomes import EpisodeKey
+from policies.rollout.timing import TimeSpent
 
 MOST_LOSSES = 2
 """How often an episode may be under way in a worker that is lost, before the run is given up."""
@@ -28,10 +30,6 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-class WorkerError(RuntimeError):
-    """A worker cannot go on; the message says why."""
 
 
 def check_loss(had: Sequence[EpisodeKey], times: int, how: str) -> None:
@@ -53,11 +51,52 @@ def check_loss(had: Sequence[EpisodeKey], times: int, how: str) -> None:
         )
 
 
-def raise_failure(failure: WorkerFailure) -> None:
-    """Raise what a worker said.
+class EpisodePool(Protocol):
+    """Workers by number: processes, or the actors of a cluster."""
+
+    def start(self) -> int:
+        """One more."""
+
+    def messages(self) -> Iterable[tuple[int, Report | WorkerFailure | Lost | None]]:
+        """What workers say now; waits for the first. None is said by one that is done."""
+
+    def lost(self, number: int) -> tuple[Sequence[EpisodeKey], int]:
+        """Take back what a worker had to play; how often the most unlucky episode was lost."""
+
+    def ended(self, number: int, key: EpisodeKey) -> bool:
+        """Whether a worker had this episode to play, which it tells the end of."""
+
+    def __len__(self) -> int:
+        """How many work."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker is gone; ``how`` says what is known of its end."""
+
+    how: str
+
+
+def collect(pool: EpisodePool, workers: int) -> Generator[Report]:
+    """Let so many workers play, replacing those that are lost.
+
+    Yields:
+        Results, failures and the time spent, as workers tell them.
 
     Raises:
         BenchmarkError: What was asked for cannot be done.
-        WorkerError: Otherwise.
+        WorkerError: A worker failed, or was lost again and again.
     """
-    raise (BenchmarkError if failure.asked_wrongly else WorkerError)(failure.message)
+    for _ in range(workers):
+        pool.start()
+    while len(pool):
+        for number, message in pool.messages():
+            if isinstance(message, Lost):
+                check_loss(*pool.lost(number), message.how)
+                pool.start()
+            elif isinstance(message, WorkerFailure):
+                raise (BenchmarkError if message.asked_wrongly else WorkerError)(message.message)
+            elif isinstance(message, TimeSpent) or (
+                message is not None and pool.ended(number, message.key)
+            ):
+                yield message

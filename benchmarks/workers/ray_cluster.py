@@ -20,11 +20,11 @@ from typing import Any
 from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError, differences, listed
 from benchmarks.store.run_store import installed_environment
-from benchmarks.workers.common import available_cores, check_loss, raise_failure
+from benchmarks.workers.common import Lost, available_cores, collect
 from benchmarks.workers.scheduler import EpisodeScheduler
-from benchmarks.workers.worker import EpisodeWorker, Report, WorkerFailure, tell
+from benchmarks.workers.worker import EpisodeWorker, Report, tell
+from policies.processes import WorkerFailure
 from policies.rollout.outcomes import EpisodeKey
-from policies.rollout.timing import TimeSpent
 from policies.threads import one_thread
 
 _OWN_CLUSTER = {
@@ -70,11 +70,9 @@ def play_on_cluster(
                 f"the Ray cluster has no {resource}, expected one or more: add machines to it, or "
                 "pass another --device"
             )
-        pool = _WorkerPool(ray, pending, choice, num_envs, workers=workers)
+        pool = _Actors(ray, pending, choice, num_envs, workers=workers)
         try:
-            for _ in range(workers):
-                pool.start()
-            yield from _collect(ray, pool)
+            yield from collect(pool, workers)
         finally:
             pool.stop()
 
@@ -136,7 +134,7 @@ class _Worker:
         yield from tell(self._worker, take, lambda: False)
 
 
-class _WorkerPool:
+class _Actors:
     """Actors, by the stream of what each tells, and the scheduler that they ask."""
 
     def __init__(
@@ -153,46 +151,51 @@ class _WorkerPool:
         self._make = ray.remote(num_cpus=1, num_gpus=gpus)(_Worker).remote
         self._arguments = choice, num_envs, installed_environment()
         plain = {task: list(keys) for task, keys in pending.items()}
-        self.scheduler = ray.remote(num_cpus=0)(EpisodeScheduler).remote(plain, workers=workers)
-        self.streams: dict[Any, int] = {}
+        self._scheduler = ray.remote(num_cpus=0)(EpisodeScheduler).remote(plain, workers=workers)
+        self._streams: dict[Any, int] = {}
         self._actors: dict[int, Any] = {}
 
-    def start(self) -> None:
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def start(self) -> int:
         """One more actor."""
         number = len(self._actors)
         actor = self._actors[number] = self._make(*self._arguments)
-        stream = actor.play.options(num_returns="streaming").remote(number, self.scheduler)
-        self.streams[stream] = number
+        stream = actor.play.options(num_returns="streaming").remote(number, self._scheduler)
+        self._streams[stream] = number
+        return number
 
-    def leave(self, stream: Any) -> None:
+    def messages(self) -> list[tuple[int, Any]]:
+        """What an actor says next."""
+        ray = self._ray
+        (stream,), _ = ray.wait(list(self._streams), num_returns=1)
+        number = self._streams[stream]
+        try:
+            return [(number, ray.get(next(stream)))]
+        except StopIteration:
+            self._leave(stream)
+            return [(number, None)]
+        except ray.exceptions.RayError as error:
+            self._leave(stream)
+            return [(number, Lost(str(error).strip().splitlines()[0]))]
+
+    def lost(self, number: int) -> tuple[Sequence[EpisodeKey], int]:
+        """As :class:`benchmarks.workers.common.EpisodePool` says."""
+        scheduler = self._scheduler
+        had, times = self._ray.get([scheduler.lost.remote(number), scheduler.losses.remote()])
+        return had, times
+
+    def ended(self, number: int, key: EpisodeKey) -> bool:
+        """As :class:`benchmarks.workers.common.EpisodePool` says."""
+        return bool(self._ray.get(self._scheduler.ended.remote(number, key)))
+
+    def _leave(self, stream: Any) -> None:
         """Let an actor go, so that one that waits for its core can begin."""
-        self._ray.kill(self._actors[self.streams.pop(stream)])
+        self._ray.kill(self._actors[self._streams.pop(stream)])
 
     def stop(self) -> None:
         """End all."""
-        for stream in list(self.streams):
-            self.leave(stream)
-        self._ray.kill(self.scheduler)
-
-
-def _collect(ray: Any, pool: _WorkerPool) -> Generator[Report]:
-    scheduler = pool.scheduler
-    while pool.streams:
-        (stream,), _ = ray.wait(list(pool.streams), num_returns=1)
-        number = pool.streams[stream]
-        try:
-            message = ray.get(next(stream))
-        except StopIteration:
-            pool.leave(stream)
-        except ray.exceptions.RayError as error:
-            pool.leave(stream)
-            had, times = ray.get([scheduler.lost.remote(number), scheduler.losses.remote()])
-            check_loss(had, times, str(error).strip().splitlines()[0])
-            pool.start()
-        else:
-            if isinstance(message, WorkerFailure):
-                raise_failure(message)
-            if isinstance(message, TimeSpent) or ray.get(
-                scheduler.ended.remote(number, message.key)
-            ):
-                yield message
+        for stream in list(self._streams):
+            self._leave(stream)
+        self._ray.kill(self._scheduler)

@@ -14,14 +14,15 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
 from gymnasium.vector import SyncVectorEnv
 
-from benchmarks.policies import PolicyChoice
+from benchmarks.policies import PolicyChoice, is_network
 from benchmarks.protocol import BenchmarkError
+from policies.processes import WorkerFailure
+from policies.registry import BUILT_IN
 from policies.rollout.env_batch import make_rows
 from policies.rollout.faults import EnvironmentFault, describe
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, Outcome
@@ -64,7 +65,7 @@ class EpisodeWorker:
     """
 
     def __init__(self, choice: PolicyChoice, num_envs: int | None = None) -> None:
-        few = choice.name in ("random", "expert")
+        few = choice.name in BUILT_IN
         self.choice, self.rows = choice, num_envs or (FEW_ROWS if few else MAX_ROWS)
         self.clock = Clock()
         self._policy: Any = None
@@ -164,7 +165,7 @@ def make_envs_and_policy(
         BenchmarkError: The policy cannot be made, or what the environments need is missing.
         EnvironmentFault: The environments cannot be made for a reason of their own.
     """
-    from policies.registry import is_factory, make_policy
+    from policies.registry import make_policy
 
     try:
         envs = make_envs(task)
@@ -174,7 +175,7 @@ def make_envs_and_policy(
         raise EnvironmentFault(f"{task.id} cannot be made: {error}") from error
     try:
         policy: Any
-        if hasattr(loaded, "with_env") and not is_factory(choice.name):
+        if hasattr(loaded, "with_env") and is_network(choice.name):
             policy = loaded.with_env(envs, prompt=choice.prompt, cut=choice.prompt_cut)
         else:
             policy = make_policy(
@@ -194,19 +195,6 @@ def make_envs_and_policy(
     return envs, policy
 
 
-@dataclass(frozen=True)
-class WorkerFailure:
-    """What a worker says when it cannot go on.
-
-    Attributes:
-        message: For the user.
-        asked_wrongly: Whether what was asked for cannot be done.
-    """
-
-    message: str
-    asked_wrongly: bool
-
-
 def tell(
     player: EpisodeWorker, take: Take, stopped: Callable[[], bool]
 ) -> Generator[Report | WorkerFailure]:
@@ -216,4 +204,4 @@ def tell(
     except BenchmarkError as error:
         yield WorkerFailure(str(error), asked_wrongly=True)
     except Exception:
-        yield WorkerFailure(f"a worker failed:\n{traceback.format_exc()}", asked_wrongly=False)
+        yield WorkerFailure(f"a worker failed:\n{traceback.format_exc()}")

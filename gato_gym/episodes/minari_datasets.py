@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from gato_gym.atomic_io import appearing
 from gato_gym.episodes.episode import Episode
 
 EXECUTED, DISTRIBUTION = "executed_actions", "action_distribution"
@@ -122,10 +122,7 @@ def new_minari(
             f"dataset {dataset_id!r} exists in {folder}: remove that folder, or choose another "
             "root or version"
         )
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with appearing(folder) as partial:
         storage = MinariStorage.new(
             partial / "data",
             env.observation_space,
@@ -150,11 +147,6 @@ def new_minari(
                 **metadata,
             }
         )
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_minari(dataset_id: str, *, root: Path | None = None) -> Iterator[Episode]:

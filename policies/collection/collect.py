@@ -22,7 +22,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from gato_gym.tasks import Task
-from policies.collection.env_faults import Failure
 from policies.collection.jobs import (
     MOST_FAULTS,
     UNIT_EPISODES,
@@ -34,8 +33,9 @@ from policies.collection.jobs import (
     read_report,
     unit_path,
 )
-from policies.collection.workers import WorkerError, Workers
+from policies.collection.workers import Workers
 from policies.experts import has_expert
+from policies.processes import WorkerError, WorkerFailure
 
 HOPELESS_ATTEMPTS = 256
 """Attempts after which a task gives up if fewer than one in twenty was kept."""
@@ -113,7 +113,7 @@ class Progress:
     def finish(self, job: Job, result: Any) -> None:
         """Take a job's result, or why it has none, which ends the task for this run."""
         self.running.discard(job.unit if job.kind == "unit" else 0)
-        if isinstance(result, Failure):
+        if isinstance(result, WorkerFailure):
             self.fail(result.message)
         elif self.stage == "failed":
             pass
@@ -272,7 +272,7 @@ def _run(
             progress.finish(job, result)
             if progress.stage == "done":
                 bars.console.print(_line(progress, result))
-            elif isinstance(result, Failure):
+            elif isinstance(result, WorkerFailure):
                 bars.console.print(result.message, style="red", markup=False, highlight=False)
         episodes, steps = _recorded(incomplete)
         under_way = next((p for p in incomplete if not p.is_over), incomplete[-1])

@@ -1,40 +1,25 @@
 """Environments at fault: which task, episode and step, and of what kind.
 
-* :class:`EnvironmentFault` -- an environment raised, or gave what is no number.
-* :class:`GuardedEnv` -- an environment that says so, and where it is.
-* :class:`Failure` -- why a piece of work was not done.
+* :class:`GuardedEnv` -- an environment that raises
+  :class:`~policies.rollout.faults.EnvironmentFault`, and says where it is.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from policies.rollout.faults import EnvironmentFault
+
 Beat = Callable[[int, int], None]
 """Called with the seed and the step that an environment is about to play."""
 
 
-class EnvironmentFault(RuntimeError):
-    """An environment raised, or returned NaN; names the task, the seed and the step."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a piece of work was not done.
-
-    Attributes:
-        message: What happened, with the task, and with seed and step where they are known.
-    """
-
-    message: str
-
-
-class GuardedEnv:
+class GuardedEnv(gym.Wrapper[Any, Any, Any, Any]):
     """An environment whose faults name the task, the seed and the step.
 
     Args:
@@ -44,23 +29,26 @@ class GuardedEnv:
     """
 
     def __init__(self, task_id: str, env: gym.Env[Any, Any], beat: Beat) -> None:
-        self._task, self._env, self._beat = task_id, env, beat
+        super().__init__(env)
+        self._task, self._beat = task_id, beat
         self._seed = self._step = 0
 
-    def reset(self, seed: int) -> Any:
-        """The first observation of the episode of a seed.
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """As an environment's reset.
 
         Raises:
             EnvironmentFault: It raised, or the observation has a NaN.
         """
-        self._seed, self._step = seed, 0
-        self._beat(seed, 0)
+        self._seed, self._step = -1 if seed is None else seed, 0
+        self._beat(self._seed, 0)
         try:
-            observation, _ = self._env.reset(seed=seed)
+            observation, info = self.env.reset(seed=seed, options=options)
         except Exception as error:
             raise self._fault(f"reset raised {error!r}") from error
         self._check(observation)
-        return observation
+        return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """As an environment's step.
@@ -71,7 +59,7 @@ class GuardedEnv:
         self._step += 1
         self._beat(self._seed, self._step)
         try:
-            observation, reward, terminated, truncated, info = self._env.step(action)
+            observation, reward, terminated, truncated, info = self.env.step(action)
         except Exception as error:
             raise self._fault(f"the environment raised {error!r}") from error
         value = float(reward)

@@ -12,36 +12,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gato_gym.atomic_io import appearing_file, read_json, write_json
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.minari_datasets import minari_metadata, new_minari
+from gato_gym.simulators import SIMULATORS, installed_versions
 from gato_gym.tasks import Task, get_task
-from policies.collection.env_faults import Beat, EnvironmentFault
+from policies.collection.env_faults import Beat
 from policies.collection.recorder import Recorder, RecordSettings
 from policies.experts import SCRIPTED_SUITES
 from policies.experts.store import shipped_folder
+from policies.rollout.faults import EnvironmentFault
 
 FORMAT = 1
 UNIT_EPISODES = {"atari": 1, "babyai": 64, "dm_control": 4, "metaworld": 8, "mujoco": 4}
 """Attempts in a unit: a few seconds of work."""
 
-SIMULATORS = {
-    "atari": ("ale-py",),
-    "babyai": ("minigrid",),
-    "dm_control": ("dm_control", "mujoco", "shimmy"),
-    "metaworld": ("metaworld", "mujoco"),
-    "mujoco": ("gymnasium", "mujoco"),
-}
 MOST_FAULTS = 3
 """Environments' faults at which a task is given up."""
 
@@ -87,7 +79,7 @@ class CollectSettings:
             **record,
             "expert_episodes": self.expert_episodes,
             "unit_episodes": UNIT_EPISODES[task.suite],
-            "packages": {name: _version(name) for name in SIMULATORS[task.suite]},
+            "packages": installed_versions(SIMULATORS[task.suite]),
         }
 
     def folder(self, task: Task) -> Path:
@@ -151,7 +143,7 @@ def read_report(path: Path) -> UnitReport:
 def read_expert_return(settings: CollectSettings, task: Task) -> float | None:
     """The expert's mean return if it has been measured."""
     path = settings.folder(task) / "expert.json"
-    return float(json.loads(path.read_text())["mean"]) if path.exists() else None
+    return float(read_json(path)["mean"]) if path.exists() else None
 
 
 def is_complete(settings: CollectSettings, task: Task) -> bool:
@@ -226,9 +218,7 @@ class JobRunner:
 def _measure_expert(settings: CollectSettings, recorder: Recorder) -> float:
     returns = recorder.expert_returns(settings.expert_episodes)
     mean = float(np.mean(returns))
-    path = settings.folder(recorder.task) / "expert.json"
-    with _appearing(path) as partial:
-        partial.write_text(json.dumps({"mean": mean, "returns": returns}))
+    write_json(settings.folder(recorder.task) / "expert.json", {"mean": mean, "returns": returns})
     return mean
 
 
@@ -241,7 +231,7 @@ def _record_unit(settings: CollectSettings, recorder: Recorder, job: Job) -> Uni
     dropped: dict[str, int] = {}
     faults: list[str] = []
     path = unit_path(settings, recorder.task, job.unit)
-    with _appearing(path) as partial, hdf5.open_file(partial, "w") as file:
+    with appearing_file(path, alone=False) as partial, hdf5.open_file(partial, "w") as file:
         for index in range(job.unit * size, (job.unit + 1) * size):
             try:
                 episode = recorder.record(index, job.expert_return)
@@ -289,21 +279,3 @@ def _write_dataset(settings: CollectSettings, recorder: Recorder, job: Job) -> t
                     hdf5.copy_episode(source, index, file, episodes)
                     episodes, steps = episodes + 1, steps + length
     return episodes, steps
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that becomes ``path`` when the block ends without an error."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

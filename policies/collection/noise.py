@@ -2,14 +2,16 @@
 
 * :class:`Noise` -- the base: one episode's noise.
 * :class:`NavigationNoise` -- of BabyAI, :class:`HeldNoise` of Boxes, :class:`UniformNoise` of other
-  choices.
+  choices, :class:`SampledNoise` of any space.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
@@ -106,3 +108,23 @@ class UniformNoise(Noise):
         if self._generator.random() >= self.level:
             return label
         return self._choices.start + np.int64(self._generator.integers(self._choices.n))
+
+
+class SampledNoise(Noise):
+    """Any space: with probability p, a member of it instead of what was chosen.
+
+    Args:
+        strength: p.
+        space: The action space; its own random numbers stay as they are.
+        generator: Draws when, and seeds the members.
+    """
+
+    def __init__(
+        self, strength: float, space: gym.Space[Any], generator: np.random.Generator
+    ) -> None:
+        super().__init__(strength, generator)
+        self._space = copy.deepcopy(space)
+        self._space.seed(int(generator.integers(2**31)))
+
+    def _perturbed(self, label: Any) -> Any:
+        return self._space.sample() if self._generator.random() < self.level else label

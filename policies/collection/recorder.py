@@ -3,7 +3,7 @@
 * :class:`RecordSettings` -- what decides an episode beside its task and number.
 * :func:`episode_seed` -- the seed of a task's episode.
 * :class:`Recorder` -- plays a task's episodes.
-* :func:`make_episode` -- an episode from what was seen and done.
+* :class:`Recording` -- an episode as it is played.
 * :class:`NavigationNoise`, :class:`HeldNoise`, :class:`UniformNoise` -- what is executed instead of
   the expert's choice.
 
@@ -14,8 +14,9 @@ those are, so that a network learns the way back to the expert's path.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,17 +27,15 @@ from numpy.typing import NDArray
 
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.frames import ObservationList
+from gato_gym.seeds import TRAINING_SEEDS_START
 from gato_gym.tasks import Task
 from policies.base import Policy
-from policies.chance import seed_episodes
 from policies.collection.env_faults import Beat, GuardedEnv
 from policies.collection.filtering import least_return
 from policies.collection.noise import HeldNoise, NavigationNoise, Noise, UniformNoise
 from policies.experts import execute, failure_of, make_expert
 from policies.random_policy import RandomPolicy
-
-FIRST_SEED = 1_000_000
-"""Seeds below are for evaluation; episodes are recorded with seeds from here on."""
+from policies.rollout.vector_rollout import play_one
 
 SEED_RANGE = 2**30
 POLICIES = ("expert", "random")
@@ -90,7 +89,7 @@ def episode_seed(task_id: str, index: int, *, seed: int, purpose: str = "collect
         (1, True)
     """
     digest = hashlib.blake2b(f"{purpose}/{task_id}/{seed}".encode(), digest_size=8).digest()
-    return FIRST_SEED + int.from_bytes(digest, "little") % SEED_RANGE + index
+    return TRAINING_SEEDS_START + int.from_bytes(digest, "little") % SEED_RANGE + index
 
 
 class Recorder:
@@ -135,13 +134,11 @@ class Recorder:
         Raises:
             EnvironmentFault: The environment raised, or returned NaN.
         """
-        returns = []
-        for index in range(episodes):
-            seed = episode_seed(
-                self.task.id, index, seed=self.settings.seed, purpose="expert return"
-            )
-            returns.append(sum(float(reward) for reward in self._play_to_the_end(seed)))
-        return returns
+        seed, purpose = self.settings.seed, "expert return"
+        return [
+            self._play(episode_seed(self.task.id, index, seed=seed, purpose=purpose))
+            for index in range(episodes)
+        ]
 
     def record(self, index: int, expert_return: float | None) -> Episode | str:
         """Episode number ``index``, or why it is not kept.
@@ -155,36 +152,18 @@ class Recorder:
         """
         seed = episode_seed(self.task.id, index, seed=self.settings.seed)
         noise = self._noise(np.random.default_rng([seed, 1]))
-        observation, state = self._begun(seed)
-        observations = ObservationList()
-        observations.append(observation)
-        labels, executed, rewards = [], [], []
-        start, success, terminated, done = True, False, False, False
-        spare = self.settings.steps_after_success
-        while not done:
-            label, state = self._chosen(observation, state, start)
-            if failure_of(state, 0) is not None or (self.task.suite == "babyai" and label == DONE):
-                return "expert failed"
-            action = noise.execute(label)
-            execute(state, 0, action)
-            observation, reward, terminated, truncated, info = self._guarded.step(action)
-            observations.append(observation)
-            labels.append(label)
-            executed.append(action)
-            rewards.append(reward)
-            start, done = False, terminated or truncated
-            success = success or bool(info.get("success"))
-            if success and spare is not None and not terminated:
-                done, spare = done or spare == 0, spare - 1
-        episode = make_episode(
-            self.task.id,
-            observations,
-            labels,
-            executed if noise.level else None,
-            rewards,
-            terminated=terminated,
-            seed=seed,
-            info={"noise": noise.level, "success": success, "index": index},
+        recording = _ExpertRecording(
+            noise,
+            steps_after_success=self.settings.steps_after_success,
+            lost=DONE if self.task.suite == "babyai" else None,
+        )
+        try:
+            self._play(seed, recording)
+        except ExpertFailure:
+            return "expert failed"
+        success = bool(recording.success)
+        episode = recording.episode(
+            self.task.id, seed, {"noise": noise.level, "success": success, "index": index}
         )
         return self._shortcoming(episode, expert_return) or episode
 
@@ -210,63 +189,94 @@ class Recorder:
         assert isinstance(actions, spaces.Discrete), "registered tasks have Boxes or choices"
         return UniformNoise(strength, actions, generator)
 
-    def _begun(self, seed: int) -> tuple[Any, Any]:
-        """The first observation of an episode that its seed decides, and the expert's state."""
-        return self._guarded.reset(seed), seed_episodes(self.expert, [seed])
-
-    def _chosen(self, observation: Any, state: Any, start: bool) -> tuple[Any, Any]:
-        likeliest = not self.expert.samples
-        return self.expert.predict(observation, state, np.array([start]), likeliest)
-
-    def _play_to_the_end(self, seed: int) -> Iterator[float]:
-        observation, state = self._begun(seed)
-        start, done = True, False
-        while not done:
-            action, state = self._chosen(observation, state, start)
-            observation, reward, terminated, truncated, _ = self._guarded.step(action)
-            start, done = False, terminated or truncated
-            yield reward
+    def _play(self, seed: int, recording: Recording | None = None) -> float:
+        """Play the episode of a seed; its return."""
+        record = None if recording is None else (lambda _: recording)
+        return play_one(self._guarded, self.expert, seed, deterministic=None, record=record)
 
 
-def make_episode(
-    task_id: str,
-    observations: ObservationList,
-    labels: list[Any],
-    executed: list[Any] | None,
-    rewards: list[float],
-    *,
-    terminated: bool,
-    seed: int,
-    info: dict[str, Any],
-) -> Episode:
-    """An episode of T steps from what was seen and done.
+class Recording:
+    """One episode as it is played: what was seen, chosen and executed.
 
     Args:
-        task_id: Of the task, or of the environment.
-        observations: T + 1 of them.
-        labels: T actions to learn.
-        executed: T actions that were executed, or None where they are the labels.
-        rewards: T of them.
-        terminated: Whether it ended, rather than being cut off.
-        seed: What the environment was reset with.
-        info: JSON values.
+        noise: What is executed instead of the policy's choice.
+        steps_after_success: Stop so many steps after the first success; None plays to the end.
+
+    Attributes:
+        success: Whether the environment told of one; None where it told of neither.
     """
-    last: NDArray[np.bool_] = np.zeros(len(rewards), np.bool_)
-    last[-1] = True
-    never = np.zeros(len(rewards), np.bool_)
-    return Episode(
-        task=task_id,
-        observations=(
-            observations.stacked() if observations.overlap else _stack(observations.parts())
-        ),
-        actions=_stack(labels),
-        rewards=np.asarray(rewards, np.float32),
-        terminations=last if terminated else never,
-        truncations=never if terminated else last,
-        seed=seed,
-        info=info,
-        executed=None if executed is None else _stack(executed),
-    )
+
+    def __init__(self, noise: Noise, *, steps_after_success: int | None = None) -> None:
+        self._noise, self._spare = noise, steps_after_success
+        self._observations = ObservationList()
+        self._labels: list[Any] = []
+        self._executed: list[Any] = []
+        self._rewards: list[float] = []
+        self._terminated = False
+        self.success: bool | None = None
+
+    def begin(self, observation: Any) -> None:
+        """Take the first observation."""
+        self._observations.append(copy.deepcopy(observation))
+
+    def execute(self, label: Any, state: Any, row: int) -> Any:
+        """What to execute where the policy chose ``label``, which is what the episode keeps."""
+        action = self._noise.execute(label)
+        self._labels.append(label)
+        self._executed.append(copy.deepcopy(action))
+        return action
+
+    def step(
+        self, observation: Any, reward: float, terminated: bool, info: Mapping[str, Any]
+    ) -> bool:
+        """Take what a timestep led to; whether the recording stops here."""
+        self._observations.append(copy.deepcopy(observation))
+        self._rewards.append(reward)
+        self._terminated = terminated
+        success = info.get("success", info.get("is_success"))
+        if success is not None:
+            self.success = bool(self.success) or bool(success)
+        if not self.success or self._spare is None or terminated:
+            return False
+        self._spare -= 1
+        return self._spare < 0
+
+    def episode(self, task_id: str, seed: int, info: dict[str, Any]) -> Episode:
+        """The episode; ``info`` holds JSON values."""
+        seen = self._observations
+        last: NDArray[np.bool_] = np.zeros(len(self._rewards), np.bool_)
+        last[-1] = True
+        never = np.zeros(len(self._rewards), np.bool_)
+        return Episode(
+            task=task_id,
+            observations=seen.stacked() if seen.overlap else _stack(seen.parts()),
+            actions=_stack(self._labels),
+            rewards=np.asarray(self._rewards, np.float32),
+            terminations=last if self._terminated else never,
+            truncations=never if self._terminated else last,
+            seed=seed,
+            info=info,
+            executed=_stack(self._executed) if self._noise.level else None,
+        )
+
+
+class _ExpertRecording(Recording):
+    """Ends where the expert gives up, or chooses ``lost``; tells it what is executed."""
+
+    def __init__(self, noise: Noise, *, steps_after_success: int | None, lost: int | None) -> None:
+        super().__init__(noise, steps_after_success=steps_after_success)
+        self._lost = lost
+
+    def execute(self, label: Any, state: Any, row: int) -> Any:
+        if failure_of(state, row) is not None or (self._lost is not None and label == self._lost):
+            raise ExpertFailure
+        action = super().execute(label, state, row)
+        execute(state, row, action)
+        return action
+
+
+class ExpertFailure(Exception):
+    """The expert has lost its way: nothing is to be learned from this episode."""
 
 
 def _stack(parts: list[Any]) -> Any:

@@ -7,18 +7,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import ArrayLike, NDArray
 
-from policies.chance import seed_episodes
 from policies.rollout.env_batch import PolicyLike
+from policies.rollout.outcomes import EpisodeKey, EpisodeResult
+from policies.rollout.vector_rollout import play
 
 REPETITIONS = 2000
 
@@ -62,56 +61,36 @@ def play_scores(
     policy: PolicyLike,
     episodes: int,
     *,
-    deterministic: bool = False,
+    deterministic: bool | None = False,
+    first_seed: int = 0,
 ) -> Scores:
-    """Play episodes 0 to ``episodes - 1``; episode i starts from ``reset(seed=i)``.
+    """Play episodes 0 to ``episodes - 1``; episode i starts from ``reset(seed=first_seed + i)``.
 
-    What a policy draws in it follows from the same seed. Recorded episodes have other seeds. An
-    environment whose episode ended takes up the next; one that has none left shows its last
-    observation, and what the policy does there is ignored.
+    What a policy draws in it follows from the same seed. Recorded episodes have other seeds.
 
     Args:
-        envs: Of the same spaces; at most as many as ``episodes`` are used.
-        policy: Acts in all of them as one batch.
+        envs: Of the same spaces; at most as many as ``episodes`` are used. They stay open.
+        policy: Acts in all of them as one batch; in a single one, on single observations.
         episodes: How many.
-        deterministic: Passed to ``predict``; False leaves it to the checkpoint's sampler.
+        deterministic: Passed to ``predict``; False leaves it to the checkpoint's sampler, None to
+            the expert's own way (:attr:`policies.base.Policy.samples`).
+        first_seed: Of episode 0.
 
     Returns:
         The scores in the order of the seeds.
     """
-    envs = envs[: max(1, min(len(envs), episodes))]
-    rows, space = len(envs), envs[0].observation_space
-    action_space = batch_space(envs[0].action_space, rows)
-    returns, told = np.zeros(episodes), np.full(episodes, np.nan)
-    owner, following = list(range(rows)), rows
-    seen = [copy.deepcopy(env.reset(seed=seed)[0]) for seed, env in enumerate(envs)]
-    starts, state = np.ones(rows, np.bool_), None
-    while any(episode >= 0 for episode in owner):
-        empty: Any = create_empty_array(space, n=rows)
-        begun = [owner[row] if starts[row] else None for row in range(rows)]
-        state = seed_episodes(policy, begun, state)
-        actions, state = policy.predict(
-            concatenate(space, seen, empty), state, starts.copy(), deterministic=deterministic
-        )
-        starts[:] = False
-        for row, action in enumerate(iterate(action_space, actions)):
-            episode, env = owner[row], envs[row]
-            if episode < 0:
-                continue
-            observation, reward, terminated, truncated, info = env.step(action)
-            returns[episode] += float(reward)
-            success = info.get("success", info.get("is_success"))
-            if success is not None:
-                told[episode] = max(float(bool(success)), np.nan_to_num(told[episode]))
-            if terminated or truncated:
-                owner[row] = following if following < episodes else -1
-                if owner[row] >= 0:
-                    following += 1
-                    observation, _ = env.reset(seed=owner[row])
-                    starts[row] = True
-            seen[row] = copy.deepcopy(observation)
-    successes = None if np.isnan(told).any() else tuple(bool(value) for value in told)
-    return Scores(tuple(map(float, returns)), successes)
+    keys = [EpisodeKey("", index, first_seed + index) for index in range(episodes)]
+    rows = envs[: max(1, min(len(envs), episodes))]
+    results: list[EpisodeResult] = []
+    for outcome in play(rows, policy, keys, deterministic=deterministic, guard=False):
+        assert isinstance(outcome, EpisodeResult)
+        results.append(outcome)
+    results.sort(key=lambda result: result.key.index)
+    successes = [result.success for result in results if result.success is not None]
+    return Scores(
+        tuple(result.total_return for result in results),
+        tuple(successes) if len(successes) == episodes else None,
+    )
 
 
 def interval(

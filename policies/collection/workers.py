@@ -1,170 +1,116 @@
-"""The processes that do the pieces of a collection.
+"""The processes that do the jobs of a collection.
 
-* :class:`Workers` -- processes that do pieces, each with its own environments.
-* :class:`WorkerError` -- a collection that did not come to its end.
+* :class:`Workers` -- gives them jobs, and replaces those that die or hang.
 """
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import sys
+import multiprocessing
 import time
 import traceback
-from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any
 
 from gato_gym.tasks import get_task
-from policies.collection.env_faults import EnvironmentFault, Failure, place
+from policies.collection.env_faults import place
 from policies.collection.jobs import CollectSettings, Job, JobRunner
-from policies.threads import one_thread
-
-
-class WorkerError(RuntimeError):
-    """A task could not be collected."""
-
-
-@dataclass(eq=False)
-class _Worker:
-    """A process, and what is known of it.
-
-    Attributes:
-        process: The process.
-        connection: Takes jobs, gives results.
-        place: Shared float64 ``[3]``: the seed and the step in hand, and when it was begun.
-        job: In hand, or None.
-    """
-
-    process: Any
-    connection: Connection
-    place: Any
-    job: Job | None = None
+from policies.processes import Ended, WorkerFailure, WorkerPool
+from policies.rollout.faults import EnvironmentFault
 
 
 class Workers:
-    """Processes that do jobs of a collection; each has one thread of linear algebra.
+    """Processes that do jobs, each with its own environments.
 
     One that dies, or whose environment takes longer for a step than the time limit, is replaced.
 
     Args:
         settings: The collection.
         count: Number of processes.
+
+    Attributes:
+        places: By process, shared float64 ``[3]``: the seed and the step in hand, and when it was
+            begun.
     """
 
     def __init__(self, settings: CollectSettings, count: int) -> None:
-        self._settings = settings
-        self._workers = [self._new() for _ in range(count)]
+        self._settings, self.pool = settings, WorkerPool(_work, settings)
+        self.places: dict[int, Any] = {}
+        self._jobs: dict[int, Job] = {}
+        for _ in range(count):
+            self._start()
 
     @property
     def has_idle(self) -> bool:
         """Whether a worker has nothing to do."""
-        return any(worker.job is None for worker in self._workers)
+        return len(self._jobs) < len(self.places)
 
     @property
     def is_working(self) -> bool:
         """Whether a worker has something to do."""
-        return any(worker.job is not None for worker in self._workers)
+        return bool(self._jobs)
 
     def start(self, job: Job) -> None:
         """Give a job to an idle worker."""
-        worker = next(worker for worker in self._workers if worker.job is None)
-        worker.job = job
-        worker.place[:] = (-1, 0, time.monotonic())
-        with contextlib.suppress(ConnectionError):  # it died while idle; `finished` finds out
-            worker.connection.send(job)
+        number = next(number for number in self.places if number not in self._jobs)
+        self._jobs[number] = job
+        self.places[number][:] = (-1, 0, time.monotonic())
+        self.pool.send(number, job)
 
     def finished(self, timeout: float | None = None) -> list[tuple[Job, Any]]:
         """Wait until a job is done, or the timeout is over.
 
         Returns:
-            Jobs with their results; a :class:`Failure` where there is none.
+            Jobs with their results; a :class:`WorkerFailure` where there is none.
         """
-        busy = {worker.connection: worker for worker in self._workers if worker.job}
         done: list[tuple[Job, Any]] = []
-        for ready in wait(list(busy), timeout):
-            assert isinstance(ready, Connection)
-            worker = busy.pop(ready)
-            job = worker.job
-            assert job is not None
-            try:
-                result = ready.recv()
-            except (EOFError, ConnectionError):
-                result = Failure(
-                    f"{job.task}: its worker died; the unit in hand is lost, all others are kept "
-                    "(with fewer --workers if memory ran out)"
+        for number, message in self.pool.messages(timeout):
+            job = self._jobs.pop(number, None)
+            if isinstance(message, Ended):
+                self._replace(number, job, message)
+                message = WorkerFailure(
+                    f"{job.task if job else 'no task'}: its worker died; the unit in hand is lost, "
+                    "all others are kept (with fewer --workers if memory ran out)"
                 )
-                self._replace(worker)
-            worker.job = None
-            done.append((job, result))
-        return done + [found for worker in busy.values() for found in self._hanging(worker)]
-
-    def _hanging(self, worker: _Worker) -> list[tuple[Job, Any]]:
-        """The job in hand as a failure, if its environment does not come back."""
-        job, (seed, step, began) = worker.job, worker.place
-        if job is None or job.kind == "dataset":
-            return []
+            if job is not None:
+                done.append((job, message))
         limit = self._settings.time_limit
-        if time.monotonic() - began <= limit:
-            return []
-        where = f"{job.task}: " if seed < 0 else place(job.task, int(seed), int(step))
-        self._replace(worker)
-        worker.job = None
-        return [(job, Failure(f"{where}no answer within {limit:g} s (--time-limit)"))]
+        for number, job in list(self._jobs.items()):
+            seed, step, began = self.places[number]
+            if job.kind != "dataset" and time.monotonic() - began > limit:
+                where = f"{job.task}: " if seed < 0 else place(job.task, int(seed), int(step))
+                self._replace(number, self._jobs.pop(number), self.pool.kill(number))
+                failure = WorkerFailure(f"{where}no answer within {limit:g} s (--time-limit)")
+                done.append((job, failure))
+        return done
 
-    def _new(self) -> _Worker:
-        context = get_context("spawn")
-        ours, theirs = context.Pipe()
-        shared = context.RawArray("d", 3)
-        with one_thread():
-            process = context.Process(
-                target=_work, args=(theirs, self._settings, shared), daemon=True
-            )
-            process.start()
-        theirs.close()
-        return _Worker(process, ours, shared)
-
-    def _replace(self, worker: _Worker) -> None:
-        worker.process.kill()
-        worker.process.join()
-        worker.connection.close()
-        if worker.job is not None:
-            folder = self._settings.folder(get_task(worker.job.task))
-            for partial in folder.glob(f"*.{worker.process.pid}.partial"):
+    def _replace(self, number: int, job: Job | None, ended: Ended) -> None:
+        del self.places[number]
+        if job is not None:
+            folder = self._settings.folder(get_task(job.task))
+            for partial in folder.glob(f".*.{ended.pid}.partial"):
                 partial.unlink(missing_ok=True)
-        self._workers[self._workers.index(worker)] = self._new()
+        self._start()
+
+    def _start(self) -> None:
+        shared = multiprocessing.get_context("spawn").RawArray("d", 3)
+        self.places[self.pool.start(shared)] = shared
 
     def stop(self) -> None:
         """End the processes; the units in hand are lost."""
-        for worker in self._workers:
-            worker.process.terminate()
-        for worker in self._workers:
-            worker.process.join(timeout=10)
-            worker.process.kill()
-            worker.process.join()
+        self.pool.stop()
 
 
 def _work(connection: Connection, settings: CollectSettings, shared: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and terminates
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # cleanly: no half-written files stay
-
     def beat(seed: int, step: int) -> None:
         shared[:] = (seed, step, time.monotonic())
 
     runner = JobRunner(settings, beat=beat)
     while True:
-        try:
-            job = connection.recv()
-        except EOFError:  # the parent is gone
-            return
+        job = connection.recv()
         try:
             result = runner.run(job)
         except EnvironmentFault as fault:
-            result = Failure(str(fault))
+            result = WorkerFailure(str(fault))
         except Exception:  # reported by the parent, whatever it is
-            result = Failure(f"{job.task}: {job.kind} failed:\n{traceback.format_exc()}")
-        try:
-            connection.send(result)
-        except ConnectionError:  # the parent is gone
-            return
+            result = WorkerFailure(f"{job.task}: {job.kind} failed:\n{traceback.format_exc()}")
+        connection.send(result)

@@ -49,8 +49,8 @@ class Collect(CollectSettings, Command):
 
     def run(self, call: Invocation) -> None:
         from policies.collection.collect import collect, with_experts
-        from policies.collection.workers import WorkerError
         from policies.expert_training.recipes import RECIPES
+        from policies.processes import WorkerError
 
         tasks = list_tasks(self.suite, self.tasks)
         if self.record.policy == "expert":

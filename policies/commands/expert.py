@@ -92,8 +92,9 @@ class _Score(Command):
     expert: Path | None = None
 
     def run(self, call: Invocation) -> None:
+        from gato_gym.seeds import SCORE_SEEDS_START
         from gato_gym.tasks import get_task
-        from policies.expert_training.evaluation import SCORE_SEEDS_START, Evaluation, evaluate
+        from policies.expert_training.evaluation import EVALUATION_ROWS, Evaluation, evaluate
         from policies.expert_training.recipes import recipe_for
         from policies.experts import load_trained
         from policies.experts.store import shipped_folder
@@ -101,9 +102,10 @@ class _Score(Command):
         task = get_task(self.task)
         if self.expert is None and not shipped_folder(task.id).is_dir():
             recipe_for(task.id)  # a task without a recipe says so
-        env = task.make()
-        policy = load_trained(task.id, env.observation_space, env.action_space, folder=self.expert)
-        returns = evaluate(policy, env, self.episodes, first_seed=SCORE_SEEDS_START)
+        envs = [task.make() for _ in range(EVALUATION_ROWS)]
+        spaces = envs[0].observation_space, envs[0].action_space
+        policy = load_trained(task.id, *spaces, folder=self.expert)
+        returns = evaluate(policy, envs, self.episodes, first_seed=SCORE_SEEDS_START)
         result = Evaluation.of(returns)
         episodes = f"{result.episodes} episode{'' if result.episodes == 1 else 's'}"
         call.console.print(

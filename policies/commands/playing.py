@@ -58,10 +58,13 @@ class Record(_Player):
         from rich.progress import Progress
 
         import gato_gym
-        from policies.collection.record import likeliest, load_player, record_episodes
+        from policies.collection.record import likeliest, record_episodes
+        from policies.registry import make_policy
 
         env = gato_gym.make(self.environment)
-        policy = load_player(self.policy, env, algorithm=self.algorithm, trust_zip=self.trust_zip)
+        policy = make_policy(
+            self.policy, env=env, algorithm=self.algorithm, trust_zip=self.trust_zip
+        )
         with Progress(console=call.console, transient=True) as progress:
             bar = progress.add_task("episodes", total=self.episodes)
             returns = record_episodes(
@@ -105,13 +108,16 @@ class Score(_Player):
 
         import gato_gym
         from gato_gym.episodes.minari_datasets import find_minari
-        from policies.collection.record import likeliest, load_player, play_returns
+        from policies.collection.record import likeliest, play_returns
+        from policies.registry import make_policy
 
         torch.set_num_threads(1)  # one environment at a time: more threads wait for each other
         print_line = call.console.print
         env = gato_gym.make(self.environment)
-        policy = load_player(self.policy, env, algorithm=self.algorithm, trust_zip=self.trust_zip)
-        chance = load_player("random", env)
+        policy = make_policy(
+            self.policy, env=env, algorithm=self.algorithm, trust_zip=self.trust_zip
+        )
+        chance = make_policy("random", env=env)
         choice = likeliest(policy, stochastic=self.stochastic)
         returns = play_returns(env, policy, self.episodes, deterministic=choice)
         least = play_returns(env, chance, self.episodes)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,10 @@ import gymnasium as gym
 import numpy as np
 
 from policies.base import Policy
-from policies.chance import seed_episodes
+from policies.collection.scores import play_scores
 
-EVALUATION_SEEDS_START = 2**31
-"""Benchmarks play seeds below 1,000,000, trainings and recordings those between."""
-
-SCORE_SEEDS_START = EVALUATION_SEEDS_START + 1_000_000
-"""Experts that evaluations have chosen are scored on these."""
+EVALUATION_ROWS = 4
+"""Environments that an expert plays side by side."""
 
 
 @dataclass(frozen=True)
@@ -40,33 +36,21 @@ class Evaluation:
 
 
 def evaluate(
-    policy: Policy, env: gym.Env[Any, Any], episodes: int, *, first_seed: int
+    policy: Policy, envs: Sequence[gym.Env[Any, Any]], episodes: int, *, first_seed: int
 ) -> list[float]:
     """Play whole episodes as an expert is scored: see :attr:`policies.base.Policy.samples`.
 
     Args:
         policy: Plays.
-        env: One environment.
+        envs: Environments of its task, which are played side by side and stay open.
         episodes: How many.
         first_seed: Seed of the first; the others follow it.
 
     Returns:
-        The undiscounted return of each.
+        The undiscounted return of each, in the order of the seeds.
 
     Raises:
         ValueError: A reward is not finite.
     """
-    returns = []
-    for seed in range(first_seed, first_seed + episodes):
-        observation, _ = env.reset(seed=seed)
-        state, rewards, done = seed_episodes(policy, [seed]), [], False
-        while not done:
-            action, state = policy.predict(observation, state, deterministic=not policy.samples)
-            observation, reward, terminated, truncated, _ = env.step(action)
-            rewards.append(float(reward))
-            done = terminated or truncated
-        total = math.fsum(rewards)
-        if not math.isfinite(total):
-            raise ValueError(f"seed {seed}: return {total}, expected a finite number")
-        returns.append(total)
-    return returns
+    scores = play_scores(envs, policy, episodes, deterministic=None, first_seed=first_seed)
+    return list(scores.returns)

@@ -9,9 +9,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-TRAINING_SEEDS_START = 1_000_000
-"""Benchmarks play seeds below, held-out evaluations seeds from 2**31."""
-
 OWN = "own choice"
 """Source of values that are neither published nor another project's."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,9 @@ import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
 
 from gato_gym.atomic_io import appearing
+from gato_gym.seeds import EVALUATION_SEEDS_START, SCORE_SEEDS_START
 from gato_gym.tasks import get_task
-from policies.expert_training.evaluation import (
-    EVALUATION_SEEDS_START,
-    SCORE_SEEDS_START,
-    Evaluation,
-    evaluate,
-)
+from policies.expert_training.evaluation import EVALUATION_ROWS, Evaluation, evaluate
 from policies.expert_training.recipes import recipe_for
 from policies.experts.cnn import ImageNetwork
 from policies.experts.store import (
@@ -57,7 +54,7 @@ Z95 = 1.96
 
 
 def score_expert(
-    network: Network, env: Env, *, episodes: int, tried: int
+    network: Network, envs: Sequence[Env], *, episodes: int, tried: int
 ) -> tuple[Network, Evaluation]:
     """What a network returns on held-out episodes.
 
@@ -66,7 +63,7 @@ def score_expert(
 
     Args:
         network: The weights.
-        env: The task's environment.
+        envs: Environments of its task.
         episodes: How many score it.
         tried: How many choose its manner.
 
@@ -74,17 +71,17 @@ def score_expert(
         The network in its manner, and its score.
     """
 
-    def played(manner: Network, place: Env, count: int, first_seed: int) -> Evaluation:
-        policy = play_with(manner, env.observation_space, env.action_space)
-        return Evaluation.of(evaluate(policy, place, count, first_seed=first_seed))
+    def played(manner: Network, rows: Sequence[Env], count: int, first_seed: int) -> Evaluation:
+        policy = play_with(manner, envs[0].observation_space, envs[0].action_space)
+        return Evaluation.of(evaluate(policy, rows, count, first_seed=first_seed))
 
     if isinstance(network, ImageNetwork):
-        short = TimeLimit(env, TRIED_STEPS)
+        short = [TimeLimit(env, TRIED_STEPS) for env in envs]
         manners = [dataclasses.replace(network, samples=samples) for samples in (False, True)]
         network = max(
             manners, key=lambda one: played(one, short, tried, EVALUATION_SEEDS_START).mean
         )
-    return network, played(network, env, episodes, SCORE_SEEDS_START)
+    return network, played(network, envs, episodes, SCORE_SEEDS_START)
 
 
 def share_of_bar(mean: float, bar: float) -> float:
@@ -152,8 +149,8 @@ def _scored(folder: Path, task: str, episodes: int) -> Evaluation:
     score = config.get("score")
     if score is not None and score["episodes"] >= episodes:
         return Evaluation(**score)
-    env, tried = get_task(task).make(), recipe_for(task).evaluation_episodes
-    network, found = score_expert(load_expert(folder), env, episodes=episodes, tried=tried)
+    envs, tried = _make_envs(task), recipe_for(task).evaluation_episodes
+    network, found = score_expert(load_expert(folder), envs, episodes=episodes, tried=tried)
     record = {**config, **network.config(), "score": dataclasses.asdict(found)}
     save_expert(folder, network, {name: part for name, part in record.items() if name != "format"})
     return found
@@ -161,9 +158,13 @@ def _scored(folder: Path, task: str, episodes: int) -> Evaluation:
 
 @cache
 def _chance(task: str, episodes: int) -> Evaluation:
-    env = get_task(task).make()
-    policy = RandomPolicy(env.observation_space, env.action_space)
-    return Evaluation.of(evaluate(policy, env, episodes, first_seed=SCORE_SEEDS_START))
+    envs = _make_envs(task)
+    policy = RandomPolicy(envs[0].observation_space, envs[0].action_space)
+    return Evaluation.of(evaluate(policy, envs, episodes, first_seed=SCORE_SEEDS_START))
+
+
+def _make_envs(task: str) -> list[Env]:
+    return [get_task(task).make() for _ in range(EVALUATION_ROWS)]
 
 
 def _interval(score: Evaluation) -> tuple[float, float]:

@@ -17,7 +17,6 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,9 @@ import torch
 from rich.console import Console
 
 from gato_gym.atomic_io import write_whole
-from policies.expert_training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
+from gato_gym.seeds import EVALUATION_SEEDS_START
+from gato_gym.simulators import installed_versions
+from policies.expert_training.evaluation import EVALUATION_ROWS, Evaluation, evaluate
 from policies.expert_training.learner import Learner, make_learner
 from policies.expert_training.recipe import Recipe
 from policies.expert_training.recipes import recipe_for
@@ -123,7 +124,8 @@ class _Training:
         task = get_task(settings.task)
         self.task_id, self.settings, self.console = task.id, settings, console
         self.recipe = settings.recipe or recipe_for(task.id)
-        self.make_env, self.env = task.make, task.make()
+        self.make_env, self.envs = task.make, [task.make() for _ in range(EVALUATION_ROWS)]
+        self.env = self.envs[0]
         self.output = settings.output
         self.state, self.tensors = TrainingState(), dict[str, torch.Tensor]()
         self.best: Network | None = None
@@ -190,7 +192,7 @@ class _Training:
             return self.state
         self.best, score = score_expert(
             self.best,
-            self.env,
+            self.envs,
             episodes=self.settings.score_episodes,
             tried=self.recipe.evaluation_episodes,
         )
@@ -206,7 +208,7 @@ class _Training:
 
     def _played(self, network: Network, episodes: int, first_seed: int) -> Evaluation:
         policy = play_with(network, self.env.observation_space, self.env.action_space)
-        return Evaluation.of(evaluate(policy, self.env, episodes, first_seed=first_seed))
+        return Evaluation.of(evaluate(policy, self.envs, episodes, first_seed=first_seed))
 
     def _scored(self) -> bool:
         """Whether the folder holds the best network already, with its score."""
@@ -334,7 +336,7 @@ class _Training:
             "seed": self.settings.seed,
             "score": None if score is None else dataclasses.asdict(score),
             "recipe": self.recipe.to_json(),
-            "versions": {name: metadata.version(name) for name in self._packages()},
+            "versions": installed_versions(self._packages()),
         }
         save_expert(self.output / EXPERT_FOLDER, self.best, record)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from gato_gym.atomic_io import appearing_file
 
 STATE_FILE = "state.safetensors"
 FORMAT = 2
@@ -57,15 +58,9 @@ def save_state(
 ) -> None:
     """Write the state; ``setting`` is what must be the same when it is taken up again."""
     header = {"format": FORMAT, "state": dataclasses.asdict(state), "setting": dict(setting)}
-    temporary = path.with_name(f".{path.name}.partial")
-    save_file(
-        {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()},
-        temporary,
-        metadata={"training": json.dumps(header)},
-    )
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    copies = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    with appearing_file(path) as partial:
+        save_file(copies, partial, metadata={"training": json.dumps(header)})
 
 
 def load_state(path: Path) -> tuple[TrainingState, dict[str, Tensor], dict[str, Any]]:

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import gymnasium as gym
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from gato_gym.atomic_io import appearing
+from gato_gym.atomic_io import appearing, read_versioned, write_json
 from policies.base import Policy
 from policies.experts.cnn import ImageExpert, ImageNetwork
 from policies.experts.mlp import ExpertError, ExpertNetwork, TrainedExpert
@@ -67,9 +66,9 @@ def save_expert(folder: Path, network: Network, record: Mapping[str, Any]) -> No
             f"{folder} exists and is not an expert: choose another folder or remove it"
         )
     config = {"format": FORMAT, **network.config(), **record}
-    with appearing(folder) as temporary:
-        save_file(network.tensors(), temporary / "model.safetensors")
-        (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    with appearing(folder) as partial:
+        save_file(network.tensors(), partial / "model.safetensors")
+        write_json(partial / "config.json", config)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -78,29 +77,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         ExpertError: There is none, it is damaged, or a newer version wrote it.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ExpertError(
-            f"{folder} holds no config.json: expected an expert's folder "
-            "(config.json, model.safetensors)"
-        )
-    if path.stat().st_size > LARGEST_FILE:
-        raise ExpertError(f"{path} has {path.stat().st_size} bytes: expected a few kilobytes")
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ExpertError(
-            f"{path} is not JSON ({error}): the file is damaged, take a fresh copy"
-        ) from error
-    version = config.get("format") if isinstance(config, dict) else None
-    if not isinstance(version, int):
-        raise ExpertError(f"{path} names no format version: it is not a trained expert")
-    if version > FORMAT:
-        raise ExpertError(
-            f"{folder} has expert format {version} and this gato-gym reads up to {FORMAT}: "
-            "upgrade gato-gym"
-        )
-    return config
+    return read_versioned(
+        folder / "config.json",
+        "trained expert",
+        newest=FORMAT,
+        largest=LARGEST_FILE,
+        error=ExpertError,
+    )
 
 
 def load_expert(folder: Path) -> Network:

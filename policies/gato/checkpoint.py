@@ -33,7 +33,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gato_gym.atomic_io import appearing, surviving
+from gato_gym.atomic_io import appearing, read_versioned, surviving
 from gato_gym.options import PlanOptions
 from gato_gym.text import default_tokenizer
 from policies.gato.prompts import Prompt
@@ -274,29 +274,13 @@ def _from_hub(name: str) -> Path:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(
-            f"{folder} holds no config.json: expected a checkpoint folder "
-            "(config.json, model.safetensors, prompts.safetensors)"
-        )
-    if path.stat().st_size > LARGEST_CONFIG:
-        raise CheckpointError(f"{path} has {path.stat().st_size} bytes: expected a few kilobytes")
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is not JSON ({error}): the file is damaged, take a fresh copy"
-        ) from error
-    version = config.get("format") if isinstance(config, dict) else None
-    if not isinstance(version, int):
-        raise CheckpointError(f"{path} names no format version: it is not a gato-gym checkpoint")
-    if version > FORMAT:
-        raise CheckpointError(
-            f"{folder} has checkpoint format {version} and this gato-gym reads up to {FORMAT}: "
-            "upgrade gato-gym"
-        )
-    return config
+    return read_versioned(
+        folder / "config.json",
+        "checkpoint",
+        newest=FORMAT,
+        largest=LARGEST_CONFIG,
+        error=CheckpointError,
+    )
 
 
 def _read(path: Path, reader: Any) -> dict[str, Any]:

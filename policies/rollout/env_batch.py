@@ -12,12 +12,8 @@ replaced by a new one; the others go on as if nothing had happened.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import math
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,14 +24,19 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
-from policies.chance import hash_member, seed_episodes
+from policies.chance import seed_episodes
+from policies.rollout.episode import Record, RunningEpisode, as_member
 from policies.rollout.faults import EnvironmentFault, UsageError, describe, time_limit
-from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
+from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, Outcome
 from policies.rollout.shared_forward import shared_by
 from policies.rollout.timing import Clock
 
 if TYPE_CHECKING:
     from gato_gym.tasks import Task
+
+
+Envs = SyncVectorEnv | Sequence[gym.Env[Any, Any]]
+"""Environments of :func:`make_rows`, or the caller's own."""
 
 
 class PolicyLike(Protocol):
@@ -99,10 +100,11 @@ class EnvBatch:
     """Environments of one task, and the episodes under way in them.
 
     Args:
-        envs: From :func:`make_rows`.
+        envs: From :func:`make_rows`, closed when they are done with; or the caller's own, which
+            are not. Of one environment of the caller's, the policy sees single observations.
         policy: Plays in all of them.
         episodes: What to play, one or more.
-        episode_timeout: As in :func:`play`.
+        episode_timeout, guard, record: As in :func:`policies.rollout.vector_rollout.play`.
         clock: Measures environments.
 
     Attributes:
@@ -115,20 +117,27 @@ class EnvBatch:
 
     def __init__(
         self,
-        envs: SyncVectorEnv,
+        envs: Envs,
         policy: PolicyLike,
         episodes: Sequence[EpisodeKey],
-        episode_timeout: float | None,
+        *,
         clock: Clock,
+        episode_timeout: float | None = None,
+        guard: bool = True,
+        record: Record | None = None,
     ) -> None:
         self.policy, self.task, self.pending = policy, episodes[0].task, deque(episodes)
         self.shares = shared_by(policy) is not None
-        self.running: list[_Running | None] = [None] * envs.num_envs
-        self._envs, self._timeout, self._clock = list(envs.envs), episode_timeout, clock
-        self._spaces = envs.single_observation_space, envs.single_action_space
-        self._starts = np.ones(envs.num_envs, dtype=np.bool_)
-        self._places = np.full(envs.num_envs, -1)
-        self._observations: list[Any] = [None] * envs.num_envs
+        self._owned = isinstance(envs, SyncVectorEnv)
+        self._envs = list(envs.envs if isinstance(envs, SyncVectorEnv) else envs)
+        self._guard, self._timeout = guard, episode_timeout
+        self._clock, self._record = clock, record
+        rows = len(self._envs)
+        self.running: list[RunningEpisode | None] = [None] * rows
+        self._spaces = self._envs[0].observation_space, self._envs[0].action_space
+        self._starts, self._places = np.ones(rows, dtype=np.bool_), np.full(rows, -1)
+        self._batched: gym.Space[Any] | None = None
+        self._observations: list[Any] = [None] * rows
         self._state: Any = None
 
     @property
@@ -141,18 +150,25 @@ class EnvBatch:
         """Rows in which an episode is under way."""
         return sum(episode is not None for episode in self.running)
 
-    def predict(self, *, deterministic: bool | None) -> Any:
-        """Actions of all rows, from the policy alone; None for an expert's own way to act."""
+    def predict(self, *, deterministic: bool | None) -> list[Any]:
+        """An action for each row, from the policy alone; None for an expert's own way to act."""
         if deterministic is None:
             deterministic = not getattr(self.policy, "samples", True)
+        single = not self._owned and self.size == 1
         self._state = seed_episodes(self.policy, self.seeds(), self._state)
         actions, self._state = self.policy.predict(
-            self.shown(),
+            self._observations[0] if single else self.shown(),
             state=self._state,
             episode_start=self.take_starts(),
             deterministic=deterministic,
         )
-        return actions
+        return [as_member(self._spaces[1], actions)] if single else self.split(actions)
+
+    def split(self, actions: Any) -> list[Any]:
+        """A batch of actions row by row."""
+        if self._batched is None:
+            self._batched = batch_space(self._spaces[1], self.size)
+        return list(iterate(self._batched, actions))
 
     def seeds(self) -> list[int | None]:
         """The seed of the episode that begins in each row with what is shown next, if one does."""
@@ -180,6 +196,7 @@ class EnvBatch:
         self.running = [self.running[row] for row in kept]
         self._observations = [self._observations[row] for row in kept]
         self._starts, self._places = self._starts[kept], self._places[kept]
+        self._batched = None
 
     def close(self) -> None:
         """Close the environments."""
@@ -187,6 +204,8 @@ class EnvBatch:
             self._close(env)
 
     def _close(self, env: gym.Env[Any, Any]) -> None:
+        if not self._owned:
+            return
         with contextlib.suppress(Exception), self._clock.of("environments"):
             env.close()  # what was played is not worth less where this fails
 
@@ -210,11 +229,10 @@ class EnvBatch:
         except EnvironmentFault as error:
             yield from self._fail_all(error)
 
-    def step(self, actions: Any) -> Generator[Outcome]:
-        """Take one timestep; the episodes that end, and others begin."""
-        batched = batch_space(self._spaces[1], self.size)
+    def step(self, actions: Sequence[Any]) -> Generator[Outcome]:
+        """Take one timestep with an action for each row; episodes end, and others begin."""
         try:
-            for row, action in enumerate(iterate(batched, actions)):
+            for row, action in enumerate(actions):
                 yield from self._step(row, action)
         except EnvironmentFault as error:
             yield from self._fail_all(error)
@@ -230,13 +248,15 @@ class EnvBatch:
     def _begin(self, row: int, *, fresh: bool = False) -> Generator[EpisodeFailure]:
         self.running[row] = None
         while self.pending and self.running[row] is None:
-            episode = _Running(self.pending.popleft(), self._spaces, self._clock, self._timeout)
+            key = self.pending.popleft()
+            recorder = None if self._record is None else self._record(key)
+            episode = RunningEpisode(key, self._spaces, self._clock, self._timeout, recorder)
             try:
                 self._observations[row] = episode.reset(self._envs[row])
                 self.running[row], self._starts[row] = episode, True
-            except UsageError:
-                raise
             except Exception as error:
+                if not self._guard or isinstance(error, UsageError):
+                    raise
                 yield episode.failure(error)
                 self._renew(row)
                 fresh = True
@@ -247,11 +267,13 @@ class EnvBatch:
         episode = self.running[row]
         if episode is None:
             return
+        if episode.recorder is not None:
+            action = episode.recorder.execute(action, self._state, row)
         try:
             self._observations[row], ended = episode.step(self._envs[row], action)
-        except UsageError:
-            raise
         except Exception as error:
+            if not self._guard or isinstance(error, UsageError):
+                raise
             self.running[row] = None
             yield episode.failure(error)
             self._renew(row)
@@ -263,6 +285,8 @@ class EnvBatch:
 
     def _fail_all(self, error: EnvironmentFault) -> Generator[EpisodeFailure]:
         """Fail every episode that is under way or pending, for there are no environments."""
+        if not self._guard:
+            raise error
         under_way = [episode.key for episode in self.running if episode is not None]
         self.running = [None] * self.size
         for key in (*under_way, *self.pending):
@@ -285,87 +309,3 @@ class EnvBatch:
             other = next(row for row, episode in enumerate(self.running) if episode)
             self._observations[row] = self._observations[other]
         self._starts[row] = True
-
-
-def longer_than(seconds: float | None) -> str:
-    """In words."""
-    return f"longer than the {seconds or 0.0:g} s of --episode-timeout"
-
-
-@dataclass
-class _Running:
-    """An episode under way."""
-
-    key: EpisodeKey
-    spaces: tuple[gym.Space[Any], gym.Space[Any]]
-    clock: Clock
-    timeout: float | None = None
-    started: float = field(default_factory=time.perf_counter)
-    rewards: list[float] = field(default_factory=list)
-    success: bool | None = None
-    terminated: bool = False
-    used: float = 0.0
-    played: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=8))
-
-    def reset(self, env: gym.Env[Any, Any]) -> Any:
-        """Begin; the first observation."""
-        with self._limited():
-            observation, _ = env.reset(seed=self.key.seed)
-        hash_member(self.spaces[0], observation, self.played)
-        return observation
-
-    def step(self, env: gym.Env[Any, Any], action: Any) -> tuple[Any, bool]:
-        """Take one timestep; the next observation, and whether the episode has ended.
-
-        Raises:
-            EpisodeTimeout: The environment has used up its time.
-            ValueError: The reward is not finite.
-        """
-        with self._limited():
-            observation, reward, terminated, truncated, info = env.step(action)
-        value = float(reward)
-        if not math.isfinite(value):
-            raise ValueError(
-                f"{self.key.task}, seed {self.key.seed}: reward {value} at timestep "
-                f"{len(self.rewards)}, expected a finite number: the environment is at fault"
-            )
-        self.rewards.append(value)
-        hash_member(self.spaces[1], action, self.played)
-        if "success" in info:
-            self.success = bool(self.success) or bool(info["success"])
-        self.terminated = bool(terminated)
-        return observation, bool(terminated or truncated)
-
-    @contextlib.contextmanager
-    def _limited(self) -> Generator[None]:
-        """Counts the environment's time, and ends it when it is used up."""
-        began = self.clock.begin()
-        try:
-            if self.timeout is None:
-                yield
-                return
-            started = time.perf_counter()
-            where = f"{self.key.task}, seed {self.key.seed}, timestep {len(self.rewards)}"
-            message = f"{where}: the episode took its environment {longer_than(self.timeout)}"
-            with time_limit(self.timeout - self.used, message):
-                yield
-            self.used += time.perf_counter() - started
-        finally:
-            self.clock.end("environments", began)
-
-    def failure(self, error: Exception) -> EpisodeFailure:
-        seconds = time.perf_counter() - self.started
-        return EpisodeFailure(self.key, describe(error), len(self.rewards), seconds)
-
-    def result(self) -> EpisodeResult:
-        total = math.fsum(self.rewards)
-        self.played.update(np.array(self.rewards, np.float64).tobytes())
-        return EpisodeResult(
-            self.key,
-            total_return=total,
-            length=len(self.rewards),
-            success=self.success,
-            terminated=self.terminated,
-            seconds=time.perf_counter() - self.started,
-            digest=self.played.hexdigest(),
-        )

@@ -1,7 +1,7 @@
 """Environments that raise, hang or return nonsense.
 
 * :class:`UsageError` -- what was asked for cannot be done.
-* :class:`EnvironmentFault` -- an environment cannot be made.
+* :class:`EnvironmentFault` -- an environment cannot be made, raised, or gave what is no number.
 * :func:`time_limit` -- ends what takes too long, by :class:`EpisodeTimeout`.
 * :func:`describe` -- an exception as a record keeps it.
 """
@@ -21,7 +21,11 @@ class UsageError(ValueError):
 
 
 class EnvironmentFault(RuntimeError):
-    """An environment cannot be made, for no reason that lies in what was asked for."""
+    """An environment cannot be made, raised, or gave what is no number.
+
+    The reason does not lie in what was asked for. The message names the task, and the seed and the
+    step where there is one.
+    """
 
 
 class EpisodeTimeout(RuntimeError):

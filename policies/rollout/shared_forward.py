@@ -78,7 +78,3 @@ class SharedForward:
             observations, self._state, starts, deterministic
         )
         return actions
-
-    def forget(self) -> None:
-        """Nothing that the rows remember can be used any more."""
-        self.members, self._policy, self._state = [], None, None

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from gato_gym.atomic_io import read_json
 from policies.base import Policy
 
 NAME = "cost.json"
@@ -135,7 +135,7 @@ class Costs:
     def of_run(cls, folder: Path) -> Costs | None:
         """What a folder's run has cost; None where it is not recorded, or not to be read."""
         try:
-            cost = json.loads((folder / NAME).read_text())
+            cost = read_json(folder / NAME)
             parts = {field.name: float(cost[field.name]) for field in fields(TimeSpent)}
             return cls(TimeSpent(**parts), float(cost["wall"]))
         except (OSError, ValueError, KeyError, TypeError):

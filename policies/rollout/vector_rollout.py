@@ -1,6 +1,7 @@
 """Playing chosen episodes, several environments at a time, of one task or of several.
 
 * :func:`play` -- plays exactly the given episodes of a task and yields each as it ends.
+* :func:`play_one` -- plays one episode in an environment of the caller's.
 * :class:`Rollout` -- batches that come and go; those of one network act together.
 """
 
@@ -9,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Hashable, Sequence
 from typing import Any
 
-from gymnasium.vector import SyncVectorEnv
+import gymnasium as gym
 
-from policies.rollout.env_batch import EnvBatch, PolicyLike, longer_than
+from policies.rollout.env_batch import EnvBatch, Envs, PolicyLike
+from policies.rollout.episode import Record, longer_than
 from policies.rollout.faults import EpisodeTimeout, time_limit
-from policies.rollout.outcomes import EpisodeKey, Outcome
+from policies.rollout.outcomes import EpisodeKey, EpisodeResult, Outcome
 from policies.rollout.shared_forward import SharedForward, shared_by
 from policies.rollout.timing import Clock
 
@@ -22,7 +24,7 @@ IDLE_SHARE = 0.25
 
 
 def play(
-    envs: SyncVectorEnv,
+    envs: Envs,
     policy: PolicyLike,
     episodes: Sequence[EpisodeKey],
     *,
@@ -30,6 +32,8 @@ def play(
     stopped: Callable[[], bool] = lambda: False,
     episode_timeout: float | None = None,
     clock: Clock | None = None,
+    guard: bool = True,
+    record: Record | None = None,
 ) -> Generator[Outcome]:
     """Play every episode of ``episodes`` once.
 
@@ -38,25 +42,59 @@ def play(
     what it answers there is ignored.
 
     Args:
-        envs: From :func:`make_rows`. Stepped one by one, so that none is stepped when done.
-        policy: Plays all of them, as one batch of ``envs.num_envs`` rows.
+        envs: From :func:`make_rows`, which are closed in the end; or a sequence of the caller's,
+            which are not, the policy of a single one seeing single observations. Stepped one by
+            one, so that none is stepped when done.
+        policy: Plays all of them, as one batch of a row each.
         episodes: What to play.
         deterministic: Handed to ``predict``; None for an expert's own way.
         stopped: Asked before each timestep; True abandons the episodes under way.
         episode_timeout: Seconds that an environment may spend on an episode, its reset and all
             its steps together, and that the policy may spend on one action; None for ever.
         clock: Measures environments and inference.
+        guard: Whether an error of an environment fails its episode alone; otherwise it is raised.
+        record: Makes a recorder for each episode, which sees it and may perturb its actions.
 
     Yields:
         A result or a failure for each episode, in the order in which they end.
 
     Raises:
         UsageError: An environment cannot be used as it is asked for.
+        ValueError: A policy gave what is no action of the caller's single environment.
     """
-    rollout = Rollout(deterministic=deterministic, episode_timeout=episode_timeout, clock=clock)
+    rollout = Rollout(
+        deterministic=deterministic,
+        episode_timeout=episode_timeout,
+        clock=clock,
+        guard=guard,
+        record=record,
+    )
     yield from rollout.add(envs, policy, episodes)
     while rollout.active and not stopped():
         yield from rollout.step()
+
+
+def play_one(
+    env: gym.Env[Any, Any],
+    policy: PolicyLike,
+    seed: int,
+    *,
+    deterministic: bool | None,
+    record: Record | None = None,
+) -> float:
+    """Play the episode of a seed in an environment of the caller's; its return.
+
+    Args:
+        env: Not closed. What it raises is raised.
+        policy: Sees single observations.
+        seed: Of the environment's reset, and of what the policy draws.
+        deterministic, record: As in :func:`play`.
+    """
+    key = EpisodeKey("", 0, seed)
+    outcomes = play([env], policy, [key], deterministic=deterministic, guard=False, record=record)
+    (outcome,) = outcomes
+    assert isinstance(outcome, EpisodeResult)
+    return outcome.total_return
 
 
 class Rollout:
@@ -66,7 +104,7 @@ class Rollout:
         deterministic: Handed to ``predict``; None for an expert's own way.
         rows: Rows that there should be in play at a time, which idle ones are counted against;
             None for as many as there are.
-        episode_timeout: As in :func:`play`.
+        episode_timeout, guard, record: As in :func:`play`.
         clock: Measures environments and inference.
 
     Attributes:
@@ -80,10 +118,12 @@ class Rollout:
         rows: int = 0,
         episode_timeout: float | None = None,
         clock: Clock | None = None,
+        guard: bool = True,
+        record: Record | None = None,
     ) -> None:
         self.batches: list[EnvBatch] = []
         self._deterministic, self._rows, self._timeout = deterministic, rows, episode_timeout
-        self._clock = clock or Clock()
+        self._clock, self._guard, self._record = clock or Clock(), guard, record
         self._shared_forwards: dict[Hashable, SharedForward] = {}
 
     @property
@@ -96,12 +136,20 @@ class Rollout:
         return sum(batch.size - batch.active for batch in self.batches if batch.task == task)
 
     def add(
-        self, envs: SyncVectorEnv, policy: PolicyLike, episodes: Sequence[EpisodeKey]
+        self, envs: Envs, policy: PolicyLike, episodes: Sequence[EpisodeKey]
     ) -> Generator[Outcome]:
         """Begin episodes of a task in environments of their own; what failed at once."""
-        batch = EnvBatch(envs, policy, episodes, self._timeout, self._clock)
+        batch = EnvBatch(
+            envs,
+            policy,
+            episodes,
+            clock=self._clock,
+            episode_timeout=self._timeout,
+            guard=self._guard,
+            record=self._record,
+        )
         self.batches.append(batch)
-        yield from batch.take_up(*range(envs.num_envs), fresh=True)
+        yield from batch.take_up(*range(batch.size), fresh=True)
 
     def extend(self, episodes: Sequence[EpisodeKey]) -> Generator[Outcome, None, int]:
         """Begin episodes of a task in idle environments of it.
@@ -149,8 +197,8 @@ class Rollout:
             self.batches.remove(batch)
             batch.close()
 
-    def _predict(self, shared: Hashable, batches: list[EnvBatch]) -> list[Any]:
-        """Actions of each batch's rows; batches that have ended are left out of ``batches``."""
+    def _predict(self, shared: Hashable, batches: list[EnvBatch]) -> list[list[Any]]:
+        """An action for each row of each batch; ended batches are left out of ``batches``."""
         began, idle = self._clock.begin(), 0.0
         message = f"one action took the policy {longer_than(self._timeout)}"
         try:
@@ -168,7 +216,7 @@ class Rollout:
                     [batch.take_starts() for batch in batches],
                     deterministic=bool(self._deterministic),
                 )
-                return actions
+                return [batch.split(each) for batch, each in zip(batches, actions, strict=True)]
         finally:
             self._clock.end("inference", began, idle=idle)
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 import gato_gym
-from policies.collection.record import load_player, play_returns
+from policies.collection.record import play_returns
+from policies.registry import make_policy
 from policies.training.distributed import ProcessGroup
 
 
@@ -56,7 +57,7 @@ class CheckpointScorer:
     def _play(self, task: str) -> float:
         env = _make(task)
         try:
-            policy = load_player(str(self.checkpoint), env)
+            policy = make_policy(str(self.checkpoint), env=env)
             return float(np.mean(play_returns(env, policy, self.episodes)))
         finally:
             env.close()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from gato_gym.atomic_io import appearing_file
 from policies.model.config import NetworkConfig
 from policies.training.loss import LossReport
 
@@ -167,12 +167,10 @@ class Metrics:
         if self.path.exists():
             with self.path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if float(row["step"]) <= step]
-        temporary = self.path.with_name(f".{self.path.name}.partial")
-        with temporary.open("w", newline="") as file:
+        with appearing_file(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(temporary, self.path)
 
     def _clear(self) -> None:
         self.sums, self.by_task = torch.zeros(9), torch.zeros(len(self.tasks), 2)

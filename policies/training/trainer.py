@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import threading
 import time
@@ -22,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gato_gym.atomic_io import appearing, surviving, write_whole
+from gato_gym.atomic_io import appearing, appearing_file, surviving, write_whole
 from policies.model.attention import check_trainable
 from policies.model.network import GatoNetwork, PackedBatch
 from policies.training.config import TrainConfig, as_begun, check_same_config
@@ -253,9 +252,8 @@ class Trainer:
             return
         path = kept_weights(self.output, self.step)
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(".partial")
-        save_file(weights, temporary)
-        os.replace(temporary, path)
+        with appearing_file(path) as partial:
+            save_file(weights, partial)
 
     def _gather(self, tensors: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
         """Tensors on the host, in the first process alone; the others have a part in each."""

@@ -12,7 +12,7 @@ from benchmarks import measure_references as experts
 from benchmarks.protocol import Protocol, TaskRules
 from benchmarks.report.summary import summarise
 from benchmarks.store.run_store import RunHeader
-from benchmarks.workers.common import WorkerError
+from policies.processes import WorkerError
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey
 
 

@@ -21,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gato_gym.seeds import TRAINING_SEEDS_START
 from policies.expert_training.atari.games import TrainingGames, pixel_statistics
 from policies.expert_training.atari.network import AtariNetwork
-from policies.expert_training.recipe import TRAINING_SEEDS_START, Recipe
+from policies.expert_training.recipe import Recipe
 from policies.expert_training.training_state import TrainingStateError
 from policies.experts.cnn import ImageNetwork
 from policies.experts.store import load_expert, shipped_folder

@@ -15,7 +15,8 @@ import torch
 from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
 
-from policies.expert_training.recipe import TRAINING_SEEDS_START, Recipe
+from gato_gym.seeds import TRAINING_SEEDS_START
+from policies.expert_training.recipe import Recipe
 from policies.expert_training.sb3.initial_states import RisenStarts
 from policies.expert_training.sb3.replay_buffer import narrow
 from policies.expert_training.sb3.warm_start import entropy_state

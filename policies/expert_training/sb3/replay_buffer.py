@@ -9,7 +9,6 @@ expert had 970 before it was stopped, and 570 after.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from gato_gym.atomic_io import appearing_file
 from policies.expert_training.training_state import TrainingStateError
 
 PARTS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
@@ -34,13 +34,9 @@ def narrow(memory: Any) -> None:
 def save_memory(path: Path, memory: Any) -> None:
     """Write what a replay buffer of Stable-Baselines3 holds."""
     held = memory.buffer_size if memory.full else memory.pos
-    temporary = path.with_name(f".{path.name}.partial")
-    save_file(
-        {name: getattr(memory, name)[:held] for name in PARTS},
-        temporary,
-        metadata={"next": str(memory.pos)},
-    )
-    os.replace(temporary, path)
+    arrays = {name: getattr(memory, name)[:held] for name in PARTS}
+    with appearing_file(path) as partial:
+        save_file(arrays, partial, metadata={"next": str(memory.pos)})
 
 
 def restore_memory(path: Path, memory: Any) -> None:

@@ -185,12 +185,12 @@ def test_a_full_disk_leaves_a_run_that_resumes(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_from_the_start_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Path, text: str, encoding: str) -> int:
+    def full(self: Path, content: bytes) -> int:
         self.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as context:
-        context.setattr(Path, "write_text", full)
+        context.setattr(Path, "write_bytes", full)
         record = Record(tmp_path / "run", HEADER, resume=False)
         with pytest.raises(RecordError, match="No space left"):
             record.append(played(PROTOCOL.episodes_of("babyai-a")[0]))

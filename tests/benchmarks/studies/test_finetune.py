@@ -22,10 +22,11 @@ from benchmarks.studies.settings import FinetuneSettings
 from gato_gym.__main__ import main
 from gato_gym.episodes.minari_datasets import read_minari
 from policies import GatoPolicy
-from policies.collection.record import load_player, play_returns, record_episodes
+from policies.collection.record import play_returns, record_episodes
 from policies.collection.scores import interval, play_scores
 from policies.gato.checkpoint import load_checkpoint
 from policies.gato.task_specs import SpaceMismatchError
+from policies.registry import make_policy
 from policies.training.data.datasets import find_tasks
 from policies.training.trainer import Trainer
 
@@ -195,7 +196,7 @@ def test_new_spaces(root: Path, kind: type[gym.Env[Any, Any]]) -> None:
     gym.register("New-v0", entry_point=lambda: kind())
     try:
         env = kind()
-        record_episodes(env, load_player("random", env), 4, "my/new-v0")
+        record_episodes(env, make_policy("random", env=env), 4, "my/new-v0")
         few = ("--episodes", "2", "--seeds", "1")
         options = ("--options", json.dumps({"grids": [""]})) if kind is Board else ()
         assert finetune(*few, *options, dataset="my/new-v0") == 2, "whose environment nobody told"
@@ -268,7 +269,7 @@ def test_intervals() -> None:
 
 def test_the_dataset_of_two_environments_is_refused(root: Path) -> None:
     env = Pair()
-    record_episodes(env, load_player("random", env), 2, "my/pair-v0")
+    record_episodes(env, make_policy("random", env=env), 2, "my/pair-v0")
     settings = FinetuneSettings(
         source="runs/base", datasets=(DATASET, "my/pair-v0"), output=root / "runs/two"
     )

@@ -22,8 +22,8 @@ from benchmarks.store.clips import Clip, read_clips
 from benchmarks.video import recording as clips
 from benchmarks.video import screens
 from benchmarks.video.viewer import Spectator
-from benchmarks.workers.common import WorkerError
 from gato_gym.tasks import get_task
+from policies.processes import WorkerError
 
 TASKS = "go-to-obj,open-red-door"
 

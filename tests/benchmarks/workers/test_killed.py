@@ -16,8 +16,9 @@ from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError
 from benchmarks.run import RunSettings, main, run_benchmark
 from benchmarks.workers import ray_cluster as cluster
-from benchmarks.workers.common import WorkerError, check_loss
+from benchmarks.workers.common import check_loss
 from benchmarks.workers.scheduler import EpisodeScheduler
+from policies.processes import WorkerError
 from policies.rollout.outcomes import EpisodeKey
 
 DEADLY = """

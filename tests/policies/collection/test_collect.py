@@ -31,7 +31,7 @@ from policies.collection.jobs import (
 )
 from policies.collection.noise import HeldNoise, NavigationNoise
 from policies.collection.recorder import Recorder, RecordSettings, episode_seed
-from policies.collection.workers import WorkerError
+from policies.processes import WorkerError
 
 pytest.importorskip("minigrid")
 

@@ -17,10 +17,12 @@ from gymnasium import spaces
 from gato_gym import get_task, read_minari
 from gato_gym.commands.main import main
 from policies.collection.collect import collect
-from policies.collection.env_faults import EnvironmentFault, Failure, GuardedEnv, nan_in
+from policies.collection.env_faults import GuardedEnv, nan_in
 from policies.collection.jobs import CollectSettings, Job, JobRunner, dataset_id, unit_path
 from policies.collection.recorder import Recorder, RecordSettings, episode_seed
-from policies.collection.workers import WorkerError, Workers
+from policies.collection.workers import Workers
+from policies.processes import WorkerError, WorkerFailure
+from policies.rollout.faults import EnvironmentFault
 
 pytest.importorskip("minigrid")
 
@@ -66,7 +68,7 @@ def test_a_fault_names_task_seed_and_step(wrong: str, step: int, what: str) -> N
     env = GuardedEnv("my-task", Counting(wrong), lambda seed, step: beats.append((seed, step)))
 
     def play() -> None:
-        env.reset(77)
+        env.reset(seed=77)
         for _ in range(5):
             env.step(0)
 
@@ -129,7 +131,7 @@ class InlineWorkers:
             try:
                 done.append((job, self.runner.run(job)))
             except EnvironmentFault as fault:
-                done.append((job, Failure(str(fault))))
+                done.append((job, WorkerFailure(str(fault))))
         return done
 
     def stop(self) -> None:
@@ -193,17 +195,17 @@ def test_a_worker_that_hangs_or_dies_is_told_of_and_replaced(tmp_path: Path) -> 
         for deed in (signal.SIGSTOP, signal.SIGKILL):
             job = Job("unit", GOOD, 0, 0.0)
             pool.start(job)
-            worker = pool._workers[0]
-            while worker.place[0] < 0:  # it is still being started
+            ((number, place),) = pool.places.items()
+            while place[0] < 0:  # it is still being started
                 time.sleep(0.02)
-            os.kill(worker.process.pid, deed)
+            os.kill(pool.pool.pid(number), deed)
             object.__setattr__(settings, "time_limit", 0.5)
             ((returned, failure),) = wait_for(pool)
             object.__setattr__(settings, "time_limit", 60.0)
             assert returned is job
-            assert isinstance(failure, Failure)
+            assert isinstance(failure, WorkerFailure)
             if deed == signal.SIGSTOP:
-                seed, step = int(worker.place[0]), int(worker.place[1])
+                seed, step = int(place[0]), int(place[1])
                 assert failure.message.startswith(f"{GOOD}, seed {seed}, step {step}: no answer")
                 assert episode_seed(GOOD, 0, seed=0) <= seed < episode_seed(GOOD, 64, seed=0)
             else:

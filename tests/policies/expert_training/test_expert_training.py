@@ -21,9 +21,10 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from gato_gym.__main__ import main
+from gato_gym.seeds import EVALUATION_SEEDS_START, SCORE_SEEDS_START
 from gato_gym.tasks import get_task, list_tasks
 from policies.expert_training import queue, shipping
-from policies.expert_training.evaluation import EVALUATION_SEEDS_START, Evaluation, evaluate
+from policies.expert_training.evaluation import Evaluation, evaluate
 from policies.expert_training.recipe import Recipe
 from policies.expert_training.recipes import RECIPES, recipe_for
 from policies.expert_training.sb3.algorithm_state import restore, tensors_of
@@ -76,7 +77,7 @@ def test_a_training_writes_an_expert_that_plays_as_the_algorithm(
     policy = TrainedExpert(
         load_expert(tmp_path / "run" / "expert"), env.observation_space, env.action_space
     )
-    again = Evaluation.of(evaluate(policy, env, 1, first_seed=EVALUATION_SEEDS_START))
+    again = Evaluation.of(evaluate(policy, [env], 1, first_seed=EVALUATION_SEEDS_START))
     assert again.mean == state.best
     assert config["score"]["episodes"] == 2
     lines = (tmp_path / "run" / "curve.csv").read_text().splitlines()
@@ -506,7 +507,7 @@ def test_what_is_shipped_beats_chance_and_what_was_there(
             get_task(TASK).make().action_space,
         )  # fmt: skip
         env = get_task(TASK).make()
-        returns = evaluate(policy, env, 5, first_seed=shipping.SCORE_SEEDS_START)
+        returns = evaluate(policy, [env], 5, first_seed=SCORE_SEEDS_START)
         assert config["score"]["mean"] == Evaluation.of(returns).mean
 
 

@@ -17,9 +17,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from gato_gym.__main__ import main
-from policies.collection.record import load_player, play_returns, record_episodes
+from policies.collection.record import play_returns, record_episodes
 from policies.model.config import preset
 from policies.model.transformer import Backbone
+from policies.registry import make_policy
 from policies.training import metrics
 from policies.training.data.prefetch import Prefetcher
 from policies.training.metrics import flops_per_token, measured_peak
@@ -108,7 +109,7 @@ def test_scores_are_those_of_the_checkpoint_and_change_nothing(
     found = {r["step"]: r["score/CartPole-v1"] for r in rows(tmp_path / "scored" / "training")}
     assert [step for step, score in found.items() if score] == ["3", "6"]
     with gym.make("CartPole-v1") as env:
-        mean = np.mean(play_returns(env, load_player("scored", env), 2))
+        mean = np.mean(play_returns(env, make_policy("scored", env=env), 2))
     assert float(found["6"]) == pytest.approx(mean)
     assert main([*train, "--output", "other", *scored, "--score-tasks", "Pong"]) == 2
     assert "score_tasks names ['Pong']" in capsys.readouterr().err

@@ -175,10 +175,10 @@ def test_control_c_finishes_the_step_and_saves(tmp_path: Path) -> None:
 def test_a_process_killed_while_it_writes_a_file_leaves_the_one_that_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, whole = tmp_path / "figures.json", Path.write_text
+    path, whole = tmp_path / "figures.json", Path.write_bytes
 
-    def dying(path: Path, text: str, **kwargs: Any) -> None:
-        whole(path, text[: len(text) // 2], **kwargs)
+    def dying(path: Path, content: bytes) -> None:
+        whole(path, content[: len(content) // 2])
         raise Killed
 
     def killed(*args: Any, **kwargs: Any) -> None:
@@ -189,7 +189,7 @@ def test_a_process_killed_while_it_writes_a_file_leaves_the_one_that_was_there(
 
     write_whole(path, "first")
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", dying)
+        patched.setattr(Path, "write_bytes", dying)
         patched.setattr(Path, "unlink", killed)
         with pytest.raises(Killed):
             write_whole(path, "second")
@@ -208,14 +208,14 @@ def test_a_run_killed_while_it_writes_its_configuration_can_begin_again(
 ) -> None:
     """Half of it would be refused, and read so by a second process that starts at that moment."""
 
-    def dying(path: Path, text: str, **kwargs: Any) -> None:
-        with path.open("w") as file:
-            file.write(text[: len(text) // 2])
+    def dying(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise Killed
 
     killed = Trainer(config(steps=2), shards(), tmp_path / "run")
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", dying)
+        patched.setattr(Path, "write_bytes", dying)
         with pytest.raises(Killed):
             killed.resume()
     again = Trainer(config(steps=2), shards(), tmp_path / "run")

@@ -15,8 +15,9 @@ from gymnasium import spaces
 from gato_gym.__main__ import main
 from gato_gym.episodes.minari_datasets import find_minari, read_minari, returns_of
 from policies import GatoPolicy
-from policies.collection.record import load_player, play_returns, record_episodes
+from policies.collection.record import play_returns, record_episodes
 from policies.random_policy import RandomPolicy
+from policies.registry import make_policy
 
 DATASET = "my/cartpole-v0"
 
@@ -97,11 +98,11 @@ def test_an_archive_is_not_read_unless_its_author_is_trusted(root: Path) -> None
     (root / "model.zip").write_bytes(b"anything")
     with gym.make("CartPole-v1") as env:
         with pytest.raises(ValueError, match="--trust-zip"):
-            load_player("model.zip", env, algorithm="ppo")
+            make_policy("model.zip", env=env, algorithm="ppo")
         with pytest.raises(ValueError, match="--algorithm"):
-            load_player("model.zip", env, trust_zip=True)
+            make_policy("model.zip", env=env, trust_zip=True)
         with pytest.raises(ValueError, match="no archive"):
-            load_player("other.zip", env, algorithm="ppo", trust_zip=True)
+            make_policy("other.zip", env=env, algorithm="ppo", trust_zip=True)
 
 
 def test_from_episodes_to_a_policy_that_balances(
@@ -142,7 +143,7 @@ def test_from_episodes_to_a_policy_that_balances(
 
 def test_any_spaces_without_an_id(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     env = Pair()
-    record_episodes(env, load_player("random", env), 4, "my/pair-v0")
+    record_episodes(env, make_policy("random", env=env), 4, "my/pair-v0")
     found = list(read_minari("my/pair-v0"))
     assert found[0].observations["picture"].shape == (3, 32, 32, 3)
     assert found[0].info == {"success": True}

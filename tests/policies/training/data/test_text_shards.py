@@ -19,11 +19,12 @@ from small import SMALL, random_shard, state_plan, talking_plan
 from gato_gym.__main__ import main
 from gato_gym.text import default_tokenizer
 from policies import GatoPolicy
-from policies.collection.record import load_player, record_episodes
+from policies.collection.record import record_episodes
 from policies.gato import text_generation as writing
 from policies.model.network import GatoNetwork, PackedBatch, inference
 from policies.model.sequence import TokenCollector
 from policies.model.text_sequence import Passage, image_patches, lay_out_passages
+from policies.registry import make_policy
 from policies.training.config import TrainConfig
 from policies.training.data.collator import BatchBuilder
 from policies.training.data.packing import Mixture, Packer
@@ -439,7 +440,7 @@ def test_the_command_trains_on_texts_and_pairs(
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     with gym.make("CartPole-v1") as env:
-        record_episodes(env, load_player("random", env), 3, "my/cartpole-v0")
+        record_episodes(env, make_policy("random", env=env), 3, "my/cartpole-v0")
     pairs, texts = write_pairs(tmp_path), write_texts(tmp_path)
     train = ["train", "--dataset", "my/cartpole-v0", "--output", "runs/mine", "--preset", "tiny"]
     train += ["--rows", "2", "--length", "64", "--steps", "2", "--keep", "0"]
