@@ -214,12 +214,15 @@ def transform(episode: Episode, order: Any, *, mirrored: bool, turned: int) -> E
     )
     direction = np.asarray(observations["direction"])
     actions, executed = np.asarray(episode.actions), episode.executed
+    distribution = episode.distribution
     renamed = {name: COLOURS[int(order[i])] for i, name in enumerate(COLOURS)}
     if mirrored:
         image = image[:, ::-1].copy()
         direction = (4 - direction) % 4
         actions = _turn_about(actions)
         executed = None if executed is None else _turn_about(np.asarray(executed))
+        if distribution is not None:
+            distribution = distribution[:, _turn_about(np.arange(distribution.shape[1]))]
         renamed |= {"left": "right", "right": "left"}
     direction = (direction + turned) % 4
     pattern = re.compile(r"\b(" + "|".join(renamed) + r")\b")
@@ -230,7 +233,13 @@ def transform(episode: Episode, order: Any, *, mirrored: bool, turned: int) -> E
             cache[mission] = pattern.sub(lambda match: renamed[match.group()], mission)
         missions.append(cache[mission])
     new = {"direction": direction, "image": image, "mission": missions}
-    return dataclasses.replace(episode, observations=new, actions=actions, executed=executed)
+    return dataclasses.replace(
+        episode,
+        observations=new,
+        actions=actions,
+        executed=executed,
+        distribution=distribution,
+    )
 
 
 def _turn_about(actions: NDArray[Any]) -> NDArray[Any]:

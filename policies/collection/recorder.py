@@ -211,6 +211,7 @@ class Recording:
         self._observations = ObservationList()
         self._labels: list[Any] = []
         self._executed: list[Any] = []
+        self._distributions: list[NDArray[np.float16] | None] = []
         self._rewards: list[float] = []
         self._terminated = False
         self.success: bool | None = None
@@ -219,10 +220,13 @@ class Recording:
         """Take the first observation."""
         self._observations.append(copy.deepcopy(observation))
 
-    def execute(self, label: Any, state: Any, row: int) -> Any:
+    def execute(
+        self, label: Any, state: Any, row: int, distribution: NDArray[np.float16] | None
+    ) -> Any:
         """What to execute where the policy chose ``label``, which is what the episode keeps."""
         action = self._noise.execute(label)
         self._labels.append(label)
+        self._distributions.append(distribution)
         self._executed.append(copy.deepcopy(action))
         return action
 
@@ -247,6 +251,7 @@ class Recording:
         last: NDArray[np.bool_] = np.zeros(len(self._rewards), np.bool_)
         last[-1] = True
         never = np.zeros(len(self._rewards), np.bool_)
+        distributions = [each for each in self._distributions if each is not None]
         return Episode(
             task=task_id,
             observations=seen.stacked() if seen.overlap else _stack(seen.parts()),
@@ -257,6 +262,7 @@ class Recording:
             seed=seed,
             info=info,
             executed=_stack(self._executed) if self._noise.level else None,
+            distribution=np.stack(distributions) if len(distributions) == len(last) else None,
         )
 
 
@@ -267,10 +273,12 @@ class _ExpertRecording(Recording):
         super().__init__(noise, steps_after_success=steps_after_success)
         self._lost = lost
 
-    def execute(self, label: Any, state: Any, row: int) -> Any:
+    def execute(
+        self, label: Any, state: Any, row: int, distribution: NDArray[np.float16] | None
+    ) -> Any:
         if failure_of(state, row) is not None or (self._lost is not None and label == self._lost):
             raise ExpertFailure
-        action = super().execute(label, state, row)
+        action = super().execute(label, state, row, distribution)
         execute(state, row, action)
         return action
 

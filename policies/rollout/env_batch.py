@@ -24,7 +24,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
+from policies.base import Policy
 from policies.chance import seed_episodes
+from policies.distributions import ActionDistribution, Categorical, Decision
 from policies.rollout.episode import Record, RunningEpisode, as_member
 from policies.rollout.faults import EnvironmentFault, UsageError, describe, time_limit
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, Outcome
@@ -139,6 +141,7 @@ class EnvBatch:
         self._batched: gym.Space[Any] | None = None
         self._observations: list[Any] = [None] * rows
         self._state: Any = None
+        self._distribution: ActionDistribution | None = None
 
     @property
     def size(self) -> int:
@@ -154,15 +157,29 @@ class EnvBatch:
         """An action for each row, from the policy alone; None for an expert's own way to act."""
         if deterministic is None:
             deterministic = not getattr(self.policy, "samples", True)
-        single = not self._owned and self.size == 1
+        act: Any = self.policy.predict
+        if self._record is not None and isinstance(self.policy, Policy):
+            act = self.policy.decide
         self._state = seed_episodes(self.policy, self.seeds(), self._state)
-        actions, self._state = self.policy.predict(
-            self._observations[0] if single else self.shown(),
-            state=self._state,
-            episode_start=self.take_starts(),
-            deterministic=deterministic,
+        decision = Decision(
+            *act(
+                self._observations[0] if self._single else self.shown(),
+                state=self._state,
+                episode_start=self.take_starts(),
+                deterministic=deterministic,
+            )
         )
-        return [as_member(self._spaces[1], actions)] if single else self.split(actions)
+        self._state, self._distribution = decision.state, decision.distribution
+        if not (deterministic or isinstance(self._distribution, Categorical)):
+            self._distribution = None  # a sample is not the mean, which an episode has as its label
+        if self._single:
+            return [as_member(self._spaces[1], decision.actions)]
+        return self.split(decision.actions)
+
+    @property
+    def _single(self) -> bool:
+        """Whether the policy sees single observations."""
+        return not self._owned and self.size == 1
 
     def split(self, actions: Any) -> list[Any]:
         """A batch of actions row by row."""
@@ -268,7 +285,10 @@ class EnvBatch:
         if episode is None:
             return
         if episode.recorder is not None:
-            action = episode.recorder.execute(action, self._state, row)
+            kept = None
+            if self._distribution is not None:
+                kept = self._distribution.recorded_row(None if self._single else row)
+            action = episode.recorder.execute(action, self._state, row, kept)
         try:
             self._observations[row], ended = episode.step(self._envs[row], action)
         except Exception as error:

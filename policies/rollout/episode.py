@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from policies.chance import hash_member
 from policies.rollout.faults import describe, time_limit
@@ -31,10 +32,14 @@ class EpisodeRecorder(Protocol):
     def begin(self, observation: Any) -> None:
         """Take its first observation."""
 
-    def execute(self, label: Any, state: Any, row: int) -> Any:
+    def execute(
+        self, label: Any, state: Any, row: int, distribution: NDArray[np.float16] | None
+    ) -> Any:
         """The action to execute where the policy, whose state this is, chose ``label``.
 
-        What it raises ends the rollout.
+        ``distribution``, float16 ``[K]``, is what it chose from, as
+        :class:`gato_gym.episodes.Episode` keeps it, or None where the policy does not say or the
+        label is a sample of a Box. What this raises ends the rollout.
         """
 
     def step(

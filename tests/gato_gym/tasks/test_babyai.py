@@ -143,6 +143,20 @@ def test_a_symmetry_is_what_the_changed_world_shows(task: str, seed: int) -> Non
         np.testing.assert_array_equal(real.terminations, expected.terminations)
 
 
+def test_what_the_expert_chose_from_is_mirrored_too() -> None:
+    env = get_task("babyai-go-to-obj").make()
+    env.reset(seed=0)
+    actions = np.arange(7)
+    episode = play(env, actions)
+    certain = np.eye(7, dtype=np.float16)[episode.actions]
+    episode = dataclasses.replace(episode, distribution=certain)
+    for mirrored in (False, True):
+        there = transform(episode, SIX, mirrored=mirrored, turned=1)
+        assert there.distribution is not None
+        np.testing.assert_array_equal(there.distribution.argmax(1), there.actions)
+    assert there.actions[0] != episode.actions[0]
+
+
 def test_left_and_right_occur_in_what_is_mirrored() -> None:
     missions = " ".join(
         get_task("babyai-pickup-loc").make().reset(seed=seed)[0]["mission"] for seed in (25, 30)

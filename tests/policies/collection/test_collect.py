@@ -75,7 +75,14 @@ def assert_equal(left: list[Episode], right: list[Episode]) -> None:
         assert one.observations["mission"] == other.observations["mission"]
         for name in ("image", "direction"):
             np.testing.assert_array_equal(one.observations[name], other.observations[name])
-        for field in ("actions", "executed", "rewards", "terminations", "truncations"):
+        for field in (
+            "actions",
+            "executed",
+            "distribution",
+            "rewards",
+            "terminations",
+            "truncations",
+        ):
             np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
 
 

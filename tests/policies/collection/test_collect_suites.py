@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import minari
 import numpy as np
@@ -22,7 +23,9 @@ from policies.collection.jobs import (
     is_complete,
 )
 from policies.collection.noise import UniformNoise
+from policies.collection.record import record_episodes
 from policies.collection.recorder import Recorder, RecordSettings
+from policies.distributions import Gaussian
 from policies.experts import has_expert, make_expert
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_tasks
@@ -84,6 +87,79 @@ def test_trained_experts_under_noise(
         assert (executed <= env.action_space.high).all()
     assert len({episode.info["noise"] for episode in episodes}) > 1
     assert all((e.executed is None) == (e.info["noise"] == 0.0) for e in episodes)
+
+
+@pytest.mark.parametrize(
+    ("task", "package", "noise"),
+    [
+        ("babyai-go-to-obj", "minigrid", 0.3),
+        ("metaworld-reach", "metaworld", 0.2),
+        ("mujoco-reacher", "mujoco", 0.05),
+        ("atari-pong", "ale_py", 0.0),
+        ("atari-kangaroo", "ale_py", 0.2),
+    ],
+)
+def test_what_the_expert_chose_from_is_kept(
+    task: str, package: str, noise: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside each label, under noise too: probabilities of choices, deviations of a Box."""
+    pytest.importorskip(package)
+    monkeypatch.setattr("gato_gym.tasks.atari.FRAMES", 400)
+    monkeypatch.setitem(UNIT_EPISODES, get_task(task).suite, 2)
+    record = RecordSettings(noise=noise, keep=0.0)
+    episodes = collect_here(task, CollectSettings(tmp_path, record, episodes=3, expert_episodes=1))
+    env = get_task(task).make()
+    expert, space = make_expert(task, env), env.action_space
+    for episode in episodes:
+        kept, steps = episode.distribution, episode.length
+        assert kept is not None
+        assert kept.dtype == np.float16
+        if isinstance(space, spaces.Box):
+            assert kept.shape == (steps, *(space.shape or ()))
+            assert (kept >= 0).all()
+        else:
+            assert isinstance(space, spaces.Discrete)
+            assert kept.shape == (steps, space.n)
+            np.testing.assert_allclose(kept.sum(1, dtype=np.float64), 1, atol=0.01)
+            if not expert.samples:
+                np.testing.assert_array_equal(kept.argmax(1), episode.actions)
+        if task.startswith("babyai"):
+            continue  # the bot sees the level, not what it is shown
+        for step in (0, 1, steps // 2, steps - 1):
+            chosen_from = expert.distribution(episode.observations[step])
+            np.testing.assert_array_equal(kept[step], chosen_from.recorded_row())
+            if isinstance(chosen_from, Gaussian):
+                np.testing.assert_allclose(chosen_from.mean, episode.actions[step], rtol=1e-6)
+    with minari_root(tmp_path):
+        infos = next(minari.load_dataset(dataset_id(get_task(task))).iterate_episodes()).infos
+    np.testing.assert_array_equal(infos["action_distribution"], episodes[0].distribution)
+    env.close()
+
+
+def test_a_sample_of_a_box_and_who_says_nothing_keep_none(tmp_path: Path) -> None:
+    """The mean is the label, which a sample is not; SB3's policies have a ``predict`` alone."""
+    pytest.importorskip("mujoco")
+
+    class Constant:
+        def predict(self, *_: Any, **__: Any) -> tuple[Any, Any]:
+            return np.zeros(1, np.float64), None
+
+    env = get_task("mujoco-pendulum").make()
+    expert = make_expert("mujoco-pendulum", env)
+    recorded = {}
+    for name, policy, deterministic in (
+        ("mean", expert, True),
+        ("sample", expert, False),
+        ("other", Constant(), True),
+    ):
+        record_episodes(env, policy, 1, f"my/{name}-v0", root=tmp_path, deterministic=deterministic)
+        (episode,) = read_minari(f"my/{name}-v0", root=tmp_path)
+        recorded[name] = episode.distribution
+    assert recorded["mean"] is not None
+    assert recorded["mean"].shape[1] == 1
+    assert recorded["sample"] is None
+    assert recorded["other"] is None
+    env.close()
 
 
 def test_shards_of_a_trained_suite(tmp_path: Path) -> None:
