@@ -273,7 +273,7 @@ def run_variant(
     Args:
         variant: What is trained.
         parts: The episodes.
-        folder: Its own, which a network that was begun there goes on in.
+        folder: Of the variant; a training that was begun there is resumed.
         root: Folder of the datasets, for the demonstrations.
         steps: Updates.
         episodes: Of each task to play.

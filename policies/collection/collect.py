@@ -1,8 +1,8 @@
 """Collect experts' episodes as Minari datasets, ``gato/<task id>-v0``.
 
-Stopped at any moment (Ctrl-C, kill, power), the same call goes on where it was. Episodes below
+Stopped at any moment (Ctrl-C, kill, power), the same call resumes. Episodes below
 80 % of the expert's mean return, and those in which the expert lost its way, are not kept. A task
-whose environment raises, hangs or returns NaN is told of at the end; the others go on.
+whose environment raises, hangs or returns NaN is reported at the end; the others continue.
 
 * :func:`collect` -- the function behind ``gato-gym collect``.
 * :func:`with_experts` -- the tasks that have one.
@@ -236,7 +236,7 @@ def _summary(incomplete: list[Progress]) -> str:
 def with_experts(
     tasks: Sequence[Task], console: Console, *, trainable: Container[str] = ()
 ) -> list[Task]:
-    """The tasks that have an expert; one line tells of the others.
+    """The tasks that have an expert; one line names the others.
 
     Args:
         tasks: All tasks that were asked for.

@@ -229,7 +229,7 @@ class Trainer:
     def save(self) -> None:
         """Write ``last/``, which a process killed meanwhile leaves as it was.
 
-        Every tensor is whole in it, so that any number of processes, divided or not, goes on.
+        Every tensor is whole in it, so that any number of processes, divided or not, can resume.
         """
         self.saved = self.step
         weights = self._gather(
@@ -344,7 +344,7 @@ class Trainer:
                 if metrics is not None and (full or scores):
                     say(metrics.write(self.step, self.minutes, scores))
                 if stop and self.step < self.last:
-                    say(f"stopped at step {self.step}: run again to go on")
+                    say(f"stopped at step {self.step}: run again to resume")
                     raise KeyboardInterrupt
                 yield loss
         if self.saved != self.step:
