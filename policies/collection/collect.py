@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -165,11 +166,7 @@ class Progress:
 
     def dropped(self) -> dict[str, int]:
         """Attempts that were not kept, by reason."""
-        total: dict[str, int] = {}
-        for report in self.reports.values():
-            for reason, count in report.dropped.items():
-                total[reason] = total.get(reason, 0) + count
-        return total
+        return dict(sum((Counter(r.dropped) for r in self.reports.values()), Counter()))
 
 
 def collect(
