@@ -13,7 +13,6 @@ stopped and run again; the table is drawn from all that are there.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import shutil
@@ -34,31 +33,29 @@ from benchmarks.protocol import episode_seed
 from benchmarks.statistics.aggregates import suite_of
 from benchmarks.statistics.bootstrap import stratified_bootstrap
 from benchmarks.statistics.scores import mean_of_tasks
+from benchmarks.studies.gato_mini import PROMPT_SHARES
+from benchmarks.studies.plots import write_csv
 from gato_gym import compile_plan, get_task
 from gato_gym.atomic_io import write_whole
 from policies import GatoPolicy
-from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
-from policies.training.config import TrainConfig
+from policies.training.config import TrainConfig, train_config
 from policies.training.data.datasets import DatasetTask, find_tasks
 from policies.training.data.encoding import shard_task
-from policies.training.data.packing import Mixture, Packer
+from policies.training.data.packing import Packer
 from policies.training.data.shards import TaskShard
 from policies.training.export import averaged_network, write_checkpoint
 from policies.training.loss import mean_losses
-from policies.training.optimizer import OptimiserConfig
+from policies.training.settings import TrainSettings
 from policies.training.trainer import Trainer
 
 BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
 
 
-COLUMNS = (
-    "variant", "what", "steps", "parameters", "accuracy", "error",
-    "babyai", "babyai_low", "babyai_high", "metaworld", "metaworld_low", "metaworld_high",
-)  # fmt: skip
-
+COLUMNS = ("variant", "what", "steps", "parameters", "accuracy", "error")
+"""Of the table; success in each suite and its interval follow."""
 
 Result = Mapping[str, Any]
 
@@ -74,7 +71,7 @@ def successes(result: Result, suite: str) -> list[NDArray[np.float64]]:
 
 def line(result: Result) -> dict[str, Any]:
     """A variant's figures by column: success with its 95 % interval, episodes redrawn by task."""
-    values = {name: result[name] for name in COLUMNS[:6]}
+    values = {name: result[name] for name in COLUMNS}
     for suite in ("babyai", "metaworld"):
         scores = successes(result, suite)
         interval = stratified_bootstrap(scores, mean_of_tasks)
@@ -108,12 +105,7 @@ def write_table(results: Sequence[Result], table: Path, page: Path) -> None:
         ValueError: The page has no such place.
     """
     lines = [line(result) for result in results]
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for values in lines:
-            rounded = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in values.items()}
-            writer.writerow(rounded)
+    write_csv(table, lines)
     text = page.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"{page} has no place for the table: expected {BEGIN} and {END} once each")
@@ -131,7 +123,6 @@ NETWORK = {
 }  # fmt: skip
 EPISODES = {"babyai": (2000, 200), "metaworld": (64, 16)}
 """Episodes of a task's dataset to train on, and the following ones to hold out."""
-PROMPT_SHARE = {"babyai": 0.06, "metaworld": 0.75}
 HELD_OUT_BATCHES = 16
 MEASURED_STEPS = 10
 
@@ -145,41 +136,36 @@ class Variant:
         what: The difference in words.
         layout: Of the tokens.
         memory: What later timesteps see, of every task; None for each task's own.
-        network, mixture, training: Changes of the configurations.
+        changes: Other fields of :class:`~policies.training.settings.TrainSettings`.
     """
 
     name: str
     what: str
     layout: str = "lean"
     memory: str | None = None
-    network: Mapping[str, Any] = field(default_factory=dict)
-    mixture: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-HEADS = {"observation_heads": True}
-PAPER = {"rows": 4, "length": 512}
-PAPER_NETWORK = {"prompt_tokens": 160, "window": 512}
+PAPER = {
+    "rows": 4, "length": 512, "network": {**NETWORK, "prompt_tokens": 160, "window": 512},
+}  # fmt: skip
+HIDDEN = "past actions hidden, observations kept"
 VARIANTS = (
     Variant("lean", "the defaults"),
-    Variant("sigma-0", "labels not spread", training={"sigma": 0.0}),
-    Variant("no-features", "no numeric features", network={"numeric_features": False}),
+    Variant("sigma-0", "labels not spread", changes={"sigma": 0.0}),
+    Variant("no-features", "no numeric features", changes={"numeric_features": False}),
     Variant("memory-all", "past actions kept", memory="all"),
     Variant(
         "memory-all-drop", "past actions dropped, p = 0.5", memory="all",
-        mixture={"action_drop": 0.5},
+        changes={"action_drop": 0.5},
     ),
-    Variant("memory-observations", "past actions hidden, observations kept", memory="observations"),
+    Variant("memory-observations", HIDDEN, memory="observations"),
     Variant(
-        "kappa-0.005", "next observation, weight 0.005", network=HEADS,
-        training={"observation_weight": 0.005},
+        "kappa-0.005", "next observation, weight 0.005", changes={"observation_weight": 0.005}
     ),
-    Variant("depth-0.1", "stochastic depth 0.1", training={"depth_drop": 0.1}),
-    Variant("noise-0.1", "noise 0.1 on observations", mixture={"observation_noise": 0.1}),
-    Variant(
-        "paper", "layout `paper`, all remembered", layout="paper", memory="all",
-        network=PAPER_NETWORK, training=PAPER,
-    ),
+    Variant("depth-0.1", "stochastic depth 0.1", changes={"depth_drop": 0.1}),
+    Variant("noise-0.1", "noise 0.1 on observations", changes={"observation_noise": 0.1}),
+    Variant("paper", "layout `paper`, all remembered", "paper", "all", changes=PAPER),
 )  # fmt: skip
 NAMES = tuple(variant.name for variant in VARIANTS)
 
@@ -229,18 +215,16 @@ def make_slice(layout: str, root: Path, work: Path) -> Slice:
 
 def configure(variant: Variant, steps: int) -> TrainConfig:
     """The configuration of a variant."""
-    shape = {"rows": 8, "length": 256}
-    return TrainConfig(
-        network=NetworkConfig(**{**NETWORK, **variant.network}),
-        mixture=Mixture(
-            weights={"babyai": 0.5, "metaworld": 0.5},
-            prompt_share=PROMPT_SHARE,
-            **variant.mixture,
-        ),
-        optimiser=OptimiserConfig(warmup=max(1, min(100, steps // 10)), average=0.99),
-        steps=steps,
-        **{**shape, **variant.training},
+    base = TrainSettings(
+        datasets=(),
+        output=Path(),
+        network=NETWORK,
+        weights={"babyai": 0.5, "metaworld": 0.5},
+        prompt_shares=PROMPT_SHARES,
+        optimiser_options={"average": 0.99},
     )
+    settings = dataclasses.replace(base, **variant.changes)
+    return train_config(settings, list(settings.weights), [], steps)
 
 
 def steps_in(variant: Variant, shards: dict[str, TaskShard], folder: Path, seconds: float) -> int:
@@ -273,7 +257,7 @@ def run_variant(
     Args:
         variant: What is trained.
         parts: The episodes.
-        folder: Its own, which a network that was begun there goes on in.
+        folder: Of the variant; a training that was begun there is resumed.
         root: Folder of the datasets, for the demonstrations.
         steps: Updates.
         episodes: Of each task to play.

@@ -159,9 +159,9 @@ def write_curve(
     redraws seeds, and episodes in them.
     """
     groups: dict[tuple[str, int], list[Scores]] = {}
-    for unit, found in scores.items():
-        groups.setdefault((unit.arm, unit.episodes), []).append(found)
-    rows = [_row(arm, episodes, found) for (arm, episodes), found in sorted(groups.items())]
+    for unit, unit_scores in scores.items():
+        groups.setdefault((unit.arm, unit.episodes), []).append(unit_scores)
+    rows = [_row(arm, episodes, seeds) for (arm, episodes), seeds in sorted(groups.items())]
     blank = dict.fromkeys(rows[0])
     rows.append({**blank, "arm": "expert", "episodes": 0, "return": expert})
     write_csv(output / "curve.csv", rows)
@@ -170,11 +170,11 @@ def write_curve(
     return rows
 
 
-def _row(arm: str, episodes: int, found: list[Scores]) -> dict[str, Any]:
-    row: dict[str, Any] = {"arm": arm, "episodes": episodes, "seeds": len(found)}
-    figures: dict[str, list[Any]] = {"return": [s.returns for s in found]}
-    successes = [s.successes for s in found if s.successes is not None]
-    figures["success"] = successes if len(successes) == len(found) else []
+def _row(arm: str, episodes: int, seeds: list[Scores]) -> dict[str, Any]:
+    row: dict[str, Any] = {"arm": arm, "episodes": episodes, "seeds": len(seeds)}
+    figures: dict[str, list[Any]] = {"return": [s.returns for s in seeds]}
+    successes = [s.successes for s in seeds if s.successes is not None]
+    figures["success"] = successes if len(successes) == len(seeds) else []
     for name, values in figures.items():
         keys = (name, f"{name}_low", f"{name}_high")
         if not values:

@@ -42,7 +42,7 @@ from policies.gato.checkpoint import (
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork
 from policies.registry import make_policy
-from policies.training.config import TrainConfig, check_same
+from policies.training.config import TrainConfig, record_identity
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_task
 from policies.training.data.packing import Mixture
@@ -52,6 +52,9 @@ from policies.training.initialization import grown_config, start_from
 from policies.training.lora import add_lora, merged, trained_parameters
 from policies.training.optimizer import OptimiserConfig
 from policies.training.trainer import Trainer
+
+IDENTITY = ("steps", "lora", "rate", "optimiser", "rows", "length", "score_episodes")
+"""Settings that every unit depends on."""
 
 LARGE_WIDTH = 768
 """Networks from this width on are fine-tuned with the small steps that large networks need."""
@@ -89,7 +92,7 @@ class FinetuneRun:
 
     Args:
         settings: What is asked for.
-        console: Where it is told.
+        console: Where it reports.
 
     Raises:
         policies.gato.checkpoint.CheckpointError: There is no such checkpoint.
@@ -143,19 +146,9 @@ class FinetuneRun:
             "weights": digest.hexdigest(),
             "task": self.task.identity(),
             "options": None if self.options is None else self.options.to_json(),
-            "steps": asked.steps,
-            "lora": asked.lora,
-            "rate": asked.rate,
-            "optimiser": asked.optimiser,
-            "rows": asked.rows,
-            "length": asked.length,
-            "score_episodes": asked.score_episodes,
+            **{name: getattr(asked, name) for name in IDENTITY},
         }
-        path = asked.output / RUN_STATE / "finetune.json"
-        if path.exists():
-            check_same(json.loads(path.read_text()), json.loads(json.dumps(identity)), asked.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(identity, indent=1))
+        record_identity(asked.output / RUN_STATE / "finetune.json", identity, asked.output)
 
     @cached_property
     def environments(self) -> list[Any]:
@@ -183,7 +176,7 @@ class FinetuneRun:
         """Do what is not done yet; returns the checkpoint's folder.
 
         Raises:
-            KeyboardInterrupt: It was stopped; the same settings go on.
+            KeyboardInterrupt: It was stopped; the same settings resume it.
         """
         units = self.units()
         self._describe(len(units))
@@ -193,7 +186,7 @@ class FinetuneRun:
                 scores[unit] = self._unit(unit)
             except KeyboardInterrupt:
                 self.console.print(
-                    f"{number - 1} of {len(units)} units are done: run again to go on",
+                    f"{number - 1} of {len(units)} units are done: run again to resume",
                     highlight=False,
                 )
                 raise
@@ -266,7 +259,7 @@ class FinetuneRun:
         write_checkpoint(place, network, plans, shown, sampler=sampler)
 
     def _train(self, unit: Unit, folder: Path) -> float:
-        """Train a unit, or go on with it, and write its checkpoint; returns the minutes."""
+        """Train a unit, or resume it, and write its checkpoint; returns the minutes."""
         places = nested_order(self.task, unit.seed)[: unit.episodes]
         shard = shard_task(self.task, folder / "shard", places, self.options)
         scratch = unit.arm == "scratch"
@@ -292,7 +285,7 @@ class FinetuneRun:
         trainer.resume()
         if trainer.step < steps:
             if trainer.step:
-                self.console.print(f"{unit.title}: going on from step {trainer.step}")
+                self.console.print(f"{unit.title}: resuming at step {trainer.step}")
             trainer.run()
         self._write(unit, shard, places[0], trainer.output, folder / RUN_CHECKPOINT)
         return trainer.minutes

@@ -85,9 +85,7 @@ def draw(curve: list[dict[str, str]], scores: dict[int, dict[str, float]], path:
         left.set(xlabel="minutes on two cores", title="training batches", ylim=(0, 1))
         left.legend(frameon=False)
         for suite, name in SCORES.items():
-            points = [
-                (minutes[s], found[suite]) for s, found in sorted(scores.items()) if suite in found
-            ]
+            points = [(minutes[s], row[suite]) for s, row in sorted(scores.items()) if suite in row]
             if points:
                 right.plot(*zip(*points, strict=True), "o-", label=f"{suite}: {name}")
         right.set(

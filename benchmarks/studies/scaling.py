@@ -26,7 +26,7 @@ from policies.collection.scores import Scores, interval, play_scores
 from policies.gato.checkpoint import RUN_CHECKPOINT
 from policies.model.network import GatoNetwork, PackedBatch, count_parameters
 from policies.registry import make_policy
-from policies.training.config import check_same
+from policies.training.config import record_identity
 from policies.training.data.datasets import DatasetTask, find_tasks
 from policies.training.data.packing import Packer
 from policies.training.loss import mean_losses
@@ -45,7 +45,7 @@ class ScalingRun:
 
     Args:
         settings: What is asked for.
-        console: Where it is told.
+        console: Where it reports.
 
     Raises:
         FileNotFoundError: A dataset is not there.
@@ -100,17 +100,13 @@ class ScalingRun:
             "stride": asked.stride,
             "points": asked.points,
         }
-        path = asked.output / "scaling.json"
-        if path.exists():
-            check_same(json.loads(path.read_text()), json.loads(json.dumps(identity)), asked.output)
-        asked.output.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(identity, indent=1))
+        record_identity(asked.output / "scaling.json", identity, asked.output)
 
     def run(self) -> list[dict[str, Any]]:
         """Do what is not done yet; returns the table's rows.
 
         Raises:
-            KeyboardInterrupt: It was stopped; the same settings go on.
+            KeyboardInterrupt: It was stopped; the same settings resume it.
         """
         asked = self.settings
         rows: list[dict[str, Any]] = []

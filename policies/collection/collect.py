@@ -1,8 +1,8 @@
 """Collect experts' episodes as Minari datasets, ``gato/<task id>-v0``.
 
-Stopped at any moment (Ctrl-C, kill, power), the same call goes on where it was. Episodes below
+Stopped at any moment (Ctrl-C, kill, power), the same call resumes. Episodes below
 80 % of the expert's mean return, and those in which the expert lost its way, are not kept. A task
-whose environment raises, hangs or returns NaN is told of at the end; the others go on.
+whose environment raises, hangs or returns NaN is reported at the end; the others continue.
 
 * :func:`collect` -- the function behind ``gato-gym collect``.
 * :func:`with_experts` -- the tasks that have one.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -165,11 +166,7 @@ class Progress:
 
     def dropped(self) -> dict[str, int]:
         """Attempts that were not kept, by reason."""
-        total: dict[str, int] = {}
-        for report in self.reports.values():
-            for reason, count in report.dropped.items():
-                total[reason] = total.get(reason, 0) + count
-        return total
+        return dict(sum((Counter(r.dropped) for r in self.reports.values()), Counter()))
 
 
 def collect(
@@ -236,7 +233,7 @@ def _summary(incomplete: list[Progress]) -> str:
 def with_experts(
     tasks: Sequence[Task], console: Console, *, trainable: Container[str] = ()
 ) -> list[Task]:
-    """The tasks that have an expert; one line tells of the others.
+    """The tasks that have an expert; one line names the others.
 
     Args:
         tasks: All tasks that were asked for.

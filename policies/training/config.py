@@ -2,8 +2,9 @@
 
 * :class:`TrainConfig` -- what a run's result depends on; JSON out.
 * :func:`network_config`, :func:`train_config` -- from the settings of a run.
-* :func:`as_begun` -- settings that a run goes on with whatever this version would choose.
-* :func:`check_same_config`, :func:`check_same` -- refuses to go on under other settings.
+* :func:`as_begun` -- settings that a run is resumed with whatever this version would choose.
+* :func:`check_same_config`, :func:`check_same` -- refuse to resume under other settings.
+* :func:`record_identity` -- the same, of what is in a file of the run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gato_gym.atomic_io import write_whole
 from policies.model.config import PAPER_SIZES, NetworkConfig, preset
 from policies.training.data.packing import Mixture
 from policies.training.optimizer import OptimiserConfig, published
@@ -167,8 +169,8 @@ def as_begun(config: TrainConfig, output: Path) -> TrainConfig:
     )
 
 
-def check_same_config(found: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
-    """Refuse to go on with a run under another configuration, naming each difference.
+def check_same_config(recorded: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
+    """Refuse to resume a run under another configuration, naming each difference.
 
     A setting that the run's version did not know yet is taken to have had its default.
 
@@ -177,16 +179,28 @@ def check_same_config(found: dict[str, Any], wanted: dict[str, Any], output: Pat
     """
     defaults = _flatten(TrainConfig(NetworkConfig(), Mixture({})).to_json())
     known = {key: value for key, value in defaults.items() if key in _flatten(wanted)}
-    check_same({**known, **_flatten(found)}, wanted, output)
+    check_same({**known, **_flatten(recorded)}, wanted, output)
 
 
-def check_same(found: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
-    """Refuse to go on where nested values differ, naming each difference.
+def record_identity(path: Path, identity: dict[str, Any], output: Path) -> None:
+    """Write down what the run in ``output`` depends on; refuse to resume it under something else.
+
+    Raises:
+        ValueError: The file is there and any value differs.
+    """
+    if path.exists():
+        check_same(json.loads(path.read_text()), json.loads(json.dumps(identity)), output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(identity, indent=1))
+
+
+def check_same(recorded: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
+    """Refuse to resume where nested values differ, naming each difference.
 
     Raises:
         ValueError: Any value differs.
     """
-    there, here = _flatten(found), _flatten(wanted)
+    there, here = _flatten(recorded), _flatten(wanted)
     differences = [
         f"{key}: {there.get(key)!r} there, {here.get(key)!r} now"
         for key in sorted(there.keys() | here.keys())
@@ -195,7 +209,7 @@ def check_same(found: dict[str, Any], wanted: dict[str, Any], output: Path) -> N
     if differences:
         raise ValueError(
             f"{output} holds a run with another configuration ({'; '.join(differences)}): "
-            "use its settings to go on, or another --output"
+            "use its settings to resume it, or another --output"
         )
 
 

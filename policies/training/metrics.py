@@ -54,7 +54,7 @@ def measured_peak(device: torch.device) -> float:
 @functools.cache
 def _measured(device: torch.device, threads: int) -> float:
     size = SIZES.get(device.type, SIZES["cuda"])
-    found = []
+    rates = []
     for dtype in (torch.float32, torch.bfloat16):
         multiply = product(device, dtype, size)
         multiply()
@@ -62,8 +62,8 @@ def _measured(device: torch.device, threads: int) -> float:
         multiply()
         once = time.perf_counter() - begun
         times = [once] if once > 0.1 else [once, *(_seconds(multiply) for _ in range(4))]
-        found.append(2 * size**3 / min(times))
-    return max(found)
+        rates.append(2 * size**3 / min(times))
+    return max(rates)
 
 
 def product(device: torch.device, dtype: torch.dtype, size: int) -> Callable[[], object]:
@@ -124,7 +124,7 @@ def tensorboard_missing() -> str:
 class Metrics:
     """Averages reports over several steps and appends them to a CSV file.
 
-    Rows past the step that a run goes on from are dropped: they will be written again.
+    Rows past the step that a run resumes at are dropped: they will be written again.
 
     Args:
         folder: Of the run.

@@ -3,8 +3,8 @@
 * :class:`TrainRun` -- prepares, describes and trains it.
 
 The folder holds ``shards/`` and ``texts/`` (episodes and texts as tokens), ``training/`` (what a
-run goes on from, and its metrics) and ``checkpoint/``, which :meth:`policies.GatoPolicy.load` finds
-by the folder's name.
+run is resumed from, and its metrics) and ``checkpoint/``, which :meth:`policies.GatoPolicy.load`
+finds by the folder's name.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class TrainRun:
 
     Args:
         settings: What is asked for.
-        console: Where it is told.
+        console: Where it reports.
 
     Raises:
         FileNotFoundError: A dataset is not there.
@@ -243,10 +243,10 @@ class TrainRun:
         )
 
     def train(self) -> Path:
-        """Train to the end, or go on; returns the checkpoint's folder.
+        """Train to the end, or resume; returns the checkpoint's folder.
 
         Raises:
-            KeyboardInterrupt: It was stopped; the same settings go on.
+            KeyboardInterrupt: It was stopped; the same settings resume it.
             policies.training.trainer.NonFiniteLossError: The loss stopped being a number.
             ValueError: The folder holds a run with another configuration.
         """
@@ -269,7 +269,7 @@ class TrainRun:
         if not self.ranks.rank:
             (self.state / "data.json").write_text(json.dumps(self.identity, indent=1))
         if trainer.step:
-            self.console.print(f"going on from step {trainer.step}", highlight=False)
+            self.console.print(f"resuming at step {trainer.step}", highlight=False)
         trainer.run()
         return checkpoint
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,6 +24,7 @@ from torch import Tensor
 from gato_gym.atomic_io import appearing, appearing_file, surviving, write_whole
 from policies.model.attention import check_trainable
 from policies.model.network import GatoNetwork, PackedBatch
+from policies.training.checkpoint_scorer import CheckpointScorer
 from policies.training.config import TrainConfig, as_begun, check_same_config
 from policies.training.data.packing import Packer
 from policies.training.data.prefetch import Prefetcher
@@ -80,19 +81,6 @@ def _device(name: str, ranks: ProcessGroup) -> torch.device:
     return torch.device(name)
 
 
-class Scorer(Protocol):
-    """Plays some tasks with the run's newest checkpoint.
-
-    Attributes:
-        tasks: Their ids.
-    """
-
-    tasks: tuple[str, ...]
-
-    def __call__(self) -> Mapping[str, float]:
-        """Mean return of each task; called in every process, after ``on_save`` in the first."""
-
-
 class Trainer:
     """One run in a folder.
 
@@ -113,7 +101,7 @@ class Trainer:
         begin: Called with the fresh network: gives it the weights that it starts from.
         fsdp: Whether each of several processes holds a part of the backbone instead of all of it.
         tensorboard: Whether to write TensorBoard's events, where it is installed.
-        score: Plays some tasks every so often.
+        score: Plays some tasks every so often, in every process, after ``on_save`` in the first.
         score_every: Steps between two scores.
 
     Raises:
@@ -137,7 +125,7 @@ class Trainer:
         begin: Callable[[GatoNetwork], None] | None = None,
         fsdp: bool = False,
         tensorboard: bool = False,
-        score: Scorer | None = None,
+        score: CheckpointScorer | None = None,
         score_every: int | None = None,
     ) -> None:
         config = as_begun(config, output)
@@ -228,7 +216,7 @@ class Trainer:
     def save(self) -> None:
         """Write ``last/``, which a process killed meanwhile leaves as it was.
 
-        Every tensor is whole in it, so that any number of processes, divided or not, goes on.
+        Every tensor is whole in it, so that any number of processes, divided or not, can resume.
         """
         self.saved = self.step
         weights = self._gather(
@@ -342,7 +330,7 @@ class Trainer:
                 if metrics is not None and (full or scores):
                     say(metrics.write(self.step, self.minutes, scores))
                 if stop and self.step < self.last:
-                    say(f"stopped at step {self.step}: run again to go on")
+                    say(f"stopped at step {self.step}: run again to resume")
                     raise KeyboardInterrupt
                 yield loss
         if self.saved != self.step:

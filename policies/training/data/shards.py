@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -179,6 +179,11 @@ def write_shard(
     arrays["text_ids"] = np.concatenate(pieces)
     arrays["text_ends"] = np.cumsum([len(piece) for piece in pieces]).astype(np.int64)
     meta = {**meta, "episodes": len(lengths), "timesteps": sum(lengths)}
+    save_arrays(folder, arrays, meta)
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], meta: dict[str, Any]) -> None:
+    """Write a shard's folder, which appears when it is complete."""
     with appearing(folder) as partial:
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array)

@@ -39,11 +39,10 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from gato_gym.atomic_io import appearing
 from gato_gym.text import default_tokenizer
 from policies.model.config import NetworkConfig
 from policies.model.text_sequence import Passage, TextLayout, image_patches, lay_out_passages
-from policies.training.data.shards import is_made_of
+from policies.training.data.shards import is_made_of, save_arrays
 
 FORMAT = 1
 LARGEST_IMAGE = 4096
@@ -272,11 +271,7 @@ def shard_texts(sources: Sequence[TextSource], folder: Path) -> dict[str, TextSh
         place = folder / quote(source.name, safe="")
         meta = {"name": source.name, "group": source.name, **source.identity()}
         if not is_made_of(place, meta):
-            arrays = _encoded(source)
-            with appearing(place) as partial:
-                for name, array in arrays.items():
-                    np.save(partial / f"{name}.npy", array)
-                (partial / "meta.json").write_text(json.dumps(meta, indent=1))
+            save_arrays(place, _encoded(source), meta)
         shards[source.name] = TextShard.open(place)
     return shards
 

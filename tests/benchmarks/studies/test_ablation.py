@@ -15,6 +15,7 @@ from gymnasium import spaces
 from benchmarks.studies.ablation import (
     BEGIN,
     END,
+    NETWORK,
     VARIANTS,
     UntilSolved,
     configure,
@@ -22,6 +23,7 @@ from benchmarks.studies.ablation import (
     write_table,
 )
 from policies.model.network import GatoNetwork
+from policies.training.config import TrainConfig
 
 
 def result(name: str, solved: dict[str, list[bool]]) -> dict[str, Any]:
@@ -65,21 +67,27 @@ def test_a_page_without_a_place_is_refused(tmp_path: Path) -> None:
     assert page.read_text() == "nothing"
 
 
+def fields_of(config: TrainConfig) -> dict[str, Any]:
+    """The fields of the configuration, of its network and of its mixture, by name."""
+    values = dataclasses.asdict(config)
+    return {**values.pop("network"), **values.pop("mixture"), **values}
+
+
 def test_variants_differ_from_the_first_in_what_they_name() -> None:
     first = VARIANTS[0]
     base = configure(first, 100)
-    plain = dataclasses.asdict(base)
+    plain = fields_of(base)
     for variant in VARIANTS[1:]:
-        found = dataclasses.asdict(configure(variant, 100))
-        changed = {k for k in plain if found[k] != plain[k]} - {"network", "mixture"}
-        assert changed == set(variant.training) - {"network", "mixture"}
-        for part, named in (("network", variant.network), ("mixture", variant.mixture)):
-            differs = {k for k in plain[part] if found[part][k] != plain[part][k]}
-            assert differs == set(named), variant.name
-        same = found == plain
+        config = fields_of(configure(variant, 100))
+        named = {k for k, v in variant.changes.items() if k != "network" and plain[k] != v}
+        named |= set(variant.changes.get("network", {})) - set(NETWORK)
+        if "observation_weight" in named:
+            named.add("observation_heads")
+        assert {k for k in plain if config[k] != plain[k]} == named, variant.name
+        same = config == plain
         assert not same or (variant.layout, variant.memory) != (first.layout, first.memory)
         if variant.layout == first.layout:
-            assert (found["rows"], found["length"]) == (plain["rows"], plain["length"])
+            assert (config["rows"], config["length"]) == (plain["rows"], plain["length"])
     assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
     sizes = [sum(p.numel() for p in GatoNetwork(base.network).backbone.parameters())]
     assert sizes[0] < 200_000, "a variant is to be trained in a minute or two"

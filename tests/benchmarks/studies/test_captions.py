@@ -99,5 +99,5 @@ def test_the_command_goes_from_nothing_to_counts(
     assert counted["babyai-go-to-local"]["of"] == 1
     assert main(small) == 0
     again = capsys.readouterr().out
-    assert "going on from step 1" in again
+    assert "resuming at step 1" in again
     assert first.splitlines()[-3:] == again.splitlines()[-3:]

@@ -118,7 +118,7 @@ def test_control_c_saves_once_under_torchrun(tmp_path: Path) -> None:
         started.send_signal(signal.SIGINT)
         said = (started.communicate(timeout=120)[0] or b"").decode()
     (step,) = (tmp_path / "saves").read_text().split()
-    assert f"stopped at step {step}: run again to go on" in said
+    assert f"stopped at step {step}: run again to resume" in said
     again = Trainer(config(steps=100_000), shards(), tmp_path / "run")
     again.resume()
     assert again.step == int(step)

@@ -20,7 +20,8 @@ from policies.training.data.shards import TaskShard
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
-BABYAI, ARM, PUSH = "babyai-go-to-obj", "metaworld-reach", "metaworld-push"
+BABYAI, OPEN = "babyai-go-to-obj", "babyai-open"
+ARM, PUSH = "metaworld-reach", "metaworld-push"
 
 
 def babyai_episode(number: int) -> Episode:
@@ -66,7 +67,11 @@ def encode(root: Path, *tasks: str, augment: int = 2, workers: int = 1) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    for task, make in ((BABYAI, babyai_episode), (ARM, arm_episode), (PUSH, arm_episode)):
+    rooms, arms = (
+        ((BABYAI, babyai_episode), (OPEN, babyai_episode)),
+        ((ARM, arm_episode), (PUSH, arm_episode)),
+    )
+    for task, make in (*rooms, *arms):
         env = get_task(task).make()
         write_minari(f"gato/{task}-v0", [make(n) for n in range(4)], env=env, root=root)
         env.close()
@@ -132,7 +137,7 @@ def settings(folder: Path, output: Path, **changes: Any) -> TrainSettings:
     """Four updates of a small network, as gato-mini's recipe groups and prompts them."""
     network = {k: v for k, v in SMALL.to_json().items() if k != "vocabulary"}
     base = TrainSettings(
-        datasets=tuple(str(folder / f"gato/{task}-v0") for task in (BABYAI, ARM, PUSH)),
+        datasets=tuple(str(folder / f"gato/{task}-v0") for task in (BABYAI, OPEN, ARM, PUSH)),
         output=output,
         shards=folder / "shards",
         network={**network, "vector_size": 64},
