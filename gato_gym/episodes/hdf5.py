@@ -42,7 +42,7 @@ COMPACT_BYTES = 48_000
 
 
 def open_file(path: Any, mode: str) -> h5py.File:
-    """Open or create a file of episodes, with ``h5py.File``'s modes; its groups keep their order."""
+    """Open or create a file of episodes (modes of ``h5py.File``); its groups keep their order."""
     return h5py.File(path, mode, libver=("earliest", "v110"), track_order=True)
 
 
