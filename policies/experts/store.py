@@ -9,6 +9,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ import gymnasium as gym
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from gato_gym.atomic_io import appearing
 from policies.base import Policy
 from policies.experts.cnn import ImageExpert, ImageNetwork
 from policies.experts.mlp import ExpertError, ExpertNetwork, TrainedExpert
@@ -66,10 +67,21 @@ def save_expert(folder: Path, network: Network, record: Mapping[str, Any]) -> No
         raise FileExistsError(
             f"{folder} exists and is not an expert: choose another folder or remove it"
         )
-    config = {"format": FORMAT, **network.config(), **record}
-    with appearing(folder) as temporary:
-        save_file(network.tensors(), temporary / "model.safetensors")
-        (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "previous"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(network.tensors(), temporary / "model.safetensors")
+    config = {
+        "format": FORMAT,
+        **network.config(),
+        **record,
+    }
+    (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(temporary, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
