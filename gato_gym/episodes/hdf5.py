@@ -2,14 +2,14 @@
 
 * :func:`append_episode`, :func:`read_episode` -- one episode, to and from an open file.
 * :func:`copy_episode` -- from one open file to another, without decoding.
-* :func:`count_steps`, :func:`read_rewards` -- the length of an episode in a file, its rewards.
+* :func:`count_steps`, :func:`read_rewards` -- the length and the rewards of an episode in a file.
 
-Minari reads these files as its own. It writes them with a resizable, chunked array for every
-field; episodes of some tens of steps then take four times the space and three times the time.
+Minari reads these files as its own. Minari itself writes a resizable, chunked array for every
+field, which takes four times the space and three times the time for episodes of some tens of steps.
 
-Observations that are overlapping stacks of images are not stored four times: the episode's group
-holds ``frames``, compressed without loss, and its ``observations`` is a virtual array that HDF5
-itself puts together from them, so that Minari and h5py read the stacks as they were.
+Overlapping stacks of images are stored once: the episode's group contains ``frames`` with lossless
+compression, and its ``observations`` is a virtual HDF5 array of them, so that Minari and h5py read
+the stacks unchanged.
 """
 
 from __future__ import annotations
@@ -38,16 +38,11 @@ DEFLATE = 4
 
 TUPLE_INDEX = "_index_"
 COMPACT_BYTES = 48_000
-"""Arrays up to this size are kept in the object's header, whose limit is 64 KiB."""
+"""Largest array in an object's header, whose limit is 64 KiB."""
 
 
 def open_file(path: Any, mode: str) -> h5py.File:
-    """Open or create a file of episodes; its groups keep their order.
-
-    Args:
-        path: The file.
-        mode: As for ``h5py.File``.
-    """
+    """Open or create a file of episodes (modes of ``h5py.File``); its groups keep their order."""
     return h5py.File(path, mode, libver=("earliest", "v110"), track_order=True)
 
 
@@ -57,13 +52,7 @@ def group_name(index: int) -> bytes:
 
 
 def append_episode(file: h5py.File, index: int, episode: Episode) -> None:
-    """Write an episode as number ``index``.
-
-    Args:
-        file: Open for writing, without an episode of this number.
-        index: Its number; Minari expects 0, 1, 2, …
-        episode: The episode.
-    """
+    """Write an episode as number ``index``; Minari expects 0, 1, 2, …"""
     group = h5g.create(file.id, group_name(index))
     _write_attribute(group, b"id", np.int64(index))
     _write_attribute(group, b"total_steps", np.int64(episode.length))
@@ -89,13 +78,7 @@ def append_episode(file: h5py.File, index: int, episode: Episode) -> None:
 
 
 def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
-    """Read episode ``index``.
-
-    Args:
-        file: Open for reading.
-        index: Its number.
-        task: The task it is of.
-    """
+    """Read episode ``index`` of a task."""
     from gato_gym.episodes.episode import Episode
 
     group = h5g.open(file.id, group_name(index))
@@ -186,8 +169,8 @@ def _write_frames(group: Any, frames: NDArray[np.uint8]) -> None:
 def _link_stacks(file: h5py.File, index: int, shape: tuple[int, ...]) -> None:
     """Make ``observations [T + 1, S, ...]`` of an episode from its ``frames [T + S, ...]``.
 
-    Each stack is mapped by itself. Mapping the frames of all stacks by their place in it takes four
-    mappings instead of T + 1, but reading then takes 50 ms a step instead of a sixth of one.
+    Each stack has its own mapping. One mapping for each place in the stack would be four instead of
+    T + 1, but reading would take 50 ms a step instead of a sixth of a millisecond.
     """
     (length, depth), frame = shape[:2], shape[2:]
     stacks, frames = h5s.create_simple(shape), h5s.create_simple((length + depth - 1, *frame))

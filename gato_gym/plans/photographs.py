@@ -110,7 +110,7 @@ class ImageReader(Reader):
 
     @property
     def frames(self) -> int:
-        """How many images are read: one, or all of a stack that the options do not name."""
+        """Number of images read: all frames, or one of a stack that the options name."""
         newest_only = self.path in self.part.options.stacks
         return (self.space.shape or ())[0] if self._has_frames and not newest_only else 1
 

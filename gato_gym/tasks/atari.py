@@ -108,9 +108,9 @@ class AtariEnv(gym.Env[NDArray[np.uint8], np.int64]):
 
     def __init__(self, game: str, *, render_mode: str | None = None, sticky: float = 0.0) -> None:
         self.game = game
-        self._ale = make_ale(game, 1, threads=1, sticky=sticky)
-        self.observation_space = self._ale.single_observation_space
-        self.action_space = self._ale.single_action_space
+        self._games = AtariVectorEnv(game, 1, threads=1, sticky=sticky)
+        self.observation_space = self._games.single_observation_space
+        self.action_space = self._games.single_action_space
         self.render_mode = render_mode
         self._newest: NDArray[np.uint8] = np.zeros((84, 84), np.uint8)
 
@@ -119,31 +119,21 @@ class AtariEnv(gym.Env[NDArray[np.uint8], np.int64]):
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         """Start a game; without a seed, the last seed's sequence continues."""
         super().reset(seed=seed)
-        seeds = None if seed is None else np.array([_ale_seed(seed)])
-        observation, info = self._ale.reset(seed=seeds)
-        return self._shown(observation), {"lives": int(info["lives"][0])}
+        observations, info = self._games.reset(seed=None if seed is None else [seed])
+        self._newest = observations[0, -1]
+        return observations[0], {"lives": int(info["lives"][0])}
 
     def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Four frames of a game."""
-        transition = self._ale.step(np.array([action], np.int32))
-        observation, reward, terminated, truncated, info = transition
+        observations, rewards, terminated, truncated, info = self._games.step([action])
+        self._newest = observations[0, -1]
         lives = {"lives": int(info["lives"][0])}
-        return (
-            self._shown(observation),
-            float(reward[0]),
-            bool(terminated[0]),
-            bool(truncated[0]),
-            lives,
-        )
+        ends = bool(terminated[0]), bool(truncated[0])
+        return observations[0], float(rewards[0]), *ends, lives
 
     def render(self) -> NDArray[np.uint8] | None:
         """The newest frame, uint8 ``(84, 84, 3)``."""
         return None if self.render_mode is None else np.repeat(self._newest[..., None], 3, axis=2)
-
-    def _shown(self, observation: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        shown = observation[0].copy()  # ALE's own buffer is written again
-        self._newest = shown[-1]
-        return shown
 
 
 class AtariVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):

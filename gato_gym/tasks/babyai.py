@@ -198,14 +198,7 @@ def augment(episode: Episode, generator: np.random.Generator) -> Episode:
 
 
 def transform(episode: Episode, order: Any, *, mirrored: bool, turned: int) -> Episode:
-    """Apply one symmetry.
-
-    Args:
-        episode: An episode of a BabyAI task.
-        order: Permutation of ``range(6)``; colour c becomes ``order[c]``.
-        mirrored: Whether left and right change places.
-        turned: Quarter turns of the compass.
-    """
+    """An episode under one symmetry: colour c becomes ``order[c]``, ``turned`` quarter turns."""
     observations = episode.observations
     image = np.array(observations["image"])
     coloured = np.isin(image[..., 0], COLOURED)

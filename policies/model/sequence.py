@@ -80,15 +80,10 @@ class Layout:
 
 
 def emits_text(options: PlanOptions, texts: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Timesteps of one episode at which its text is emitted.
+    """Timesteps of an episode at which its text is emitted: bool ``[T]``.
 
-    Args:
-        options: The plan's options.
-        texts: int ``[T]``, a number for the text of each timestep; equal means unchanged.
-
-    Returns:
-        bool ``[T]``: all when ``text`` is "always" or nothing is remembered; else the first, the
-        changes, and every ``text_refresh`` timesteps since the last emission.
+    All if ``options.text`` is "always" or nothing is remembered; else the first, the changes, and
+    every ``text_refresh`` timesteps. Equal numbers in ``texts``, int ``[T]``, are equal texts.
     """
     emits = np.ones(len(texts), np.bool_)
     if options.text == "always" or options.memory == "none" or not len(texts):
@@ -206,8 +201,8 @@ class TokenCollector:
     ) -> None:
         """Put a layout at flattened token ``offset``, with its timesteps' contributions.
 
-        ``generator`` draws image positions inside their interval, as in training; None takes the
-        rounded mean, as in evaluation.
+        ``generator`` draws image positions within their interval, for training; None takes the
+        rounded mean, for evaluation.
         """
         span = slice(offset, offset + len(layout.ids))
         self.ids.reshape(-1)[span] = layout.ids
