@@ -254,9 +254,10 @@ def _chip(plan: Arrangement, chip: Chip, strength: float) -> Image.Image:
 
 @cache
 def _font(file: str, size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib
     from PIL import ImageFont
 
-    folder = Path(need("matplotlib", "watch").get_data_path()) / "fonts" / "ttf"
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     return ImageFont.truetype(str(folder / file), size)
 
 

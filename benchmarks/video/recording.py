@@ -47,7 +47,7 @@ def check_filming(count: int) -> None:
     from gato_gym.tasks.task import MissingPackageError, need
 
     try:
-        for package in ("av", "PIL", "matplotlib"):
+        for package in ("av", "PIL"):
             need(package, "watch")
     except MissingPackageError as error:
         raise BenchmarkError(f"--record: {error}") from error

@@ -122,8 +122,8 @@ def test_videos_are_made_in_processes_of_their_own(
     output = ["--output", str(tmp_path / "run"), "--episodes", "1", "--workers", "1"]
     assert main([*command, *output]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("normalised mean") == 1
-    assert printed.index("normalised mean") < printed.index("babyai-go-to-obj-episode0.mp4")
+    assert printed.count("averages over tasks") == 1
+    assert printed.index("averages over tasks") < printed.index("babyai-go-to-obj-episode0.mp4")
     (clip,) = read_clips(tmp_path / "run")
     assert clip.same
 
