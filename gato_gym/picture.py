@@ -46,16 +46,11 @@ def draw(inspection: Inspection, path: Path, *, window: int = 1024) -> None:
         window: Tokens of a window, for the caption.
 
     Raises:
-        ImportError: Matplotlib is missing.
         ValueError: Matplotlib writes no such format.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "a picture needs matplotlib, which is not installed: pip install 'gato-gym[plot]'"
-        ) from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     tokens = inspection.tokens()
     rows = math.ceil(min(len(tokens), MOST_TOKENS) / PER_ROW)
     frames = _frames(inspection)

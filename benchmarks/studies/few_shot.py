@@ -18,7 +18,7 @@ import gymnasium as gym
 import numpy as np
 
 import gato_gym
-from benchmarks.studies.plots import can_draw, panels, write_csv
+from benchmarks.studies.plots import panels, write_csv
 from gato_gym.options import PlanOptions
 from policies.collection.scores import Scores, interval
 from policies.gato.checkpoint import Checkpoint
@@ -165,8 +165,7 @@ def write_curve(
     blank = dict.fromkeys(rows[0])
     rows.append({**blank, "arm": "expert", "episodes": 0, "return": expert})
     write_csv(output / "curve.csv", rows)
-    if can_draw():
-        _draw(output / "curve.png", rows, task)
+    _draw(output / "curve.png", rows, task)
     return rows
 
 

@@ -28,7 +28,6 @@ from benchmarks.studies.few_shot import (
     nested_order,
     write_curve,
 )
-from benchmarks.studies.plots import NOT_DRAWN, can_draw
 from benchmarks.studies.settings import FinetuneSettings
 from gato_gym.atomic_io import appearing, write_whole
 from gato_gym.options import PlanOptions
@@ -125,8 +124,6 @@ class FinetuneRun:
         plan = self.task.plan(self.options)
         self.network = grown_config(self.checkpoint.network.config, plan)
         self._check_same_run()
-        if not can_draw():
-            self.console.print(NOT_DRAWN, highlight=False, markup=False)
 
     def _check_enough(self) -> None:
         kept, total = self.task.counts

@@ -1,26 +1,18 @@
-"""Tables and plots of studies: CSV always, PNG where matplotlib is installed.
+"""Tables and plots of studies, as CSV and PNG.
 
 * :func:`write_csv` -- rows of plain values.
-* :func:`can_draw`, :func:`panels` -- a figure with several plots.
+* :func:`panels` -- a figure with several plots.
 """
 
 from __future__ import annotations
 
 import csv
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gato_gym.atomic_io import appearing_file
-
-NOT_DRAWN = "matplotlib is not installed, so there will be no plot: pip install 'gato-gym[plot]'"
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

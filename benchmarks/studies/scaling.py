@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.studies.few_shot import expert_return, make_environments
-from benchmarks.studies.plots import NOT_DRAWN, can_draw, panels, write_csv
+from benchmarks.studies.plots import panels, write_csv
 from benchmarks.studies.settings import ScalingSettings
 from gato_gym.atomic_io import write_whole
 from policies.collection.scores import Scores, interval, play_scores
@@ -65,8 +65,6 @@ class ScalingRun:
                 )
         self._check_same_study()
         self.runs = {size: TrainRun(self._train_settings(size)) for size in settings.sizes}
-        if not can_draw():
-            self.console.print(NOT_DRAWN, highlight=False, markup=False)
 
     def _train_settings(self, size: str) -> TrainSettings:
         """What a size is trained with: all but the network is the same for each."""
@@ -124,8 +122,7 @@ class ScalingRun:
                     write_whole(path, json.dumps(self._measure(size, step), indent=1))
                 rows.append(json.loads(path.read_text()))
                 write_csv(asked.output / "scaling.csv", rows)
-            if can_draw():
-                draw_scaling(asked.output / "scaling.png", rows)
+            draw_scaling(asked.output / "scaling.png", rows)
         return rows
 
     def _measure(self, size: str, step: int) -> dict[str, Any]:
