@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,10 +135,11 @@ def read_json(
     try:
         value = json.loads(path.read_bytes())
         depth, level = 0, [value]
-        while level := [part for each in level for part in _parts(each)]:
+        while nested := [each for each in level if isinstance(each, dict | list)]:
             depth += 1
             if depth > deepest:
                 raise RecursionError(f"lists and objects lie more than {deepest} deep")
+            level = [part for each in nested for part in _parts(each)]
     except (ValueError, RecursionError) as reason:
         raise error(
             f"{path} is not JSON ({reason}): the file is damaged, take a fresh copy"
@@ -171,8 +172,8 @@ def read_versioned(
     return dict(value)
 
 
-def _parts(value: Any) -> Any:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+def _parts(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _beside(path: Path, ending: str) -> Path:

@@ -44,11 +44,6 @@ class Workers:
         """Whether a worker has nothing to do."""
         return len(self._jobs) < len(self.places)
 
-    @property
-    def is_working(self) -> bool:
-        """Whether a worker has something to do."""
-        return bool(self._jobs)
-
     def start(self, job: Job) -> None:
         """Give a job to an idle worker."""
         number = next(number for number in self.places if number not in self._jobs)

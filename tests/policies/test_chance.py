@@ -21,6 +21,7 @@ from policies import GatoPolicy, Policy
 from policies.chance import seed_episodes
 from policies.collection.record import play_returns
 from policies.collection.scores import play_scores
+from policies.expert_training.evaluation import evaluate
 from policies.experts.mlp import ExpertNetwork, TrainedExpert
 from policies.gato.multitask import MultiTaskPolicy
 from policies.random_policy import RandomPolicy
@@ -85,6 +86,25 @@ def test_seeds_decide_returns_whatever_the_number_of_rows(name: str, rows: int) 
     assert len(set(one_by_one)) == 8, "episodes that begin alike are not alike"
     scores = play_scores([Alike() for _ in range(rows)], policy, 8)
     assert list(scores.returns) == one_by_one
+
+
+def test_an_experts_evaluation_is_the_same_side_by_side_and_leaves_environments_open() -> None:
+    class Paid(Alike):
+        action_space = spaces.Box(-9, 9, (2,), np.float32)
+
+        def step(self, action: Any) -> Any:
+            return super().step(action.sum())
+
+    policy, envs = gaussian(), [Paid() for _ in range(3)]
+    for env in envs:
+        env.close = lambda: 1 / 0  # type: ignore[method-assign]
+    alone = evaluate(policy, envs[:1], 7, first_seed=2**31)
+    assert evaluate(policy, envs, 7, first_seed=2**31) == alone
+    assert len(set(alone)) == 1, "an expert plays its likeliest actions"
+    policy.samples = True
+    sampled = evaluate(policy, envs, 7, first_seed=2**31)
+    assert sampled == evaluate(policy, envs[:1], 7, first_seed=2**31)
+    assert len(set(sampled)) == 7
 
 
 @pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])

@@ -211,7 +211,6 @@ def test_a_worker_that_hangs_or_dies_is_told_of_and_replaced(tmp_path: Path) -> 
             else:
                 assert "worker died" in failure.message
             assert pool.has_idle
-            assert not pool.is_working
             assert not list(settings.folder(get_task(GOOD)).glob("*.partial"))
         pool.start(Job("unit", GOOD, 0, 0.0))
         ((_, report),) = wait_for(pool)
