@@ -36,8 +36,9 @@ class PlanOptions:
         image_fit: Whether an image is zero padded or resized up to a multiple of `patch_size`.
         vector_size: lean: numbers in a vector patch. The last patch is zero padded.
         vector_mean: lean: mean of each number of the concatenated vector. With `vector_std`, the
-            vector becomes `(x - mean) / std`, clipped to [-10, 10]. When empty, Boxes whose bounds
-            are at most 1000 in magnitude are scaled to [-1, 1] and all else is mu-law companded.
+            vector becomes `(x - mean) / std`, clipped to [-10, 10]. When empty, choices and Boxes
+            whose bounds are at most 1000 in magnitude are scaled to [-1, 1]; other Boxes are
+            mu-law companded.
         vector_std: lean: standard deviation of each number, all above zero.
         grids: Paths that are small symbolic grids, uint8 [height, width, planes].
         images: Paths of images that are not recognised (small, or neither uint8 nor between 0 and

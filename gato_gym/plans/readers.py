@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 LARGEST_SCALED_BOUND = 1e3
-"""A number whose bounds are larger than this is companded instead of scaled from its bounds."""
+"""A number of a Box whose bounds are larger is companded instead of scaled from its bounds."""
 
 
 def is_text_space(space: gym.Space[Any]) -> bool:
@@ -265,6 +265,8 @@ class NumbersReader(Reader):
         """Centre and half width ``[N]`` of the bounds, and which numbers are companded instead."""
         low, high = number_bounds(self.space)
         companded = np.maximum(np.abs(low), np.abs(high)) > LARGEST_SCALED_BOUND
+        if not isinstance(self.space, spaces.Box):  # choices: companding would merge large ones
+            companded = np.zeros_like(companded)
         low, high = np.where(companded, -1.0, low), np.where(companded, 1.0, high)
         half = (high - low) / 2
         return (low + high) / 2, np.where(half > 0, half, 1.0), companded

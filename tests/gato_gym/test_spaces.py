@@ -263,3 +263,11 @@ def test_travels_between_processes():
         got = twin.encode(READING)
         assert (got.vectors == expected.vectors).all()
         assert got.text.tolist() == expected.text.tolist()
+
+
+def test_lean_keeps_every_choice_of_a_large_space() -> None:
+    space = spaces.MultiDiscrete([1500, 5000], start=[-3, 0])
+    plan = compile_plan(space, spaces.Discrete(2), PlanOptions("lean"))
+    for member in ([952, 4999], [1496, 257], [-3, 0]):
+        back = plan.decode_observation(plan.encode(np.array(member)))
+        assert back.tolist() == member
