@@ -191,6 +191,28 @@ def test_it_samples_where_that_scores_more(
             assert returns == [20.0] * 5
 
 
+def test_episodes_that_try_a_manner_are_short(
+    network: ImageNetwork, frames: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every environment, and those that score are whole."""
+    monkeypatch.setattr("policies.expert_training.shipping.TRIED_STEPS", 5)
+    lengths: list[int] = []
+
+    class Counted(OneFrame):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            lengths.append(0)
+            self.episode = len(lengths) - 1
+            return super().reset(seed=seed, options=options)
+
+        def step(self, action: Any) -> Any:
+            lengths[self.episode] += 1
+            return super().step(action)
+
+    envs = [Counted(frames[0], {0}) for _ in range(2)]
+    score_expert(network, envs, episodes=3, tried=2)
+    assert lengths == [5] * 4 + [20] * 3
+
+
 def test_halved_is_the_rounded_mean() -> None:
     frames = np.array([[[0, 1, 255, 255], [0, 1, 255, 254]]], np.uint8)
     assert halved(frames).tolist() == [[[1, 255]]]
