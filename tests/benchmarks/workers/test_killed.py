@@ -85,7 +85,7 @@ def recorded(output: Path) -> list[dict[str, Any]]:
 
 def test_a_killed_process_is_replaced(modules: Path, tmp_path: Path) -> None:
     alone = play(tmp_path / "1", PolicyChoice("random"), workers=1)
-    killed = play(tmp_path / "2", deadly(modules, "once", times=1), workers=2, num_envs=2)
+    killed = play(tmp_path / "2", deadly(modules, "once", times=1, call=20), workers=2, num_envs=2)
     assert killed == alone
     assert len(list((modules / "once").iterdir())) == 1
 
