@@ -262,7 +262,9 @@ class _Group:
         embedding, count = self._network.embedding, state.rows
         texts: dict[int, Tensor] = {}
         for row, text in self._emitted_texts().items():
-            if len(text):
+            if not len(text):
+                state.conditions[row] = 0
+            else:
                 texts[row] = torch.from_numpy(text.astype(np.int64)).to(device)
                 state.conditions[row] = embedding.encode_texts(texts[row][None])[0]
         bodies = self._bodies()  # [B, num_tokens, D]

@@ -31,7 +31,7 @@ GRID = spaces.Dict(
 MIXED_ACTION = spaces.Dict(push=spaces.Box(-2, 3, (2,), np.float32), tool=spaces.Discrete(3))
 STEPS = 150
 """Ten windows and more of one token each."""
-MISSIONS = ("go to the red ball", "open a blue door", "pick up the key")
+MISSIONS = ("go to the red ball", "open a blue door", "", "pick up the key")
 
 CASES = {
     "grid and text, actions hidden": (GRID, spaces.Discrete(7), PlanOptions(
@@ -54,7 +54,7 @@ def observations(space: gym.Space[Any], count: int) -> list[Any]:
     found = [space.sample() for _ in range(count)]
     if isinstance(space, spaces.Dict):
         for step, observation in enumerate(found):
-            observation["mission"] = MISSIONS[step // 25 % 3]
+            observation["mission"] = MISSIONS[step // 25 % len(MISSIONS)]
     return found
 
 
@@ -84,9 +84,10 @@ def played(policy: GatoPolicy, seen: list[Any]) -> tuple[list[torch.Tensor], np.
     return logits, np.stack(ids)
 
 
-@pytest.mark.parametrize("prompted", [False, True])
+@pytest.mark.parametrize("shown", [None, 20, 50], ids=["no prompt", "prompt", "textless prompt"])
 @pytest.mark.parametrize("case", CASES)
-def test_cached_logits_equal_the_full_forward(case: str, prompted: bool) -> None:
+def test_cached_logits_equal_the_full_forward(case: str, shown: int | None) -> None:
+    prompted, first = shown is not None, shown or 0
     observation_space, action_space, options = CASES[case]
     torch.manual_seed(0)
     network = GatoNetwork(CONFIG)
@@ -97,7 +98,7 @@ def test_cached_logits_equal_the_full_forward(case: str, prompted: bool) -> None
     example = [action_space.sample() for _ in range(12)]
     demonstration = Episode(
         task="test",
-        observations=stacked(observation_space, seen[20:33]),
+        observations=stacked(observation_space, seen[first : first + 13]),
         actions=stacked(action_space, example),
         rewards=np.zeros(12, np.float32),
         terminations=np.zeros(12, bool),
@@ -107,7 +108,11 @@ def test_cached_logits_equal_the_full_forward(case: str, prompted: bool) -> None
         policy = policy.with_prompt(demonstration, cut="end")
     logits, ids = played(policy, seen)
     shards = make_shard(
-        plan, [(seen, ids), (seen[20:32], np.stack([plan.encode_action(a) for a in example]))]
+        plan,
+        [
+            (seen, ids),
+            (seen[first : first + 12], np.stack([plan.encode_action(a) for a in example])),
+        ],
     )
     mixture = Mixture({"test": 1.0}, prompt_share={"test": float(prompted)}, prompt_end=1.0)
     packer = Packer({"test": shards}, mixture, CONFIG, rows=1, length=4000, seed=0)

@@ -199,3 +199,16 @@ def test_emphasis_multiplies_a_task_s_share_of_the_tokens() -> None:
     assert np.allclose(made(**{"act-1": 2.0}).probabilities, (0.25, 0.5, 0.25))
     with pytest.raises(ValueError, match=r"emphasises \['talk'\], of which no shard is open"):
         made(talk=2.0)
+
+
+def test_a_batch_whose_texts_are_all_empty() -> None:
+    space = spaces.Dict(image=spaces.Box(0, 10, (7, 7, 3), np.uint8), words=spaces.Text(9))
+    options = PlanOptions(grids=("image",), memory="observations", vector_size=16)
+    plan = compile_plan(space, spaces.Discrete(5), options)
+    images = np.random.default_rng(0).integers(0, 11, (12, 7, 7, 3), np.uint8)
+    seen = [{"image": image, "words": ""} for image in images]
+    shard = make_shard(plan, [(seen, np.full((12, 1), 33025))])
+    packer = Packer({"test": shard}, Mixture({"test": 1.0}), SMALL, rows=2, length=24, seed=0)
+    batch = packer.batch(0)
+    assert (batch.tokens.conditions == -1).all()
+    assert torch.isfinite(GatoNetwork(SMALL)(batch)).all()
