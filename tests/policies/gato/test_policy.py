@@ -94,25 +94,6 @@ def test_its_own_text_matters(policy: GatoPolicy) -> None:
     assert not torch.equal(keys[0], keys[1])
 
 
-def test_episode_start_forgets_the_row_and_only_that(policy: GatoPolicy) -> None:
-    found = streams(2, 10)
-    state = None
-    for step in range(6):
-        _, state = policy.predict(batch([s[step] for s in found]), state, deterministic=True)
-    starts = np.array([True, False])
-    chosen = []
-    for step in range(6, 10):
-        actions, state = policy.predict(
-            batch([s[step] for s in found]), state, starts, deterministic=True
-        )
-        chosen.append(actions.tolist())
-        starts = np.array([False, False])
-    fresh = alone(policy, found[0][6:], deterministic=True)
-    kept = alone(policy, found[1], deterministic=True)[6:]
-    assert [row[0] for row in chosen] == fresh
-    assert [row[1] for row in chosen] == kept
-
-
 def test_two_loops_share_a_policy(policy: GatoPolicy) -> None:
     first, second = streams(2, 8)
     expected = [alone(policy, s, deterministic=False) for s in (first, second)]
