@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, compile_plan
 from gato_gym.tasks import get_task, task_id_of
+from gato_gym.vocabulary import Vocabulary
 from policies.base import Policy, spaces_of
 from policies.chance import with_seeds
 from policies.gato.decoding import Decoder, act
@@ -98,8 +99,9 @@ class GatoPolicy(Policy):
         if options is None and task is not None:
             options = get_task(task).options
         torch.manual_seed(seed)
-        network = GatoNetwork(preset(config) if isinstance(config, str) else config)
-        plan = compile_plan(*spaces_of(env), options)
+        sizes = preset(config) if isinstance(config, str) else config
+        plan = compile_plan(*spaces_of(env), options, vocabulary=sizes.vocabulary)
+        network = GatoNetwork(sizes)
         return cls(network, plan, seed=seed)
 
     @classmethod
@@ -161,7 +163,8 @@ class GatoPolicy(Policy):
             sampler=sampler or checkpoint.sampler,
             seed=seed,
         )
-        return _bind(make, checkpoint.tasks, env, task=task, prompt=prompt, cut=cut)
+        ids = network.config.vocabulary
+        return _bind(make, checkpoint.tasks, ids, env, task=task, prompt=prompt, cut=cut)
 
     def with_env(
         self,
@@ -172,7 +175,8 @@ class GatoPolicy(Policy):
         cut: str | None = None,
     ) -> GatoPolicy:
         """A view of the same weights for another environment; arguments as in :meth:`load`."""
-        return _bind(self._view, self.tasks, env, task=task, prompt=prompt, cut=cut)
+        ids = self.network.config.vocabulary
+        return _bind(self._view, self.tasks, ids, env, task=task, prompt=prompt, cut=cut)
 
     def _view(self, plan: Plan, *, task: str | None, prompt: Prompt | None) -> GatoPolicy:
         return GatoPolicy(
@@ -356,6 +360,7 @@ def check_state(state: object, rows: int) -> None:
 def _bind(
     make: Callable[..., GatoPolicy],
     tasks: Mapping[str, TaskRecord],
+    vocabulary: Vocabulary,
     env: Any,
     *,
     task: str | None,
@@ -368,6 +373,6 @@ def _bind(
         prompt = None
     task_id, record = find_task(tasks, env, task)
     spaces = record.read_spaces() if env is None else spaces_of(env)
-    plan = compile_plan(*spaces, record.options)
+    plan = compile_plan(*spaces, record.options, vocabulary=vocabulary)
     policy = make(plan, task=task_id, prompt=record.prompt if shipped and record.prompted else None)
     return policy if shipped or prompt is None else policy.with_prompt(prompt, cut=cut)

@@ -3,7 +3,7 @@
 * :class:`TaskRecord` -- what a checkpoint knows about a task.
 * :func:`find_task` -- the task of an environment.
 * :func:`signature` -- what must agree between training and use.
-* :func:`check_sizes` -- whether a plan's parts fit a network.
+* :func:`check_sizes` -- whether a plan's parts and ids fit a network.
 """
 
 from __future__ import annotations
@@ -161,11 +161,16 @@ def find_task(
 
 
 def check_sizes(config: NetworkConfig, plan: Plan) -> None:
-    """Refuse a plan with parts larger than the network's.
+    """Refuse a plan with parts larger than the network's, or with other ids.
 
     Raises:
         ValueError: Names the part.
     """
+    if plan.vocabulary != config.vocabulary:
+        raise ValueError(
+            f"the plan has {plan.vocabulary} and the network {config.vocabulary}: "
+            "compile the plan with vocabulary=network.config.vocabulary"
+        )
     for name, got, limit in (
         ("vector_size", plan.options.vector_size, config.vector_size),
         ("grid height", plan.grid_size[0], config.grid_size),

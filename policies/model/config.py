@@ -39,7 +39,11 @@ class NetworkConfig:
             linear and Fourier features to its table row.
         observation_heads: Whether the network has heads that predict the next observation in
             training.
-        vocabulary: The ids.
+        vocabulary: The ids: those of text first, the continuous ones right after them, then the
+            others, for texts and symbols have tables of their own.
+
+    Raises:
+        ValueError: ``head_size`` is odd, or the vocabulary has another order.
     """
 
     width: int = 256
@@ -68,6 +72,15 @@ class NetworkConfig:
             raise ValueError(
                 f"head_size is {self.head_size}: rotary positions turn pairs of numbers, "
                 "use an even size"
+            )
+        ids = self.vocabulary
+        after = min(ids.discrete.start, ids.separator)
+        if ids.continuous.start != ids.text.stop or after < ids.continuous.stop:
+            raise ValueError(
+                f"vocabulary has text {ids.text}, continuous {ids.continuous}, discrete "
+                f"{ids.discrete} and separator {ids.separator}: a network takes continuous ids "
+                "right after the text's, and discrete ids and the separator after those; use "
+                "Vocabulary(), or ranges in this order"
             )
 
     def to_json(self) -> dict[str, Any]:

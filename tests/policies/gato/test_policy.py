@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from gymnasium import spaces
 from small import SMALL, WORDS, Talker, state_plan, talking_plan
 
-from gato_gym import PlanOptions, compile_plan
+from gato_gym import PlanOptions, Vocabulary, compile_plan
 from policies import GatoPolicy
 from policies.gato.sampling import Sampler
 from policies.model.network import GatoNetwork
@@ -252,6 +253,44 @@ def test_single_environment_loop() -> None:
         action, state = policy.predict(observation, state)
         observation, _, done, _, _ = env.step(action)
     assert env.steps == 7
+
+
+SHIFTED = Vocabulary(continuous=range(32000, 33000), discrete=range(33500, 34500), separator=33200)
+
+
+def test_a_plan_has_the_ids_of_its_network(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, vocabulary=SHIFTED)
+    options = PlanOptions(vector_size=16, layout="paper")
+    policy = GatoPolicy.create(Talker(), config=config, options=options)
+    assert policy.plan.action_ranges.tolist() == [[33500, 33505]]
+    assert policy.plan.encode(Talker().reset(seed=0)[0]).ids.tolist()[-1] == 33200
+    action, _ = policy.predict(Talker().reset(seed=0)[0])
+    assert Talker.action_space.contains(action)
+    policy.save(tmp_path / "saved")
+    loaded = GatoPolicy.load(tmp_path / "saved")
+    assert loaded.plan.vocabulary == SHIFTED
+    assert loaded.with_env(Talker()).plan.vocabulary == SHIFTED
+
+
+def test_a_plan_with_other_ids_than_the_network_is_refused() -> None:
+    network = GatoNetwork(dataclasses.replace(SMALL, vocabulary=SHIFTED))
+    with pytest.raises(ValueError, match="compile the plan with vocabulary="):
+        GatoPolicy(network, talking_plan())
+
+
+@pytest.mark.parametrize(
+    "vocabulary",
+    [
+        Vocabulary.paper(),
+        Vocabulary(continuous=range(32001, 33025)),
+        Vocabulary(discrete=range(33000, 34024)),
+        Vocabulary(text=range(1, 32000), separator=0),
+    ],
+    ids=["discrete among text", "gap after text", "discrete among continuous", "separator first"],
+)
+def test_a_network_refuses_ids_in_another_order(vocabulary: Vocabulary) -> None:
+    with pytest.raises(ValueError, match="right after the text's"):
+        dataclasses.replace(SMALL, vocabulary=vocabulary)
 
 
 class Varied(gym.Env[Any, Any]):
