@@ -163,17 +163,17 @@ def read_minari(dataset_id: str, *, root: Path | None = None) -> Iterator[Episod
 
 
 def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
-    """The episodes of a loaded Minari dataset, in order.
+    """The episodes of a loaded Minari dataset, in its order.
 
     Args:
-        dataset: A ``minari.MinariDataset``.
-        first: Number of the first one.
+        dataset: A ``minari.MinariDataset``, the whole or a part (filtered or split).
+        first: Number of the first one, counted within the part.
     """
     from gato_gym.episodes import hdf5
 
     storage = dataset.storage
     task = dataset.spec.dataset_id.rpartition("/")[2].rpartition("-v")[0]
-    indices = range(first, storage.total_episodes)
+    indices = _indices(dataset)[first:]
     if storage.FORMAT == "hdf5" and not storage.jpeg_encoding:
         (path,) = Path(storage.data_path).glob("*.hdf5")
         with hdf5.open_file(path, "r") as file:
@@ -199,17 +199,26 @@ def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
 
 
 def returns_of(dataset: Any) -> NDArray[np.float64]:
-    """The return of every episode of a loaded Minari dataset, in order: float64 ``[E]``."""
+    """The return of every episode of a loaded Minari dataset, in its order: float64 ``[E]``.
+
+    Args:
+        dataset: A ``minari.MinariDataset``, the whole or a part (filtered or split).
+    """
     from gato_gym.episodes import hdf5
 
-    storage = dataset.storage
+    storage, indices = dataset.storage, _indices(dataset)
     if storage.FORMAT == "hdf5":
         (path,) = Path(storage.data_path).glob("*.hdf5")
         with hdf5.open_file(path, "r") as file:
-            rewards = [hdf5.read_rewards(file, i) for i in range(storage.total_episodes)]
+            rewards = [hdf5.read_rewards(file, i) for i in indices]
     else:
-        rewards = [e["rewards"] for e in storage.get_episodes(range(storage.total_episodes))]
-    return np.array([np.sum(part, dtype=np.float64) for part in rewards])
+        rewards = [e["rewards"] for e in storage.get_episodes(indices)]
+    return np.array([np.sum(part, dtype=np.float64) for part in rewards], np.float64)
+
+
+def _indices(dataset: Any) -> list[int]:
+    """Where the storage has the dataset's episodes."""
+    return [int(index) for index in dataset.episode_indices]
 
 
 def find_minari(source: str | Path | Any) -> Any:

@@ -70,8 +70,9 @@ def demonstration(source: Any) -> Episode:
     """A demonstration by name.
 
     Args:
-        source: An Episode; or a Minari dataset, its id, its folder or its HDF5 file. A string can
-            end in ``#3`` to select episode 3; the default is the first.
+        source: An Episode; or a Minari dataset, whole or in part (filtered or split), its id, its
+            folder or its HDF5 file. A string can end in ``#3`` to select episode 3; the default is
+            the first.
 
     Raises:
         FileNotFoundError: There is no such dataset.
@@ -90,7 +91,12 @@ def demonstration(source: Any) -> Episode:
             "Minari dataset, its id or its path"
         )
     dataset = find_minari(source)
-    total = dataset.storage.total_episodes
+    total = dataset.total_episodes
+    if not total:
+        raise ValueError(
+            f"{dataset.spec.dataset_id} is a part of a dataset, and has no episode: pass a part "
+            "with at least one"
+        )
     if number >= total:
         raise ValueError(
             f"{dataset.spec.dataset_id} has episodes 0 to {total - 1}, and the prompt is to be "

@@ -42,7 +42,7 @@ class Source:
     """One dataset of a task.
 
     Attributes:
-        dataset: A ``minari.MinariDataset``.
+        dataset: A ``minari.MinariDataset``, the whole or a part (filtered or split).
         returns: float64 ``[E]``, of its episodes.
         share: Of its expert's return that an episode must reach; 0 keeps every episode.
     """
@@ -58,10 +58,12 @@ class Source:
         Raises:
             ValueError: It holds no episode, or a return is no finite number.
         """
-        if not dataset.storage.total_episodes:
+        if not dataset.total_episodes:
+            stored = dataset.storage.total_episodes
             raise ValueError(
                 f"dataset {dataset.spec.dataset_id!r} holds no episode: expected at least one, "
                 "record some with gato-gym record"
+                + (f", or keep some of its {stored} where it is filtered" if stored else "")
             )
         return cls(dataset, returns_of(dataset), share)
 
@@ -83,14 +85,21 @@ class Source:
 
     def identity(self) -> dict[str, Any]:
         """What its content is known by, as JSON values."""
-        storage = self.dataset.storage
+        indices = np.asarray(self.dataset.episode_indices, np.int64)
+        whole = np.array_equal(indices, np.arange(self.dataset.storage.total_episodes))
+        part = {} if whole else {"part": _digest(indices)}
         return {
             "dataset": self.dataset.spec.dataset_id,
-            "episodes": int(storage.total_episodes),
-            "steps": int(storage.total_steps),
-            "returns": hashlib.blake2b(self.returns.tobytes(), digest_size=8).hexdigest(),
+            "episodes": int(self.dataset.total_episodes),
+            "steps": int(self.dataset.total_steps),
+            "returns": _digest(self.returns),
             "keep": self.share,
+            **part,
         }
+
+
+def _digest(array: NDArray[Any]) -> str:
+    return hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -165,7 +174,7 @@ class DatasetTask:
 
 
 def find_tasks(
-    names: Sequence[str | Path],
+    names: Sequence[str | Path | Any],
     *,
     share: float = 0.8,
     layout: str | None = None,
@@ -176,8 +185,8 @@ def find_tasks(
     """The tasks of some datasets, sorted by id.
 
     Args:
-        names: Ids of Minari datasets, or paths of their folders or files. Those of one environment
-            are one task.
+        names: Ids of Minari datasets, paths of their folders or files, or loaded ones, whole or in
+            part. Those of one environment are one task.
         share: Of the expert's windowed return that an episode must reach; 0 keeps all.
         layout: "lean" or "paper"; None takes the registered task's, or "lean".
         memory: "all", "observations" or "none"; None takes the registered task's, or see

@@ -17,10 +17,12 @@ from minari.data_collector import EpisodeBuffer
 
 from gato_gym import Episode, read_minari, write_minari
 from gato_gym.episodes.minari_datasets import (
+    episodes_of,
     expert_return_of,
     minari_metadata,
     minari_root,
     new_minari,
+    returns_of,
 )
 from gato_gym.tasks import get_task
 
@@ -169,6 +171,33 @@ def test_what_minari_writes_is_read(env: gym.Env[Any, Any], tmp_path: Path) -> N
     (found,) = read_minari(NAME, root=tmp_path)
     assert_same(found, dataclasses.replace(wanted, info={}, seed=None))
     assert expert_return_of(NAME, root=tmp_path) is None
+
+
+@pytest.mark.parametrize("jpeg", [False, True], ids=["own-reader", "minari-reader"])
+def test_a_part_of_a_dataset_is_read_as_that_part(
+    env: gym.Env[Any, Any], tmp_path: Path, jpeg: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = [
+        dataclasses.replace(episode(n), rewards=np.full(n, 10.0**n, np.float32))
+        for n in range(1, 6)
+    ]
+    write_minari(NAME, written, env=env, root=tmp_path)
+    with minari_root(tmp_path):
+        dataset = minari.load_dataset(NAME)
+    if jpeg:  # chooses Minari's own reader
+        monkeypatch.setattr(type(dataset.storage), "jpeg_encoding", True)
+    odd = dataset.filter_episodes(lambda found: len(found.rewards) % 2 == 1)
+    assert [part.length for part in episodes_of(odd)] == [1, 3, 5]
+    assert [part.length for part in episodes_of(odd, first=2)] == [5]
+    assert returns_of(odd).tolist() == [10.0, 3_000.0, 500_000.0]
+    parts = minari.split_dataset(dataset, [2, 3], seed=1)
+    for part in parts:
+        theirs = [len(found.rewards) for found in part.iterate_episodes()]
+        assert [found.length for found in episodes_of(part)] == theirs
+        assert returns_of(part).tolist() == [length * 10.0**length for length in theirs]
+    none = dataset.filter_episodes(lambda found: False)
+    assert list(episodes_of(none)) == []
+    assert returns_of(none).tolist() == []
 
 
 def test_environments_can_be_recovered(tmp_path: Path) -> None:

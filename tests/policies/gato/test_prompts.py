@@ -79,6 +79,16 @@ def test_a_dataset_by_folder_file_and_object(root: Path) -> None:
     assert same(demonstration(f"{folder}#1"), EPISODES[1])
 
 
+def test_a_part_of_a_dataset_shows_its_own_first_episode(root: Path) -> None:
+    with minari_root(root):
+        dataset = minari.load_dataset(NAME)
+    long = dataset.filter_episodes(lambda found: len(found.rewards) == 12)
+    assert same(demonstration(long), EPISODES[1])
+    none = dataset.filter_episodes(lambda found: False)
+    with pytest.raises(ValueError, match=r"test/act-v0 is a part of a dataset, and has no episode"):
+        demonstration(none)
+
+
 def test_what_is_no_demonstration_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"test/act-v0 has episodes 0 to 1, .* to be 2"):
         demonstration(f"{root / NAME}#2")

@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import minari
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 from small import SMALL
 
 from gato_gym import Episode, compile_plan, get_task, write_minari
+from gato_gym.episodes.minari_datasets import find_minari
 from policies import GatoPolicy
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_tasks
@@ -105,6 +107,29 @@ def test_numbers_are_normalised_by_the_suites_statistics(folder: Path) -> None:
     assert np.allclose(vectors.mean(0), 0, atol=1e-3)
     options = json.loads((folder / "shards" / ARM / "meta.json").read_text())["options"]
     assert np.allclose(options["vector_mean"], raw.mean(0), rtol=1e-4)
+
+
+def test_a_part_of_a_dataset_is_trained_on_as_that_part(folder: Path, tmp_path: Path) -> None:
+    dataset = find_minari(folder / f"gato/{ARM}-v0")
+    first, second = (
+        minari.MinariDataset(dataset.storage, np.array(chosen)) for chosen in ([3, 1], [2, 0])
+    )
+    for part, numbers in ((first, (3, 1)), (second, (2, 0))):
+        (task,) = find_tasks([part], share=0.0)
+        assert task.counts == (2, 2)
+        assert [episode.seed for episode in task.episodes()] == list(numbers)
+        assert [episode.seed for episode in task.episodes([(0, 1)])] == [numbers[1]]
+        shard = shard_tasks([task], tmp_path)[ARM]  # of equal returns and lengths, yet another part
+        raw = np.concatenate([arm_episode(n).observations[:12] for n in numbers])
+        vectors = np.asarray(shard.arrays["vectors"])[:, 0, :39]
+        assert np.allclose(vectors, (raw - raw.mean(0)) / raw.std(0), atol=1e-4)
+    whole = find_tasks([dataset], share=0.0)[0].identity()["sources"][0]
+    assert sorted(whole) == ["dataset", "episodes", "keep", "returns", "steps"]
+    assert (whole["episodes"], whole["steps"]) == (4, 48)
+    with pytest.raises(
+        ValueError, match=r"holds no episode: .*, or keep some of its 4 where it is"
+    ):
+        find_tasks([dataset.filter_episodes(lambda found: False)])
 
 
 def test_a_shard_made_with_the_same_settings_is_kept(folder: Path) -> None:
