@@ -40,6 +40,7 @@ from gato_gym.commands.common import (
     Invocation,
     run_command,
 )
+from gato_gym.terminal import new_console
 from policies.processes import WorkerError
 from policies.rollout.timing import NAME as COST
 from policies.rollout.timing import Costs, TimeSpent
@@ -216,7 +217,7 @@ class Bench(BenchFlags, Command):
     def run(self, call: Invocation) -> int:
         output, runs = self.runs(call.line())
         started = time.monotonic()
-        console = Console()
+        console = new_console()
         for settings in runs[1:]:  # a mistake in the last is told before the first plays for hours
             describe_policy(settings.policy)
         try:
