@@ -234,11 +234,14 @@ class BatchBuilder:
         )
 
     def _condition(self, shard: TaskShard, step: int) -> int:
+        """Number of the text that a timestep acts under; -1 if it is empty, as in acting."""
         index = int(shard.arrays["text_index"][step])
         key = (shard.task, index)
         if key not in self.texts:
-            self.texts[key] = len(self.texts)
-            self.text_ids.append(shard.text(index))
+            text = shard.text(index)
+            self.texts[key] = len(self.text_ids) if len(text) else -1
+            if len(text):
+                self.text_ids.append(text)
         return self.texts[key]
 
     def _add_targets(self, doc: Document, layout: Layout, base: int) -> None:
