@@ -54,7 +54,7 @@ __all__ = ["Bench", "RunSettings", "main", "run_benchmark", "select_tasks"]
 def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
     """Play what is not recorded yet, and summarise the whole.
 
-    Tasks that the policy cannot play are left out and named, unless it can play none.
+    Tasks that the policy cannot play are left out and named; it plays one or more.
 
     Args:
         settings: What to do.
@@ -86,7 +86,7 @@ def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
         protocol,
         {**described, "name": settings.policy.name},
         command=settings.command,
-        left_out=left_out(policy, tasks),
+        left_out=left_out(policy, tasks, name=settings.policy.name),
     )
     if header.left_out:
         console.print(
@@ -220,6 +220,7 @@ class Bench(BenchFlags, Command):
         console = new_console()
         for settings in runs[1:]:  # a mistake in the last is told before the first plays for hours
             describe_policy(settings.policy)
+            left_out(settings.policy, select_tasks(settings.suite, settings.tasks))
         try:
             failed = [_run_and_tell(settings, console) for settings in runs]
             if len(runs) > 1:
