@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -211,7 +212,9 @@ def _episode_hash(episode: Episode) -> str:
     return digest.hexdigest()[:16]
 
 
-def left_out(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
+def left_out(
+    choice: PolicyChoice, tasks: Sequence[Task], *, name: str | None = None
+) -> dict[str, str]:
     """Tasks that a policy cannot play, and why; by task id.
 
     An expert plays the tasks that have one. A checkpoint plays the tasks that it was trained on,
@@ -221,14 +224,17 @@ def left_out(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
     Args:
         choice: The policy; a factory is taken to play everything.
         tasks: What is asked for.
+        name: What the policy is called in errors; None is the choice's own name.
 
     Returns:
-        Not all of them: a policy that can play none is left to fail with what is wrong.
+        Not all of them: if what is left is not installed, it is left to fail with what is wrong.
 
     Raises:
-        BenchmarkError: The checkpoint cannot be read.
+        BenchmarkError: The checkpoint cannot be read, or plays none of the tasks.
     """
     unplayable = _unplayable(choice, tasks)
+    if len(unplayable) == len(tasks):
+        raise BenchmarkError(_plays_none(choice, name or choice.name, tasks, unplayable))
     if len({task.suite for task in tasks}) > 1:
         unplayable |= _not_installed([task for task in tasks if task.id not in unplayable])
     return {} if len(unplayable) == len(tasks) else dict(sorted(unplayable.items()))
@@ -261,6 +267,34 @@ def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
         except Exception:
             continue  # what is wrong with an environment is told where it is played
     return missing
+
+
+def _plays_none(
+    choice: PolicyChoice, name: str, tasks: Sequence[Task], unplayable: Mapping[str, str]
+) -> str:
+    """What is said of a policy that plays none of the tasks: what it does play, what else may."""
+    from gato_gym.tasks import list_tasks
+    from policies.experts import has_expert
+    from policies.gato.checkpoint import read_tasks
+
+    every = {task.id: task.suite for task in list_tasks()}
+    if choice.name == "expert":
+        known, others = [task for task in every if has_expert(task)], ["random"]
+    else:
+        known = list(read_tasks(_folder(choice)))
+        experts = any(has_expert(task.id) for task in tasks)
+        others = ["random", "expert"] if experts else ["random"]
+    suites = Counter(every[task] for task in known if task in every)
+    plays = [f"{count} tasks of {suite}" for suite, count in suites.items()]
+    plays += [task for task in known if task not in every][:8]
+    first = sorted(unplayable)[0]
+    what = f"task {first}" if len(tasks) == 1 else f"{len(tasks)} tasks, such as {first}"
+    instead = "--suite or --tasks" if suites else "gato-gym score"
+    return (
+        f"{name} plays none of what was asked for, {what} ({unplayable[first]}): "
+        f"it plays {', '.join(plays) or 'no task'}; choose these with {instead}, or pass "
+        f"--policy {' or '.join(others)}, or a network trained on these tasks"
+    )
 
 
 def _not_installed(tasks: Sequence[Task]) -> dict[str, str]:

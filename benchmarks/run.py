@@ -40,6 +40,7 @@ from gato_gym.commands.common import (
     Invocation,
     run_command,
 )
+from gato_gym.terminal import new_console
 from policies.processes import WorkerError
 from policies.rollout.timing import NAME as COST
 from policies.rollout.timing import Costs, TimeSpent
@@ -53,7 +54,7 @@ __all__ = ["Bench", "RunSettings", "main", "run_benchmark", "select_tasks"]
 def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
     """Play what is not recorded yet, and summarise the whole.
 
-    Tasks that the policy cannot play are left out and named, unless it can play none.
+    Tasks that the policy cannot play are left out and named; it plays one or more.
 
     Args:
         settings: What to do.
@@ -85,7 +86,7 @@ def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
         protocol,
         {**described, "name": settings.policy.name},
         command=settings.command,
-        left_out=left_out(policy, tasks),
+        left_out=left_out(policy, tasks, name=settings.policy.name),
     )
     if header.left_out:
         console.print(
@@ -216,9 +217,10 @@ class Bench(BenchFlags, Command):
     def run(self, call: Invocation) -> int:
         output, runs = self.runs(call.line())
         started = time.monotonic()
-        console = Console()
+        console = new_console()
         for settings in runs[1:]:  # a mistake in the last is told before the first plays for hours
             describe_policy(settings.policy)
+            left_out(settings.policy, select_tasks(settings.suite, settings.tasks))
         try:
             failed = [_run_and_tell(settings, console) for settings in runs]
             if len(runs) > 1:

@@ -11,10 +11,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from gato_gym.tasks import SCRIPTED_SUITES, list_tasks
+from gato_gym.terminal import new_console
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def print_tasks(suite: str | None = None, pattern: str | None = None) -> None:
     Raises:
         UnknownTaskError: As ``list_tasks``.
     """
-    rows, console = task_rows(suite, pattern), Console()
+    rows, console = task_rows(suite, pattern), new_console()
     table = Table(box=None, pad_edge=False)
     for name in ("task", "observation", "action", "steps", "expert", "network"):
         table.add_column(

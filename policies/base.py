@@ -50,6 +50,13 @@ class Policy(ABC):
         self.observation_space = observation_space
         self.action_space = action_space
 
+    def __repr__(self) -> str:
+        """What acts, and in which spaces."""
+        return (
+            f"{type(self).__name__}(observation_space={self.observation_space}, "
+            f"action_space={self.action_space})"
+        )
+
     def predict(
         self,
         observation: Any,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from tyro.conf import Positional
 
 from benchmarks.report.compare import compare, render
 from benchmarks.store.run_store import read_run
 from gato_gym.atomic_io import write_json
 from gato_gym.commands.common import Command, Invocation
+from gato_gym.terminal import new_console
 
 
 @dataclass(frozen=True)
@@ -35,4 +35,4 @@ class Compare(Command):
         if self.output is not None:
             self.output.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.output, comparison.to_json())
-        Console().print(render(comparison))
+        new_console().print(render(comparison))

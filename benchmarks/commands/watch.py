@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from tyro.conf import Fixed
 
 from benchmarks.policies import DEFAULT_POLICY, PlayingOptions, PolicyChoice
@@ -18,6 +17,7 @@ from benchmarks.video.screens import Screen, Video, Window, has_display
 from benchmarks.video.viewer import WatchSettings, chosen_task, watch
 from gato_gym.commands.common import Command, Invocation
 from gato_gym.commands.flags import flag
+from gato_gym.terminal import new_console
 from policies.rollout.outcomes import EpisodeResult
 
 
@@ -46,7 +46,7 @@ class Watch(WatchSettings, Command):
         name, how = self.player, asdict(self.playing)
         policy = PolicyChoice(name, deterministic=self.acting.of(name), seed=self.seed, **how)
         settings = replace(self, policy=policy)
-        console = Console(highlight=False, soft_wrap=True)
+        console = new_console(highlight=False, soft_wrap=True)
         videos: list[Video] = []
         path = settings.video_path()
         if not has_display():  # MuJoCo looks at it when it is imported

@@ -44,7 +44,7 @@ def progress(
         yield _log_lines(console, total=total, done=done, pending=pending)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

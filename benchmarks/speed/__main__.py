@@ -20,6 +20,7 @@ from tyro.conf import Positional
 from benchmarks.speed.comparison import Comparison, table
 from gato_gym.atomic_io import write_json
 from gato_gym.commands.common import DONE, STOPPED, Command, Invocation, run_command
+from gato_gym.terminal import new_console
 from policies.model.config import PRESETS
 from policies.threads import one_thread
 
@@ -139,7 +140,7 @@ class Speed(Command):
 
     def run(self, call: Invocation) -> int:
         comparisons: list[Comparison] = []
-        status, console = DONE, Console()
+        status, console = DONE, new_console()
         with one_thread():
             try:
                 for comparison in itertools.chain.from_iterable(self._sources(console)):

@@ -31,6 +31,7 @@ from benchmarks.studies.few_shot import (
 from benchmarks.studies.settings import FinetuneSettings
 from gato_gym.atomic_io import appearing, write_whole
 from gato_gym.options import PlanOptions
+from gato_gym.terminal import new_console
 from policies.collection.scores import Scores, play_scores
 from policies.gato.checkpoint import (
     RUN_CHECKPOINT,
@@ -102,7 +103,7 @@ class FinetuneRun:
 
     def __init__(self, settings: FinetuneSettings, console: Console | None = None) -> None:
         self.settings = settings
-        self.console = console or Console(soft_wrap=True)
+        self.console = console or new_console(soft_wrap=True)
         self.checkpoint = load_checkpoint(settings.source)
         tasks = find_tasks(
             settings.datasets,

@@ -21,9 +21,9 @@ from typing import Annotated, Literal, get_args
 
 import torch
 import tyro
-from rich.console import Console
 
 from gato_gym.tasks import Task, list_tasks
+from gato_gym.terminal import new_console
 from policies.collection.collect import collect, with_experts
 from policies.collection.jobs import CollectSettings
 from policies.collection.recorder import RecordSettings
@@ -146,7 +146,7 @@ def make(
     """
     settings = mini_settings(root, shards, work, steps=steps)
     settings = replace(settings, fsdp=fsdp, tensorboard=tensorboard)
-    console, checkpoint = Console(soft_wrap=True), output or work / RUN_CHECKPOINT
+    console, checkpoint = new_console(soft_wrap=True), output or work / RUN_CHECKPOINT
     stages = STAGES[STAGES.index(first) : STAGES.index(final) + 1]
     if dry_run:
         TrainRun(settings, console).describe()

@@ -22,6 +22,7 @@ from benchmarks.studies.few_shot import expert_return, make_environments
 from benchmarks.studies.plots import panels, write_csv
 from benchmarks.studies.settings import ScalingSettings
 from gato_gym.atomic_io import write_whole
+from gato_gym.terminal import new_console
 from policies.collection.scores import Scores, interval, play_scores
 from policies.gato.checkpoint import RUN_CHECKPOINT
 from policies.model.network import GatoNetwork, PackedBatch, count_parameters
@@ -55,7 +56,7 @@ class ScalingRun:
 
     def __init__(self, settings: ScalingSettings, console: Console | None = None) -> None:
         self.settings = settings
-        self.console = console or Console(soft_wrap=True)
+        self.console = console or new_console(soft_wrap=True)
         self.tasks = {t.id: t for t in find_tasks(settings.datasets, share=settings.keep)}
         for task in self.tasks.values():
             if task.counts[0] < 4:

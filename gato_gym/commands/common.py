@@ -28,6 +28,7 @@ import tyro
 from rich.console import Console
 
 from gato_gym.commands.flags import REGISTRY
+from gato_gym.terminal import new_console
 
 DONE, FAILED, MISUSED, STOPPED = 0, 1, 2, 130
 
@@ -92,7 +93,7 @@ def run_command(
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     quiet = os.environ.get("RANK", "0") != "0"
-    call = Invocation(prog, given, Console(soft_wrap=True, quiet=quiet))
+    call = Invocation(prog, given, new_console(soft_wrap=True, quiet=quiet))
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning

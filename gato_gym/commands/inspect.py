@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from rich.console import Console
 from tyro.conf import Positional
 
 from gato_gym.commands.common import Command, Invocation
 from gato_gym.commands.flags import flag
 from gato_gym.inspection import inspect_environment
+from gato_gym.terminal import new_console
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Inspect(Command):
         inspection = inspect_environment(
             self.environment, layout=self.layout, seed=self.seed, render=self.image is not None
         )
-        console = Console()  # folds the table to the terminal's width
+        console = new_console()  # folds the table to the terminal's width
         console.print(inspection.table())
         console.print(inspection.summary(self.window), highlight=False, soft_wrap=True)
         if self.image is not None:

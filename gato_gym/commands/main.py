@@ -15,11 +15,11 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
-from rich.console import Console
 from rich.table import Table
 
 import gato_gym
 from gato_gym.commands.common import DONE, Command, complain, run_command
+from gato_gym.terminal import new_console
 
 GROUP = "gato_gym.commands"
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print_help(commands: dict[str, EntryPoint]) -> None:
     """The subcommands in groups, one for each package that offers some, this one's first."""
-    console = Console(highlight=False)
+    console = new_console(highlight=False)
     console.print("usage: gato-gym COMMAND …\n\n" + (gato_gym.__doc__ or "").splitlines()[0])
     packages = {entry.module.partition(".")[0] for entry in commands.values()}
     width = max(map(len, commands))

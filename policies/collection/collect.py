@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from gato_gym.tasks import Task
+from gato_gym.terminal import new_console
 from policies.collection.jobs import (
     MOST_FAULTS,
     UNIT_EPISODES,
@@ -191,7 +192,7 @@ def collect(
         WorkerError: Some environments were at fault, or some tasks could not be collected; the
             others were. All finished units are kept.
     """
-    console = console or Console()
+    console = console or new_console()
     incomplete = [
         Progress(task, settings) for task in tasks if not _done_before(task, settings, overwrite)
     ]
@@ -325,10 +326,10 @@ def _line(progress: Progress, counts: tuple[int, int]) -> str:
 
 def _bars(console: Console) -> Bars:
     return Bars(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         console=console,
     )

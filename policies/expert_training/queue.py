@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from gato_gym.terminal import new_console
 from policies.expert_training.recipes import RECIPES, recipe_for
 from policies.expert_training.settings import QueueSettings
 from policies.expert_training.shipping import (
@@ -219,7 +220,7 @@ def _processes(jobs: int) -> Executor:
 
 def train_and_ship(settings: TrainSettings, ships: bool) -> None:
     """Run one training as far as its settings say, and ship what is better."""
-    console = Console()
+    console = new_console()
     train(settings, console=console)
     late = settings.seconds is not None and settings.seconds <= 0
     if ships and not late:

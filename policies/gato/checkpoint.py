@@ -62,11 +62,13 @@ class Checkpoint:
         network: The weights, in float32 on the CPU.
         tasks: Records of the tasks that they were trained on, by task id.
         sampler: How action tokens are chosen.
+        card: Text of ``card.md``; empty if there is none.
     """
 
     network: GatoNetwork
     tasks: dict[str, TaskRecord]
     sampler: Sampler
+    card: str = ""
 
 
 def shipped_names() -> list[str]:
@@ -80,7 +82,7 @@ def save_checkpoint(
     tasks: Mapping[str, TaskRecord],
     sampler: Sampler,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     card: str = "",
 ) -> None:
     """Write a checkpoint under a temporary name and rename it into place.
@@ -90,7 +92,8 @@ def save_checkpoint(
         network: The weights.
         tasks: Records by task id.
         sampler: How action tokens are chosen.
-        dtype: The dtype of the weights in the file.
+        dtype: The dtype of the weights in the file; None takes bfloat16 if it holds their values
+            exactly, as it does for weights that were read from bfloat16, and else float32.
         card: Text of ``card.md``.
 
     Raises:
@@ -110,11 +113,12 @@ def _write(
     network: GatoNetwork,
     tasks: Mapping[str, TaskRecord],
     sampler: Sampler,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     card: str,
 ) -> None:
+    stored = _exact_dtype(network) if dtype is None else dtype
     weights = {
-        name: t.detach().to("cpu", dtype).contiguous() for name, t in network.state_dict().items()
+        name: t.detach().to("cpu", stored).contiguous() for name, t in network.state_dict().items()
     }
     save_file(weights, folder / "model.safetensors")
     prompts: dict[str, np.ndarray[Any, Any]] = {}
@@ -139,7 +143,13 @@ def _write(
         },
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1))
-    (folder / "card.md").write_text(card)
+    (folder / "card.md").write_text(card, "utf-8")
+
+
+def _exact_dtype(network: GatoNetwork) -> torch.dtype:
+    """The smallest dtype that holds the values of all weights."""
+    exact = all(torch.equal(t.bfloat16().to(t.dtype), t) for t in network.state_dict().values())
+    return torch.bfloat16 if exact else torch.float32
 
 
 def load_checkpoint(name: str | Path) -> Checkpoint:
@@ -167,7 +177,10 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
             "install the gato-gym version that made it"
         )
     _fill(network, _read(folder / "model.safetensors", load_file), folder)
-    return Checkpoint(network, tasks, sampler)
+    card = folder / "card.md"
+    return Checkpoint(
+        network, tasks, sampler, card.read_text("utf-8", "replace") if card.is_file() else ""
+    )
 
 
 def read_tasks(folder: Path) -> dict[str, TaskRecord]:

@@ -76,6 +76,10 @@ class MultiTaskPolicy:
                     "make them with with_env or with_prompt of the first"
                 )
 
+    def __repr__(self) -> str:
+        """Its policies, in order."""
+        return f"{type(self).__name__}({self.policies!r})"
+
     def predict(
         self,
         observations: Sequence[Any],

@@ -48,6 +48,7 @@ class GatoPolicy(Policy):
         prompt: The demonstration that the policy acts after, or None.
         sampler: How action tokens are chosen.
         seed: Seed of the sampled actions.
+        card: The description that a checkpoint came with; :meth:`save` writes it again.
     """
 
     def __init__(
@@ -60,11 +61,12 @@ class GatoPolicy(Policy):
         prompt: Prompt | None = None,
         sampler: Sampler | None = None,
         seed: int = 0,
+        card: str = "",
     ) -> None:
         super().__init__(plan.observation_space, plan.action_space)
         self.network, self.plan = inference(network), plan
         self.tasks, self.task, self.prompt = dict(tasks or {}), task, prompt
-        self.sampler, self.seed = sampler or Sampler(), seed
+        self.sampler, self.seed, self.card = sampler or Sampler(), seed, card
         check_sizes(network.config, plan)
         self.decoder = self._make_decoder(network)
 
@@ -162,6 +164,7 @@ class GatoPolicy(Policy):
             tasks=checkpoint.tasks,
             sampler=sampler or checkpoint.sampler,
             seed=seed,
+            card=checkpoint.card,
         )
         ids = network.config.vocabulary
         return _bind(make, checkpoint.tasks, ids, env, task=task, prompt=prompt, cut=cut)
@@ -187,6 +190,7 @@ class GatoPolicy(Policy):
             prompt=prompt,
             sampler=self.sampler,
             seed=self.seed,
+            card=self.card,
         )
 
     def with_prompt(self, prompt: Any, *, cut: str | None = None) -> GatoPolicy:
@@ -212,6 +216,9 @@ class GatoPolicy(Policy):
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint folder that :meth:`load` reads; see :mod:`policies.gato.checkpoint`.
 
+        The card is the loaded checkpoint's. The weights are written in bfloat16 if that keeps
+        their values, as it does for a shipped checkpoint's, and in float32 otherwise.
+
         Raises:
             ValueError: The weights have fewer bits than in training.
         """
@@ -226,7 +233,7 @@ class GatoPolicy(Policy):
         if not tasks:
             record = TaskRecord.of(self.plan, self.prompt)
             tasks[self.task or "custom"] = record
-        save_checkpoint(Path(folder), self.network, tasks, self.sampler)
+        save_checkpoint(Path(folder), self.network, tasks, self.sampler, card=self.card)
 
     def generate_text(
         self,
@@ -280,6 +287,15 @@ class GatoPolicy(Policy):
         moved.network.to(target)
         moved.decoder = self._make_decoder(moved.network)
         return moved
+
+    def __repr__(self) -> str:
+        """Its network's size and place, its task and its spaces."""
+        return (
+            f"{type(self).__name__}({count_parameters(self.network):,} parameters, "
+            f"{self.network.precision} on {self.device}, task={self.task!r}, "
+            f"prompt={'yes' if self.prompt else 'none'}, "
+            f"observation_space={self.observation_space}, action_space={self.action_space})"
+        )
 
     def describe(self) -> str:
         """A few lines about sizes, tokens of a timestep and memory of a row."""

@@ -103,10 +103,10 @@ scored follow."""
 def bars(*, shown: bool) -> Progress:
     """A line with the step, the loss, tokens a second, share of the peak and the time left."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
+        TextColumn("{task.fields[state]}", markup=False),
         TimeRemainingColumn(),
         TextColumn("left"),
         refresh_per_second=1,

@@ -22,6 +22,7 @@ import torch
 from rich.console import Console
 
 from gato_gym.episodes.episode import Episode
+from gato_gym.terminal import new_console
 from policies.gato.checkpoint import RUN_CHECKPOINT, RUN_STATE
 from policies.gato.task_specs import check_sizes
 from policies.model.config import PAPER_SIZES
@@ -73,7 +74,7 @@ class TrainRun:
     def __init__(self, settings: TrainSettings, console: Console | None = None) -> None:
         self.settings = settings
         self.ranks = ProcessGroup.join()
-        self.console = console or Console(quiet=bool(self.ranks.rank), soft_wrap=True)
+        self.console = console or new_console(quiet=bool(self.ranks.rank), soft_wrap=True)
         self.state = run_state(settings.output)
         self.all_tasks = find_tasks(
             settings.datasets,

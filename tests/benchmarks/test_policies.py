@@ -354,7 +354,6 @@ def test_an_expert_is_scored_where_there_is_one() -> None:
     assert found == dict.fromkeys(
         ("dm_control-humanoid-run", "dm_control-humanoid-walk"), "it has no expert"
     )
-    assert left_out(PolicyChoice("expert"), select_tasks("dm_control", "humanoid-*")) == {}
     assert left_out(PolicyChoice("random"), tasks) == {}
 
 
@@ -363,19 +362,53 @@ def test_a_network_is_scored_on_what_it_knows_by_id_or_by_spaces(checkpoint: Pat
     found = left_out(PolicyChoice(str(checkpoint)), select_tasks("all", pattern))
     # open-red-door has the spaces of the one task that it knows
     assert sorted(found) == ["metaworld-reach", "mujoco-reacher"]
-    assert left_out(PolicyChoice("gato-mini"), select_tasks("all", "mujoco-reacher")) == {}
     found = left_out(PolicyChoice("gato-mini"), select_tasks("all", pattern))
     assert sorted(found) == ["mujoco-reacher"]
 
 
-def test_a_suite_of_which_a_network_knows_nothing_is_an_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("suite", "pattern", "policies", "said"),
+    [
+        (
+            "mujoco",
+            "*",
+            ["gato-mini"],
+            "gato-mini plays none of what was asked for, 11 tasks, such as mujoco-ant (the network "
+            "was not trained on it, and its spaces tell no task): it plays 39 tasks of babyai, 50 "
+            "tasks of metaworld; choose these with --suite or --tasks, or pass --policy random or "
+            "expert, or a network trained on these tasks",
+        ),
+        (
+            "dm_control",
+            "humanoid-*",
+            ["expert"],
+            "3 tasks, such as dm_control-humanoid-run (it has no expert): it plays",
+        ),
+        (
+            "dm_control",
+            "humanoid-run",
+            ["random", "gato-mini"],
+            "gato-mini plays none of what was asked for, task dm_control-humanoid-run (the",
+        ),
+    ],
+)
+def test_a_policy_that_knows_nothing_of_a_suite_is_refused_before_any_process_starts(
+    suite: str,
+    pattern: str,
+    policies: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = ["--suite", "mujoco", "--tasks", "reacher", "--policy", "gato-mini"]
-    command += ["--episodes", "1", "--workers", "1", "--output", str(tmp_path / "run")]
-    assert main(command) == 2
+    started: list[object] = []
+    monkeypatch.setattr("benchmarks.run.play_episodes", lambda *a, **_: started.append(a))
+    command = ["--suite", suite, "--tasks", pattern, "--output", str(tmp_path / "run")]
+    assert main([*command, *(word for name in policies for word in ("--policy", name))]) == 2
     error = capsys.readouterr().err
-    assert "no task of the checkpoint has these spaces" in error
+    assert said in error
+    assert error.count("\n") == 1
+    assert not started
     assert not (tmp_path / "run").exists()
 
 

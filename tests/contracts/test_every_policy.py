@@ -74,6 +74,15 @@ class TestEveryPolicy:
                 policy.seed_episodes([1, 2, 3], state)
         env.close()
 
+    def test_its_repr_says_what_acts_and_where(self, name: str, task: str) -> None:
+        env = get_task(task).make()
+        said = repr(MAKERS[name](env))
+        env.close()
+        assert said.startswith(f"{type(MAKERS[name](env)).__name__}(")
+        assert f"observation_space={env.observation_space}" in said
+        assert f"action_space={env.action_space}" in said
+        assert " object at 0x" not in said
+
     def play_alone(self, name: str, task: str, seed: int) -> list[Any]:
         env = get_task(task).make()
         policy = MAKERS[name](env)

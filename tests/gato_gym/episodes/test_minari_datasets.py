@@ -233,10 +233,13 @@ def test_empty_and_existing_datasets_are_refused(env: gym.Env[Any, Any], tmp_pat
     with pytest.raises(ValueError, match="pass at least one"):
         write_minari(NAME, [], env=env, root=tmp_path)
     write_minari(NAME, [episode(2)], env=env, root=tmp_path)
-    with pytest.raises(ValueError, match="exists"):
+    with pytest.raises(ValueError, match=r"exists in .* --overwrite \(replace=True\)"):
         write_minari(NAME, [episode(3)], env=env, root=tmp_path)
     (kept,) = read_minari(NAME, root=tmp_path)
     assert kept.length == 2
+    write_minari(NAME, [episode(3)], env=env, root=tmp_path, replace=True)
+    (given,) = read_minari(NAME, root=tmp_path)
+    assert given.length == 3
 
 
 def test_a_dataset_appears_when_it_is_complete(env: gym.Env[Any, Any], tmp_path: Path) -> None:

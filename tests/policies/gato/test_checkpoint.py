@@ -75,6 +75,25 @@ def test_loaded_is_what_was_saved(folder: Path) -> None:
     assert sorted(again.tasks) == ["act", "talk"]
 
 
+def test_a_saved_policy_keeps_card_and_size(folder: Path, tmp_path: Path) -> None:
+    loaded, card = load_checkpoint(folder), "# Mine\n\nScores 0.9 ± 0.1.\n"
+    half = tmp_path / "half"
+    save_checkpoint(
+        half, loaded.network, loaded.tasks, loaded.sampler, dtype=torch.bfloat16, card=card
+    )
+    policy = GatoPolicy.load(half, env=ACTING)
+    policy.with_prompt(None).save(tmp_path / "again")
+    for name in ("card.md", "model.safetensors", "prompts.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (half / name).read_bytes()
+
+    with torch.no_grad():  # a value that bfloat16 does not have
+        policy.network.head.weight.view(-1)[0] = 1 + 2**-12
+    policy.save(tmp_path / "changed")
+    changed = load_checkpoint(tmp_path / "changed")
+    assert changed.network.head.weight.view(-1)[0] == 1 + 2**-12
+    assert changed.card == card
+
+
 def test_the_prompt_changes_what_is_done(folder: Path) -> None:
     prompted = GatoPolicy.load(folder, env=ACTING)
     bare = GatoPolicy.load(folder, env=ACTING, prompt=None)

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from small import SMALL, WORDS, Talker, state_plan, talking_plan
 
 from gato_gym import PlanOptions, Vocabulary, compile_plan
-from policies import GatoPolicy
+from policies import GatoPolicy, MultiTaskPolicy
 from policies.gato.sampling import Sampler
 from policies.model.network import GatoNetwork
 
@@ -50,6 +50,13 @@ def alone(policy: GatoPolicy, stream: list[dict[str, Any]], *, deterministic: bo
         action, state = policy.predict(observation, state, deterministic=deterministic)
         chosen.append(int(action))
     return chosen
+
+
+def test_its_repr_says_how_large_it_is_and_what_it_plays(policy: GatoPolicy) -> None:
+    weights = sum(parameter.numel() for parameter in policy.network.parameters())
+    said = repr(policy)
+    assert said.startswith(f"GatoPolicy({weights:,} parameters, float32 on cpu, task=None, ")
+    assert repr(MultiTaskPolicy([policy, policy])) == f"MultiTaskPolicy([{said}, {said}])"
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

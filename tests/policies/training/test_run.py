@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from environments import Balance, Pair
 from gymnasium import spaces
 
 from gato_gym.__main__ import main
-from gato_gym.episodes.minari_datasets import find_minari, read_minari, returns_of
+from gato_gym.episodes.minari_datasets import find_minari, read_minari, returns_of, write_minari
 from policies import GatoPolicy
 from policies.collection.record import play_returns, record_episodes
 from policies.random_policy import RandomPolicy
@@ -139,6 +140,45 @@ def test_from_episodes_to_a_policy_that_balances(
     assert main([*train, *small]) == 2
     assert "episodes" in (said := capsys.readouterr().err)
     assert "holds a run with another configuration" in said
+
+
+def test_a_score_without_an_experts_return_fails_before_anything_is_played(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gym.make("CartPole-v1") as env:
+        record_episodes(env, Balance(), 1, DATASET)
+        (episode,) = read_minari(DATASET)
+        write_minari("my/other-v0", [episode], env=env)
+    played: list[object] = []
+    monkeypatch.setattr("policies.collection.record.play_one", lambda *a, **_: played.append(a))
+
+    score = ["score", "CartPole-v1", "--policy", "random", "--dataset"]
+    assert main([*score, "my/other-v0"]) == 2
+    said = capsys.readouterr().err
+    assert "dataset 'my/other-v0' holds no expert_return: record it with gato-gym record" in said
+    assert main([*score, "my/none-v0"]) == 2
+    assert "my/none-v0" in capsys.readouterr().err
+    assert not played
+
+
+def test_a_dataset_that_exists_is_replaced_only_with_overwrite(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["record", "CartPole-v1", "--policy", "random", "--dataset", DATASET]
+    assert main([*command, "--episodes", "2"]) == 0
+    assert main([*command, "--episodes", "1"]) == 2
+    assert "replace it with --overwrite" in capsys.readouterr().err
+    assert len(returns_of(find_minari(DATASET))) == 2
+    assert main([*command, "--episodes", "1", "--overwrite"]) == 0
+    assert len(returns_of(find_minari(DATASET))) == 1
+
+
+def test_images_are_recorded_without_pillow(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    env = Pair()
+    record_episodes(env, make_policy("random", env=env), 1, "my/pair-v0")
+    (episode,) = read_minari("my/pair-v0")
+    assert episode.observations["picture"].shape[1:] == (32, 32, 3)
 
 
 def test_any_spaces_without_an_id(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
