@@ -60,6 +60,7 @@ class Plan:
         action_ranges: int32 ``[A, 2]``; legal ids at each action position, [start, stop).
         action_is_continuous: bool ``[A]``; positions that hold a bin of a continuous value.
         vector_length: Numbers of the concatenated vector, without padding.
+        vector_resolution: float64 ``[N]``, relative spacing of the dtype of each of those numbers.
         image_intervals: int32 ``[M, 4]``; see :func:`gato_gym.images.patch_intervals`.
         image_shape: Height, width and channels of an image patch; no channels without images.
         grid_size: Height, width and planes of the grids; zeros without grids.
@@ -108,6 +109,7 @@ class Plan:
         self._ids = [reader for reader in self._singles if not isinstance(reader, GridReader)]
         self._scaling = VectorScaling(self._numbers, options)
         self.vector_length, self._num_vectors = self._scaling.length, self._scaling.num_patches
+        self.vector_resolution = self._scaling.resolution
         self._compile_images()
         self._compile_body()
         self._compile_actions()

@@ -32,6 +32,8 @@ class VectorScaling:
     Attributes:
         length: N, numbers of the vector without padding.
         num_patches: V.
+        resolution: float64 ``[N]``, the relative spacing of each number's dtype; float64's for
+            integers.
 
     Raises:
         ValueError: The options' mean has another length.
@@ -41,6 +43,11 @@ class VectorScaling:
         self.length = sum(reader.count for reader in readers)
         self.size = options.vector_size
         self.num_patches = -(-self.length // self.size)
+        dtypes = [np.float64 if r.space.dtype is None else r.space.dtype for r in readers]
+        spacings = [np.finfo(d if np.dtype(d).kind == "f" else np.float64).eps for d in dtypes]
+        self.resolution = np.repeat(
+            np.array(spacings, np.float64), [reader.count for reader in readers]
+        )
         mean, std = options.vector_mean, options.vector_std
         if options.layout == "lean" and mean and len(mean) != self.length:
             raise ValueError(
@@ -85,7 +92,7 @@ class VectorScaling:
         centre, spread = self._single if single else (self._centre, self._spread)
         with np.errstate(over="ignore"):
             np.subtract(numbers, centre, out=scaled, casting="unsafe")
-        np.divide(scaled, spread, out=scaled, casting="unsafe")
+            np.divide(scaled, spread, out=scaled, casting="unsafe")
         if self._any_companded:
             scaled[:, self._companded] = mu_law(numbers[:, self._companded])
         np.minimum(scaled, VECTOR_LIMIT, out=scaled)

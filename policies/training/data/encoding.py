@@ -30,16 +30,12 @@ from policies.training.data.shards import (
     FORMAT,
     TaskShard,
     is_made_of,
-    moments,
-    with_statistics,
     write_shard,
 )
+from policies.training.data.vector_statistics import VectorMoments, moments, with_statistics
 
 STATISTICS_EPISODES, SUITE_STATISTICS_EPISODES = 200, 20
 """Episodes of each dataset whose vectors are measured: for its task alone, or for a suite."""
-
-Moments = tuple[int, Any, Any]
-"""Count, sum and sum of squares of vectors."""
 
 
 def shard_tasks(
@@ -94,7 +90,7 @@ def shard_task(
     if not is_made_of(folder, meta):
         plan, chosen = task.plan(), options or task.options
         if options is None and plan.vector_length and not chosen.vector_mean:
-            chosen = with_statistics(chosen, [moments(plan, task.episodes(places))])
+            chosen = with_statistics(plan, [moments(plan, task.episodes(places))])
         _encode(_Job(folder, task, chosen, meta, places=tuple(places)))
     return TaskShard.open(folder)
 
@@ -150,7 +146,7 @@ def _meta_of(
     return _meta(task, made_of)
 
 
-def _vector_moments(task: DatasetTask) -> list[Moments]:
+def _vector_moments(task: DatasetTask) -> list[VectorMoments]:
     """Moments of the vectors of each of its datasets; none where nothing is to be measured."""
     plan = task.plan()
     if not plan.vector_length or task.options.vector_mean:
@@ -160,18 +156,18 @@ def _vector_moments(task: DatasetTask) -> list[Moments]:
 
 
 def _normalised(
-    task: DatasetTask, measured: Sequence[tuple[DatasetTask, list[Moments]]]
+    task: DatasetTask, measured: Sequence[tuple[DatasetTask, list[VectorMoments]]]
 ) -> PlanOptions:
     """The task's options with the statistics of its group's vectors that are as long as its own."""
-    length = task.plan().vector_length
+    plan = task.plan()
     alike = [
         part
         for other, parts in measured
         for part in parts
-        if other.group == task.group and len(part[1]) == length
+        if other.group == task.group and len(part.mean) == plan.vector_length
     ]
     is_measured = any(other.id == task.id and parts for other, parts in measured)
-    return with_statistics(task.options, alike) if is_measured else task.options
+    return with_statistics(plan, alike) if is_measured else task.options
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 * :class:`TaskShard` -- one task's timesteps as arrays, with the plan that made them.
 * :func:`write_shard` -- from episodes to a shard.
-* :func:`moments`, :func:`with_statistics` -- statistics of their vectors, as token options.
 
 Which episodes they are is up to :mod:`policies.training.data.datasets`. A shard is a folder of
 ``.npy`` files and ``meta.json``; ``README`` of the format:
@@ -28,9 +27,8 @@ the mixture, and what it was made of. Shards of texts and of images with texts a
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -188,22 +186,3 @@ def save_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], meta: dict[str
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array)
         (partial / "meta.json").write_text(json.dumps(meta, indent=1))
-
-
-def moments(plan: Plan, episodes: Iterable[Episode]) -> tuple[int, Any, Any]:
-    """Count, sum and sum of squares of the raw vectors of some episodes."""
-    count, total, squares = 0, np.zeros(plan.vector_length), np.zeros(plan.vector_length)
-    for episode in episodes:
-        x = plan.raw_vectors(first_steps(episode.observations, episode.length))
-        count, total, squares = count + len(x), total + x.sum(0), squares + (x**2).sum(0)
-    return count, total, squares
-
-
-def with_statistics(options: PlanOptions, parts: Sequence[tuple[int, Any, Any]]) -> PlanOptions:
-    """The options with the mean and standard deviation that :func:`moments` found."""
-    count = sum(part[0] for part in parts)
-    mean = sum(part[1] for part in parts) / count
-    variance = sum(part[2] for part in parts) / count - mean**2
-    std = np.where(variance > 1e-8, np.sqrt(np.maximum(variance, 1e-8)), 1.0)
-    rounded = [tuple(float(f"{v:.6g}") for v in values) for values in (mean, std)]
-    return dataclasses.replace(options, vector_mean=rounded[0], vector_std=rounded[1])
