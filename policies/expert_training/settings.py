@@ -20,8 +20,8 @@ class QueueSettings:
         seed: Seed of every training.
         steps: Actions to learn from; by default the recipe's.
         output: Folder of a single task's training; by default runs/experts/TASK.
-        from_expert: Begin with the package's expert of the task, where SAC trains it.
-        device: Where PPO learns; a GPU is quicker for Atari alone.
+        from_expert: Begin with the package's expert of the task: of games, and where SAC trains it.
+        device: Where the networks of games learn.
         jobs: Trainings side by side, each a process.
         threads: Threads of each training that play games.
         minutes: Stop after so many minutes, to be resumed; by default when all is done.
