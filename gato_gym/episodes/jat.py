@@ -179,6 +179,7 @@ def import_rows(
     *,
     env: gym.Env[Any, Any] | None = None,
     root: Path | None = None,
+    replace: bool = False,
 ) -> list[float]:
     """Write rows as a Minari dataset.
 
@@ -187,19 +188,21 @@ def import_rows(
         dataset_id: Id of the new dataset, such as ``jat/halfcheetah-v0``.
         env: Has the spaces and the environment's id; None infers spaces, see :func:`row_spaces`.
         root: Folder of datasets; None is Minari's own.
+        replace: Whether a dataset of this id gives way.
 
     Returns:
         The return of each episode.
 
     Raises:
-        ValueError: There is no row, one is not of the schema, or the environment has other spaces.
+        ValueError: There is no row, one is not of the schema, the environment has other spaces, or
+            the dataset exists.
     """
     from gato_gym.episodes import hdf5
 
     source: Any = env or row_spaces(episode_of_row(row) for row in rows)
     returns: list[float] = []
     metadata = {"algorithm_name": "expert", "description": f"Rows of JAT's schema: {dataset_id}"}
-    with new_minari(dataset_id, env=source, root=root, metadata=metadata) as file:
+    with new_minari(dataset_id, env=source, root=root, metadata=metadata, replace=replace) as file:
         for index, row in enumerate(rows):
             episode = episode_of_row(row, task=dataset_id)
             _check_member(source, episode, index)

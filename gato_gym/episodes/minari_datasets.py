@@ -53,6 +53,7 @@ def write_minari(
     expert_return: float | None = None,
     algorithm: str = "expert",
     description: str = "",
+    replace: bool = False,
 ) -> None:
     """Write episodes as a new Minari dataset (HDF5, images not compressed).
 
@@ -66,6 +67,7 @@ def write_minari(
         expert_return: Mean return of the expert, kept in the metadata.
         algorithm: Name of the policy that acted.
         description: One line.
+        replace: Whether a dataset of this id gives way.
 
     Raises:
         ValueError: There are no episodes, or the dataset exists.
@@ -81,6 +83,7 @@ def write_minari(
             "description": description or f"Episodes of {dataset_id}",
             **({} if expert_return is None else {"expert_return": expert_return}),
         },
+        replace=replace,
     ) as file:
         for index, episode in enumerate(episodes):
             hdf5.append_episode(file, index, episode)
@@ -119,8 +122,8 @@ def new_minari(
         folder = Path(os.path.abspath(minari.storage.get_dataset_path(dataset_id)))
     if folder.exists() and not replace:
         raise ValueError(
-            f"dataset {dataset_id!r} exists in {folder}: remove that folder, or choose another "
-            "root or version"
+            f"dataset {dataset_id!r} exists in {folder}: expected a new id; replace it with "
+            "--overwrite (replace=True), or choose another version or root"
         )
     with appearing(folder) as partial:
         storage = MinariStorage.new(

@@ -107,10 +107,10 @@ class Score(_Player):
         import torch
 
         import gato_gym
-        from gato_gym.episodes.minari_datasets import find_minari
         from policies.collection.record import likeliest, play_returns
         from policies.registry import make_policy
 
+        expert = None if self.dataset is None else self._expert_return(self.dataset)
         torch.set_num_threads(1)  # one environment at a time: more threads wait for each other
         print_line = call.console.print
         env = gato_gym.make(self.environment)
@@ -125,16 +125,23 @@ class Score(_Player):
         mean, low = float(np.mean(returns)), float(np.mean(least))
         print_line(f"random  {low:10.2f} ± {np.std(least):.2f}", highlight=False)
         print_line(f"policy  {mean:10.2f} ± {np.std(returns):.2f}", highlight=False)
-        if self.dataset is not None:
-            expert = find_minari(self.dataset).storage.metadata.get("expert_return")
-            if expert is None:
-                raise ValueError(
-                    f"dataset {self.dataset!r} holds no expert_return: record it with "
-                    "gato-gym record"
-                )
-            print_line(f"expert  {float(expert):10.2f}", highlight=False)
-            score = (mean - low) / (float(expert) - low) if float(expert) > low else float("nan")
+        if expert is not None:
+            print_line(f"expert  {expert:10.2f}", highlight=False)
+            score = (mean - low) / (expert - low) if expert > low else float("nan")
             print_line(f"score   {score:10.3f}  (policy - random) / (expert - random)")
         print_line(
             f"{self.episodes} episodes each, seeds 0 to {self.episodes - 1}", highlight=False
         )
+
+    @staticmethod
+    def _expert_return(dataset: str) -> float:
+        """The expert's mean return, which the dataset's metadata holds."""
+        from gato_gym.episodes.minari_datasets import find_minari
+
+        expert = find_minari(dataset).storage.metadata.get("expert_return")
+        if expert is None:
+            raise ValueError(
+                f"dataset {dataset!r} holds no expert_return: record it with gato-gym record, or "
+                "leave --dataset out"
+            )
+        return float(expert)
