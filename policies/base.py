@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gato_gym.plans.readers import is_text_space
 from policies.distributions import ActionDistribution, Decision
+from policies.observations import rows_of
 
 State = Any
 """What ``predict`` returns and takes again: opaque, kept by the caller, never on the policy."""
@@ -81,8 +82,8 @@ class Policy(ABC):
             vector environments take it) and the state for the next call.
 
         Raises:
-            ValueError: ``episode_start`` or ``state`` does not have the observation's number of
-                rows.
+            ValueError: ``observation`` is neither, or ``episode_start`` or ``state`` does not have
+                its number of rows.
         """
         return self.decide(observation, state, episode_start, deterministic)[:2]
 
@@ -123,9 +124,9 @@ class Policy(ABC):
         deterministic: bool = False,
     ) -> Decision:
         """Actions, state and distribution at once; the arguments are those of :meth:`predict`."""
-        single = is_single(self.observation_space, observation)
+        given = rows_of(self.observation_space, observation)
+        single, rows = given is None, given or 1
         batch = batch_of_one(self.observation_space, observation) if single else observation
-        rows = batch_rows(self.observation_space, batch)
         if episode_start is None:
             starts = np.full(rows, state is None)
         else:
@@ -210,29 +211,6 @@ class DistributionPolicy(Policy):
         return self._decide_batch(observation, state, starts, deterministic)[:2]
 
 
-def is_single(space: gym.Space[Any], observation: Any) -> bool:
-    """Whether ``observation`` is one member of ``space`` rather than a batch of them."""
-    if isinstance(space, spaces.Dict):
-        key = next(iter(space.spaces))
-        return is_single(space.spaces[key], observation[key])
-    if isinstance(space, spaces.Tuple):
-        return is_single(space.spaces[0], observation[0])
-    if isinstance(space, (spaces.Sequence, spaces.OneOf)):
-        return space.contains(observation)
-    if isinstance(observation, str):
-        return True
-    if isinstance(observation, (tuple, list)) and observation and isinstance(observation[0], str):
-        return False
-    shape = () if is_text_space(space) else tuple(space.shape or ())
-    rank = np.ndim(observation)
-    if rank not in (len(shape), len(shape) + 1):
-        raise ValueError(
-            f"observation has shape {np.shape(observation)}: expected {shape} for one "
-            f"environment or (B, {', '.join(map(str, shape))}) for a batch"
-        )
-    return rank == len(shape)
-
-
 def spaces_of(env: Any) -> tuple[gym.Space[Any], gym.Space[Any]]:
     """Spaces of one environment of ``env``, which may be a vector environment or SB3's VecEnv."""
     observation = getattr(env, "single_observation_space", None) or env.observation_space
@@ -253,16 +231,6 @@ def batch_of_one(space: gym.Space[Any], observation: Any) -> Any:
     if isinstance(space, (spaces.Sequence, spaces.OneOf)):
         return (observation,)
     return np.asarray(observation)[None]
-
-
-def batch_rows(space: gym.Space[Any], observation: Any) -> int:
-    """Number of rows of a batch of observations."""
-    if isinstance(space, spaces.Dict):
-        key = next(iter(space.spaces))
-        return batch_rows(space.spaces[key], observation[key])
-    if isinstance(space, spaces.Tuple):
-        return batch_rows(space.spaces[0], observation[0])
-    return len(observation)
 
 
 def first_of_batch(space: gym.Space[Any], actions: Any) -> Any:

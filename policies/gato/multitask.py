@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import batch_of_one, batch_rows, first_of_batch, is_single
+from policies.base import batch_of_one, first_of_batch
 from policies.chance import with_seeds
 from policies.gato.decoding import act, row_spans
 from policies.gato.policy import GatoPolicy, check_state
 from policies.gato.state import GatoState
 from policies.model.kv_cache import RingCache
+from policies.observations import rows_of
 
 __all__ = ["MultiTaskPolicy", "MultiTaskState"]
 
@@ -107,12 +108,13 @@ class MultiTaskPolicy:
                 "pass one, or one batch, for each"
             )
         spaces = [policy.observation_space for policy in self.policies]
-        single = [is_single(*pair) for pair in zip(spaces, observations, strict=True)]
+        given = [rows_of(*pair) for pair in zip(spaces, observations, strict=True)]
+        single = [rows is None for rows in given]
         batches = [
             batch_of_one(space, observation) if one else observation
             for space, observation, one in zip(spaces, observations, single, strict=True)
         ]
-        sizes = [batch_rows(*pair) for pair in zip(spaces, batches, strict=True)]
+        sizes = [rows or 1 for rows in given]
         starts = self._starts(sizes, episode_start, fresh=state is None)
         state = self._new_state(sizes) if state is None else state
         for part, size in zip(state.parts, sizes, strict=True):
