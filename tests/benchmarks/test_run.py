@@ -209,6 +209,7 @@ def test_fewer_bits_are_played_beside_float32(
     monkeypatch.setattr(
         run, "describe_policy", lambda choice, tasks: {"precision": choice.precision}
     )
+    monkeypatch.setattr(run, "left_out", lambda choice, tasks, name=None: {})
     monkeypatch.setattr(run, "render", lambda summary: "")
     arguments = ["--suite", "babyai", "--policy", "gato-mini", "--episodes", "3", "--workers", "1"]
     output = ["--output", str(tmp_path / "run")]
