@@ -19,6 +19,7 @@ import re
 import shlex
 import sys
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TextIO, TypeVar
@@ -67,15 +68,15 @@ class Invocation:
         return shlex.join([*self.prog.split(), *self.arguments, *more])
 
 
-class Command:
+class Command(ABC):
     """A command: a dataclass whose fields are its flags and whose docstring is its help."""
 
     stopped: ClassVar[str] = ""
     """What is said after Ctrl-C, where a KeyboardInterrupt says nothing itself."""
 
+    @abstractmethod
     def run(self, call: Invocation) -> int | None:
         """Do it; returns the exit status, None for 0."""
-        raise NotImplementedError
 
 
 C = TypeVar("C", bound=Command)
