@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from gato_gym.atomic_io import write_whole
-from policies.model.config import PAPER_SIZES, NetworkConfig, preset
+from gato_gym.spaces import Plan
+from policies.model.config import PAPER_SIZES, NetworkConfig, fitted, preset
 from policies.training.data.packing import Mixture
 from policies.training.optimizer import OptimiserConfig, published
 from policies.training.settings import TrainSettings
@@ -95,8 +96,8 @@ class TrainConfig:
         return dict(json.loads(json.dumps(values)))
 
 
-def network_config(settings: TrainSettings) -> NetworkConfig:
-    """The network that is asked for.
+def network_config(settings: TrainSettings, plans: Sequence[Plan] = ()) -> NetworkConfig:
+    """The network that is asked for, with what the tasks' plans need.
 
     Raises:
         ValueError: No preset has this name, or no field.
@@ -106,11 +107,15 @@ def network_config(settings: TrainSettings) -> NetworkConfig:
         "numeric_features": settings.numeric_features,
         "observation_heads": settings.observation_weight > 0,
     }
-    return NetworkConfig.from_json(values)
+    return fitted(NetworkConfig.from_json(values), plans)
 
 
 def train_config(
-    settings: TrainSettings, groups: Sequence[str], texts: Sequence[str], steps: int
+    settings: TrainSettings,
+    groups: Sequence[str],
+    texts: Sequence[str],
+    steps: int,
+    plans: Sequence[Plan] = (),
 ) -> TrainConfig:
     """The configuration that is asked for.
 
@@ -119,11 +124,12 @@ def train_config(
         groups: Names of the groups of tasks.
         texts: Names of the texts.
         steps: Updates.
+        plans: Of the tasks.
     """
     large = settings.preset in PAPER_SIZES
     share = settings.prompt_share
     return TrainConfig(
-        network=network_config(settings),
+        network=network_config(settings, plans),
         mixture=Mixture(
             weights={name: float(settings.weights.get(name, 1.0)) for name in (*groups, *texts)},
             prompt_share={group: settings.prompt_shares.get(group, share) for group in groups},
