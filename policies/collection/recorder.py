@@ -55,7 +55,7 @@ class RecordSettings:
             action's range.
         steps_after_success: Stop recording so many steps after an episode's first success; None
             records to the end.
-        keep: Share of the expert's mean return that an episode must reach.
+        keep: Share of the expert's mean return that an episode must reach; 0 keeps every one.
         policy: Who plays: "expert", or "random", whose episodes are all kept.
     """
 
@@ -173,7 +173,7 @@ class Recorder:
         An episode whose recording stops after success has a shorter, smaller return than the
         expert's whole episodes: there, success is what is asked for.
         """
-        if expert_return is None:
+        if expert_return is None or not self.settings.keep:
             return None
         if self.settings.steps_after_success is not None and not episode.terminations[-1]:
             return None if episode.info["success"] else "without success"

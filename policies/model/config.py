@@ -2,7 +2,7 @@
 
 * :class:`NetworkConfig` -- every size of the network; JSON in and out.
 * :func:`preset` -- the paper's three sizes, and small ones for CPUs.
-* :func:`fitted` -- a configuration with what some plans need.
+* :func:`fitted` -- a configuration in which some plans have room.
 """
 
 from __future__ import annotations
@@ -190,7 +190,9 @@ def preset(name: str) -> NetworkConfig:
 
 
 def fitted(config: NetworkConfig, plans: Iterable[Plan]) -> NetworkConfig:
-    """The configuration with whole images and side-by-side actions as some plans have them.
+    """The configuration with patches, grids, whole images and side-by-side actions of some plans.
+
+    Sizes only grow, but for that of whole images, which is the plans'.
 
     Raises:
         ValueError: Two plans have whole images of different sizes.
@@ -201,8 +203,13 @@ def fitted(config: NetworkConfig, plans: Iterable[Plan]) -> NetworkConfig:
         raise ValueError(f"image_size is {sizes}: one network takes whole images of one size")
     whole = [plan.image_shape[2] for plan in plans if plan.options.image_size]
     parallel = [plan.num_actions for plan in plans if plan.has_parallel_actions]
+    vectors = [plan.options.vector_size for plan in plans if plan.vector_length]
+    grids = [plan.grid_size for plan in plans]
     return dataclasses.replace(
         config,
+        vector_size=max(config.vector_size, *vectors, 0),
+        grid_size=max(config.grid_size, *(max(height, width) for height, width, _ in grids), 0),
+        grid_planes=max(config.grid_planes, *(planes for _, _, planes in grids), 0),
         image_size=max(sizes, default=config.image_size),
         image_channels=max(whole, default=0) or config.image_channels,
         action_places=max(config.action_places, *parallel, 0),

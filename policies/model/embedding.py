@@ -312,7 +312,9 @@ class Embedding(nn.Module):
         if tokens.added_ids is not None:
             add(tokens.added_ids, self.embed_symbols(tokens.added_ids.values))
         if tokens.vectors is not None:
-            hidden = self.vector[0](tokens.vectors.values.to(dtype))
+            numbers, first = tokens.vectors.values.to(dtype), self.vector[0]
+            assert isinstance(first, nn.Linear)
+            hidden = F.linear(numbers, first.weight[:, : numbers.shape[1]], first.bias)
             if known is not None:
                 hidden = hidden + of_task(tokens.vectors, known.vector)
             add(tokens.vectors, self.vector[2](F.gelu(hidden)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,10 @@ class TrainConfig:
         return dict(json.loads(json.dumps(values)))
 
 
-def network_config(settings: TrainSettings, plans: Sequence[Plan] = ()) -> NetworkConfig:
-    """The network that is asked for, with what the tasks' plans need.
+def network_config(
+    settings: TrainSettings, plans: Mapping[str, Plan] | None = None
+) -> NetworkConfig:
+    """The network that is asked for, with what the plans of its tasks, by id, need.
 
     Raises:
         ValueError: No preset has this name, or no field.
@@ -107,7 +109,10 @@ def network_config(settings: TrainSettings, plans: Sequence[Plan] = ()) -> Netwo
         "numeric_features": settings.numeric_features,
         "observation_heads": settings.observation_weight > 0,
     }
-    return fitted(NetworkConfig.from_json(values), plans)
+    plans = plans or {}
+    if settings.task_embeddings:
+        values["tasks"] = list(plans)
+    return fitted(NetworkConfig.from_json(values), plans.values())
 
 
 def train_config(
@@ -115,7 +120,7 @@ def train_config(
     groups: Sequence[str],
     texts: Sequence[str],
     steps: int,
-    plans: Sequence[Plan] = (),
+    plans: Mapping[str, Plan] | None = None,
 ) -> TrainConfig:
     """The configuration that is asked for.
 
@@ -124,7 +129,7 @@ def train_config(
         groups: Names of the groups of tasks.
         texts: Names of the texts.
         steps: Updates.
-        plans: Of the tasks.
+        plans: Of the tasks, by id.
     """
     large = settings.preset in PAPER_SIZES
     share = settings.prompt_share

@@ -87,8 +87,8 @@ class TrainRun:
         ids = [task.id for task in self.all_tasks]
         check_known("tasks", settings.tasks, ids)
         self.tasks = [task for task in self.all_tasks if task.id in (settings.tasks or ids)]
-        self.plans = [task.plan() for task in self.tasks]
-        for plan in self.plans:
+        self.plans = {task.id: task.plan() for task in self.tasks}
+        for plan in self.plans.values():
             check_sizes(network_config(settings, self.plans), plan)
         self.sources = find_texts(settings.texts, settings.pairs)
         self.identity = {task.id: task.identity() for task in self.tasks}
@@ -278,7 +278,14 @@ class TrainRun:
     @cached_property
     def _shown(self) -> dict[str, tuple[Episode, bool]]:
         """Each task's demonstration, and whether it has to come first."""
-        return {t.id: (t.demonstration(), t.needs_prompt(self.tasks)) for t in self.tasks}
+        known = self.config.network.tasks
+        return {
+            task.id: (
+                task.demonstration(),
+                task.id not in known and task.needs_prompt(self.tasks),
+            )
+            for task in self.tasks
+        }
 
     def export(self, checkpoint: Path, *, step: int | None = None) -> GatoNetwork:
         """Write the run's averaged weights as a checkpoint, and return them as a network.
