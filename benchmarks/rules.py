@@ -132,10 +132,12 @@ def render_rules() -> str:
     head = (
         "# The protocol\n\n"
         f"Version {VERSION}. Every report has a `protocol_hash`. It covers this version number, "
-        "the values in these rules\n(`protocol.rules` in `run.json` and `summary.json`), the "
-        "tasks, the number of episodes, the seed and the simulators'\nversions, but not the sentences. "
-        "Runs under different protocols are compared only if you force it. Version 1 hashed\nthe "
-        "sentences. It is still read, and its runs are compared with new ones where the rules "
+        "the values in these rules\n"
+        "(`protocol.rules` in `run.json` and `summary.json`), the tasks, the number of episodes, "
+        "the seed and the simulators'\n"
+        "versions, but not the sentences. Runs under different protocols are compared only if you "
+        "force it. Version 1 hashed\n"
+        "the sentences. It is still read, and its runs are compared with new ones where the rules "
         "meant the same.\n\n"
         "`python -m benchmarks.rules > docs/protocol.md` writes this page."
     )
