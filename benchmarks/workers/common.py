@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from benchmarks.protocol import BenchmarkError
 from benchmarks.workers.worker import Report
-from policies.processes import WorkerError, WorkerFailure
+from policies.processes import Ended, WorkerError, WorkerFailure
 from policies.rollout.outcomes import EpisodeKey
 from policies.rollout.timing import TimeSpent
 
@@ -57,8 +56,8 @@ class EpisodePool(Protocol):
     def start(self) -> int:
         """One more."""
 
-    def messages(self) -> Iterable[tuple[int, Report | WorkerFailure | Lost | None]]:
-        """What workers say now; waits for the first. None is said by one that is done."""
+    def messages(self) -> Iterable[tuple[int, Report | WorkerFailure | Ended]]:
+        """What workers say now, and their ends; waits for the first."""
 
     def lost(self, number: int) -> tuple[Sequence[EpisodeKey], int]:
         """Take back what a worker had to play; how often the most unlucky episode was lost."""
@@ -68,13 +67,6 @@ class EpisodePool(Protocol):
 
     def __len__(self) -> int:
         """How many work."""
-
-
-@dataclass(frozen=True)
-class Lost:
-    """A worker is gone; ``how`` says what is known of its end."""
-
-    how: str
 
 
 def collect(pool: EpisodePool, workers: int) -> Generator[Report]:
@@ -91,12 +83,11 @@ def collect(pool: EpisodePool, workers: int) -> Generator[Report]:
         pool.start()
     while len(pool):
         for number, message in pool.messages():
-            if isinstance(message, Lost):
-                check_loss(*pool.lost(number), message.how)
-                pool.start()
+            if isinstance(message, Ended):
+                if message.how:
+                    check_loss(*pool.lost(number), message.how)
+                    pool.start()
             elif isinstance(message, WorkerFailure):
                 raise (BenchmarkError if message.asked_wrongly else WorkerError)(message.message)
-            elif isinstance(message, TimeSpent) or (
-                message is not None and pool.ended(number, message.key)
-            ):
+            elif isinstance(message, TimeSpent) or pool.ended(number, message.key):
                 yield message

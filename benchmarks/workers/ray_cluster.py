@@ -20,10 +20,10 @@ from typing import Any
 from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError, differences, listed
 from benchmarks.store.run_store import installed_environment
-from benchmarks.workers.common import Lost, available_cores, collect
+from benchmarks.workers.common import available_cores, collect
 from benchmarks.workers.scheduler import EpisodeScheduler
 from benchmarks.workers.worker import EpisodeWorker, Report, tell
-from policies.processes import WorkerFailure
+from policies.processes import Ended, WorkerFailure
 from policies.rollout.outcomes import EpisodeKey
 from policies.threads import one_thread
 
@@ -175,10 +175,10 @@ class _Actors:
             return [(number, ray.get(next(stream)))]
         except StopIteration:
             self._leave(stream)
-            return [(number, None)]
+            return [(number, Ended(""))]
         except ray.exceptions.RayError as error:
             self._leave(stream)
-            return [(number, Lost(str(error).strip().splitlines()[0]))]
+            return [(number, Ended(str(error).strip().splitlines()[0]))]
 
     def lost(self, number: int) -> tuple[Sequence[EpisodeKey], int]:
         """As :class:`benchmarks.workers.common.EpisodePool` says."""
