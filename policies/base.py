@@ -183,6 +183,16 @@ class Policy(ABC):
         """
         return state
 
+    def execute(self, state: State, row: int, action: Any) -> None:  # noqa: B027 (most do nothing)
+        """Record in the state that a row executes ``action``, whatever the policy chose for it.
+
+        A policy that keeps a plan (BabyAI's bot) continues from there; the others ignore it.
+        """
+
+    def failure_of(self, state: State, row: int) -> str | None:
+        """Why the policy has given up in a row's episode; None while it has not."""
+        return None
+
     @abstractmethod
     def _predict_batch(
         self, observation: Any, state: State | None, starts: NDArray[np.bool_], deterministic: bool

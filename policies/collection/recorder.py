@@ -33,7 +33,7 @@ from policies.base import Policy
 from policies.collection.env_faults import Beat, GuardedEnv
 from policies.collection.filtering import least_return
 from policies.collection.noise import HeldNoise, NavigationNoise, Noise, UniformNoise
-from policies.experts import execute, failure_of, make_expert
+from policies.experts import make_expert
 from policies.random_policy import RandomPolicy
 from policies.rollout.vector_rollout import play_one
 
@@ -153,6 +153,7 @@ class Recorder:
         seed = episode_seed(self.task.id, index, seed=self.settings.seed)
         noise = self._noise(np.random.default_rng([seed, 1]))
         recording = _ExpertRecording(
+            self.expert,
             noise,
             steps_after_success=self.settings.steps_after_success,
             lost=DONE if self.task.suite == "babyai" else None,
@@ -267,19 +268,22 @@ class Recording:
 
 
 class _ExpertRecording(Recording):
-    """Ends where the expert gives up, or chooses ``lost``; tells it what is executed."""
+    """Ends where the expert gives up, or chooses ``lost``; reports to it what is executed."""
 
-    def __init__(self, noise: Noise, *, steps_after_success: int | None, lost: int | None) -> None:
+    def __init__(
+        self, expert: Policy, noise: Noise, *, steps_after_success: int | None, lost: int | None
+    ) -> None:
         super().__init__(noise, steps_after_success=steps_after_success)
-        self._lost = lost
+        self._expert, self._lost = expert, lost
 
     def execute(
         self, label: Any, state: Any, row: int, distribution: NDArray[np.float16] | None
     ) -> Any:
-        if failure_of(state, row) is not None or (self._lost is not None and label == self._lost):
+        failure = self._expert.failure_of(state, row)
+        if failure is not None or (self._lost is not None and label == self._lost):
             raise ExpertFailure
         action = super().execute(label, state, row, distribution)
-        execute(state, row, action)
+        self._expert.execute(state, row, action)
         return action
 
 
