@@ -192,7 +192,7 @@ def _prompt_hash(choice: PolicyChoice) -> str:
 
 
 def _episode_hash(episode: Episode) -> str:
-    """Of what a demonstration shows: its observations and actions."""
+    """A hash of what a demonstration shows: its observations and actions."""
     digest = hashlib.sha256()
 
     def add(part: Any, path: str) -> None:

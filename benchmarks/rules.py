@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 VERSION = 2
-"""Of the protocol. Version 1 hashed the sentences themselves."""
+"""The protocol's version. Version 1 hashed the sentences themselves."""
 
 _VALUES: Mapping[str, Any] = {
     "seed_stride": 618_033,

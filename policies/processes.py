@@ -72,7 +72,7 @@ class WorkerPool:
     Args:
         main: What each runs: called with its connection, ``arguments``, and those of
             :meth:`start`. Ctrl-C does not reach it; a closed connection asks it to end.
-        arguments: Of every process.
+        arguments: Arguments of every process.
     """
 
     def __init__(self, main: Callable[..., None], *arguments: Any) -> None:
@@ -159,7 +159,7 @@ class JobPool(Generic[Job]):
     Args:
         prepare: Called once in each process, with ``arguments`` and those of :meth:`new_process`;
             what it returns is called with each job.
-        arguments: Of every process.
+        arguments: Arguments of every process.
         count: Number of processes; 0 does the jobs of :meth:`run` in this one.
         fresh: Whether each job has a process of its own, which keeps nothing of others.
     """

@@ -27,7 +27,7 @@ def caveats(
     """A sentence for each thing to know.
 
     Args:
-        header: Of the run.
+        header: The run's header.
         tasks: Its figures.
         failures: Episodes that failed and were not played since.
     """

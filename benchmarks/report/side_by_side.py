@@ -58,7 +58,7 @@ class Beside:
     """Several policies side by side.
 
     Attributes:
-        protocol: Of all of them.
+        protocol: The protocol of all.
         sides: The policies, in the order in which they were named.
         rows: The protocol's tasks.
         common: Ids of the tasks that all of them played.
@@ -98,7 +98,7 @@ def read_beside(folders: Sequence[Path]) -> Beside:
     """Put recorded runs side by side.
 
     Args:
-        folders: Of at least two runs of one protocol.
+        folders: Folders of two or more runs of one protocol.
 
     Raises:
         BenchmarkError: A folder holds no run, or their protocols differ.

@@ -112,7 +112,7 @@ def summarise(
     """Reduce episodes to figures; their order does not matter.
 
     Args:
-        header: Of the run they belong to.
+        header: Header of the run they belong to.
         results: Episodes played so far.
         failures: Episodes that failed and were not played since.
         measured: Random and expert returns by task id; None takes the packaged ones.

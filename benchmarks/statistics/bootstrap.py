@@ -119,7 +119,7 @@ def paired_replicates(
     Args:
         scores: One player's.
         others: The other's, of the same tasks in the same order.
-        figure: Of both, such as :func:`difference_of` an average.
+        figure: Statistic of both, such as :func:`difference_of` an average.
         paired: The k-th episodes of both are the same episode, and are drawn together. What is
             common to both, such as a hard start, then does not widen the interval.
         repetitions: Number of replicates.

@@ -23,7 +23,7 @@ class Clip:
     Attributes:
         task: Task id.
         episode: Which of the task's episodes.
-        seed: Of the episode.
+        seed: Seed of the episode.
         file: Path, from the run's folder.
         total_return: What the filmed episode returned.
         length: Its timesteps.

@@ -50,7 +50,7 @@ BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
 
 
 COLUMNS = ("variant", "what", "steps", "parameters", "accuracy", "error")
-"""Of the table; success in each suite and its interval follow."""
+"""Columns of the table; success in each suite and its interval follow."""
 
 Result = Mapping[str, Any]
 
@@ -126,9 +126,9 @@ class Variant:
     """One network, by what differs from the first.
 
     Attributes:
-        name: Of its folder and its line.
+        name: Name of its folder and its line.
         what: The difference in words.
-        layout: Of the tokens.
+        layout: Layout of the tokens.
         memory: What later timesteps see, of every task; None for each task's own.
         changes: Other fields of :class:`~policies.training.settings.TrainSettings`.
     """
@@ -202,7 +202,7 @@ def run_variant(variant: Variant, settings: TrainSettings, *, episodes: int) -> 
     Args:
         variant: What is trained.
         settings: Its run, which is resumed where it has begun.
-        episodes: Of each task to play.
+        episodes: Episodes of each task to play.
 
     Returns:
         Everything that the table is made of, as JSON values.
@@ -263,7 +263,7 @@ def main(
     Args:
         variants: Names of the variants to train.
         seconds: Time of a training, on a core of its own.
-        episodes: Of each task to play.
+        episodes: Episodes of each task to play.
         root: Folder of the datasets.
         work: Folder of the study.
         csv: File of the table.

@@ -128,8 +128,8 @@ class Unit:
 
     Attributes:
         arm: A key of :data:`ARMS`.
-        episodes: Of its subset; 0 for arms that are not trained.
-        seed: Of its subset and batches.
+        episodes: Episodes of its subset; 0 for arms that are not trained.
+        seed: Seed of its subset and batches.
     """
 
     arm: str
@@ -138,7 +138,7 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return f"{self.arm}-{self.episodes:04d}-seed-{self.seed}"
 
     @property

@@ -113,7 +113,7 @@ def main(
         work: Folder of the run.
         shards: Folder of its encoded episodes.
         root: Folder of the datasets.
-        episodes: Of each task.
+        episodes: Episodes of each task.
         suites: Which are played.
         tasks: Which are played, as in benchmarks.run.
         steps: Which of those kept; None for all.

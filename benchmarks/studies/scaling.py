@@ -35,10 +35,10 @@ from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
 MEASURED_BATCHES, MEASURED_ROWS = 8, 16
-"""Of the held-out episodes: enough that the order of two sizes is not that of the draw."""
+"""Batches of held-out episodes: enough that the order of two sizes is not that of the draw."""
 
 PROMPT_SHARE = 0.5
-"""Of the documents of a task that its observations do not tell from another."""
+"""Share of prompted documents, of a task that its observations do not tell from another."""
 
 
 class ScalingRun:

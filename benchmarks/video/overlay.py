@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["HEIGHT", "WIDTH", "Arrangement", "arrange", "draw"]
 
 WIDTH, HEIGHT = 1280, 720
-"""Of the picture; even, as H.264 needs it."""
+"""Size of the picture; even, as H.264 needs it."""
 
 MARGIN = 32
 SIDE = HEIGHT - 2 * MARGIN
-"""Of the square that the frame is fitted into."""
+"""Side of the square that the frame is fitted into."""
 
 LEFT, RIGHT = MARGIN + SIDE + MARGIN, WIDTH - MARGIN
 """Edges of the panel."""
@@ -40,7 +40,7 @@ LARGE, SMALL, TALL = (12, 16), (11, 14), 46
 height of those that are few."""
 
 LEAST_WIDTH = 200
-"""Of a chip with its label beside its id, so that short names do not make chips of many widths."""
+"""Width of a chip with its label beside its id: one width for short names of all lengths."""
 
 GUTTER = 54
 """Room for a row's number."""

@@ -55,7 +55,7 @@ def film(record: Record, choice: PolicyChoice, count: int, *, workers: int) -> I
     """Film the first episodes of each task that are played and not filmed yet.
 
     Args:
-        record: Of the run.
+        record: The run's record.
         choice: Who plays.
         count: How many of each task.
         workers: Processes.

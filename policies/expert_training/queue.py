@@ -61,7 +61,7 @@ class Standing:
         recipe_steps: Actions that its recipe has.
         best: The best return that was evaluated; None before the first.
         bar: Return that its expert is meant to reach.
-        minutes: Of a core, so far.
+        minutes: Minutes of a core, so far.
         shipped: Share of the bar that the package's expert has; None where there is none.
         finished: Why the training has ended; None while it can be resumed.
     """

@@ -54,7 +54,7 @@ ALL_STEPS, ENOUGH = "all steps done", "enough, and flat"
 """Why a training ends."""
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
-"""Of hyperparameters, for a training that began when recipes had fewer of them."""
+"""Hyperparameters of a training that began when recipes had fewer of them."""
 
 LEARNING_TO_EVALUATION = 5
 """Steps of learning for each step of evaluation, at least."""
@@ -349,7 +349,7 @@ class _Training:
 
 
 def _seconds(device: str) -> float:
-    """Of the processor, as far as it is what learns: a busy machine makes no training longer."""
+    """Processor time, where the processor learns: a busy machine makes no training longer."""
     return time.process_time() if device == "cpu" else time.monotonic()
 
 

@@ -34,8 +34,8 @@ class TrainingState:
 
     Attributes:
         steps: Environment steps done.
-        updates: Of the algorithm's own counter.
-        seconds: Of training and evaluating, over all runs.
+        updates: Updates that the algorithm counts.
+        seconds: Seconds of training and evaluating, over all runs.
         curve: An entry for each evaluation: steps, mean and std of returns, seconds.
         best: Mean return of the best evaluation; None before the first.
         best_steps: Steps of the best network.

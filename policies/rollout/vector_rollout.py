@@ -87,7 +87,7 @@ def play_one(
     Args:
         env: Not closed. What it raises is raised.
         policy: Sees single observations.
-        seed: Of the environment's reset, and of what the policy draws.
+        seed: Seed of the environment's reset and of the policy's draws.
         deterministic, record: As in :func:`play`.
     """
     key = EpisodeKey("", 0, seed)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 STATES = ("actor_state", "qf_state")
-"""Of an algorithm's policy: weights, optimiser, and the critic's slower copy."""
+"""States of an algorithm's policy: weights, optimiser, and the critic's slower copy."""
 
 ENTROPY = "ent_coef_state"
 

@@ -44,7 +44,7 @@ class Source:
     Attributes:
         dataset: A ``minari.MinariDataset``, the whole or a part (filtered or split).
         returns: float64 ``[E]``, of its episodes.
-        share: Of its expert's return that an episode must reach; 0 keeps every episode.
+        share: Share of its expert's return that an episode must reach; 0 keeps every episode.
     """
 
     dataset: Any
@@ -108,7 +108,7 @@ class DatasetTask:
 
     Attributes:
         id: The environment's id, or the dataset's name.
-        observation_space, action_space: Of one environment.
+        observation_space, action_space: Spaces of one environment.
         options: How they become tokens, without the vectors' statistics.
         sources: The datasets.
         group: What the mixture knows it by, and whose vectors have the same statistics.
@@ -187,7 +187,7 @@ def find_tasks(
     Args:
         names: Ids of Minari datasets, paths of their folders or files, or loaded ones, whole or in
             part. Those of one environment are one task.
-        share: Of the expert's windowed return that an episode must reach; 0 keeps all.
+        share: Share of the expert's windowed return that an episode must reach; 0 keeps all.
         layout: "lean" or "paper"; None takes the registered task's, or "lean".
         memory: "all", "observations" or "none"; None takes the registered task's, or see
             :func:`usual_options`.
