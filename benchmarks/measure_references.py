@@ -10,7 +10,7 @@ each expert's first episodes again and fails where it drifted.
 * :func:`merged` -- an entry with some tasks of another.
 * :func:`check` -- whether the experts still score what is recorded.
 * :data:`PINNED` -- how many episodes of each expert are kept one by one.
-* :func:`find_drift` -- plays them again and tells what differs.
+* :func:`find_drift` -- plays them again and reports what differs.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def find_drift(entry: Mapping[str, Any], tasks: Sequence[str], *, workers: int) 
 
     Args:
         entry: A suite's part of ``measured.json``.
-        tasks: Task ids; those without pinned episodes are told of too.
+        tasks: Task ids; those without pinned episodes are reported too.
         workers: Processes.
 
     Raises:
@@ -253,7 +253,7 @@ def check(suite: str | None, pattern: str | None, *, workers: int, console: Cons
         suite: Only this suite.
         pattern: Only these tasks; with a suite.
         workers: Processes.
-        console: Where it is told.
+        console: Where they are printed.
 
     Returns:
         How many drifted.

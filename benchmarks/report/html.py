@@ -51,7 +51,7 @@ TITLES = {
 }
 
 _WIDEST = (-0.5, 2.0)
-"""Scores that bars show at most; what lies beyond is drawn to the edge and told in numbers."""
+"""Scores that bars show at most; beyond, a bar ends at the edge and a number says how far."""
 
 
 LARGEST_VIDEO, LARGEST_VIDEOS = 3 * 2**20, 24 * 2**20
@@ -117,7 +117,8 @@ def render_page(summary: Summary, folder: Path | None = None) -> str:
         style=asset("report.css"),
         averages={each.name: each for each in summary.aggregates},
         suites={
-            suite: {each.name: each for each in found} for suite, found in summary.suites.items()
+            suite: {each.name: each for each in averages}
+            for suite, averages in summary.suites.items()
         },
         charts=[
             (suite, Scale.of(tasks), tasks) for suite, tasks in _by_suite(summary.tasks).items()

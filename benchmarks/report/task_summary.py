@@ -32,7 +32,7 @@ class TaskSummary:
         flag: Why the task is left out of the normalised averages, or None.
         failed: Episodes that failed; no figure contains them.
         distinct: Episodes whose first observation, actions or rewards differ; None
-            where the record does not tell.
+            where the record does not say.
     """
 
     task: str

@@ -24,7 +24,7 @@ FEWEST = 5
 that episode, and of two or three most are."""
 
 REPETITIONS = 2000
-"""Replicates of a bootstrap, when not told otherwise."""
+"""Replicates of a bootstrap, by default."""
 
 _CHUNK = 100_000
 """Episodes redrawn at a time: the working memory of a chunk stays in a processor's cache."""

@@ -147,8 +147,8 @@ def count_hits(captions: Sequence[str], scenes: Sequence[Scene]) -> dict[str, in
         for kind, colour, place in itertools.product(KINDS, COLOURS, PLACES)
     }
     for caption, scene in zip(captions, scenes, strict=True):
-        said = by_sentence.get(caption.strip(), ("", "", ""))
-        right = [a == b for a, b in zip(said, scene.parts, strict=True)]
+        words = by_sentence.get(caption.strip(), ("", "", ""))
+        right = [a == b for a, b in zip(words, scene.parts, strict=True)]
         for name, hit in zip(hits, (*right, all(right)), strict=True):
             hits[name] += hit
     return hits

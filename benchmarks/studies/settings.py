@@ -29,7 +29,7 @@ class FinetuneSettings:
         from_scratch: Whether fresh weights of the same sizes are trained on the same batches too.
         score_episodes: Episodes that each unit plays.
         environments: How many it plays at a time.
-        env: Id of the environment, where the dataset does not tell.
+        env: Id of the environment, where the dataset does not name it.
         rate: Peak learning rate of AdamW; None for the usual one. Muon's is twice that.
         optimiser: "muon" or "adamw"; None for the usual one.
         layout: Layout of the tokens, "lean" or "paper"; None is the checkpoint's for such spaces.

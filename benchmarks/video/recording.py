@@ -7,7 +7,7 @@
 
 Which episodes are filmed is decided before play: the first ones of each task. They are played once
 more for it, by the code and with the random numbers of the run, so that filming cannot change what
-is scored; whether they went as recorded is checked and told.
+is scored; whether they went as recorded is checked and reported.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def draws_in_software(task: str) -> bool:
         return False
     # In a process of its own: a context that is freed takes those after it along.
     with suppress(subprocess.TimeoutExpired):
-        asked = subprocess.run(
+        renderer = subprocess.run(
             [sys.executable, "-c", _RENDERER], capture_output=True, check=False, timeout=60
         )
-        return any(name in asked.stdout for name in (b"llvmpipe", b"softpipe", b"swrast"))
+        return any(name in renderer.stdout for name in (b"llvmpipe", b"softpipe", b"swrast"))
     return True

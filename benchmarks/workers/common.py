@@ -31,19 +31,19 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def check_loss(had: Sequence[EpisodeKey], times: int, how: str) -> None:
-    """Whether a run goes on that has lost a worker.
+def check_loss(keys: Sequence[EpisodeKey], times: int, how: str) -> None:
+    """Check that a run that has lost a worker can continue.
 
     Args:
-        had: What the worker had to play.
+        keys: What the worker had to play.
         times: How often the episode was lost that was lost most often.
         how: What is known of its end.
 
     Raises:
         WorkerError: It had nothing, or some episode was lost too often.
     """
-    if not had or times > MOST_LOSSES:
-        what = f"with {had[0].task}, seed {had[0].seed} under way" if had else "before it played"
+    if not keys or times > MOST_LOSSES:
+        what = f"with {keys[0].task}, seed {keys[0].seed} under way" if keys else "before it played"
         raise WorkerError(
             f"a worker ended {what}: {how}; it may have run out of memory; try fewer --workers or "
             "--num-envs"
@@ -63,7 +63,7 @@ class EpisodePool(Protocol):
         """Take back what a worker had to play; how often the most unlucky episode was lost."""
 
     def ended(self, number: int, key: EpisodeKey) -> bool:
-        """Whether a worker had this episode to play, which it tells the end of."""
+        """Whether a worker had this episode, of which it reports the end, to play."""
 
     def __len__(self) -> int:
         """How many work."""
@@ -73,7 +73,7 @@ def collect(pool: EpisodePool, workers: int) -> Generator[Report]:
     """Let so many workers play, replacing those that are lost.
 
     Yields:
-        Results, failures and the time spent, as workers tell them.
+        Results, failures and the time spent, as workers report them.
 
     Raises:
         BenchmarkError: What was asked for cannot be done.

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.policies import PolicyChoice
 from benchmarks.workers.common import Workers, collect
 from benchmarks.workers.scheduler import EpisodeScheduler
-from benchmarks.workers.worker import EpisodeWorker, Report, tell
+from benchmarks.workers.worker import EpisodeWorker, Report, reports
 from policies.processes import WorkerPool
 from policies.rollout.outcomes import EpisodeKey
 from policies.threads import one_thread
@@ -107,5 +107,5 @@ def _work(connection: Connection, choice: PolicyChoice, num_envs: int | None) ->
         keys: tuple[EpisodeKey, ...] = connection.recv()
         return keys
 
-    for report in tell(EpisodeWorker(choice, num_envs), take, connection.poll):
+    for report in reports(EpisodeWorker(choice, num_envs), take, connection.poll):
         connection.send(report)

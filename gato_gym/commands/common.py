@@ -96,13 +96,13 @@ def run_command(
         arguments: None takes the process's.
         prog: How it is called.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    typed = sys.argv[1:] if arguments is None else list(arguments)
     quiet = os.environ.get("RANK", "0") != "0"
-    call = Invocation(prog, given, new_console(soft_wrap=True, quiet=quiet))
+    call = Invocation(prog, typed, new_console(soft_wrap=True, quiet=quiet))
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
-            return parse(command, given, prog=prog).run(call) or DONE
+            return parse(command, typed, prog=prog).run(call) or DONE
     except SystemExit as end:  # the help was shown
         return int(end.code or DONE)
     except KeyboardInterrupt as stop:
@@ -132,9 +132,9 @@ def parse(command: type[C], arguments: Sequence[str], *, prog: str) -> C:
         SystemExit: The help was asked for, and shown.
         ValueError: What was typed is no such command line, or the values do not go together.
     """
-    said = io.StringIO()
+    stderr = io.StringIO()
     help_in_sections = _with_headings(command.sections)
-    with contextlib.redirect_stderr(said), _in_one_line(arguments), help_in_sections:
+    with contextlib.redirect_stderr(stderr), _in_one_line(arguments), help_in_sections:
         try:
             return tyro.cli(command, prog=prog, args=arguments, config=MARKERS, registry=REGISTRY)
         except SystemExit as end:
@@ -144,7 +144,7 @@ def parse(command: type[C], arguments: Sequence[str], *, prog: str) -> C:
     if isinstance(cause, ValueError):  # the command's own check of its values
         raise cause
     # tyro draws a box: a title, what is wrong, and where help is, parted by rules
-    lines = [line.strip("│| ") for line in said.getvalue().splitlines()[1:]]
+    lines = [line.strip("│| ") for line in stderr.getvalue().splitlines()[1:]]
     words = " ".join(line for line in lines if not re.match("[+╰]?[-─]{3}", line))
     words = re.split(" ?(?:Argument|For full) helptext", words)[0].removeprefix("Error parsing ")
     raise ValueError(f"{' '.join(words.split()).rstrip('.')}: see {prog} --help")

@@ -235,7 +235,7 @@ class Recording:
         most_steps: Stop after so many steps; None plays to the end.
 
     Attributes:
-        success: Whether the environment told of one; None where it told of neither.
+        success: Whether the environment reported one; None where it reported nothing.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ class Scores:
 
     Attributes:
         returns: Return of each episode.
-        successes: Whether each succeeded; None where the environment does not tell.
+        successes: Whether each succeeded; None where the environment does not report it.
     """
 
     returns: tuple[float, ...]

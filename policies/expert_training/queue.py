@@ -44,10 +44,10 @@ def chosen(suite: str | None, pattern: str | None) -> list[str]:
     """
     from gato_gym.tasks import list_tasks
 
-    found = {task.id for task in list_tasks(suite, pattern)}
-    ordered = [name for name in RECIPES if name in found]
+    matching = {task.id for task in list_tasks(suite, pattern)}
+    ordered = [name for name in RECIPES if name in matching]
     if not ordered:
-        recipe_for(min(found))
+        recipe_for(min(matching))
     return ordered
 
 
@@ -205,6 +205,6 @@ def train_and_ship(settings: TrainSettings, ships: bool) -> None:
     train(settings, console=console)
     late = settings.seconds is not None and settings.seconds <= 0
     if ships and not late:
-        said = ship(settings.output, settings.task)
-        if said is not None:
-            console.print(f"{settings.task}: {said}", highlight=False, soft_wrap=True)
+        shipped = ship(settings.output, settings.task)
+        if shipped is not None:
+            console.print(f"{settings.task}: {shipped}", highlight=False, soft_wrap=True)

@@ -178,7 +178,7 @@ class Rollout:
             try:
                 actions = self._predict(shared, batches)
             except EpisodeTimeout as error:
-                # Whose episode it was cannot be told, nor what is left of the state.
+                # It is unknown whose episode it was, and what is left of the state.
                 self._shared_forwards.pop(shared, None)
                 for batch in batches:
                     yield from batch.give_up(error)

@@ -81,7 +81,7 @@ def write_checkpoint(
         output: The checkpoint's folder.
         network: The weights.
         plans: The tasks' plans, by id.
-        shown: Each task's demonstration, and whether the policy acts after it unless told
+        shown: Each task's demonstration, and whether the policy acts after it unless asked
             otherwise.
         sampler: How the checkpoint chooses actions; None is :data:`SAMPLER`.
         card: Text of its card.

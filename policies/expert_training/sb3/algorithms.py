@@ -40,7 +40,7 @@ def make_algorithm(
         recipe: Its hyperparameters.
         make_env: Makes one environment.
         seed: Seed of weights, actions and episodes.
-        offset: Steps done before, so that a run that goes on meets other episodes.
+        offset: Steps done before, so that a resumed run meets other episodes.
         tensorboard: Folder of TensorBoard's events.
     """
     torch.set_num_threads(1)
