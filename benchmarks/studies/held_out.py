@@ -77,7 +77,7 @@ def train(
         shards: Folder of the encoded episodes, which gato-mini uses too.
         root: Folder of the datasets.
         work: Folder of the run.
-        threads: Of the CPU.
+        threads: Threads of the CPU.
     """
     torch.set_num_threads(threads)
     settings = replace(held_out_settings(root, shards, work, steps=steps), until=until)

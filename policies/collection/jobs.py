@@ -5,7 +5,7 @@
 
 A task's episodes are numbered; unit u holds the attempts ``[u * n, (u + 1) * n)`` and is a file of
 its own that appears when it is complete. What a unit holds depends on the settings alone, so any
-number of workers makes the same dataset, and work that was stopped goes on at the missing units.
+number of workers makes the same dataset, and stopped work resumes at the missing units.
 """
 
 from __future__ import annotations

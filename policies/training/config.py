@@ -201,7 +201,7 @@ def as_begun(config: TrainConfig, output: Path) -> TrainConfig:
     )
 
 
-def check_same_config(recorded: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
+def check_same_config(recorded: dict[str, Any], requested: dict[str, Any], output: Path) -> None:
     """Refuse to resume a run under another configuration, naming each difference.
 
     A setting that the run's version did not know yet is taken to have had its default.
@@ -210,8 +210,8 @@ def check_same_config(recorded: dict[str, Any], wanted: dict[str, Any], output: 
         ValueError: Any value differs.
     """
     defaults = _flatten(TrainConfig(NetworkConfig(), Mixture({})).to_json())
-    known = {key: value for key, value in defaults.items() if key in _flatten(wanted)}
-    check_same({**known, **_flatten(recorded)}, wanted, output)
+    known = {key: value for key, value in defaults.items() if key in _flatten(requested)}
+    check_same({**known, **_flatten(recorded)}, requested, output)
 
 
 def record_identity(path: Path, identity: dict[str, Any], output: Path) -> None:
@@ -226,17 +226,17 @@ def record_identity(path: Path, identity: dict[str, Any], output: Path) -> None:
     write_whole(path, json.dumps(identity, indent=1))
 
 
-def check_same(recorded: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
+def check_same(recorded: dict[str, Any], requested: dict[str, Any], output: Path) -> None:
     """Refuse to resume where nested values differ, naming each difference.
 
     Raises:
         ValueError: Any value differs.
     """
-    there, here = _flatten(recorded), _flatten(wanted)
+    before, now = _flatten(recorded), _flatten(requested)
     differences = [
-        f"{key}: {there.get(key)!r} there, {here.get(key)!r} now"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
+        f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
     ]
     if differences:
         raise ValueError(

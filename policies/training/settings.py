@@ -38,7 +38,7 @@ class TrainSettings:
         group_by: What shares a weight, a share of prompts and the statistics of vectors: "task", or
             "suite" for registered tasks.
         augment: Copies of each episode under the exact symmetries of a registered task.
-        layout: Of the tokens, "lean" or "paper"; None is the registered task's, or "lean".
+        layout: Layout of the tokens, "lean" or "paper"; None is the registered task's, or "lean".
         memory: What later timesteps see, "all", "observations" or "none"; None is the registered
             task's, or "none" where observations are numbers alone, else "observations".
         options: Other fields of PlanOptions.
@@ -67,7 +67,7 @@ class TrainSettings:
         numeric_features: Whether embeddings of continuous values have numeric features.
         recompute: Whether activations are computed again in the backward pass, for less memory.
         precision: "float32", "bfloat16" for products of matrices, or "auto": the faster one here.
-        seed: Of weights and batches.
+        seed: Seed of weights and batches.
         device: "auto", "cpu" or "cuda".
         attention: How attention is computed: "auto", "dense", or "flex" on GPUs.
         fsdp: Whether each of several processes holds a part of the backbone (FSDP2).
