@@ -35,6 +35,7 @@ from policies.collection.filtering import least_return
 from policies.collection.noise import HeldNoise, NavigationNoise, Noise, UniformNoise
 from policies.experts import execute, failure_of, make_expert
 from policies.random_policy import RandomPolicy
+from policies.rollout.members import stack_members, success_in
 from policies.rollout.vector_rollout import play_one
 
 SEED_RANGE = 2**30
@@ -153,6 +154,7 @@ class Recorder:
         seed = episode_seed(self.task.id, index, seed=self.settings.seed)
         noise = self._noise(np.random.default_rng([seed, 1]))
         recording = _ExpertRecording(
+            self.env,
             noise,
             steps_after_success=self.settings.steps_after_success,
             lost=DONE if self.task.suite == "babyai" else None,
@@ -199,6 +201,7 @@ class Recording:
     """One episode as it is played: what was seen, chosen and executed.
 
     Args:
+        env: Where; gives the spaces.
         noise: What is executed instead of the policy's choice.
         steps_after_success: Stop so many steps after the first success; None plays to the end.
 
@@ -206,7 +209,10 @@ class Recording:
         success: Whether the environment told of one; None where it told of neither.
     """
 
-    def __init__(self, noise: Noise, *, steps_after_success: int | None = None) -> None:
+    def __init__(
+        self, env: gym.Env[Any, Any], noise: Noise, *, steps_after_success: int | None = None
+    ) -> None:
+        self._spaces = env.observation_space, env.action_space
         self._noise, self._spare = noise, steps_after_success
         self._observations = ObservationList()
         self._labels: list[Any] = []
@@ -225,7 +231,7 @@ class Recording:
     ) -> Any:
         """What to execute where the policy chose ``label``, which is what the episode keeps."""
         action = self._noise.execute(label)
-        self._labels.append(label)
+        self._labels.append(copy.deepcopy(label))
         self._distributions.append(distribution)
         self._executed.append(copy.deepcopy(action))
         return action
@@ -237,9 +243,9 @@ class Recording:
         self._observations.append(copy.deepcopy(observation))
         self._rewards.append(reward)
         self._terminated = terminated
-        success = info.get("success", info.get("is_success"))
+        success = success_in(info)
         if success is not None:
-            self.success = bool(self.success) or bool(success)
+            self.success = bool(self.success) or success
         if not self.success or self._spare is None or terminated:
             return False
         self._spare -= 1
@@ -254,14 +260,16 @@ class Recording:
         distributions = [each for each in self._distributions if each is not None]
         return Episode(
             task=task_id,
-            observations=seen.stacked() if seen.overlap else _stack(seen.parts()),
-            actions=_stack(self._labels),
+            observations=seen.stacked()
+            if seen.overlap
+            else stack_members(self._spaces[0], seen.parts()),
+            actions=stack_members(self._spaces[1], self._labels),
             rewards=np.asarray(self._rewards, np.float32),
             terminations=last if self._terminated else never,
             truncations=never if self._terminated else last,
             seed=seed,
             info=info,
-            executed=_stack(self._executed) if self._noise.level else None,
+            executed=stack_members(self._spaces[1], self._executed) if self._noise.level else None,
             distribution=np.stack(distributions) if len(distributions) == len(last) else None,
         )
 
@@ -269,8 +277,15 @@ class Recording:
 class _ExpertRecording(Recording):
     """Ends where the expert gives up, or chooses ``lost``; tells it what is executed."""
 
-    def __init__(self, noise: Noise, *, steps_after_success: int | None, lost: int | None) -> None:
-        super().__init__(noise, steps_after_success=steps_after_success)
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        noise: Noise,
+        *,
+        steps_after_success: int | None,
+        lost: int | None,
+    ) -> None:
+        super().__init__(env, noise, steps_after_success=steps_after_success)
         self._lost = lost
 
     def execute(
@@ -285,11 +300,3 @@ class _ExpertRecording(Recording):
 
 class ExpertFailure(Exception):
     """The expert has lost its way: nothing is to be learned from this episode."""
-
-
-def _stack(parts: list[Any]) -> Any:
-    if isinstance(parts[0], dict):
-        return {key: _stack([part[key] for part in parts]) for key in parts[0]}
-    if isinstance(parts[0], tuple):
-        return tuple(_stack(list(column)) for column in zip(*parts, strict=True))
-    return parts if isinstance(parts[0], str) else np.stack(parts)
