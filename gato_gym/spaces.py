@@ -366,7 +366,7 @@ def compile_plan(
 
     Args:
         observation_space: Box, Discrete, MultiDiscrete, MultiBinary, Text (or MiniGrid's
-            MissionSpace), and Dict, Tuple, Sequence and OneOf of these, nested.
+            MissionSpace), and Dict, Tuple, Sequence, OneOf and Graph of these, nested.
         action_space: The same but MissionSpace.
         options: The choices; None for the lean layout with its defaults.
         vocabulary: The ids; None for disjoint ranges.

@@ -60,6 +60,7 @@ def _(space: gym.Space[Any], part: Part) -> Reader:
 
 @_reader.register(spaces.Sequence)
 @_reader.register(spaces.OneOf)
+@_reader.register(spaces.Graph)
 def _(space: gym.Space[Any], part: Part) -> Reader:
     return CodecReader(part)
 

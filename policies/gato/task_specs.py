@@ -92,6 +92,9 @@ def describe_space(space: gym.Space[Any]) -> Any:
         return {f"Sequence, stack={space.stack}": describe_space(space.feature_space)}
     if isinstance(space, spaces.OneOf):
         return {"OneOf": [describe_space(branch) for branch in space.spaces]}
+    if isinstance(space, spaces.Graph):
+        edges = None if space.edge_space is None else describe_space(space.edge_space)
+        return {"Graph": [describe_space(space.node_space), edges]}
     if is_text_space(space):
         return "text"
     if isinstance(space, spaces.Discrete):

@@ -1,5 +1,6 @@
 import dataclasses
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -268,11 +269,26 @@ def test_paths_that_collide_are_refused():
         lean(space)
 
 
-def test_a_graph_is_refused_with_what_to_do():
-    graph = spaces.Graph(ACTION, None)
-    hint = r"observation 'a/0' is a Graph.*TransformObservation.*skip=\('a/0',\)"
+class Unheard(gym.Space):
+    """Of no kind that has tokens."""
+
+
+def test_an_unknown_space_is_refused_with_what_to_do():
+    hint = r"observation 'a/0' is a Unheard.*TransformObservation.*skip=\('a/0',\)"
     with pytest.raises(ValueError, match=hint):
-        lean(spaces.Dict(a=spaces.Tuple([graph])))
+        lean(spaces.Dict(a=spaces.Tuple([Unheard()])))
+
+
+@pytest.mark.parametrize("layout", ["paper", "lean"])
+def test_edges_of_nodes_without_room_are_cut_with_them(layout):
+    space = spaces.Dict(net=spaces.Graph(spaces.Discrete(5), spaces.Discrete(4)))
+    plan = compile_plan(space, ACTION, PlanOptions(layout=layout, sequence_length=2))
+    links = np.array([[2, 0], [0, 1], [1, 1]])
+    net = spaces.GraphInstance(np.array([4, 3, 2]), np.array([1, 2, 3]), links)
+    ids = plan.encode({"net": net}).ids[:9].tolist()
+    assert ids == [33024 + i for i in (2, 4, 3, 2, 2, 0, 1, 3, 1)]
+    assert plan.outside == {"net/nodes": 1}
+    assert plan.fields[0].kind == "graph"
 
 
 @pytest.mark.parametrize("layout", ["paper", "lean"])

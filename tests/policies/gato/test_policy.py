@@ -300,14 +300,18 @@ def test_a_network_refuses_ids_in_another_order(vocabulary: Vocabulary) -> None:
         dataclasses.replace(SMALL, vocabulary=vocabulary)
 
 
+NET = spaces.Graph(spaces.Box(-1, 1, (2,)), spaces.Discrete(3))
+
+
 class Varied(gym.Env[Any, Any]):
-    """Observations of any length, actions of two kinds."""
+    """Observations of any length, actions of three kinds."""
 
     observation_space = spaces.Dict(
         seen=spaces.Sequence(spaces.Dict(kind=spaces.Discrete(3), at=spaces.Box(-1, 1, (2,)))),
         held=spaces.OneOf([spaces.Discrete(2), spaces.Text(3, charset="ab")]),
+        net=NET,
     )
-    action_space = spaces.OneOf([spaces.Box(-1, 1, (2,)), spaces.Sequence(spaces.Discrete(4))])
+    action_space = spaces.OneOf([spaces.Box(-1, 1, (2,)), spaces.Sequence(spaces.Discrete(4)), NET])
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
@@ -329,10 +333,13 @@ class Varied(gym.Env[Any, Any]):
             for _ in range(drawn.integers(4))
         )
         held = (np.int64(0), np.int64(1)) if drawn.random() < 0.5 else (np.int64(1), "ab")
-        return {"seen": seen, "held": held}
+        nodes = drawn.uniform(-1, 1, (drawn.integers(1, 4), 2)).astype(np.float32)
+        links = drawn.integers(len(nodes), size=(2, 2), dtype=np.int32)
+        net = spaces.GraphInstance(nodes, drawn.integers(3, size=2), links)
+        return {"seen": seen, "held": held, "net": net}
 
 
-def test_sequences_and_branches_are_played(tmp_path: Path) -> None:
+def test_sequences_branches_and_graphs_are_played(tmp_path: Path) -> None:
     torch.manual_seed(0)
     options = PlanOptions(vector_size=16, sequence_length=3)
     plan = compile_plan(Varied.observation_space, Varied.action_space, options)
