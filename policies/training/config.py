@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gato_gym.atomic_io import write_whole
-from policies.model.config import PAPER_SIZES, NetworkConfig, preset
+from gato_gym.spaces import Plan
+from policies.model.config import PAPER_SIZES, NetworkConfig, fitted, preset
 from policies.training.data.packing import Mixture
 from policies.training.optimizer import OptimiserConfig, published
 from policies.training.settings import TrainSettings
@@ -95,8 +96,10 @@ class TrainConfig:
         return dict(json.loads(json.dumps(values)))
 
 
-def network_config(settings: TrainSettings) -> NetworkConfig:
-    """The network that is asked for.
+def network_config(
+    settings: TrainSettings, plans: Mapping[str, Plan] | None = None
+) -> NetworkConfig:
+    """The network that is asked for, with what the plans of its tasks, by id, need.
 
     Raises:
         ValueError: No preset has this name, or no field.
@@ -106,11 +109,18 @@ def network_config(settings: TrainSettings) -> NetworkConfig:
         "numeric_features": settings.numeric_features,
         "observation_heads": settings.observation_weight > 0,
     }
-    return NetworkConfig.from_json(values)
+    plans = plans or {}
+    if settings.task_embeddings:
+        values["tasks"] = list(plans)
+    return fitted(NetworkConfig.from_json(values), plans.values())
 
 
 def train_config(
-    settings: TrainSettings, groups: Sequence[str], texts: Sequence[str], steps: int
+    settings: TrainSettings,
+    groups: Sequence[str],
+    texts: Sequence[str],
+    steps: int,
+    plans: Mapping[str, Plan] | None = None,
 ) -> TrainConfig:
     """The configuration that is asked for.
 
@@ -119,11 +129,12 @@ def train_config(
         groups: Names of the groups of tasks.
         texts: Names of the texts.
         steps: Updates.
+        plans: Of the tasks, by id.
     """
     large = settings.preset in PAPER_SIZES
     share = settings.prompt_share
     return TrainConfig(
-        network=network_config(settings),
+        network=network_config(settings, plans),
         mixture=Mixture(
             weights={name: float(settings.weights.get(name, 1.0)) for name in (*groups, *texts)},
             prompt_share={group: settings.prompt_shares.get(group, share) for group in groups},

@@ -87,8 +87,9 @@ class TrainRun:
         ids = [task.id for task in self.all_tasks]
         check_known("tasks", settings.tasks, ids)
         self.tasks = [task for task in self.all_tasks if task.id in (settings.tasks or ids)]
-        for task in self.tasks:
-            check_sizes(network_config(settings), task.plan())
+        self.plans = {task.id: task.plan() for task in self.tasks}
+        for plan in self.plans.values():
+            check_sizes(network_config(settings, self.plans), plan)
         self.sources = find_texts(settings.texts, settings.pairs)
         self.identity = {task.id: task.identity() for task in self.tasks}
         self.identity |= {source.name: source.identity() for source in self.sources}
@@ -171,8 +172,8 @@ class TrainRun:
                 f"action_drop is {asked.action_drop} and no task remembers its actions: "
                 "ask for memory 'all' (--memory all), or leave it out"
             )
-        config = train_config(asked, groups, list(self.texts), steps=10_000)
-        return train_config(asked, groups, list(self.texts), self._steps(config))
+        config = train_config(asked, groups, list(self.texts), 10_000, self.plans)
+        return train_config(asked, groups, list(self.texts), self._steps(config), self.plans)
 
     def _steps(self, config: TrainConfig) -> int:
         """How many there are: as asked, as the run has it, as the time allows, as is usual."""
@@ -277,7 +278,14 @@ class TrainRun:
     @cached_property
     def _shown(self) -> dict[str, tuple[Episode, bool]]:
         """Each task's demonstration, and whether it has to come first."""
-        return {t.id: (t.demonstration(), t.needs_prompt(self.tasks)) for t in self.tasks}
+        known = self.config.network.tasks
+        return {
+            task.id: (
+                task.demonstration(),
+                task.id not in known and task.needs_prompt(self.tasks),
+            )
+            for task in self.tasks
+        }
 
     def export(self, checkpoint: Path, *, step: int | None = None) -> GatoNetwork:
         """Write the run's averaged weights as a checkpoint, and return them as a network.

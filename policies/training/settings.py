@@ -48,6 +48,8 @@ class TrainSettings:
         emphasis: Factor of a task's share in its group, by task id; 1 where none is given.
         prompt_share: Share of documents that carry a prompt.
         prompt_shares: The same by group, where it differs.
+        task_embeddings: Whether each task has a learned embedding, which says what is played where
+            no prompt does.
         prompt_end: Share of the prompts that are an episode's end; the others start uniformly.
         optimiser: "muon", "adamw" (with the same schedule), "paper" (as published), or None for the
             preset's.
@@ -101,6 +103,7 @@ class TrainSettings:
     emphasis: Mapping[str, float] = field(default_factory=dict)
     prompt_share: float = 0.25
     prompt_shares: Mapping[str, float] = field(default_factory=dict)
+    task_embeddings: bool = False
     prompt_end: float = 0.5
     optimiser: str | None = None
     optimiser_options: Mapping[str, Any] = field(default_factory=dict)
