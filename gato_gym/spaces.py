@@ -120,6 +120,11 @@ class Plan:
         return self.options.actions == "parallel"
 
     @property
+    def image_channels(self) -> dict[str, int]:
+        """Channels of each part that is read as images, by path."""
+        return {reader.path: reader.size[2] for reader in self._images}
+
+    @property
     def has_text(self) -> bool:
         """Whether the observation holds text."""
         return bool(self._texts)

@@ -300,6 +300,41 @@ def test_a_network_refuses_ids_in_another_order(vocabulary: Vocabulary) -> None:
         dataclasses.replace(SMALL, vocabulary=vocabulary)
 
 
+@pytest.mark.parametrize(
+    ("shape", "channels"), [((64, 64, 13), 13), ((16, 84, 84), 16), ((40, 84, 84), 40)]
+)
+def test_an_image_of_too_many_channels_is_named_with_what_to_do(
+    shape: tuple[int, ...], channels: int
+) -> None:
+    seen = spaces.Dict(camera=spaces.Box(0, 255, shape, np.uint8), speed=spaces.Box(-1, 1, (2,)))
+    env = spaces_only(seen)
+    complaint = (
+        rf"'camera' is an image of {channels} channels: the network takes at most 4.*"
+        r"stacks=\('camera',\).*skip=\('camera',\)"
+    )
+    with pytest.raises(ValueError, match=complaint):
+        GatoPolicy.create(env, config=SMALL)
+    options = PlanOptions(vector_size=16, skip=("camera",))
+    action, _ = GatoPolicy.create(env, config=SMALL, options=options).predict(seen.sample())
+    assert env.action_space.contains(action)
+
+
+def test_a_grid_larger_than_the_networks_is_named_with_what_to_do() -> None:
+    env = spaces_only(spaces.Dict(chars=spaces.Box(0, 255, (21, 79), np.uint8)))
+    both_spaces = env.observation_space, env.action_space
+    plan = compile_plan(*both_spaces, PlanOptions(vector_size=16, grids=("chars",)))
+    with pytest.raises(ValueError, match=r"grids names \['chars'\] of size \(21, 79, 1\).*skip="):
+        GatoPolicy(GatoNetwork(SMALL), plan)
+    numbers = GatoPolicy.create(env, config=SMALL, options=PlanOptions(vector_size=16))
+    assert numbers.plan.vector_length == 21 * 79
+
+
+def spaces_only(observed: gym.Space[Any]) -> gym.Env[Any, Any]:
+    env: gym.Env[Any, Any] = gym.Env()
+    env.observation_space, env.action_space = observed, spaces.Discrete(3)
+    return env
+
+
 NET = spaces.Graph(spaces.Box(-1, 1, (2,)), spaces.Discrete(3))
 
 
