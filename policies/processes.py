@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -127,6 +126,8 @@ class WorkerPool:
 
 def _begin(main: Callable[..., None], connection: Connection, *arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # cleanly: no half-written files stay
-    with suppress(EOFError, ConnectionError):  # the parent is gone, or wants no more
+    # Cleanly: no half-written files stay. Not by SystemExit, which fails an episode alone.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # the parent is gone, or wants no more
+    with suppress(EOFError, ConnectionError, KeyboardInterrupt):
         main(connection, *arguments)

@@ -93,8 +93,9 @@ class _Processes(WorkerPool):
             if isinstance(message, _Ask):
                 self.send(number, self._scheduler.take(number, message.rows, message.task))
             elif isinstance(message, Ended):
-                lost = Lost(f"exit code {message.code}, expected 0") if message.code else None
-                heard.append((number, lost))
+                # A policy or an environment may end its process, with episodes under way, by 0 too.
+                done = not message.code and not self._scheduler.holds(number)
+                heard.append((number, None if done else Lost(f"exit code {message.code}")))
             else:
                 heard.append((number, message))
         return heard

@@ -67,6 +67,7 @@ class GatoPolicy(Policy):
         self.network, self.plan = inference(network), plan
         self.tasks, self.task, self.prompt = dict(tasks or {}), task, prompt
         self.sampler, self.seed, self.card = sampler or Sampler(), seed, card
+        self.accepts_nan = plan.options.on_nan == "replace"
         check_sizes(network.config, plan)
         self.decoder = self._make_decoder(network)
 

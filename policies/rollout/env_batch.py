@@ -11,7 +11,6 @@ replaced by a new one; the others go on as if nothing had happened.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
@@ -27,8 +26,9 @@ from numpy.typing import NDArray
 from policies.base import Policy
 from policies.chance import seed_episodes
 from policies.distributions import ActionDistribution, Categorical, Decision
+from policies.observations import check_observation
 from policies.rollout.episode import Record, RunningEpisode, as_member
-from policies.rollout.faults import EnvironmentFault, UsageError, describe, time_limit
+from policies.rollout.faults import FAULTS, EnvironmentFault, UsageError, close_env, describe
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, Outcome
 from policies.rollout.shared_forward import shared_by
 from policies.rollout.timing import Clock
@@ -90,11 +90,10 @@ class RestartableEnv(gym.Wrapper[Any, Any, Any, Any]):
         Raises:
             EnvironmentFault: It cannot be made again.
         """
-        with contextlib.suppress(Exception), time_limit(10.0, "it does not close"):
-            self.env.close()
+        close_env(self.env)
         try:
             self.env = self._make()
-        except Exception as error:
+        except FAULTS as error:
             raise EnvironmentFault(f"it failed and cannot be made again: {error}") from error
 
 
@@ -161,14 +160,17 @@ class EnvBatch:
         if self._record is not None and isinstance(self.policy, Policy):
             act = self.policy.decide
         self._state = seed_episodes(self.policy, self.seeds(), self._state)
-        decision = Decision(
-            *act(
-                self._observations[0] if self._single else self.shown(),
-                state=self._state,
-                episode_start=self.take_starts(),
-                deterministic=deterministic,
-            )
+        answer = act(
+            self._observations[0] if self._single else self.shown(),
+            state=self._state,
+            episode_start=self.take_starts(),
+            deterministic=deterministic,
         )
+        if not isinstance(answer, tuple) or len(answer) not in (2, 3):
+            raise ValueError(
+                f"the policy's predict returned {answer!r:.80}: expected the actions and its state"
+            )
+        decision = Decision(*answer)
         self._state, self._distribution = decision.state, decision.distribution
         if not (deterministic or isinstance(self._distribution, Categorical)):
             self._distribution = None  # a sample is not the mean, which an episode has as its label
@@ -182,10 +184,20 @@ class EnvBatch:
         return not self._owned and self.size == 1
 
     def split(self, actions: Any) -> list[Any]:
-        """A batch of actions row by row."""
+        """A batch of actions row by row.
+
+        Raises:
+            ValueError: There is not one for each row.
+        """
         if self._batched is None:
             self._batched = batch_space(self._spaces[1], self.size)
-        return list(iterate(self._batched, actions))
+        rows = list(iterate(self._batched, actions))
+        if len(rows) != self.size:
+            raise ValueError(
+                f"the policy gave {len(rows)} actions for {self.size} observations: expected one "
+                "for each"
+            )
+        return rows
 
     def seeds(self) -> list[int | None]:
         """The seed of the episode that begins in each row with what is shown next, if one does."""
@@ -223,8 +235,8 @@ class EnvBatch:
     def _close(self, env: gym.Env[Any, Any]) -> None:
         if not self._owned:
             return
-        with contextlib.suppress(Exception), self._clock.of("environments"):
-            env.close()  # what was played is not worth less where this fails
+        with self._clock.of("environments"):
+            close_env(env)  # what was played is not worth less where this fails
 
     def shown(self) -> Any:
         """The newest observation of every row, as a batch."""
@@ -254,7 +266,7 @@ class EnvBatch:
         except EnvironmentFault as error:
             yield from self._fail_all(error)
 
-    def give_up(self, error: Exception) -> Generator[EpisodeFailure]:
+    def give_up(self, error: BaseException) -> Generator[EpisodeFailure]:
         """Fail every episode under way, and begin others."""
         self._starts[:], self._places[:], self._state = True, -1, None
         for row, episode in enumerate(self.running):
@@ -269,9 +281,9 @@ class EnvBatch:
             recorder = None if self._record is None else self._record(key)
             episode = RunningEpisode(key, self._spaces, self._clock, self._timeout, recorder)
             try:
-                self._observations[row] = episode.reset(self._envs[row])
+                self._observations[row] = self._checked(episode.reset(self._envs[row]))
                 self.running[row], self._starts[row] = episode, True
-            except Exception as error:
+            except FAULTS as error:
                 if not self._guard or isinstance(error, UsageError):
                     raise
                 yield episode.failure(error)
@@ -290,8 +302,9 @@ class EnvBatch:
                 kept = self._distribution.recorded_row(None if self._single else row)
             action = episode.recorder.execute(action, self._state, row, kept)
         try:
-            self._observations[row], ended = episode.step(self._envs[row], action)
-        except Exception as error:
+            observation, ended = episode.step(self._envs[row], action)
+            self._observations[row] = self._checked(observation)
+        except FAULTS as error:
             if not self._guard or isinstance(error, UsageError):
                 raise
             self.running[row] = None
@@ -302,6 +315,13 @@ class EnvBatch:
         if ended:
             yield episode.result()
             yield from self._begin(row)
+
+    def _checked(self, observation: Any) -> Any:
+        """What an environment shows; what the others cannot be shown beside fails it alone."""
+        if self._guard:
+            accepts_nan = getattr(self.policy, "accepts_nan", False)
+            check_observation(self._spaces[0], observation, accepts_nan=accepts_nan)
+        return observation
 
     def _fail_all(self, error: EnvironmentFault) -> Generator[EpisodeFailure]:
         """Fail every episode that is under way or pending, for there are no environments."""
@@ -324,8 +344,9 @@ class EnvBatch:
         """Have something to show of an environment in which nothing is played."""
         try:
             with self._clock.of("environments"):
-                self._observations[row], _ = self._envs[row].reset(seed=0)
-        except Exception:
+                observation, _ = self._envs[row].reset(seed=0)
+            self._observations[row] = self._checked(observation)
+        except FAULTS:
             other = next(row for row, episode in enumerate(self.running) if episode)
             self._observations[row] = self._observations[other]
         self._starts[row] = True

@@ -2,7 +2,7 @@
 
 * :class:`RunningEpisode` -- its reset, its steps and its outcome, within its time.
 * :class:`EpisodeRecorder` -- sees an episode as it is played, and may perturb its actions.
-* :func:`as_member` -- a single action as its space has it.
+* :func:`as_member` -- a single action as its space has it; :func:`check_finite` -- refuses NaN.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from policies.chance import hash_member
@@ -48,6 +49,9 @@ class EpisodeRecorder(Protocol):
         """Take what a timestep led to; whether the episode shall end here."""
 
 
+LARGEST_REWARD = float(np.finfo(np.float32).max)
+"""Largest magnitude of a reward: episodes keep float32, and sums of these do not overflow."""
+
 Record = Callable[[EpisodeKey], EpisodeRecorder]
 """Makes the recorder of an episode."""
 
@@ -69,6 +73,22 @@ def as_member(space: gym.Space[Any], action: Any) -> Any:
             "wrap the environment as it was in the policy's training"
         )
     return copy.deepcopy(member)
+
+
+def check_finite(space: gym.Space[Any], action: Any) -> None:
+    """Refuse an action with numbers that are NaN or infinite.
+
+    Raises:
+        ValueError: It has such.
+    """
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            check_finite(part, action[key])
+    elif isinstance(space, spaces.Tuple):
+        for part, each in zip(space.spaces, action, strict=True):
+            check_finite(part, each)
+    elif isinstance(space, spaces.Box) and not np.isfinite(action).all():
+        raise ValueError(f"the policy gave {action!r}: expected an action of finite numbers")
 
 
 def longer_than(seconds: float | None) -> str:
@@ -106,15 +126,17 @@ class RunningEpisode:
 
         Raises:
             EpisodeTimeout: The environment has used up its time.
-            ValueError: The reward is not finite.
+            ValueError: The action has NaN, or the reward is no number that an episode can keep.
         """
+        check_finite(self.spaces[1], action)
         with self._limited():
             observation, reward, terminated, truncated, info = env.step(action)
         value = float(reward)
-        if not math.isfinite(value):
+        if not abs(value) <= LARGEST_REWARD:
             raise ValueError(
                 f"{self.key.task}, seed {self.key.seed}: reward {value} at timestep "
-                f"{len(self.rewards)}, expected a finite number: the environment is at fault"
+                f"{len(self.rewards)}, expected a finite number of float32: the environment is at "
+                "fault"
             )
         self.rewards.append(value)
         hash_member(self.spaces[1], action, self.played)
@@ -144,7 +166,7 @@ class RunningEpisode:
         finally:
             self.clock.end("environments", began)
 
-    def failure(self, error: Exception) -> EpisodeFailure:
+    def failure(self, error: BaseException) -> EpisodeFailure:
         seconds = time.perf_counter() - self.started
         return EpisodeFailure(self.key, describe(error), len(self.rewards), seconds)
 
