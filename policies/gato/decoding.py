@@ -43,6 +43,7 @@ class Decoder:
         sampler: How action tokens are chosen.
         pinned: A cache row with the encoded prompt, or None.
         seed: Seed of the sampled actions.
+        owner: Number of the task, which its states carry.
     """
 
     def __init__(
@@ -52,9 +53,10 @@ class Decoder:
         sampler: Sampler,
         pinned: RingCache | None,
         seed: int,
+        owner: int = 0,
     ) -> None:
         self.network, self.plan, self.sampler, self.pinned = network, plan, sampler, pinned
-        self.seed, self._layout = seed, _layout(plan)
+        self.seed, self.owner, self._layout = seed, owner, _layout(plan)
 
     @property
     def device(self) -> torch.device:
@@ -111,6 +113,7 @@ class Decoder:
             texts=np.full(rows, None, np.object_),
             ages=np.zeros(rows, np.int64),
             generators=np.full(rows, RowGenerator(), np.object_),
+            owners=np.full(rows, self.owner, np.int64),
         )
 
     def begin(
