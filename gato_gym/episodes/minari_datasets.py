@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -171,12 +171,48 @@ def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
     Args:
         dataset: A ``minari.MinariDataset``, the whole or a part (filtered or split).
         first: Number of the first one, counted within the part.
+
+    Raises:
+        ValueError: An episode's arrays are of lengths that do not belong together.
     """
+    name, indices = dataset.spec.dataset_id, _indices(dataset)[first:]
+    for index, episode in zip(indices, _read(dataset, indices), strict=True):
+        _check_lengths(episode, f"episode {index} of dataset {name!r}")
+        yield episode
+
+
+def _check_lengths(episode: Episode, what: str) -> None:
+    """Refuse arrays whose lengths would shift all that is read after them."""
+    steps, wrong = episode.length, {}
+    for name in (
+        "observations", "actions", "terminations", "truncations", "executed", "distribution",
+    ):  # fmt: skip
+        lengths = _lengths_of(getattr(episode, name))
+        if lengths - {steps + (name == "observations")}:
+            wrong[name] = sorted(lengths)
+    if wrong or not steps:
+        raise ValueError(
+            f"{what} has {steps} rewards"
+            + "".join(f", {name} of length {lengths}" for name, lengths in wrong.items())
+            + ": expected 1 or more, as many of all else, and one observation more; record it "
+            "again, or leave it out"
+        )
+
+
+def _lengths_of(part: Any) -> set[int]:
+    """The lengths of the arrays that a part of an episode is made of."""
+    if isinstance(part, dict):
+        part = tuple(part.values())
+    if isinstance(part, tuple):
+        return set().union(*map(_lengths_of, part))
+    return set() if part is None else {len(part) if np.ndim(part) else -1}
+
+
+def _read(dataset: Any, indices: Sequence[int]) -> Iterator[Episode]:
     from gato_gym.episodes import hdf5
 
     storage = dataset.storage
     task = dataset.spec.dataset_id.rpartition("/")[2].rpartition("-v")[0]
-    indices = _indices(dataset)[first:]
     if storage.FORMAT == "hdf5" and not storage.jpeg_encoding:
         (path,) = Path(storage.data_path).glob("*.hdf5")
         with hdf5.open_file(path, "r") as file:

@@ -47,6 +47,7 @@ FORMAT = 1
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 RUN_CHECKPOINT, RUN_STATE = "checkpoint", "training"
 """What a run's folder holds: the checkpoint that it has written, and the state to resume from."""
+WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 LARGEST_CONFIG = 4 * 2**20
 """Largest ``config.json`` that is read, in bytes."""
 
@@ -137,6 +138,7 @@ def _write(
             name: {
                 "options": record.options.to_json(),
                 "signature": record.signature,
+                "prompt": record.prompt is not None,
                 "prompted": record.prompted,
                 "spaces": record.spaces,
             }
@@ -227,7 +229,7 @@ def _records(folder: Path, config: Mapping[str, Any]) -> dict[str, TaskRecord]:
             task: TaskRecord(
                 options=PlanOptions.from_json(entry["options"]),
                 signature=entry["signature"],
-                prompt=Prompt.from_tensors(prompts, task) if f"{task}/text" in prompts else None,
+                prompt=_prompt(task, entry, prompts),
                 prompted=bool(entry["prompted"]),
                 spaces=_spaces(entry.get("spaces")),
             )
@@ -235,6 +237,17 @@ def _records(folder: Path, config: Mapping[str, Any]) -> dict[str, TaskRecord]:
         }
     except (KeyError, TypeError, ValueError) as error:
         raise _no_checkpoint(folder, error) from error
+
+
+def _prompt(task: str, entry: Mapping[str, Any], tensors: Mapping[str, Any]) -> Prompt | None:
+    """A task's demonstration; older files do not say whether there is one."""
+    is_there = any(name.startswith(f"{task}/") for name in tensors)
+    if entry.get("prompt", is_there) != is_there:
+        raise ValueError(
+            f"tasks.{task}.prompt is {entry['prompt']!r}, and prompts.safetensors "
+            f"{'holds one' if is_there else 'holds none'}, expected the files of one checkpoint"
+        )
+    return Prompt.from_tensors(tensors, task) if is_there else None
 
 
 def _no_checkpoint(folder: Path, error: Exception) -> CheckpointError:
@@ -354,7 +367,27 @@ def _fill(network: GatoNetwork, weights: dict[str, Tensor], folder: Path) -> Non
             f"{folder / 'model.safetensors'} does not fit config.json ({'; '.join(problems)}): "
             "they are of different checkpoints"
         )
+    check_weights(weights, folder / "model.safetensors")
     network.load_state_dict({name: t.float() for name, t in weights.items()}, strict=True)
+
+
+def check_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that are no numbers: of another type than a network's, NaN or infinite.
+
+    Raises:
+        CheckpointError: Names the first.
+    """
+    for name, tensor in weights.items():
+        if tensor.dtype not in WEIGHT_TYPES:
+            problem = f"of type {tensor.dtype}"
+        elif not tensor.isfinite().all():
+            problem = "not finite"
+        else:
+            continue
+        raise CheckpointError(
+            f"{path} has {name} {problem}, expected finite numbers of float32, bfloat16 or "
+            "float16: the training diverged or the file is damaged, take a fresh copy"
+        )
 
 
 def _text_model() -> str:

@@ -44,6 +44,7 @@ class Decoder:
         sampler: How action tokens are chosen.
         pinned: A cache row with the encoded prompt, or None.
         seed: Seed of the sampled actions.
+        owner: Number of the task, which its states carry.
         task: Id of the task; without a prompt, its learned embedding says what is played.
     """
 
@@ -54,11 +55,12 @@ class Decoder:
         sampler: Sampler,
         pinned: RingCache | None,
         seed: int,
+        owner: int = 0,
         *,
         task: str | None = None,
     ) -> None:
         self.network, self.plan, self.sampler, self.pinned = network, plan, sampler, pinned
-        self.seed, self._layout = seed, _layout(plan)
+        self.seed, self.owner, self._layout = seed, owner, _layout(plan)
         named = network.config.tasks if pinned is None else ()
         self.task_row = named.index(task) if task in named else -1
 
@@ -117,6 +119,7 @@ class Decoder:
             texts=np.full(rows, None, np.object_),
             ages=np.zeros(rows, np.int64),
             generators=np.full(rows, RowGenerator(), np.object_),
+            owners=np.full(rows, self.owner, np.int64),
         )
 
     def begin(

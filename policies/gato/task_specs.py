@@ -2,13 +2,15 @@
 
 * :class:`TaskRecord` -- what a checkpoint knows about a task.
 * :func:`find_task` -- the task of an environment.
-* :func:`signature` -- what must agree between training and use.
+* :func:`signature` -- what must agree between training and use; :func:`task_number`, the same
+  and the task's name as a number.
 * :func:`check_sizes` -- whether a plan's parts and ids fit a network.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -111,6 +113,13 @@ def signature(observation: gym.Space[Any], action: gym.Space[Any]) -> str:
     """A text that is equal for spaces that one task record serves."""
     described = {"observation": describe_space(observation), "action": describe_space(action)}
     return json.dumps(described, sort_keys=True)
+
+
+def task_number(task: str | None, plan: Plan) -> int:
+    """A number that two tasks share only if their name, spaces and token options agree; int64."""
+    spaces = signature(plan.observation_space, plan.action_space)
+    text = json.dumps([task, spaces, plan.options.to_json()])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)
 
 
 def find_task(

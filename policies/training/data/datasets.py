@@ -83,8 +83,22 @@ class Source:
         """The kept ones, in order."""
         return itertools.compress(episodes_of(self.dataset), self.kept)
 
-    def identity(self) -> dict[str, Any]:
-        """What its content is known by, as JSON values."""
+    @cached_property
+    def contents(self) -> str:
+        """A hash of the dataset's files: equal returns do not make equal episodes."""
+        digest, folder = hashlib.blake2b(digest_size=8), Path(self.dataset.storage.data_path)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            digest.update(path.relative_to(folder).as_posix().encode() + content)
+        return digest.hexdigest()
+
+    def identity(self, *, contents: bool = True) -> dict[str, Any]:
+        """What its content is known by, as JSON values.
+
+        Args:
+            contents: Whether by its files too, which older versions did not ask for.
+        """
         indices = np.asarray(self.dataset.episode_indices, np.int64)
         whole = np.array_equal(indices, np.arange(self.dataset.storage.total_episodes))
         part = {} if whole else {"part": _digest(indices)}
@@ -94,6 +108,7 @@ class Source:
             "steps": int(self.dataset.total_steps),
             "returns": _digest(self.returns),
             "keep": self.share,
+            **({"contents": self.contents} if contents else {}),
             **part,
         }
 
@@ -148,10 +163,10 @@ class DatasetTask:
             sum(len(source.kept) for source in self.sources),
         )
 
-    def identity(self) -> dict[str, Any]:
-        """What its tokens depend on, as JSON values."""
+    def identity(self, *, contents: bool = True) -> dict[str, Any]:
+        """What its tokens depend on, as JSON values; ``contents`` as in :meth:`Source.identity`."""
         return {
-            "sources": [source.identity() for source in self.sources],
+            "sources": [source.identity(contents=contents) for source in self.sources],
             "options": self.options.to_json(),
         }
 
