@@ -26,12 +26,16 @@ from typing import IO, Any
 from benchmarks.protocol import BenchmarkError, Protocol, differences, listed
 from benchmarks.store.lock import NAME as LOCK
 from benchmarks.store.lock import FolderLock
-from gato_gym.atomic_io import read_json, write_json
+from gato_gym.atomic_io import write_json
+from gato_gym.bounded_io import parse_json, read_bytes, read_json
 from gato_gym.simulators import installed_versions
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
 
 FORMAT = 1
 """Version of ``run.json`` and ``results.jsonl``."""
+
+LARGEST_RESULTS = 2**30
+"""Bytes of the largest ``results.jsonl`` that is read."""
 
 _PACKAGES = ("gato-gym", "gymnasium", "minigrid", "metaworld", "mujoco", "numpy", "torch")
 
@@ -244,7 +248,7 @@ class Record:
 
     def _load_results(self) -> None:
         path = self.folder / "results.jsonl"
-        content = path.read_bytes() if path.exists() else b""
+        content = read_bytes(path, largest=LARGEST_RESULTS) if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
             with path.open("r+b") as file:
@@ -284,7 +288,7 @@ def read_run(folder: Path) -> RecordedRun:
                 "version of gato-gym that wrote it"
             )
         header = RunHeader.from_json(recorded)
-        content = (folder / "results.jsonl").read_bytes()
+        content = read_bytes(folder / "results.jsonl", largest=LARGEST_RESULTS)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise BenchmarkError(
             f"{folder} cannot be read ({error!r}), expected the folder of a run: give what was "
@@ -303,7 +307,7 @@ def _outcomes(
     failures: dict[EpisodeKey, EpisodeFailure] = {}
     for number, line in enumerate(content.splitlines(), start=1):
         try:
-            value = json.loads(line)
+            value = parse_json(line, "the line")
             kind = EpisodeFailure if "error" in value else EpisodeResult
             outcome = kind.from_json(value)
         except (ValueError, KeyError, TypeError) as error:

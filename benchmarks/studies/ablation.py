@@ -37,6 +37,7 @@ from benchmarks.studies.gato_mini import PROMPT_SHARES
 from benchmarks.studies.plots import write_csv
 from gato_gym import compile_plan, get_task
 from gato_gym.atomic_io import write_whole
+from gato_gym.bounded_io import read_json, read_text
 from policies import GatoPolicy
 from policies.model.network import GatoNetwork
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
@@ -106,7 +107,7 @@ def write_table(results: Sequence[Result], table: Path, page: Path) -> None:
     """
     lines = [line(result) for result in results]
     write_csv(table, lines)
-    text = page.read_text()
+    text = read_text(page)
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"{page} has no place for the table: expected {BEGIN} and {END} once each")
     before, rest = text.split(BEGIN)
@@ -341,7 +342,7 @@ def main(
         if not (work / name / "result.json").exists():
             _measure(by_name[name], work, root, seconds=seconds, episodes=episodes)
     files = [work / name / "result.json" for name in by_name]
-    results = [json.loads(path.read_text()) for path in files if path.exists()]
+    results = [read_json(path) for path in files if path.exists()]
     write_table(results, csv, page)
 
 
@@ -349,7 +350,7 @@ def _measure(variant: Variant, work: Path, root: Path, *, seconds: float, episod
     folder = work / variant.name
     parts = make_slice(variant.layout, root, work).remembering(variant.memory)
     budget = work / "steps.json"
-    known = json.loads(budget.read_text()) if budget.exists() else {}
+    known = read_json(budget) if budget.exists() else {}
     if variant.layout not in known:
         measured = steps_in(variant, parts.training, folder / "measuring", seconds)
         known[variant.layout] = measured

@@ -23,6 +23,7 @@ import numpy as np
 from h5py import h5a, h5d, h5g, h5o, h5p, h5s, h5t
 from numpy.typing import NDArray
 
+from gato_gym.bounded_io import parse_json
 from gato_gym.episodes.frames import frames_of, stacks_of
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
         terminations=_read(group, b"terminations").astype(np.bool_, copy=False),
         truncations=_read(group, b"truncations").astype(np.bool_, copy=False),
         seed=int(_read_attribute(group, b"seed")) if h5a.exists(group, b"seed") else None,
-        info=json.loads(info),
+        info=parse_json(info, f"info of episode {index}"),
         executed=infos.get(EXECUTED),
         distribution=infos.get(DISTRIBUTION),
     )

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gato_gym.atomic_io import appearing
+from gato_gym.bounded_io import parse_json
 from gato_gym.episodes.episode import Episode
 
 EXECUTED, DISTRIBUTION = "executed_actions", "action_distribution"
@@ -195,7 +195,7 @@ def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
             terminations=np.asarray(raw["terminations"], np.bool_),
             truncations=np.asarray(raw["truncations"], np.bool_),
             seed=meta.get("seed"),
-            info=json.loads(options.get("info", "{}")),
+            info=parse_json(options.get("info", "{}"), "an episode's info"),
             executed=infos.get(EXECUTED),
             distribution=infos.get(DISTRIBUTION),
         )

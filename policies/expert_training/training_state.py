@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gato_gym.atomic_io import appearing_file
+from gato_gym.bounded_io import parse_json
 
 STATE_FILE = "state.safetensors"
 FORMAT = 2
@@ -71,7 +72,7 @@ def load_state(path: Path) -> tuple[TrainingState, dict[str, Tensor], dict[str, 
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["training"])
+            header = parse_json((file.metadata() or {})["training"], "its header")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         version = int(header["format"])
         if version == FORMAT:

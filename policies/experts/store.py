@@ -16,7 +16,8 @@ import gymnasium as gym
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from gato_gym.atomic_io import appearing, read_versioned, write_json
+from gato_gym.atomic_io import appearing, write_json
+from gato_gym.bounded_io import read_versioned
 from policies.base import Policy
 from policies.experts.cnn import ImageExpert, ImageNetwork
 from policies.experts.mlp import ExpertError, ExpertNetwork, TrainedExpert

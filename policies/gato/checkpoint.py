@@ -33,7 +33,8 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gato_gym.atomic_io import appearing, read_versioned, surviving
+from gato_gym.atomic_io import appearing, surviving
+from gato_gym.bounded_io import read_bytes, read_versioned
 from gato_gym.options import PlanOptions
 from gato_gym.text import default_tokenizer
 from policies.gato.prompts import Prompt
@@ -178,9 +179,8 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
         )
     _fill(network, _read(folder / "model.safetensors", load_file), folder)
     card = folder / "card.md"
-    return Checkpoint(
-        network, tasks, sampler, card.read_text("utf-8", "replace") if card.is_file() else ""
-    )
+    text = read_bytes(card, largest=LARGEST_CONFIG, error=CheckpointError) if card.exists() else b""
+    return Checkpoint(network, tasks, sampler, text.decode("utf-8", "replace"))
 
 
 def read_tasks(folder: Path) -> dict[str, TaskRecord]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gato_gym.atomic_io import read_json
+from gato_gym.bounded_io import read_json
 
 NAME = "cost.json"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gato_gym.atomic_io import write_whole
+from gato_gym.bounded_io import plain_json, read_json
 from policies.model.config import PAPER_SIZES, NetworkConfig, preset
 from policies.training.data.packing import Mixture
 from policies.training.optimizer import OptimiserConfig, published
@@ -92,7 +93,7 @@ class TrainConfig:
             "mixture": dataclasses.asdict(self.mixture),
             "optimiser": dataclasses.asdict(self.optimiser),
         }
-        return dict(json.loads(json.dumps(values)))
+        return dict(plain_json(values))
 
 
 def network_config(settings: TrainSettings) -> NetworkConfig:
@@ -162,7 +163,7 @@ def as_begun(config: TrainConfig, output: Path) -> TrainConfig:
     path = output / "config.json"
     if not path.exists():
         return config
-    mixture = json.loads(path.read_text()).get("mixture", {})
+    mixture = read_json(path).get("mixture", {})
     smallest = int(mixture.get("smallest", config.mixture.smallest))
     return dataclasses.replace(
         config, mixture=dataclasses.replace(config.mixture, smallest=smallest)
@@ -189,7 +190,7 @@ def record_identity(path: Path, identity: dict[str, Any], output: Path) -> None:
         ValueError: The file is there and any value differs.
     """
     if path.exists():
-        check_same(json.loads(path.read_text()), json.loads(json.dumps(identity)), output)
+        check_same(read_json(path), plain_json(identity), output)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(identity, indent=1))
 
