@@ -206,7 +206,7 @@ def as_type(kind: Any, value: Any, where: str) -> Any:
         return _one_of(parts, value, where)
     if dataclasses.is_dataclass(kind):
         return _dataclass(kind, value, where)
-    if origin is tuple and isinstance(value, list):
+    if origin is tuple and isinstance(value, list | tuple):
         kinds = parts[:1] * len(value) if parts[1:] == (...,) else parts
         if len(kinds) == len(value):
             numbered = enumerate(zip(kinds, value, strict=True))
@@ -215,7 +215,7 @@ def as_type(kind: Any, value: Any, where: str) -> Any:
         return [as_type(parts[0], each, f"{where}[{n}]") for n, each in enumerate(value)]
     elif origin in (dict, Mapping) and isinstance(value, dict):
         return {key: as_type(parts[1], each, f"{where}.{key}") for key, each in value.items()}
-    elif kind is float and (type(value) is float or _is_whole(value)):
+    elif kind is float and (isinstance(value, float) or _is_whole(value)):
         return float(value)
     elif _is_plain(kind, value) or (origin is Literal and value in parts):
         return value

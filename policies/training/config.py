@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gato_gym.atomic_io import write_whole
-from gato_gym.bounded_io import plain_json, read_json
+from gato_gym.bounded_io import as_type, plain_json, read_json
 from policies.model.config import PAPER_SIZES, NetworkConfig, preset
 from policies.training.data.packing import Mixture
 from policies.training.optimizer import OptimiserConfig, published
@@ -163,8 +163,10 @@ def as_begun(config: TrainConfig, output: Path) -> TrainConfig:
     path = output / "config.json"
     if not path.exists():
         return config
-    mixture = read_json(path).get("mixture", {})
-    smallest = int(mixture.get("smallest", config.mixture.smallest))
+    begun = as_type(dict[str, Any], read_json(path), str(path))
+    mixture = as_type(dict[str, Any], begun.get("mixture", {}), f"{path}: mixture")
+    smallest = mixture.get("smallest", config.mixture.smallest)
+    smallest = as_type(int, smallest, f"{path}: mixture.smallest")
     return dataclasses.replace(
         config, mixture=dataclasses.replace(config.mixture, smallest=smallest)
     )

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from gato_gym.bounded_io import read_json
+from gato_gym.bounded_io import as_type, read_json
 from gato_gym.episodes.episode import Episode
 from gato_gym.terminal import new_console
 from policies.gato.checkpoint import RUN_CHECKPOINT, RUN_STATE
@@ -181,7 +181,8 @@ class TrainRun:
             return self.settings.steps
         begun = self.state / "config.json"
         if begun.exists():
-            return int(read_json(begun)["steps"])
+            steps = as_type(dict[str, Any], read_json(begun), str(begun)).get("steps")
+            return int(as_type(int, steps, f"{begun}: steps"))
         if self.settings.minutes is None:
             return PAPER_STEPS if self.settings.preset in PAPER_SIZES else SMALL_STEPS
         seconds = self._seconds_a_step(config)
