@@ -56,8 +56,11 @@ def read_bytes(path: Path, *, largest: int = LARGEST, error: type[Exception] = V
     """
     check_file(path, largest=largest, error=error)
     with open(path, "rb", opener=_without_waiting) as file:
-        content = file.read(largest + 1)
-    if len(content) > largest:  # it grows, or says of itself that it is empty as those of /proc do
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(min(size, largest) + 1)  # memory for so many is taken at once
+        if len(content) > size:  # it grows, or says that it is empty, as those of /proc do
+            content += file.read(max(0, largest - size))
+    if len(content) > largest:
         raise error(_too_large(path, f"more than {largest}", largest))
     return content
 

@@ -115,6 +115,11 @@ class Plan:
         self._compile_actions()
 
     @property
+    def has_parallel_actions(self) -> bool:
+        """Whether all action tokens of a timestep are chosen side by side."""
+        return self.options.actions == "parallel"
+
+    @property
     def has_text(self) -> bool:
         """Whether the observation holds text."""
         return bool(self._texts)
@@ -132,7 +137,7 @@ class Plan:
         return self._tokenizer
 
     def _compile_images(self) -> None:
-        side = self.options.patch_size
+        side = self.options.patch_side
         channels = max((reader.size[2] for reader in self._images), default=0)
         intervals = [reader.intervals for reader in self._images]
         self.image_intervals = np.concatenate([np.zeros((0, 4), np.int32), *intervals])
@@ -147,7 +152,11 @@ class Plan:
 
     def _compile_body(self) -> None:
         body = arrange(
-            len(self.image_intervals), self._num_vectors, self._singles, layout=self.options.layout
+            len(self.image_intervals),
+            self._num_vectors,
+            self._singles,
+            layout=self.options.layout,
+            whole_images=self.options.image_size > 0,
         )
         self.num_tokens, self._num_sharing = body.num_tokens, body.num_sharing
         self._has_separator = body.has_separator

@@ -33,7 +33,6 @@ from benchmarks.protocol import episode_seed
 from benchmarks.statistics.aggregates import suite_of
 from benchmarks.statistics.bootstrap import stratified_bootstrap
 from benchmarks.statistics.scores import mean_of_tasks
-from benchmarks.studies.gato_mini import PROMPT_SHARES
 from benchmarks.studies.plots import write_csv
 from gato_gym import compile_plan, get_task
 from gato_gym.atomic_io import write_whole
@@ -221,7 +220,7 @@ def configure(variant: Variant, steps: int) -> TrainConfig:
         output=Path(),
         network=NETWORK,
         weights={"babyai": 0.5, "metaworld": 0.5},
-        prompt_shares=PROMPT_SHARES,
+        prompt_shares={"babyai": 0.06, "metaworld": 0.75},
         optimiser_options={"average": 0.99},
     )
     settings = dataclasses.replace(base, **variant.changes)

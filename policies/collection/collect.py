@@ -77,7 +77,8 @@ class Progress:
     def load(self) -> None:
         """Take up what an earlier run left."""
         self.expert_return = read_expert_return(self.settings, self.task)
-        if self.expert_return is not None or self.settings.record.policy != "expert":
+        record = self.settings.record
+        if self.expert_return is not None or record.policy != "expert" or record.player is not None:
             self.stage = "unit"
         unit = 0
         while (path := unit_path(self.settings, self.task, unit)).exists():

@@ -10,6 +10,7 @@ number of workers makes the same dataset, and work that was stopped goes on at t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
@@ -70,6 +71,11 @@ class CollectSettings:
     def identity(self, task: Task) -> dict[str, Any]:
         """What a unit of a task depends on, as JSON values."""
         record: dict[str, Any] = asdict(self.record)
+        for name in ("player", "most_steps"):  # older collections know neither
+            if record[name] is None:
+                del record[name]
+        if self.record.player is not None:
+            record["player"] = player_digest(self.record.player)
         if record["policy"] == "expert":
             del record["policy"]
             weights = weights_of(task)
@@ -159,7 +165,7 @@ def is_complete(settings: CollectSettings, task: Task) -> bool:
     Raises:
         ValueError: A dataset is there that other settings made.
     """
-    name = dataset_id(task, settings.record.policy)
+    name = dataset_id(task, settings.record)
     try:
         recorded = minari_metadata(name, root=settings.root).get("collect")
     except FileNotFoundError:
@@ -172,9 +178,23 @@ def is_complete(settings: CollectSettings, task: Task) -> bool:
     return bool(recorded["goal"] == settings.goal())
 
 
-def dataset_id(task: Task, policy: str = "expert") -> str:
-    """The Minari id of a task's dataset: the expert's is the one that is trained on."""
-    return f"{'gato' if policy == 'expert' else f'gato-{policy}'}/{task.id}-v0"
+def dataset_id(task: Task, record: RecordSettings | None = None) -> str:
+    """The Minari id of a task's dataset: the expert's own is the one that is trained on first."""
+    if record is None or (record.policy == "expert" and record.player is None):
+        return f"gato/{task.id}-v0"
+    return f"gato-{'labelled' if record.player is not None else record.policy}/{task.id}-v0"
+
+
+@functools.cache
+def player_digest(name: str) -> str:
+    """What the episodes of a player depend on: its name, or a network's weights."""
+    from policies.registry import PolicySpec
+
+    if PolicySpec.parse(name).kind != "network":
+        return name
+    from policies.gato.checkpoint import checkpoint_digest
+
+    return checkpoint_digest(name)
 
 
 def weights_of(task: Task) -> str | None:
@@ -264,6 +284,8 @@ def _write_dataset(settings: CollectSettings, recorder: Recorder, job: Job) -> t
 
     task, policy, steps, episodes = recorder.task, settings.record.policy, 0, 0
     choices = "the expert's own choices" if policy == "expert" else "random"
+    if settings.record.player is not None:
+        choices += f", in states that {settings.record.player} came to"
     known = {} if job.expert_return is None else {"expert_return": job.expert_return}
     metadata = {
         "algorithm_name": policy,
@@ -272,7 +294,7 @@ def _write_dataset(settings: CollectSettings, recorder: Recorder, job: Job) -> t
         "collect": {"settings": settings.identity(task), "goal": settings.goal()},
     }
     with new_minari(
-        dataset_id(task, policy),
+        dataset_id(task, settings.record),
         env=recorder.env,
         root=settings.root,
         metadata=metadata,

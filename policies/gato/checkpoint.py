@@ -10,7 +10,8 @@
 
 * :func:`save_checkpoint`, :func:`load_checkpoint`, :class:`Checkpoint`.
 * :func:`locate_checkpoint` -- the folder of a checkpoint's name.
-* :func:`read_tasks` -- a checkpoint's tasks, without its weights.
+* :func:`read_tasks`, :func:`read_sizes`, :func:`checkpoint_digest` -- a checkpoint's tasks, its
+  network's sizes and what it is known by, without loading its weights.
 * :class:`CheckpointError` -- a checkpoint that cannot be used, with the reason and the fix.
 """
 
@@ -37,7 +38,7 @@ from gato_gym.atomic_io import appearing, surviving
 from gato_gym.bounded_io import as_type, check_file, read_bytes, read_versioned
 from gato_gym.options import PlanOptions
 from gato_gym.text import default_tokenizer
-from policies.gato.hub import HubError, fetch_checkpoint
+from policies.gato.hub import LARGEST_FETCHED, HubError, fetch_checkpoint
 from policies.gato.prompts import Prompt
 from policies.gato.sampling import Sampler
 from policies.gato.task_specs import TaskRecord
@@ -191,6 +192,33 @@ def read_tasks(folder: Path) -> dict[str, TaskRecord]:
         CheckpointError: It is damaged or has a newer format.
     """
     return _records(folder, _read_config(folder))
+
+
+def read_sizes(folder: Path) -> NetworkConfig:
+    """The sizes of a checkpoint's network, without reading its weights.
+
+    Raises:
+        CheckpointError: It is damaged or has a newer format.
+    """
+    try:
+        return NetworkConfig.from_json(_read_config(folder)["network"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _no_checkpoint(folder, error) from error
+
+
+def checkpoint_digest(name: str | Path) -> str:
+    """A hash of a checkpoint's configuration and weights; ``name`` as in :func:`load_checkpoint`.
+
+    Raises:
+        CheckpointError: It does not exist or cannot be read.
+    """
+    folder, digest = locate_checkpoint(name), hashlib.blake2b(digest_size=8)
+    for part in ("config.json", "model.safetensors"):
+        try:
+            digest.update(read_bytes(folder / part, largest=LARGEST_FETCHED["model.safetensors"]))
+        except OSError as error:
+            raise CheckpointError(f"{folder / part} cannot be read ({error})") from error
+    return digest.hexdigest()
 
 
 def _records(folder: Path, config: Mapping[str, Any]) -> dict[str, TaskRecord]:

@@ -171,12 +171,18 @@ def check_sizes(config: NetworkConfig, plan: Plan) -> None:
             f"the plan has {plan.vocabulary} and the network {config.vocabulary}: "
             "compile the plan with vocabulary=network.config.vocabulary"
         )
+    if plan.image_shape[2] and plan.options.image_size != config.image_size:
+        raise ValueError(
+            f"image_size is {plan.options.image_size} and the network's {config.image_size}: "
+            "change the plan's options or use a network made for it"
+        )
     for name, got, limit in (
         ("vector_size", plan.options.vector_size, config.vector_size),
         ("grid height", plan.grid_size[0], config.grid_size),
         ("grid width", plan.grid_size[1], config.grid_size),
         ("grid planes", plan.grid_size[2], config.grid_planes),
-        ("image channels", plan.image_shape[2], 4),
+        ("image channels", plan.image_shape[2], config.image_channels),
+        ("parallel actions", plan.num_actions * plan.has_parallel_actions, config.action_places),
     ):
         if got > limit:
             raise ValueError(

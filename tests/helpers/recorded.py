@@ -26,6 +26,7 @@ def make_shard(
             for name in ("ids", "vectors", "grids", "images"):
                 chunks[name].append(getattr(encoded, name))
             chunks["actions"].append(np.asarray(ids)[None])
+            chunks["labels"].append(np.zeros((1, 0), np.float16))
             key = np.asarray(encoded.text[0], np.int32).tobytes()
             chunks["text_index"].append(np.array([texts.setdefault(key, len(texts))]))
     arrays = {name: np.concatenate(parts) for name, parts in chunks.items()}

@@ -23,8 +23,8 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gato_gym.images import halved
 from gato_gym.tasks.atari import make_ale
-from policies.experts.cnn import halved
 
 Frames = NDArray[np.uint8]
 

@@ -25,6 +25,7 @@ from minari.serialization import serialize_space
 
 from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
+from policies.gato.task_specs import signature
 from policies.training.data.datasets import DatasetTask, Place, registered_task
 from policies.training.data.shards import (
     FORMAT,
@@ -158,13 +159,16 @@ def _vector_moments(task: DatasetTask) -> list[VectorMoments]:
 def _normalised(
     task: DatasetTask, measured: Sequence[tuple[DatasetTask, list[VectorMoments]]]
 ) -> PlanOptions:
-    """The task's options with the statistics of its group's vectors that are as long as its own."""
+    """The task's options with the statistics of its vectors.
+
+    They are those of its whole group where all its tasks have the same spaces, as Meta-World's do:
+    a number then means the same in each. Elsewhere they are the task's own.
+    """
     plan = task.plan()
+    members = [(other, parts) for other, parts in measured if other.group == task.group]
+    kinds = {signature(other.observation_space, other.action_space) for other, _ in members}
     alike = [
-        part
-        for other, parts in measured
-        for part in parts
-        if other.group == task.group and len(part.mean) == plan.vector_length
+        part for other, parts in members for part in parts if len(kinds) == 1 or other.id == task.id
     ]
     is_measured = any(other.id == task.id and parts for other, parts in measured)
     return with_statistics(plan, alike) if is_measured else task.options
