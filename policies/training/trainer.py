@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gato_gym.atomic_io import appearing, appearing_file, surviving, write_whole
+from gato_gym.bounded_io import read_json
 from policies.model.attention import check_trainable
 from policies.model.network import GatoNetwork, PackedBatch
 from policies.training.checkpoint_scorer import CheckpointScorer
@@ -186,7 +187,7 @@ class Trainer:
         path = self.output / "config.json"
         config = self.config.to_json()
         if path.exists():
-            check_same_config(json.loads(path.read_text()), config, self.output)
+            check_same_config(read_json(path), config, self.output)
         elif surviving(self.output / "last").exists():
             raise ValueError(
                 f"{self.output} holds a checkpoint and no config.json, so what it was trained "
@@ -201,7 +202,7 @@ class Trainer:
             return
         self._load_weights(load_file(last / "model.safetensors"))
         self.optimiser.load(load_file(last / "optimiser.safetensors"))
-        progress = json.loads((last / "progress.json").read_text())
+        progress = read_json(last / "progress.json")
         self.step, self.minutes = progress["step"], progress["minutes"]
 
     def _load_weights(self, weights: Mapping[str, Tensor]) -> None:

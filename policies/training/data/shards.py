@@ -29,19 +29,20 @@ the mixture, and what it was made of. Shards of texts and of images with texts a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from minari.serialization import deserialize_space
 from numpy.typing import NDArray
 
 from gato_gym.atomic_io import appearing
+from gato_gym.bounded_io import as_type, check_file, plain_json, read_json
 from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
+from gato_gym.space_json import read_space
 from gato_gym.spaces import Plan, compile_plan
 from policies.gato.prompts import first_steps
 from policies.model.sequence import TimestepArrays, cut_text, emits_text
@@ -73,19 +74,28 @@ class TaskShard:
 
         Raises:
             FileNotFoundError: It holds no shard.
+            ValueError: It holds a damaged one.
         """
         if not (folder / "meta.json").exists():
             raise FileNotFoundError(
                 f"{folder} holds no shard of a task: gato-gym train encodes datasets"
             )
-        meta = json.loads((folder / "meta.json").read_text())
-        options = PlanOptions.from_json(meta["options"])
-        observation, action = (deserialize_space(text) for text in meta["spaces"])
+        path = folder / "meta.json"
+        meta = as_type(dict[str, Any], read_json(path), str(path))
+        if lacking := sorted({"task", "group", "options", "spaces"} - set(meta)):
+            raise ValueError(f"{path} has no {', '.join(lacking)}: delete the shard")
+        options = PlanOptions.from_json(
+            as_type(dict[str, Any], meta["options"], f"{path}: options")
+        )
+        written = as_type(tuple[str, str], meta["spaces"], f"{path}: spaces")
+        observation, action = (read_space(text, f"{path}: spaces") for text in written)
         plan = compile_plan(observation, action, options)
-        names = (*ARRAYS, "ends", "text_ids", "text_ends")
-        mapped = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        mapped = load_arrays(folder, (*ARRAYS, "ends", "text_ids", "text_ends"))
+        check_ends(folder, mapped, {"ends": "actions", "text_ends": "text_ids"})
+        if len({len(mapped[name]) for name in ARRAYS}) > 1:
+            raise ValueError(f"{folder} holds arrays of other lengths: delete the shard")
         arrays = {name: np.asarray(array) for name, array in mapped.items()}  # quicker to index
-        return cls(meta["task"], plan, arrays, str(meta["group"]))
+        return cls(str(meta["task"]), plan, arrays, str(meta["group"]))
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -143,8 +153,8 @@ def is_made_of(folder: Path, meta: dict[str, Any]) -> bool:
     """Whether the folder holds a shard whose ``meta.json`` has these values."""
     if not (folder / "meta.json").exists():
         return False
-    recorded = json.loads((folder / "meta.json").read_text())
-    return {key: recorded.get(key) for key in meta} == json.loads(json.dumps(meta))
+    recorded = as_type(dict[str, Any], read_json(folder / "meta.json"), str(folder / "meta.json"))
+    return {key: recorded.get(key) for key in meta} == plain_json(meta)
 
 
 def write_shard(
@@ -183,6 +193,47 @@ def write_shard(
     arrays["text_ends"] = np.cumsum([len(piece) for piece in pieces]).astype(np.int64)
     meta = {**meta, "episodes": len(lengths), "timesteps": sum(lengths)}
     save_arrays(folder, arrays, meta)
+
+
+def load_arrays(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The arrays of a shard's folder, memory-mapped.
+
+    Raises:
+        FileNotFoundError, ValueError: One is missing or damaged.
+    """
+    arrays = {}
+    for name in names:
+        path = folder / f"{name}.npy"
+        check_file(path)
+        try:
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError, OverflowError, TypeError, SyntaxError) as error:
+            raise ValueError(f"{path} is damaged ({error}): delete the shard") from error
+    return arrays
+
+
+def check_ends(folder: Path, arrays: Mapping[str, NDArray[Any]], ends: Mapping[str, str]) -> None:
+    """Refuse arrays whose parts do not end where the array does.
+
+    Args:
+        folder: Of the shard.
+        arrays: By name.
+        ends: Names of arrays of ends, with the array that each divides.
+
+    Raises:
+        ValueError: They do not rise, or do not end where the array does.
+    """
+    for name, divided in ends.items():
+        stops = arrays[name]
+        whole = stops.ndim == 1 and stops.dtype == np.int64
+        if (
+            not whole
+            or (np.diff(stops, prepend=0) < 0).any()
+            or (len(stops) and stops[-1] != len(arrays[divided]))
+        ):
+            raise ValueError(
+                f"{folder} holds {name} that do not divide {divided}: delete the shard"
+            )
 
 
 def save_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], meta: dict[str, Any]) -> None:
