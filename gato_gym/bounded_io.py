@@ -4,6 +4,7 @@
 * :func:`read_bytes`, :func:`read_text` -- what is in a file.
 * :func:`read_json` -- JSON of limited size and depth; :func:`read_versioned` -- of a known format.
 * :func:`parse_json` -- the same from a line or an attribute; :func:`plain_json`, from memory.
+* :func:`reason_of` -- an error in one line, as part of another.
 * :func:`as_type` -- a JSON value as the type that its reader expects; errors name the field.
 """
 
@@ -223,6 +224,12 @@ def as_type(kind: Any, value: Any, where: str) -> Any:
     elif _is_plain(kind, value) or (origin is Literal and value in parts):
         return value
     raise ValueError(f"{where} is {_shown(value)}, expected {_words(kind)}")
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong, in one line: a KeyError says a name alone, and some errors nothing at all."""
+    said = " ".join(str(error).split())
+    return f"no {said}" if isinstance(error, KeyError) else said or type(error).__name__
 
 
 def _is_plain(kind: Any, value: Any) -> bool:

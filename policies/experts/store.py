@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from gato_gym.atomic_io import appearing, write_json
-from gato_gym.bounded_io import as_type, check_file, read_versioned
+from gato_gym.bounded_io import as_type, check_file, read_versioned, reason_of
 from policies.base import Policy
 from policies.experts.cnn import ImageExpert, ImageNetwork
 from policies.experts.mlp import ExpertError, ExpertNetwork, TrainedExpert
@@ -96,13 +96,12 @@ def load_expert(folder: Path) -> Network:
     config = read_config(folder)
     path = folder / "model.safetensors"
     try:
-        check_file(path, largest=LARGEST_FILE, error=ExpertError)
+        check_file(path, largest=LARGEST_FILE)
         return network_from(load_file(path), config)
-    except ExpertError:
-        raise
     except (SafetensorError, OSError, ValueError, TypeError, LookupError) as error:
         raise ExpertError(
-            f"{path} does not hold an expert ({error!r}): take a fresh copy or train it again"
+            f"{folder} does not hold an expert ({reason_of(error)}): take a fresh copy or train "
+            "it again"
         ) from error
 
 

@@ -36,7 +36,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gato_gym.atomic_io import appearing, surviving
-from gato_gym.bounded_io import as_type, check_file, read_bytes, read_versioned
+from gato_gym.bounded_io import as_type, check_file, read_bytes, read_versioned, reason_of
 from gato_gym.options import PlanOptions
 from gato_gym.text import default_tokenizer
 from policies.gato.hub import LARGEST_FETCHED, HubError, fetch_checkpoint
@@ -264,7 +264,7 @@ def _prompt(
 def _no_checkpoint(folder: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"{folder / 'config.json'} does not describe a checkpoint "
-        f"({f'no {error}' if isinstance(error, KeyError) else error}): "
+        f"({reason_of(error)}): "
         "save it again with this version, or take a fresh copy"
     )
 

@@ -26,20 +26,13 @@ from policies.model.network import GatoNetwork
 from policies.model.sequence import (
     TimestepArrays,
     TokenCollector,
+    check_parts,
     cut_text,
     lay_out_prompt,
     prompt_steps,
 )
 
-_PARTS = {
-    "ids": ("int32 int64", 2),
-    "vectors": ("float32", 3),
-    "grids": ("uint8", 5),
-    "images": ("uint8 float32", 5),
-    "actions": ("int32 int64", 2),
-}
-"""The parts of a timestep: their types, and their axes with the timesteps' first."""
-FIELDS = tuple(_PARTS)
+FIELDS = ("ids", "vectors", "grids", "images", "actions")
 
 
 @dataclass(frozen=True)
@@ -69,13 +62,7 @@ class Prompt:
         """
         parts = {name: np.asarray(tensors[f"{prefix}/{name}"]) for name in FIELDS}
         text = np.asarray(tensors[f"{prefix}/text"])
-        for name, (dtypes, axes) in {**_PARTS, "text": ("int32", 1)}.items():
-            part = text if name == "text" else parts[name]
-            if str(part.dtype) not in dtypes.split() or part.ndim != axes:
-                raise ValueError(
-                    f"the prompt's {prefix}/{name} is {part.dtype} of {part.ndim} axes, expected "
-                    f"{' or '.join(dtypes.split())} of {axes}"
-                )
+        check_parts({**parts, "text_ids": text}, f"the prompt of {prefix}")
         lengths = {name: len(part) for name, part in parts.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the prompt of {prefix} has timesteps {lengths}, expected one number")

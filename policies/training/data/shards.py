@@ -39,13 +39,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gato_gym.atomic_io import appearing
-from gato_gym.bounded_io import as_type, check_file, plain_json, read_json
+from gato_gym.bounded_io import as_type, check_file, plain_json, read_json, reason_of
 from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
 from gato_gym.space_json import read_space
 from gato_gym.spaces import Plan, compile_plan
 from policies.gato.prompts import first_steps
-from policies.model.sequence import TimestepArrays, cut_text, emits_text
+from policies.model.sequence import TimestepArrays, check_parts, cut_text, emits_text
 from policies.training.data.soft_labels import soft_labels
 
 ARRAYS = ("ids", "vectors", "grids", "images", "actions", "labels", "text_index")
@@ -81,21 +81,23 @@ class TaskShard:
                 f"{folder} holds no shard of a task: gato-gym train encodes datasets"
             )
         path = folder / "meta.json"
-        meta = as_type(dict[str, Any], read_json(path), str(path))
-        if lacking := sorted({"task", "group", "options", "spaces"} - set(meta)):
-            raise ValueError(f"{path} has no {', '.join(lacking)}: delete the shard")
-        options = PlanOptions.from_json(
-            as_type(dict[str, Any], meta["options"], f"{path}: options")
-        )
-        written = as_type(tuple[str, str], meta["spaces"], f"{path}: spaces")
-        observation, action = (read_space(text, f"{path}: spaces") for text in written)
-        plan = compile_plan(observation, action, options)
+        try:
+            meta = as_type(dict[str, Any], read_json(path), "it")
+            task, group = (as_type(str, meta[name], name) for name in ("task", "group"))
+            options = PlanOptions.from_json(as_type(dict[str, Any], meta["options"], "options"))
+            written = as_type(tuple[str, str], meta["spaces"], "spaces")
+            observation, action = (read_space(text, "spaces") for text in written)
+            plan = compile_plan(observation, action, options)
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path} describes no shard ({reason_of(error)}): delete the shard"
+            ) from error
         mapped = load_arrays(folder, (*ARRAYS, "ends", "text_ids", "text_ends"))
         check_ends(folder, mapped, {"ends": "actions", "text_ends": "text_ids"})
         if len({len(mapped[name]) for name in ARRAYS}) > 1:
             raise ValueError(f"{folder} holds arrays of other lengths: delete the shard")
         arrays = {name: np.asarray(array) for name, array in mapped.items()}  # quicker to index
-        return cls(str(meta["task"]), plan, arrays, str(meta["group"]))
+        return cls(task, plan, arrays, group)
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -209,6 +211,7 @@ def load_arrays(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError, OverflowError, TypeError, SyntaxError) as error:
             raise ValueError(f"{path} is damaged ({error}): delete the shard") from error
+    check_parts(arrays, str(folder))
     return arrays
 
 
@@ -224,13 +227,9 @@ def check_ends(folder: Path, arrays: Mapping[str, NDArray[Any]], ends: Mapping[s
         ValueError: They do not rise, or do not end where the array does.
     """
     for name, divided in ends.items():
-        stops = arrays[name]
-        whole = stops.ndim == 1 and stops.dtype == np.int64
-        if (
-            not whole
-            or (np.diff(stops, prepend=0) < 0).any()
-            or (len(stops) and stops[-1] != len(arrays[divided]))
-        ):
+        stops, count = arrays[name], len(arrays[divided])
+        last = int(stops[-1]) if len(stops) else 0
+        if last != count or (np.diff(stops, prepend=0) < 0).any():
             raise ValueError(
                 f"{folder} holds {name} that do not divide {divided}: delete the shard"
             )

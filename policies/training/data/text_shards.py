@@ -32,7 +32,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -225,13 +225,18 @@ class TextShard:
         """
         if not (folder / "meta.json").exists():
             raise FileNotFoundError(f"{folder} holds no shard: gato-gym train --text makes it")
-        meta = as_type(dict[str, Any], read_json(folder / "meta.json"), f"{folder / 'meta.json'}")
-        pairs = meta["kind"] == "pairs"
+        path = folder / "meta.json"
+        meta = as_type(dict[str, Any], read_json(path), str(path))
+        source = as_type(str, meta.get("name"), f"{path}: name")
+        kind = as_type(Literal["texts", "pairs"], meta.get("kind"), f"{path}: kind")
+        pairs = kind == "pairs"
         names = ("text_ids", "text_ends", *(("patches", "patch_ends", "intervals") * pairs))
         arrays = load_arrays(folder, names)
         ends = {"text_ends": "text_ids", **({"patch_ends": "patches"} if pairs else {})}
         check_ends(folder, arrays, ends)
-        return cls(meta["name"], pairs, arrays)
+        if pairs and len(arrays["intervals"]) != len(arrays["patches"]):
+            raise ValueError(f"{folder} has another number of intervals than patches: delete it")
+        return cls(source, pairs, arrays)
 
     def __len__(self) -> int:
         """X, how many texts it holds."""
