@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from minari.serialization import serialize_space
 
+from gato_gym.atomic_io import file_name
 from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
 from policies.training.data.datasets import DatasetTask, Place, registered_task
@@ -56,7 +56,7 @@ def shard_tasks(
     Raises:
         ValueError: An observation or action is not what its space says.
     """
-    places = {task.id: folder / quote(task.id, safe="") for task in tasks}
+    places = {task.id: folder / file_name(task.id) for task in tasks}
     metas = {task.id: _meta_of(task, tasks, augment, seed) for task in tasks}
     missing = [task for task in tasks if not is_made_of(places[task.id], metas[task.id])]
     groups = {task.group for task in missing}
