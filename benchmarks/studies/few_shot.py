@@ -19,6 +19,7 @@ import numpy as np
 
 import gato_gym
 from benchmarks.studies.plots import panels, write_csv
+from gato_gym.episodes.minari_datasets import environment_of
 from gato_gym.options import PlanOptions
 from policies.collection.scores import Scores, interval
 from policies.gato.checkpoint import Checkpoint
@@ -87,11 +88,12 @@ def make_environments(
     Raises:
         ValueError: Nothing tells which, or its spaces are not the dataset's.
     """
-    given: Any = name or task.sources[0].dataset.spec.env_spec
+    given = name or environment_of(task.sources[0].dataset)
     if given is None:
         raise ValueError(
-            f"dataset {task.id!r} does not tell its environment, in which the network is to be "
-            "scored: pass --env, such as --env module:Mine-v0"
+            f"dataset {task.id!r} names no environment that is registered here, in which the "
+            "network is to be scored: pass --env, such as --env module:Mine-v0; a module that a "
+            "dataset names is not imported"
         )
     envs = [gato_gym.make(given) for _ in range(count)]
     spaces = signature(envs[0].observation_space, envs[0].action_space)
