@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gato_gym.atomic_io import read_json
+from gato_gym.atomic_io import inside, read_json
 
 FOLDER, INDEX = "videos", "videos.json"
 
@@ -59,10 +59,10 @@ class Clip:
 
 
 def read_clips(folder: Path) -> tuple[Clip, ...]:
-    """The videos of a run that are there, by task and episode."""
+    """The videos of a run that are there, by task and episode; of other folders' files, none."""
     try:
         clips = [Clip.from_json(each) for each in read_json(folder / INDEX)["clips"]]
     except (OSError, ValueError, KeyError, TypeError):
         return ()
-    here = [clip for clip in clips if (folder / clip.file).is_file()]
+    here = [clip for clip in clips if inside(folder, str(clip.file))]
     return tuple(sorted(here, key=lambda clip: (clip.task, clip.episode)))

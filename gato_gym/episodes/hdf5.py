@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5l, h5o, h5p, h5s, h5t
+from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5p, h5s, h5t
 from numpy.typing import NDArray
 
 from gato_gym.episodes.frames import frames_of, stacks_of
@@ -199,7 +199,7 @@ def _member(parent: Any, name: bytes, *, virtual: bool = False) -> Any:
         elif properties.get_layout() == h5d.VIRTUAL and not virtual:
             foreign = "a virtual array"
     if foreign:
-        where = h5py.h5f.get_name(parent).decode(errors="replace")
+        where = (h5i.get_name(parent) or b"?").decode(errors="replace")
         raise ValueError(
             f"{name.decode(errors='replace')!r} in {where} is {foreign}, expected its numbers in "
             "this file: other files are not read; take a copy that holds all of them"
