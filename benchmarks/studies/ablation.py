@@ -35,6 +35,7 @@ from benchmarks.studies.plots import write_csv
 from gato_gym import get_task
 from gato_gym.atomic_io import write_whole
 from gato_gym.bounded_io import read_json, read_text
+from gato_gym.folder_lock import FolderLock
 from policies import GatoPolicy
 from policies.model.network import GatoNetwork, count_parameters
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
@@ -273,9 +274,10 @@ def main(
     by_name = {variant.name: variant for variant in VARIANTS}
     if unknown := sorted(set(variants) - set(by_name)):
         raise ValueError(f"variants names {unknown}: expected some of {list(by_name)}")
-    for name in variants:
-        if not (work / name / "result.json").exists():
-            _measure(by_name[name], work, root, seconds=seconds, episodes=episodes)
+    with FolderLock(work):
+        for name in variants:
+            if not (work / name / "result.json").exists():
+                _measure(by_name[name], work, root, seconds=seconds, episodes=episodes)
     files = [work / name / "result.json" for name in by_name]
     results = [read_json(path) for path in files if path.exists()]
     write_table(results, csv, page)

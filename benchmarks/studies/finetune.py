@@ -31,10 +31,12 @@ from benchmarks.studies.few_shot import (
 from benchmarks.studies.settings import FinetuneSettings
 from gato_gym.atomic_io import appearing, write_whole
 from gato_gym.bounded_io import read_json
+from gato_gym.folder_lock import FolderLock
 from gato_gym.options import PlanOptions
 from gato_gym.terminal import new_console
 from policies.collection.scores import Scores, play_scores
 from policies.gato.checkpoint import (
+    CHECKPOINT_FILES,
     RUN_CHECKPOINT,
     RUN_STATE,
     load_checkpoint,
@@ -175,8 +177,13 @@ class FinetuneRun:
         """Do what is not done yet; returns the checkpoint's folder.
 
         Raises:
+            FolderInUseError: Another process writes to the folder.
             KeyboardInterrupt: It was stopped; the same settings resume it.
         """
+        with FolderLock(self.settings.output):
+            return self._run()
+
+    def _run(self) -> Path:
         units = self.units()
         self._describe(len(units))
         scores: dict[Unit, Scores] = {}
@@ -231,7 +238,7 @@ class FinetuneRun:
             self.environments, make_policy(player, env=env), self.settings.score_episodes
         )
         if unit == Unit("tuned", max(self.settings.episodes), 0):
-            with appearing(self.settings.output / RUN_CHECKPOINT) as place:
+            with appearing(self.settings.output / RUN_CHECKPOINT, own=CHECKPOINT_FILES) as place:
                 shutil.copytree(folder / RUN_CHECKPOINT, place, dirs_exist_ok=True)
         result = {**dataclasses.asdict(unit), "minutes": round(minutes, 3), **scores.to_json()}
         write_whole(done, json.dumps(result, indent=1))

@@ -23,6 +23,7 @@ from benchmarks.studies.plots import panels, write_csv
 from benchmarks.studies.settings import ScalingSettings
 from gato_gym.atomic_io import write_whole
 from gato_gym.bounded_io import read_json
+from gato_gym.folder_lock import FolderLock
 from gato_gym.terminal import new_console
 from policies.collection.scores import Scores, interval, play_scores
 from policies.gato.checkpoint import RUN_CHECKPOINT
@@ -106,8 +107,13 @@ class ScalingRun:
         """Do what is not done yet; returns the table's rows.
 
         Raises:
+            FolderInUseError: Another process writes to the folder.
             KeyboardInterrupt: It was stopped; the same settings resume it.
         """
+        with FolderLock(self.settings.output):
+            return self._run()
+
+    def _run(self) -> list[dict[str, Any]]:
         settings = self.settings
         rows: list[dict[str, Any]] = []
         for size, run in self.runs.items():

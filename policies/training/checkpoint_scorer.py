@@ -64,6 +64,11 @@ class CheckpointScorer:
 
 
 def _make(task: str) -> gym.Env[Any, Any]:
+    if ":" in task:  # a dataset named it, and code runs where a module is imported
+        raise ValueError(
+            f"task {task!r} cannot be scored, as its module is not imported because a dataset "
+            "names it: leave it out of --score-tasks"
+        )
     try:
         return gato_gym.make(task)
     except gym.error.Error as error:

@@ -10,10 +10,10 @@ finds by the folder's name.
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,15 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from gato_gym.atomic_io import write_json
 from gato_gym.bounded_io import as_type, read_json
 from gato_gym.episodes.episode import Episode
+from gato_gym.folder_lock import FolderLock
 from gato_gym.terminal import new_console
 from policies.gato.checkpoint import (
     RUN_CHECKPOINT,
     RUN_STATE,
+    check_own_folder,
     checkpoint_digest,
     load_checkpoint,
     locate_checkpoint,
@@ -286,9 +289,18 @@ class TrainRun:
         Raises:
             KeyboardInterrupt: It was stopped; the same settings resume it.
             policies.training.trainer.NonFiniteLossError: The loss stopped being a number.
+            FileExistsError: ``checkpoint/`` holds what is no checkpoint's.
+            FolderInUseError: Another process trains in the folder.
             ValueError: The folder holds a run with another configuration.
         """
+        with nullcontext() if self.ranks.rank else FolderLock(self.state):
+            return self._train()
+
+    def _train(self) -> Path:
+        self._check_same_data()  # another run may have begun since
         checkpoint, steps = self.settings.output / RUN_CHECKPOINT, self.config.steps
+        if not self.ranks.rank:
+            check_own_folder(checkpoint)
         trainer = self._trainer(
             self.config,
             self.state,
@@ -305,7 +317,7 @@ class TrainRun:
             self.console.print(missing, highlight=False, markup=False)
         trainer.resume()
         if not self.ranks.rank:
-            (self.state / "data.json").write_text(json.dumps(self.identity, indent=1))
+            write_json(self.state / "data.json", self.identity)
         if trainer.step:
             self.console.print(f"resuming at step {trainer.step}", highlight=False)
         trainer.run()

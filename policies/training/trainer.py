@@ -36,6 +36,9 @@ from policies.training.loss import LossReport, batch_loss, loss_scale
 from policies.training.metrics import Metrics, bars, flops_per_token, measured_peak
 from policies.training.optimizer import Optimiser
 
+STATE_FILES = ("progress.json", "model.safetensors", "optimiser.safetensors")
+"""What ``last/`` holds."""
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -225,7 +228,7 @@ class Trainer:
         )
         state = self._gather(self.optimiser.tensors())
         if not self.ranks.rank:
-            with appearing(self.output / "last") as folder:
+            with appearing(self.output / "last", own=STATE_FILES) as folder:
                 save_file(weights, folder / "model.safetensors")
                 save_file(state, folder / "optimiser.safetensors")
                 progress = {"step": self.step, "minutes": self.minutes}

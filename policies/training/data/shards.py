@@ -237,7 +237,7 @@ def check_ends(folder: Path, arrays: Mapping[str, NDArray[Any]], ends: Mapping[s
 
 def save_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], meta: dict[str, Any]) -> None:
     """Write a shard's folder, which appears when it is complete."""
-    with appearing(folder) as partial:
+    with appearing(folder, own=("meta.json", "*.npy")) as partial:
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array)
         (partial / "meta.json").write_text(json.dumps(meta, indent=1))
