@@ -39,6 +39,7 @@ from policies.gato.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from policies.gato.task_specs import check_row
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork
 from policies.registry import make_policy
@@ -124,6 +125,7 @@ class FinetuneRun:
         self.options: PlanOptions | None = None if changed else self.familiar.options
         plan = self.task.plan(self.options)
         self.network = grown_config(self.checkpoint.network.config, plan)
+        check_row(plan, settings.length, task=self.task.id)
         self._check_same_run()
 
     def _check_enough(self) -> None:

@@ -28,7 +28,13 @@ from policies.gato.task_specs import check_sizes
 from policies.model.config import PAPER_SIZES
 from policies.model.network import GatoNetwork
 from policies.training.checkpoint_scorer import CheckpointScorer
-from policies.training.config import TrainConfig, check_same, network_config, train_config
+from policies.training.config import (
+    TrainConfig,
+    check_same,
+    network_config,
+    row_length,
+    train_config,
+)
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_tasks
 from policies.training.data.mixture_report import measure_mixture, mixture_table
@@ -88,7 +94,9 @@ class TrainRun:
         check_known("tasks", settings.tasks, ids)
         self.tasks = [task for task in self.all_tasks if task.id in (settings.tasks or ids)]
         for task in self.tasks:
-            check_sizes(network_config(settings), task.plan())
+            check_sizes(
+                network_config(settings), task.plan(), length=row_length(settings), task=task.id
+            )
         self.sources = find_texts(settings.texts, settings.pairs)
         self.identity = {task.id: task.identity() for task in self.tasks}
         self.identity |= {source.name: source.identity() for source in self.sources}
