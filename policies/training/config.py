@@ -64,10 +64,9 @@ class TrainConfig:
         for name in ("steps", "rows", "length", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
-        if self.length < self.mixture.smallest:
-            raise ValueError(
-                f"length is {self.length}: expected at least {self.mixture.smallest} tokens of a row"
-            )
+        least = self.mixture.smallest
+        if self.length < least:
+            raise ValueError(f"length is {self.length}: expected at least {least} tokens of a row")
         if self.accumulate > self.rows:
             raise ValueError(
                 f"accumulate is {self.accumulate} for {self.rows} rows: expected at most one part "
