@@ -110,9 +110,10 @@ def _rows(space: gym.Space[Any], given: Any, name: str) -> int | None:
     if array is None or len(array.shape) not in (len(shape), len(shape) + 1):
         got = _described(given) if array is None else f"of shape {tuple(array.shape)}"
         raise ValueError(f"{name} is {got}: expected {_expected(shape)}")
-    if isinstance(space, _WHOLE) and isinstance(array, np.ndarray) and array.dtype.kind == "f":
-        if (fractions := array[array != np.rint(array)]).size:
-            raise ValueError(f"{name} has {fractions[0]}: expected whole numbers, of {space}")
+    is_float = isinstance(array, (np.ndarray, np.floating)) and array.dtype.kind == "f"
+    if is_float and isinstance(space, _WHOLE) and (array != np.rint(array)).any():
+        fraction = np.ravel(array)[np.argmax(np.ravel(array != np.rint(array)))]
+        raise ValueError(f"{name} has {fraction}: expected whole numbers, of {space}")
     return None if len(array.shape) == len(shape) else int(array.shape[0])
 
 

@@ -132,9 +132,8 @@ class FinetuneRun:
         kept, total = self.task.counts
         if (most := max(self.settings.episodes)) > kept:
             raise ValueError(
-                f"{most} episodes of {self.task.id!r} are asked for and there are {kept} (of "
-                f"{total}, {self.settings.keep:.0%} of the expert's return): record more, lower "
-                f"--keep, or ask for {kept} at most"
+                f"{most} episodes of {self.task.id!r} are asked for and {kept} of {total} are good "
+                f"enough: record more, lower --keep, or ask for {kept} at most"
             )
 
     def _check_same_run(self) -> None:
@@ -207,6 +206,8 @@ class FinetuneRun:
             else "spaces that it does not know"
         )
         read = "its own tokens" if self.options is None else "the checkpoint's tokens"
+        if warning := self.task.filter_warning():
+            self.console.print(warning, style="yellow", highlight=False, markup=False)
         kept, total = self.task.counts
         self.console.print(
             f"{self.task.id}: {known}, read as {read}; {kept} of {total} episodes kept; "

@@ -94,6 +94,8 @@ class TrainRun:
         check_known("tasks", settings.tasks, ids)
         self.tasks = [task for task in self.all_tasks if task.id in (settings.tasks or ids)]
         for task in self.tasks:
+            if warning := task.filter_warning():
+                self.console.print(warning, style="yellow", highlight=False, markup=False)
             check_sizes(
                 network_config(settings), task.plan(), length=row_length(settings), task=task.id
             )
@@ -239,9 +241,11 @@ class TrainRun:
         for task in self.tasks:
             options = self.shards[task.id].plan.options
             expert = max(source.expert_return for source in task.sources)
+            share = max(source.share for source in task.sources)
+            kept = f"episodes from {share:.0%} of it" if share else "all episodes"
             self.console.print(
                 f"{task.id}: layout {options.layout}, memory {options.memory}; expert's windowed "
-                f"return {expert:.2f}, episodes from {self.settings.keep:.0%} of it are kept",
+                f"return {expert:.2f}, {kept} are kept",
                 highlight=False,
             )
         size = sum(p.numel() for p in trainer.network.parameters())
