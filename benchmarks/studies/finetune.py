@@ -22,7 +22,6 @@ from rich.console import Console
 
 from benchmarks.studies.few_shot import (
     Unit,
-    expert_return,
     familiar,
     make_environments,
     nested_order,
@@ -193,7 +192,7 @@ class FinetuneRun:
             line = f"[{number}/{len(units)}] {unit.title}: return {scores[unit].mean:.2f}{shown}"
             self.console.print(line, highlight=False, markup=False)
             write_curve(
-                self.settings.output, scores, task=self.task.id, expert=expert_return(self.task)
+                self.settings.output, scores, task=self.task.id, expert=self.task.expert_return()
             )
         return self.settings.output / RUN_CHECKPOINT
 

@@ -102,6 +102,7 @@ def mini_settings(root: Path, shards: Path, work: Path, *, steps: int = 3600) ->
         length=256,
         workers=os.cpu_count() or 1,
         keep_every=400,
+        score_every=0,
     )
 
 

@@ -72,7 +72,8 @@ class TrainSettings:
         tensorboard: Whether to write TensorBoard's events as well.
         keep_every: Steps between two sets of averaged weights that are kept; None keeps none.
         until: Step to stop at before the last, with the schedule of all steps.
-        score_every: Steps between two scores; None plays nothing.
+        score_every: Steps between two scores; 0 plays nothing, None scores four times, the last
+            time at the end, what can be made here, at most four tasks.
         score_tasks: Ids of the tasks that are played; empty for all.
         score_episodes: Episodes of each.
 
@@ -126,10 +127,14 @@ class TrainSettings:
     until: int | None = None
     score_every: int | None = None
     score_tasks: tuple[str, ...] = ()
-    score_episodes: int = 5
+    score_episodes: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("score_every", "keep_every", "until"):
+        if self.score_every is not None and self.score_every < 0:
+            raise ValueError(
+                f"score_every is {self.score_every}: expected 0, to play nothing, or more steps"
+            )
+        for name in ("keep_every", "until"):
             steps = getattr(self, name)
             if steps is not None and steps < 1:
                 raise ValueError(f"{name} is {steps}: expected 1 or more steps")

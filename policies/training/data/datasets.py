@@ -161,6 +161,15 @@ class DatasetTask:
             sum(len(source.kept) for source in self.sources),
         )
 
+    def expert_return(self) -> float:
+        """Mean return of the recorded policy: of clean episodes as a dataset has it, or of all."""
+        recorded = [source.dataset.storage.metadata.get("expert_return") for source in self.sources]
+        means = [
+            float(source.returns.mean() if value is None else value)
+            for value, source in zip(recorded, self.sources, strict=True)
+        ]
+        return float(np.average(means, weights=[len(source.returns) for source in self.sources]))
+
     def filter_warning(self) -> str | None:
         """A sentence about the episodes left out, where they are more than a third; else None."""
         kept, total = self.counts

@@ -170,7 +170,7 @@ def test_a_prompt_of_another_environment_says_what_was_got_and_expected(
 
 def test_fractions_are_no_choices() -> None:
     plan = compile_plan(STATE, spaces.MultiDiscrete([3, 3]))
-    with pytest.raises(ValueError, match="action has 0.5: expected whole numbers, of MultiDisc"):
+    with pytest.raises(ValueError, match=r"action has 0\.5: expected whole numbers, of MultiDisc"):
         prompt_from_episode(
             plan, dataclasses.replace(recorded(4), actions=np.full((4, 2), 0.5)), capacity=16
         )
