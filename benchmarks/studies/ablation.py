@@ -182,6 +182,7 @@ def settings_of(variant: Variant, root: Path, work: Path, seconds: float = 60.0)
         prompt_shares={"babyai": 0.06, "metaworld": 0.75},
         optimiser_options={"average": 0.99},
         device="cpu",
+        score_every=0,
     )
     return dataclasses.replace(base, **variant.changes)
 

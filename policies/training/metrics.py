@@ -135,6 +135,9 @@ class Metrics:
         log_every: Steps that a row is the average of.
         peak: Tokens a second that the machine's peak would give.
         tensorboard: Whether to write TensorBoard's events as well, where it is installed.
+
+    Attributes:
+        task_losses: Mean losses of the last row, by task.
     """
 
     def __init__(
@@ -155,6 +158,7 @@ class Metrics:
             *COLUMNS, *(f"loss/{t}" for t in tasks), *(f"score/{t}" for t in scored),
         )  # fmt: skip
         self._begin_file(step)
+        self.task_losses: dict[str, float] = {}
         self.events: Any = None
         if tensorboard and not tensorboard_missing():
             from torch.utils.tensorboard import SummaryWriter
@@ -202,7 +206,8 @@ class Metrics:
             speed, speed / self.peak, s[7] / max(s[6], 1e-9), s[8] / max(s[6], 1e-9),
         )  # fmt: skip
         row = dict(zip(COLUMNS, values, strict=True))
-        row |= _task_losses(self.tasks, self.by_task)
+        self.task_losses = _task_losses(self.tasks, self.by_task)
+        row |= {f"loss/{task}": loss for task, loss in self.task_losses.items()}
         row |= {f"score/{task}": value for task, value in (scores or {}).items()}
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, self.columns, restval="")
@@ -214,7 +219,7 @@ class Metrics:
             self.events.flush()
         line = self._line(row, discrete=bool(s[0]), continuous=bool(s[3]), text=bool(s[6]))
         self._clear()
-        return line + "".join(f"  {t} scores {v:.2f}" for t, v in (scores or {}).items())
+        return line
 
     def _line(
         self, row: Mapping[str, float], *, discrete: bool, continuous: bool, text: bool
@@ -242,7 +247,7 @@ class Metrics:
 def _task_losses(tasks: Sequence[str], by_task: Tensor) -> dict[str, float]:
     """Mean loss of each task that those steps had tokens of."""
     sums = zip(tasks, by_task.tolist(), strict=True)
-    return {f"loss/{task}": loss / weight for task, (weight, loss) in sums if weight}
+    return {task: loss / weight for task, (weight, loss) in sums if weight}
 
 
 def _short(value: float) -> str:

@@ -106,7 +106,7 @@ class Trainer:
         fsdp: Whether each of several processes holds a part of the backbone instead of all of it.
         tensorboard: Whether to write TensorBoard's events, where it is installed.
         score: Plays some tasks every so often, in every process, after ``on_save`` in the first.
-        score_every: Steps between two scores.
+        score_every: Steps between two scores; the last step is scored too. 0 scores none.
 
     Raises:
         ValueError: A batch has fewer rows than all processes have parts.
@@ -130,7 +130,7 @@ class Trainer:
         fsdp: bool = False,
         tensorboard: bool = False,
         score: CheckpointScorer | None = None,
-        score_every: int | None = None,
+        score_every: int = 0,
     ) -> None:
         config = as_begun(config, output)
         self.config, self.output = config, output
@@ -332,7 +332,10 @@ class Trainer:
                     progress.update(bar, completed=self.step, state=state)
                 scores = self._after_step(stop := self._any(interrupts.asked))
                 if metrics is not None and (full or scores):
-                    say(metrics.write(self.step, self.minutes, scores))
+                    line = metrics.write(self.step, self.minutes, scores)
+                    say(line + (self.score.describe(scores) if self.score and scores else ""))
+                    for warning in self._disagreements(scores, metrics):
+                        say(warning, style="yellow")
                 if stop and self.step < self.last:
                     say(f"stopped at step {self.step}: run again to resume")
                     raise KeyboardInterrupt
@@ -346,7 +349,7 @@ class Trainer:
         return Metrics(
             self.output,
             self.packer.sources,
-            scored=self.score.tasks if self.score is not None else (),
+            scored=[task.id for task in self.score.tasks] if self.score is not None else (),
             step=self.step,
             tokens=config.rows * config.length,
             log_every=self.log_every,
@@ -356,12 +359,20 @@ class Trainer:
 
     def _after_step(self, stop: bool) -> Mapping[str, float]:
         """Save, keep and score where it is time to; returns the scores."""
-        scored = self.score is not None and self.score_every and not self.step % self.score_every
+        due = self.score_every and (not self.step % self.score_every or self.step == self.last)
+        scored = self.score is not None and due
         if stop or scored or self.step % self.save_every == 0:
             self.save()
         if self.kept_every and self.step % self.kept_every == 0:
             self.keep()
         return self.score() if scored and not stop and self.score is not None else {}
+
+    def _disagreements(self, scores: Mapping[str, float], metrics: Metrics) -> list[str]:
+        """Sentences about play that does not follow the loss, when a run is three fifths done."""
+        if self.score is None or not scores:
+            return []
+        lines = self.score.disagreements(scores, metrics.task_losses)
+        return lines if 5 * self.step > 3 * self.last else []
 
     def _any(self, asked: bool) -> bool:
         """Whether any process was asked to stop: they stop at the same step."""

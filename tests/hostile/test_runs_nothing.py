@@ -28,10 +28,9 @@ from policies.experts.store import SHIPPED, load_expert
 from policies.gato.checkpoint import load_checkpoint
 from policies.model.network import GatoNetwork
 from policies.registry import make_policy
-from policies.training.checkpoint_scorer import CheckpointScorer
+from policies.training.checkpoint_scorer import PlayedTask
 from policies.training.data.datasets import find_tasks
 from policies.training.data.shards import TaskShard, save_arrays
-from policies.training.distributed import ProcessGroup
 
 MODULE = "module_of_a_stranger"
 
@@ -112,11 +111,9 @@ def test_no_environment_is_made_to_read_a_dataset(
     assert not marker.exists()
 
 
-def test_a_module_that_a_dataset_names_is_not_imported_to_score(
-    tmp_path: Path, marker: Path
-) -> None:
+def test_a_module_that_a_dataset_names_is_not_imported_to_score(marker: Path) -> None:
     with pytest.raises(ValueError, match="its module is not imported"):
-        CheckpointScorer(tmp_path, [f"{MODULE}:Strangers-v0"], 1, ProcessGroup.join())
+        PlayedTask(f"{MODULE}:Strangers-v0", "none", 5, 0.0).make()
     assert not marker.exists()
 
 
