@@ -166,6 +166,8 @@ class Trainer:
         )
         self.batches = Prefetcher(self._batches, last=config.steps)
         self.step, self.minutes, self.saved = 0, 0.0, -1
+        self.metrics: Metrics | None = None
+        self._progress: Mapping[str, Any] = {}
         self.last = min(config.steps, until or config.steps)
 
     def _batches(self, step: int) -> tuple[list[PackedBatch], Tensor]:
@@ -203,6 +205,7 @@ class Trainer:
         self.optimiser.load(load_file(last / "optimiser.safetensors"))
         progress = json.loads((last / "progress.json").read_text())
         self.step, self.minutes = progress["step"], progress["minutes"]
+        self._progress = progress
 
     def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
         parts = self.optimiser.parts
@@ -227,7 +230,9 @@ class Trainer:
             with appearing(self.output / "last") as folder:
                 save_file(weights, folder / "model.safetensors")
                 save_file(state, folder / "optimiser.safetensors")
-                progress = {"step": self.step, "minutes": self.minutes}
+                progress: dict[str, Any] = {"step": self.step, "minutes": self.minutes}
+                if self.metrics is not None:
+                    progress["metrics"] = self.metrics.to_json()
                 (folder / "progress.json").write_text(json.dumps(progress))
             if self.on_save is not None:
                 self.on_save(self)
@@ -310,12 +315,16 @@ class Trainer:
     def steps(self) -> Generator[float, None, None]:
         """What :meth:`run` does, step by step: yields each loss, and raises as it does."""
         tokens = self.config.rows * self.config.length
-        metrics = self._metrics() if not self.ranks.rank else None
+        metrics = self.metrics = self._metrics() if not self.ranks.rank else None
         with bars(shown=metrics is not None) as progress, Interrupts() as interrupts, self.batches:
             bar = progress.add_task(
                 "train", total=self.last, completed=self.step, state="first step"
             )
             say = partial(progress.console.print, highlight=False, soft_wrap=True)
+            if self._any(metrics is not None and metrics.is_due):
+                scores = self._scores()
+                if metrics is not None:
+                    say(metrics.write(self.step, self.minutes, scores))
             while self.step < self.last:
                 begun = time.perf_counter()
                 report, norm = self.update()
@@ -338,12 +347,16 @@ class Trainer:
 
     def _metrics(self) -> Metrics:
         config = self.config
+        resumed = self._progress.get("step") == self.step
+        begun = self._progress.get("metrics") if resumed else None
         cost = flops_per_token(config.network, config.length)
         return Metrics(
             self.output,
             self.packer.sources,
             scored=self.score.tasks if self.score is not None else (),
             step=self.step,
+            begun=begun,
+            score_every=self.score_every if self.score is not None else None,
             tokens=config.rows * config.length,
             log_every=self.log_every,
             peak=self.ranks.world * measured_peak(self.device) / cost,
@@ -352,12 +365,17 @@ class Trainer:
 
     def _after_step(self, stop: bool) -> Mapping[str, float]:
         """Save, keep and score where it is time to; returns the scores."""
-        scored = self.score is not None and self.score_every and not self.step % self.score_every
-        if stop or scored or self.step % self.save_every == 0:
+        if stop or self._is_scored() or self.step % self.save_every == 0:
             self.save()
         if self.kept_every and self.step % self.kept_every == 0:
             self.keep()
-        return self.score() if scored and not stop and self.score is not None else {}
+        return {} if stop else self._scores()
+
+    def _is_scored(self) -> bool:
+        return bool(self.score and self.score_every and not self.step % self.score_every)
+
+    def _scores(self) -> Mapping[str, float]:
+        return self.score() if self._is_scored() and self.score is not None else {}
 
     def _any(self, asked: bool) -> bool:
         """Whether any process was asked to stop: they stop at the same step."""
