@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from policies.model.config import preset
 from policies.model.transformer import Backbone
 from policies.registry import make_policy
 from policies.training import metrics
+from policies.training.checkpoint_scorer import PlayedTask
 from policies.training.data.prefetch import Prefetcher
 from policies.training.metrics import flops_per_token, measured_peak
 from policies.training.run import TrainRun
@@ -73,6 +76,104 @@ def test_rows_of_a_run_that_goes_on_are_written_once(tmp_path: Path) -> None:
     steps.close()
     assert [row["step"] for row in rows(tmp_path)] == ["2", "4"]
     assert rows(tmp_path)[1] == found[1]
+
+
+TIMES = ("minutes", "tokens_per_second", "peak_share")
+
+
+def learned(folder: Path) -> list[dict[str, str]]:
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows(folder)]
+
+
+class Constant:
+    """Scores the step that it is called after."""
+
+    tasks = (PlayedTask("act", "none", 1, 0.0),)
+
+    def __init__(self) -> None:
+        self.trainer: Trainer | None = None
+
+    def __call__(self) -> dict[str, float]:
+        assert self.trainer is not None
+        return {"act": 10.0 * self.trainer.step}
+
+    def describe(self, scores: dict[str, float]) -> str:
+        return f"  {scores['act']}"
+
+    def disagreements(self, scores: dict[str, float], losses: dict[str, float]) -> list[str]:
+        return []
+
+
+def part_of_a_run(folder: Path, until: int | None = None, **more: Any) -> Trainer:
+    """Rows of three steps, saved each five, and scores each four and at the end."""
+    score: Any = Constant()
+    trainer = Trainer(
+        config(steps=14), shards(), folder, save_every=5, log_every=3, until=until,
+        score=score, score_every=4, **more,
+    )  # fmt: skip
+    score.trainer = trainer
+    trainer.resume()
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    folder = tmp_path_factory.mktemp("whole")
+    part_of_a_run(folder).run()
+    found = learned(folder)
+    assert [row["step"] for row in found] == ["3", "4", "6", "8", "9", "12", "14"]
+    assert [row["score/act"] for row in found] == ["", "40", "", "80", "", "120", "140"]
+    return found
+
+
+@pytest.mark.parametrize("step", [2, 5, 8, 11])
+def test_a_run_that_was_stopped_has_the_rows_of_one_that_was_not(
+    tmp_path: Path, whole: list[dict[str, str]], step: int
+) -> None:
+    part_of_a_run(tmp_path, until=step).run()
+    part_of_a_run(tmp_path).run()
+    assert learned(tmp_path) == whole
+
+
+@pytest.mark.parametrize("step", [8, 12])
+def test_a_run_that_is_killed_between_its_save_and_its_row_has_the_row(
+    tmp_path: Path, whole: list[dict[str, str]], step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = metrics.Metrics.write
+
+    def killed(self: Any, at: int, *arguments: Any) -> str:
+        if at == step:
+            raise MemoryError
+        return write(self, at, *arguments)
+
+    with monkeypatch.context() as context:
+        context.setattr(metrics.Metrics, "write", killed)
+        first = part_of_a_run(tmp_path)
+        with pytest.raises(MemoryError):
+            first.run()
+    part_of_a_run(tmp_path).run()
+    assert learned(tmp_path) == whole
+
+
+def test_a_run_that_is_stopped_before_it_is_scored_has_the_score(
+    tmp_path: Path, whole: list[dict[str, str]]
+) -> None:
+    """By Ctrl-C: a step of which a row is due, and one of which none would be without a score."""
+    for step in (12, 8):
+        first = part_of_a_run(tmp_path / str(step))
+        update = first.update
+
+        def stop(step: int = step, first: Trainer = first, update: Any = update) -> Any:
+            if first.step == step - 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            return update()
+
+        first.update = stop  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            first.run()
+        assert all(row["step"] != str(step) or not row["score/act"] for row in rows(first.output))
+        part_of_a_run(tmp_path / str(step)).run()
+        assert learned(tmp_path / str(step)) == whole
 
 
 def test_tensorboard_has_what_the_file_has(
