@@ -1,7 +1,6 @@
 """One observation or a batch of them: which it is, and whether it is one at all.
 
 * :func:`rows_of` -- the rows of a batch, None for one observation.
-* :func:`check_observation` -- refuses what an environment may not show.
 """
 
 from __future__ import annotations
@@ -63,43 +62,6 @@ def rows_of(space: gym.Space[Any], observation: Any) -> int | None:
     return rows
 
 
-def check_observation(
-    space: gym.Space[Any], observation: Any, *, accepts_nan: bool = False
-) -> None:
-    """Refuse what is not one observation of a space and cannot be put into a batch.
-
-    Args:
-        space: The space of one environment's observations.
-        observation: What the environment returned.
-        accepts_nan: Whether numbers may be NaN, which no space contains.
-
-    Raises:
-        ValueError: It is None, without one of its parts, of another shape or kind of number, or has
-            NaN.
-
-    Example:
-        >>> check_observation(spaces.Box(0, 1, (3,)), np.zeros(3))
-        >>> check_observation(spaces.Box(0, 1, (3,)), np.zeros(2))
-        Traceback (most recent call last):
-        ValueError: observation is an array of shape (2,) and dtype float64: expected shape (3,) ...
-    """
-    for part, given, name in _leaves(space, observation, "observation"):
-        if isinstance(part, _ARRAYS):
-            array = given if isinstance(given, np.ndarray) else _as_array(given)
-            fits = array is not None and array.shape == part.shape
-            if not fits or not (
-                array.dtype == part.dtype or np.can_cast(array.dtype, part.dtype, "same_kind")
-            ):
-                raise ValueError(
-                    f"{name} is {_described(given)}: expected shape {part.shape} and dtype "
-                    f"{part.dtype}"
-                )
-            if array.dtype.kind == "f" and not accepts_nan and np.isnan(array).any():
-                raise ValueError(f"{name} has NaN: expected numbers")
-        elif given is None or (is_text_space(part) and _rows_of_texts(given, name) is not None):
-            raise ValueError(f"{name} is {_described(given)}: expected a member of {part}")
-
-
 def _leaves(
     space: gym.Space[Any], given: Any, name: str
 ) -> Iterator[tuple[gym.Space[Any], Any, str]]:
@@ -132,8 +94,8 @@ def _leaves(
 def _rows(space: gym.Space[Any], given: Any, name: str) -> int | None:
     if is_text_space(space):
         return _rows_of_texts(given, name)
-    if isinstance(space, (spaces.Sequence, spaces.OneOf)):
-        if space.contains(given):
+    if isinstance(space, (spaces.Sequence, spaces.OneOf, spaces.Graph)):
+        if isinstance(given, spaces.GraphInstance) or space.contains(given):
             return None
         if not isinstance(given, (tuple, list, np.ndarray)):
             raise ValueError(

@@ -77,7 +77,8 @@ class Progress:
     def load(self) -> None:
         """Take up what an earlier run left."""
         self.expert_return = read_expert_return(self.settings, self.task)
-        if self.expert_return is not None or self.settings.record.policy != "expert":
+        record = self.settings.record
+        if self.expert_return is not None or record.policy != "expert" or record.player is not None:
             self.stage = "unit"
         unit = 0
         while (path := unit_path(self.settings, self.task, unit)).exists():
@@ -204,13 +205,9 @@ def collect(
         progress.load()
     count = workers or os.cpu_count() or 1
     began = time.monotonic()
-    pool = Workers(settings, count)
-    try:
-        with _bars(console) as bars:
-            bar = bars.add_task("", total=len(incomplete), rate="")
-            _run(incomplete, pool, count, bars, bar, began)
-    finally:
-        pool.stop()
+    with Workers(settings, count) as pool, _bars(console) as bars:
+        bar = bars.add_task("", total=len(incomplete), rate="")
+        _run(incomplete, pool, count, bars, bar, began)
     episodes, steps = _recorded(incomplete)
     seconds = time.monotonic() - began
     finished = sum(progress.stage == "done" for progress in incomplete)

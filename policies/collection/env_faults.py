@@ -11,9 +11,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from policies.observations import check_observation
-from policies.rollout.episode import LARGEST_REWARD
 from policies.rollout.faults import FAULTS, EnvironmentFault
+from policies.rollout.members import as_observation, as_reward, nan_in
 
 Beat = Callable[[int, int], None]
 """Called with the seed and the step that an environment is about to play."""
@@ -47,8 +46,7 @@ class GuardedEnv(gym.Wrapper[Any, Any, Any, Any]):
             observation, info = self.env.reset(seed=seed, options=options)
         except FAULTS as error:
             raise self._fault(f"reset raised {error!r}") from error
-        self._check(observation)
-        return observation, info
+        return self._checked(observation), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """As an environment's step.
@@ -63,17 +61,22 @@ class GuardedEnv(gym.Wrapper[Any, Any, Any, Any]):
             observation, reward, terminated, truncated, info = self.env.step(action)
         except FAULTS as error:
             raise self._fault(f"the environment raised {error!r}") from error
-        value = float(reward)
-        if not abs(value) <= LARGEST_REWARD:
-            raise self._fault(f"the reward is {value}, expected a finite number of float32")
-        self._check(observation)
-        return observation, value, bool(terminated), bool(truncated), info
-
-    def _check(self, observation: Any) -> None:
         try:
-            check_observation(self.env.observation_space, observation)
+            value = as_reward(reward)
         except ValueError as error:
-            raise self._fault(f"the {error}") from error
+            raise self._fault(str(error)) from error
+        return self._checked(observation), value, bool(terminated), bool(truncated), info
+
+    def _checked(self, observation: Any) -> Any:
+        try:
+            observation = as_observation(self.env.observation_space, observation)
+        except ValueError as error:
+            raise self._fault(str(error)) from error
+        path = nan_in(observation)
+        if path is not None:
+            name = f" ({path})" if path else ""
+            raise self._fault(f"the observation{name} holds NaN, expected numbers")
+        return observation
 
     def _fault(self, what: str) -> EnvironmentFault:
         return EnvironmentFault(place(self._task, self._seed, self._step) + what)

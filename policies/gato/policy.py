@@ -27,9 +27,9 @@ from policies.gato.decoding import Decoder, act
 from policies.gato.prompts import Prompt, demonstration, encode_prompt, prompt_from_episode
 from policies.gato.sampling import Sampler
 from policies.gato.state import GatoState
-from policies.gato.task_specs import TaskRecord, check_sizes, find_task, task_number
+from policies.gato.task_specs import TaskRecord, check_sizes, find_task
 from policies.gato.text_generation import write
-from policies.model.config import NetworkConfig, preset
+from policies.model.config import NetworkConfig, fitted, preset
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork, count_parameters, inference
 from policies.model.quantization import choose_device, choose_precision, with_precision
@@ -73,8 +73,7 @@ class GatoPolicy(Policy):
 
     def _make_decoder(self, network: GatoNetwork) -> Decoder:
         pinned = None if self.prompt is None else encode_prompt(network, self.plan, self.prompt)
-        owner = task_number(self.task, self.plan)
-        return Decoder(network, self.plan, self.sampler, pinned, self.seed, owner)
+        return Decoder(network, self.plan, self.sampler, pinned, self.seed, task=self.task)
 
     @property
     def device(self) -> torch.device:
@@ -105,7 +104,7 @@ class GatoPolicy(Policy):
         torch.manual_seed(seed)
         sizes = preset(config) if isinstance(config, str) else config
         plan = compile_plan(*spaces_of(env), options, vocabulary=sizes.vocabulary)
-        network = GatoNetwork(sizes)
+        network = GatoNetwork(fitted(sizes, [plan]))
         return cls(network, plan, seed=seed)
 
     @classmethod

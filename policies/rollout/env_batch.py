@@ -1,7 +1,7 @@
 """Environments of one task, and the episodes under way in them.
 
 An environment that raises, hangs or returns a reward that is not finite fails its episode and is
-replaced by a new one; the others go on as if nothing had happened.
+replaced by a new one; the others continue unchanged.
 
 * :class:`PolicyLike` -- all that is asked of a policy.
 * :func:`make_rows` -- the environments, as a vector environment; :func:`making` -- what makes one.
@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from policies.base import Policy
 from policies.chance import seed_episodes
 from policies.distributions import ActionDistribution, Categorical, Decision
-from policies.observations import check_observation
-from policies.rollout.episode import Record, RunningEpisode, as_member
+from policies.rollout.episode import Record, RunningEpisode
 from policies.rollout.faults import FAULTS, EnvironmentFault, UsageError, close_env, describe
+from policies.rollout.members import as_action, nan_in
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, Outcome
 from policies.rollout.shared_forward import shared_by
 from policies.rollout.timing import Clock
@@ -175,7 +175,7 @@ class EnvBatch:
         if not (deterministic or isinstance(self._distribution, Categorical)):
             self._distribution = None  # a sample is not the mean, which an episode has as its label
         if self._single:
-            return [as_member(self._spaces[1], decision.actions)]
+            return [decision.actions]
         return self.split(decision.actions)
 
     @property
@@ -195,7 +195,7 @@ class EnvBatch:
         if len(rows) != self.size:
             raise ValueError(
                 f"the policy gave {len(rows)} actions for {self.size} observations: expected one "
-                "for each"
+                "each"
             )
         return rows
 
@@ -296,6 +296,11 @@ class EnvBatch:
         episode = self.running[row]
         if episode is None:
             return
+        try:
+            action = as_action(self._spaces[1], action)
+        except ValueError as error:
+            yield from self._fail(row, episode, error)
+            return
         if episode.recorder is not None:
             kept = None
             if self._distribution is not None:
@@ -305,22 +310,29 @@ class EnvBatch:
             observation, ended = episode.step(self._envs[row], action)
             self._observations[row] = self._checked(observation)
         except FAULTS as error:
-            if not self._guard or isinstance(error, UsageError):
-                raise
-            self.running[row] = None
-            yield episode.failure(error)
-            self._renew(row)
-            yield from self._begin(row, fresh=True)
+            yield from self._fail(row, episode, error)
             return
         if ended:
             yield episode.result()
             yield from self._begin(row)
 
+    def _fail(
+        self, row: int, episode: RunningEpisode, error: BaseException
+    ) -> Generator[EpisodeFailure]:
+        """Fail one episode, and begin another in a new environment."""
+        if not self._guard or isinstance(error, UsageError):
+            raise error
+        self.running[row] = None
+        yield episode.failure(error)
+        self._renew(row)
+        yield from self._begin(row, fresh=True)
+
     def _checked(self, observation: Any) -> Any:
-        """What an environment shows; what the others cannot be shown beside fails it alone."""
-        if self._guard:
-            accepts_nan = getattr(self.policy, "accepts_nan", False)
-            check_observation(self._spaces[0], observation, accepts_nan=accepts_nan)
+        """What an environment shows; a NaN, which the policy would refuse, fails it alone."""
+        accepts_nan = not self._guard or getattr(self.policy, "accepts_nan", False)
+        if not accepts_nan and (path := nan_in(observation)) is not None:
+            part = f" ({path})" if path else ""
+            raise ValueError(f"the observation{part} holds NaN, expected numbers")
         return observation
 
     def _fail_all(self, error: EnvironmentFault) -> Generator[EpisodeFailure]:
