@@ -9,7 +9,7 @@ process had under way when it was killed is played again by the one that takes i
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -94,7 +94,7 @@ class _Processes(WorkerPool):
                 self.send(number, self._scheduler.take(number, message.rows, message.task))
             elif isinstance(message, Ended) and not message.how and self._scheduler.holds(number):
                 # A policy or an environment may end its process, with episodes under way, by 0 too.
-                heard.append((number, replace(message, how="exit code 0")))
+                heard.append((number, Ended("exit code 0 with episodes under way", message.pid)))
             else:
                 heard.append((number, message))
         return heard

@@ -105,10 +105,10 @@ def run_command(
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
             try:
-                asked = parse(command, typed, prog=prog)
+                requested = parse(command, typed, prog=prog)
             except SystemExit as end:  # the help was shown
                 return int(end.code or DONE)
-            return asked.run(call) or DONE
+            return requested.run(call) or DONE
     except SystemExit as end:
         complain(f"sys.exit({end.code!r}) was called by code that the command runs: mend that code")
         return FAILED

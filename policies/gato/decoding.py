@@ -28,6 +28,7 @@ from policies.base import Span
 from policies.chance import RowGenerator, begin_episodes
 from policies.gato.sampling import Sampler, nearest_bins
 from policies.gato.state import GatoState
+from policies.gato.task_specs import task_number
 from policies.model.embedding import TEXT_PLACES
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork
@@ -44,8 +45,10 @@ class Decoder:
         sampler: How action tokens are chosen.
         pinned: A cache row with the encoded prompt, or None.
         seed: Seed of the sampled actions.
-        owner: Number of the task, which its states carry.
         task: Id of the task; without a prompt, its learned embedding says what is played.
+
+    Attributes:
+        owner: Number of the task, which the states of its rows carry.
     """
 
     def __init__(
@@ -55,12 +58,11 @@ class Decoder:
         sampler: Sampler,
         pinned: RingCache | None,
         seed: int,
-        owner: int = 0,
         *,
         task: str | None = None,
     ) -> None:
         self.network, self.plan, self.sampler, self.pinned = network, plan, sampler, pinned
-        self.seed, self.owner, self._layout = seed, owner, _layout(plan)
+        self.seed, self.owner, self._layout = seed, task_number(task, plan), _layout(plan)
         named = network.config.tasks if pinned is None else ()
         self.task_row = named.index(task) if task in named else -1
 

@@ -27,7 +27,7 @@ from policies.gato.decoding import Decoder, act
 from policies.gato.prompts import Prompt, demonstration, encode_prompt, prompt_from_episode
 from policies.gato.sampling import Sampler
 from policies.gato.state import GatoState
-from policies.gato.task_specs import TaskRecord, check_sizes, find_task, task_number
+from policies.gato.task_specs import TaskRecord, check_sizes, find_task
 from policies.gato.text_generation import write
 from policies.model.config import NetworkConfig, fitted, preset
 from policies.model.kv_cache import RingCache
@@ -73,8 +73,7 @@ class GatoPolicy(Policy):
 
     def _make_decoder(self, network: GatoNetwork) -> Decoder:
         pinned = None if self.prompt is None else encode_prompt(network, self.plan, self.prompt)
-        owner = task_number(self.task, self.plan)
-        return Decoder(network, self.plan, self.sampler, pinned, self.seed, owner, task=self.task)
+        return Decoder(network, self.plan, self.sampler, pinned, self.seed, task=self.task)
 
     @property
     def device(self) -> torch.device:

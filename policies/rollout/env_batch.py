@@ -196,7 +196,7 @@ class EnvBatch:
         if len(rows) != self.size:
             raise ValueError(
                 f"the policy gave {len(rows)} actions for {self.size} observations: expected one "
-                "for each"
+                "each"
             )
         return rows
 
@@ -321,7 +321,7 @@ class EnvBatch:
     def _fail(
         self, row: int, episode: RunningEpisode, error: BaseException
     ) -> Generator[EpisodeFailure]:
-        """Fail one episode alone; another begins, in a new environment."""
+        """Fail one episode, and begin another in a new environment."""
         if not self._guard or isinstance(error, UsageError):
             raise error
         self.running[row] = None

@@ -94,7 +94,8 @@ class RunningEpisode:
 
         Raises:
             EpisodeTimeout: The environment has used up its time.
-            ValueError: The observation is not of its space, or the reward no finite number.
+            ValueError: The observation is not of its space, or the reward is no number that an
+                episode can keep.
         """
         with self._limited():
             observation, reward, terminated, truncated, info = env.step(action)

@@ -55,16 +55,15 @@ def as_action(space: gym.Space[Any], action: Any) -> Any:
     """A policy's action as a member of its space; SB3 gives 0-d arrays for Discrete.
 
     Raises:
-        ValueError: It is no member.
+        ValueError: It is no member, or an unbounded number in it is infinite.
 
     Example:
         >>> as_action(spaces.Discrete(3), np.array([2.0]))
         np.int64(2)
     """
     member = _convert(space, action, "the policy's action")
-    if not all(np.isfinite(part).all() for _, part in _floats(member, "")):
-        raise ValueError(f"the policy gave {action!r}: expected an action of finite numbers")
-    if not space.contains(member):
+    is_finite = all(np.isfinite(part).all() for _, part in _floats(member, ""))
+    if not (is_finite and space.contains(member)):
         raise ValueError(
             f"the policy gave {action!r}, which is no member of {space}: expected one; clip it, or "
             "wrap the environment as it was in the policy's training"

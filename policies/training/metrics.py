@@ -204,17 +204,17 @@ class Metrics:
             "seconds": self.seconds,
         }
 
-    def _take_up(self, begun: Mapping[str, Any]) -> None:
-        self.sums = torch.tensor(begun["sums"])
-        self.by_task = torch.tensor(begun["by_task"]).view(-1, 2)
-        self.losses, self.norms = list(begun["losses"]), list(begun["norms"])
-        self.seconds = float(begun["seconds"])
-
     def _clear(self) -> None:
         self.sums, self.by_task = torch.zeros(9), torch.zeros(len(self.tasks), 2)
         self.losses: list[float] = []
         self.norms: list[float] = []
         self.seconds = 0.0
+
+    def _take_up(self, begun: Mapping[str, Any]) -> None:
+        self.sums = torch.tensor(begun["sums"])
+        self.by_task = torch.tensor(begun["by_task"]).view(-1, 2)
+        self.losses, self.norms = list(begun["losses"]), list(begun["norms"])
+        self.seconds = float(begun["seconds"])
 
     def add(self, step: int, seconds: float, report: LossReport, norm: float) -> bool:
         """Take a step's report; returns whether a row of the file is complete."""

@@ -26,7 +26,6 @@ from gato_gym.commands.common import Command, Invocation, run_command
 from policies.rollout import faults
 from policies.rollout.env_batch import make_rows
 from policies.rollout.faults import close_env, time_limit
-from policies.rollout.members import as_observation
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
 from policies.rollout.vector_rollout import play
 
@@ -115,7 +114,12 @@ class Push(gym.Env[Any, Any]):
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
-def test_an_action_that_is_no_number_is_not_played(wrong: float) -> None:
+@pytest.mark.parametrize("bound", [1.0, math.inf])
+def test_an_action_that_is_no_number_is_not_played(
+    wrong: float, bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Push, "action_space", spaces.Box(-bound, bound, (1,)))
+
     class Policy:
         def predict(self, observation: Any, *_: Any, **__: Any) -> tuple[Any, None]:
             thirteen = observation[:, :1] == np.float32(0.13)
@@ -124,7 +128,7 @@ def test_an_action_that_is_no_number_is_not_played(wrong: float) -> None:
     outcomes = played(SimpleNamespace(make=Push), Policy())
     failed = failures(outcomes)
     assert set(failed) == {13}
-    assert "expected an action of finite numbers" in failed[13]
+    assert "which is no member of Box" in failed[13]
     returns = {o.key.seed: o.total_return for o in outcomes if isinstance(o, EpisodeResult)}
     assert returns == {seed: 2.0 for seed in SEEDS if seed != 13}
 
@@ -209,12 +213,22 @@ class TestEnvironments:
         assert failures(played(task, policy)) == {}
 
 
-def test_nan_is_refused_unless_the_policy_reads_it() -> None:
-    space = spaces.Dict(a=spaces.Box(-1, 1, (2,)), b=spaces.Discrete(3))
-    shown = {"a": np.array([0.0, np.nan], np.float32), "b": 2}
-    with pytest.raises(ValueError, match=r"observation\['a'\] has NaN: expected numbers"):
-        as_observation(space, shown, accepts_nan=False)
-    as_observation(space, shown)
+def test_nan_fails_its_episode_alone_unless_the_policy_reads_it() -> None:
+    class Broken(Push):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            self.wrong = seed == 13
+            return super().reset(seed=seed)
+
+        def step(self, action: Any) -> Any:
+            shown, *rest = super().step(action)
+            return np.full_like(shown, np.nan) if self.wrong else shown, *rest
+
+    policy = SimpleNamespace(predict=lambda shown, **_: (np.zeros((3, 1), np.float32), None))
+    failed = failures(played(SimpleNamespace(make=Broken), policy))
+    assert set(failed) == {13}
+    assert "the observation has NaN: expected numbers" in failed[13]
+    policy.accepts_nan = True
+    assert failures(played(SimpleNamespace(make=Broken), policy)) == {}
 
 
 def test_a_time_limit_in_another_leaves_the_outer_one_running() -> None:

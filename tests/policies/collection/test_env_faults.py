@@ -67,8 +67,8 @@ class Counting(gym.Env[Any, Any]):
         (
             "shape",
             3,
-            "the observation['a'] has shape (3,): expected (2,), as Box(-1.0, 1.0, (2,), float32) "
-            "has",
+            "the observation['a'] has shape (3,): expected (2,), as "
+            "Box(-1.0, 1.0, (2,), float32) has",
         ),
         ("reward", 3, "the reward is inf, expected a finite number of float32"),
         ("large", 3, "the reward is 1e+39, expected a finite number of float32"),
