@@ -307,7 +307,7 @@ def _read(dataset: Any, indices: Sequence[int]) -> Iterator[Episode]:
         )
 
 
-def _check_stored(storage: Any, indices: list[int]) -> None:
+def _check_stored(storage: Any, indices: Sequence[int]) -> None:
     """Refuse episodes of which Minari would read what they link to, or more than is stored."""
     from gato_gym.episodes import hdf5
 
