@@ -136,18 +136,18 @@ def test_checkpoints_are_never_unpickled(tmp_path: Path, marker: Path, file: str
 def test_experts_are_never_unpickled(tmp_path: Path, marker: Path, file: str) -> None:
     shutil.copytree(SHIPPED / "mujoco-reacher", tmp_path / "expert")
     (tmp_path / "expert" / file).write_bytes(pickled(marker))
-    with pytest.raises(ValueError, match=file):
+    with pytest.raises(ValueError, match=f"{file}|does not hold an expert"):
         load_expert(tmp_path / "expert")
     assert not marker.exists()
 
 
 def test_states_of_trainings_are_never_unpickled(tmp_path: Path, marker: Path) -> None:
     (tmp_path / "state.safetensors").write_bytes(pickled(marker))
-    with pytest.raises(ValueError, match="is no training that can go on"):
+    with pytest.raises(ValueError, match="is no training that can be resumed"):
         load_state(tmp_path / "state.safetensors")
     header = {"training": pickled(marker).decode("latin-1")}
     save_file({"a": np.zeros(1)}, tmp_path / "state.safetensors", metadata=header)
-    with pytest.raises(ValueError, match="is no training that can go on"):
+    with pytest.raises(ValueError, match="is no training that can be resumed"):
         load_state(tmp_path / "state.safetensors")
     assert not marker.exists()
 
@@ -156,8 +156,8 @@ def test_shards_are_never_unpickled(tmp_path: Path, marker: Path) -> None:
     plan = state_plan()
     arrays = {
         name: np.zeros((1, 1), np.int32)
-        for name in ("ids", "vectors", "grids", "images", "actions", "text_index", "ends",
-                     "text_ids", "text_ends")
+        for name in ("ids", "vectors", "grids", "images", "actions", "labels", "text_index",
+                     "ends", "text_ids", "text_ends")
     }  # fmt: skip
     box = (
         '{"type": "Box", "dtype": "float32", "shape": [3], "low": [-1, -1, -1], "high": [1, 1, 1]}'
