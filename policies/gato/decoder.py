@@ -15,6 +15,7 @@ from gato_gym.spaces import Plan
 from policies.chance import RowGenerator, begin_episodes
 from policies.gato.sampling import Sampler
 from policies.gato.state import GatoState
+from policies.gato.task_specs import task_number
 from policies.model.embedding import TEXT_PLACES
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork
@@ -31,6 +32,9 @@ class Decoder:
         pinned: A cache row with the encoded prompt, or None.
         seed: Seed of the sampled actions.
         task: Id of the task; without a prompt, its learned embedding says what is played.
+
+    Attributes:
+        owner: Number of the task, which the states of its rows carry.
     """
 
     def __init__(
@@ -44,7 +48,7 @@ class Decoder:
         task: str | None = None,
     ) -> None:
         self.network, self.plan, self.sampler, self.pinned = network, plan, sampler, pinned
-        self.seed, self._layout = seed, _layout(plan)
+        self.seed, self.owner, self._layout = seed, task_number(task, plan), _layout(plan)
         self.body_sizes, self.head_sizes = BlockSizes(), BlockSizes()
         named = network.config.tasks if pinned is None else ()
         self.task_row = named.index(task) if task in named else -1
@@ -104,6 +108,7 @@ class Decoder:
             texts=np.full(rows, None, np.object_),
             ages=np.zeros(rows, np.int64),
             generators=np.full(rows, RowGenerator(), np.object_),
+            owners=np.full(rows, self.owner, np.int64),
         )
 
     def begin(

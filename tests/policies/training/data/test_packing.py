@@ -9,7 +9,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from recorded import make_shard
-from small import SMALL, random_shard, state_plan, talking_plan
+from small import SMALL, WORDS, random_shard, state_plan, talking_plan
 
 from gato_gym import PlanOptions, compile_plan
 from policies.model.attention import TokenRoles, dense_mask
@@ -212,3 +212,15 @@ def test_a_batch_whose_texts_are_all_empty() -> None:
     batch = packer.batch(0)
     assert (batch.tokens.conditions == -1).all()
     assert torch.isfinite(GatoNetwork(SMALL)(batch)).all()
+
+
+def test_a_task_whose_texts_fit_no_row_is_refused() -> None:
+    plan = talking_plan()
+    shard = random_shard(plan, "talk")
+    state = np.zeros(3, np.float32)
+    shortest = min(len(plan.encode({"state": state, "words": words}).text) for words in WORDS)
+    mixture, fits = Mixture({"talk": 1.0}, smallest=1), shortest + plan.num_tokens
+    batch = Packer({"talk": shard}, mixture, SMALL, rows=8, length=fits, seed=0).batch(0)
+    assert batch.task_tokens["talk"]
+    with pytest.raises(ValueError, match=f"'talk' has {fits} tokens and a row of a batch has"):
+        Packer({"talk": shard}, mixture, SMALL, rows=8, length=fits - 1, seed=0)

@@ -82,7 +82,7 @@ def test_a_part_of_a_dataset_is_trained_on_as_that_part(folder: Path, tmp_path: 
         vectors = np.asarray(shard.arrays["vectors"])[:, 0, :39]
         assert np.allclose(vectors, (raw - raw.mean(0)) / raw.std(0), atol=1e-4)
     whole = find_tasks([dataset], share=0.0)[0].identity()["sources"][0]
-    assert sorted(whole) == ["dataset", "episodes", "keep", "returns", "steps"]
+    assert sorted(whole) == ["contents", "dataset", "episodes", "keep", "returns", "steps"]
     assert (whole["episodes"], whole["steps"]) == (4, 48)
     with pytest.raises(
         ValueError, match=r"holds no episode: .*, or keep some of its 4 where it is"
