@@ -90,9 +90,14 @@ def first_gradient(folder: Path, **changes: object) -> tuple[float, float, torch
 
 
 def test_a_batch_in_parts_or_with_activations_twice_is_the_same_update(tmp_path: Path) -> None:
-    loss, norm, change = first_gradient(tmp_path)
+    trainer = Trainer(config(balance=0.25), shards(), tmp_path)
+    (batch,), _ = trainer._batches(0)
+    with torch.no_grad():
+        whole = trainer._loss(batch)
+    loss, norm, change = first_gradient(tmp_path, balance=0.25)
+    assert loss == pytest.approx(float(whole.total / whole.scale), rel=1e-6)
     for number, changes in enumerate(({"accumulate": 2}, {"accumulate": 3}, {"recompute": True})):
-        found = first_gradient(tmp_path / str(number), **changes)
+        found = first_gradient(tmp_path / str(number), balance=0.25, **changes)
         assert found[:2] == pytest.approx((loss, norm), rel=1e-5)
         assert torch.allclose(found[2], change, atol=2e-5)
     with pytest.raises(ValueError, match="accumulate is 5 for 4 rows"):
