@@ -38,7 +38,7 @@ CASES = {
     "grid and text, actions hidden": (GRID, spaces.Discrete(7), PlanOptions(
         grids=("image",), memory="observations", text_refresh=9, vector_size=16)),
     "grid and text, all kept": (GRID, MIXED_ACTION, PlanOptions(
-        grids=("image",), memory="all", text_refresh=9, vector_size=16)),
+        grids=("image",), memory="all", text="always", vector_size=16)),
     "vector, nothing kept": (spaces.Box(-9, 9, (5,)), MIXED_ACTION, PlanOptions(
         memory="none", vector_size=16)),
     "vectors, actions hidden": (spaces.Box(-9, 9, (40,)), MIXED_ACTION, PlanOptions(
