@@ -240,7 +240,7 @@ def batch_of_one(space: gym.Space[Any], observation: Any) -> Any:
         )
     if is_text_space(space):
         return (str(observation),)
-    if isinstance(space, (spaces.Sequence, spaces.OneOf)):
+    if isinstance(space, (spaces.Sequence, spaces.OneOf, spaces.Graph)):
         return (observation,)
     return np.asarray(observation)[None]
 

@@ -31,7 +31,6 @@ from benchmarks.protocol import episode_seed
 from benchmarks.statistics.aggregates import suite_of
 from benchmarks.statistics.bootstrap import stratified_bootstrap
 from benchmarks.statistics.scores import mean_of_tasks
-from benchmarks.studies.gato_mini import PROMPT_SHARES
 from benchmarks.studies.plots import write_csv
 from gato_gym import get_task
 from gato_gym.atomic_io import write_whole
@@ -178,7 +177,7 @@ def settings_of(variant: Variant, root: Path, work: Path, seconds: float = 60.0)
         keep=0.0,
         held_out=HELD_OUT,
         weights={"babyai": 0.5, "metaworld": 0.5},
-        prompt_shares=PROMPT_SHARES,
+        prompt_shares={"babyai": 0.06, "metaworld": 0.75},
         optimiser_options={"average": 0.99},
         device="cpu",
     )

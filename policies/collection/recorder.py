@@ -41,6 +41,7 @@ from policies.collection.noise import (
 )
 from policies.experts import make_expert
 from policies.random_policy import RandomPolicy
+from policies.rollout.members import stack_members, success_in
 from policies.rollout.vector_rollout import play_one
 
 SEED_RANGE = 2**30
@@ -180,6 +181,7 @@ class Recorder:
         noise = self._noise(np.random.default_rng([seed, 1]), seed)
         recording = _ExpertRecording(
             self.expert,
+            self.env,
             noise,
             steps_after_success=self.settings.steps_after_success,
             most_steps=self.settings.most_steps,
@@ -230,6 +232,7 @@ class Recording:
     """One episode as it is played: what was seen, chosen and executed.
 
     Args:
+        env: Where; gives the spaces.
         noise: What is executed instead of the policy's choice.
         steps_after_success: Stop so many steps after the first success; None plays to the end.
         most_steps: Stop after so many steps; None plays to the end.
@@ -240,11 +243,13 @@ class Recording:
 
     def __init__(
         self,
+        env: gym.Env[Any, Any],
         noise: Noise,
         *,
         steps_after_success: int | None = None,
         most_steps: int | None = None,
     ) -> None:
+        self._spaces = env.observation_space, env.action_space
         self._noise, self._spare, self._most = noise, steps_after_success, most_steps
         self._observations = ObservationList()
         self._labels: list[Any] = []
@@ -272,7 +277,7 @@ class Recording:
     ) -> Any:
         """What to execute where the policy chose ``label``, which is what the episode keeps."""
         action = self._noise.execute(label)
-        self._labels.append(label)
+        self._labels.append(copy.deepcopy(label))
         self._distributions.append(distribution)
         self._executed.append(copy.deepcopy(action))
         return action
@@ -284,9 +289,9 @@ class Recording:
         self._see(observation)
         self._rewards.append(reward)
         self._terminated = terminated
-        success = info.get("success", info.get("is_success"))
+        success = success_in(info)
         if success is not None:
-            self.success = bool(self.success) or bool(success)
+            self.success = bool(self.success) or success
         if self.length == self._most:
             return True
         if not self.success or self._spare is None or terminated:
@@ -303,14 +308,16 @@ class Recording:
         distributions = [each for each in self._distributions if each is not None]
         return Episode(
             task=task_id,
-            observations=seen.stacked() if seen.overlap else _stack(seen.parts()),
-            actions=_stack(self._labels),
+            observations=seen.stacked()
+            if seen.overlap
+            else stack_members(self._spaces[0], seen.parts()),
+            actions=stack_members(self._spaces[1], self._labels),
             rewards=np.asarray(self._rewards, np.float32),
             terminations=last if self._terminated else never,
             truncations=never if self._terminated else last,
             seed=seed,
             info=info,
-            executed=_stack(self._executed) if self._noise.level else None,
+            executed=stack_members(self._spaces[1], self._executed) if self._noise.level else None,
             distribution=np.stack(distributions) if len(distributions) == len(last) else None,
         )
 
@@ -321,13 +328,14 @@ class _ExpertRecording(Recording):
     def __init__(
         self,
         expert: Policy,
+        env: gym.Env[Any, Any],
         noise: Noise,
         *,
         steps_after_success: int | None,
         most_steps: int | None,
         lost: int | None,
     ) -> None:
-        super().__init__(noise, steps_after_success=steps_after_success, most_steps=most_steps)
+        super().__init__(env, noise, steps_after_success=steps_after_success, most_steps=most_steps)
         self._expert, self._lost = expert, lost
 
     def execute(
@@ -343,11 +351,3 @@ class _ExpertRecording(Recording):
 
 class ExpertFailure(Exception):
     """The expert has lost its way: nothing is to be learned from this episode."""
-
-
-def _stack(parts: list[Any]) -> Any:
-    if isinstance(parts[0], dict):
-        return {key: _stack([part[key] for part in parts]) for key in parts[0]}
-    if isinstance(parts[0], tuple):
-        return tuple(_stack(list(column)) for column in zip(*parts, strict=True))
-    return parts if isinstance(parts[0], str) else np.stack(parts)
