@@ -107,11 +107,11 @@ def test_what_is_installed_offers_what_is_declared() -> None:
 @pytest.mark.parametrize("name", DECLARED)
 def test_every_subcommand_describes_each_of_its_flags(name: str) -> None:
     module, _, attribute = DECLARED[name].partition(":")
-    found: type[Command] = getattr(importlib.import_module(module), attribute)
-    assert issubclass(found, Command)
-    described = "\n".join(base.__doc__ or "" for base in found.__mro__)
-    assert dataclasses.is_dataclass(found)
-    for field in dataclasses.fields(found):
+    subcommand: type[Command] = getattr(importlib.import_module(module), attribute)
+    assert issubclass(subcommand, Command)
+    described = "\n".join(base.__doc__ or "" for base in subcommand.__mro__)
+    assert dataclasses.is_dataclass(subcommand)
+    for field in dataclasses.fields(subcommand):
         if field.name not in ("acting", "command", "playing", "record"):  # groups of flags
             assert re.search(rf"^ +{field.name}: \S", described, re.MULTILINE), field.name
     title = importlib.import_module(f"{module.partition('.')[0]}.commands").__doc__
