@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from gymnasium import spaces
-from minari.serialization import serialize_space
 
 from benchmarks.speed.comparison import Comparison, compare
 from gato_gym.episodes.episode import Episode
+from gato_gym.episodes.space_json import serialize_space
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import compile_plan
 from policies.model.config import PAPER_SIZES, PRESETS, preset

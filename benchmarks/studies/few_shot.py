@@ -87,7 +87,9 @@ def make_environments(
     Raises:
         ValueError: Nothing tells which, or its spaces are not the dataset's.
     """
-    given: Any = name or task.sources[0].dataset.spec.env_spec
+    spec = task.sources[0].dataset.env_spec
+    known = spec is not None and spec.entry_point is not None
+    given: Any = name or (spec if known else task.environment)
     if given is None:
         raise ValueError(
             f"dataset {task.id!r} does not tell its environment, in which the network is to be "

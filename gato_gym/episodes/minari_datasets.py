@@ -4,14 +4,19 @@
 * :func:`write_minari`, :func:`read_minari` -- to a Minari dataset and back.
 * :func:`find_minari`, :func:`episodes_of` -- a dataset from its id, folder or file; its episodes.
 * :func:`new_minari` -- a dataset to be filled episode by episode.
+* :func:`with_steps` -- a dataset without its episodes of no step.
+* :func:`check_dataset_id` -- refuses ids that nothing loads afterwards.
 * :func:`returns_of` -- the returns of a dataset's episodes.
 * :func:`minari_metadata`, :func:`expert_return_of` -- what is kept beside the episodes.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +24,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from gato_gym.atomic_io import appearing
@@ -111,13 +117,18 @@ def new_minari(
         replace: Whether a dataset of this id gives way.
 
     Raises:
-        ValueError: No episode was added, or the dataset exists.
+        ValueError: The id is none that Minari loads, a space is of a kind that datasets do not
+            hold, the dataset exists, or no episode was added.
     """
     import minari
     from minari.dataset.minari_storage import MinariStorage
 
     from gato_gym.episodes import hdf5
+    from gato_gym.episodes.space_json import serialize_space
 
+    check_dataset_id(dataset_id)
+    for space in (env.observation_space, env.action_space):
+        serialize_space(space)  # before anything is played
     with minari_root(root):
         folder = Path(os.path.abspath(minari.storage.get_dataset_path(dataset_id)))
     if folder.exists() and not replace:
@@ -130,7 +141,7 @@ def new_minari(
             partial / "data",
             env.observation_space,
             env.action_space,
-            env_spec=env.spec,
+            env_spec=_writable(env.spec),
             jpeg_encoding=False,
         )
         (path,) = (partial / "data").glob("*.hdf5")
@@ -150,6 +161,50 @@ def new_minari(
                 **metadata,
             }
         )
+
+
+def check_dataset_id(dataset_id: str) -> None:
+    """Refuse an id of a dataset that Minari would not load afterwards.
+
+    Raises:
+        ValueError: It is such.
+    """
+    from minari.dataset.minari_dataset import parse_dataset_id
+
+    try:
+        parse_dataset_id(dataset_id)
+    except (TypeError, ValueError) as error:  # TypeError: it has no version
+        raise ValueError(
+            f"dataset id {dataset_id!r} is none that Minari loads: expected NAME-vN, or "
+            "FOLDER/NAME-vN with a folder of two characters or more, of letters, digits, - and _, "
+            "such as my/cartpole-v0"
+        ) from error
+
+
+def _writable(spec: EnvSpec | None) -> EnvSpec | None:
+    """A spec as JSON can hold it: a class or function by the name under which it is imported.
+
+    Where it has no such name, or an argument is no JSON value, the id alone is kept, so that the
+    environment can be made where something registers it.
+    """
+    if spec is None:
+        return None
+    written = copy.copy(spec)
+    written.entry_point = _import_name(spec.entry_point)
+    written.vector_entry_point = _import_name(spec.vector_entry_point)
+    try:
+        written.to_json()
+    except (TypeError, ValueError):
+        written = EnvSpec(spec.id, max_episode_steps=spec.max_episode_steps)
+    return written
+
+
+def _import_name(entry: Any) -> str | None:
+    if entry is None or isinstance(entry, str):
+        return entry
+    module, name = getattr(entry, "__module__", ""), getattr(entry, "__qualname__", "")
+    importable = module != "__main__" and getattr(sys.modules.get(module), name, None) is entry
+    return f"{module}:{name}" if importable else None
 
 
 def read_minari(dataset_id: str, *, root: Path | None = None) -> Iterator[Episode]:
@@ -175,7 +230,7 @@ def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
     from gato_gym.episodes import hdf5
 
     storage = dataset.storage
-    task = dataset.spec.dataset_id.rpartition("/")[2].rpartition("-v")[0]
+    task = dataset.id.rpartition("/")[2].rpartition("-v")[0]
     indices = _indices(dataset)[first:]
     if storage.FORMAT == "hdf5" and not storage.jpeg_encoding:
         (path,) = Path(storage.data_path).glob("*.hdf5")
@@ -219,6 +274,34 @@ def returns_of(dataset: Any) -> NDArray[np.float64]:
     return np.array([np.sum(part, dtype=np.float64) for part in rewards], np.float64)
 
 
+def with_steps(dataset: Any) -> Any:
+    """A loaded Minari dataset without its episodes of no step, of which it warns.
+
+    Args:
+        dataset: A ``minari.MinariDataset``, the whole or a part (filtered or split).
+    """
+    import minari
+
+    from gato_gym.episodes import hdf5
+
+    storage, indices = dataset.storage, _indices(dataset)
+    if storage.FORMAT == "hdf5":
+        (path,) = Path(storage.data_path).glob("*.hdf5")
+        with hdf5.open_file(path, "r") as file:
+            counts = [hdf5.count_steps(file, index) for index in indices]
+    else:
+        counts = [meta["total_steps"] for meta in storage.get_episode_metadata(indices)]
+    kept = [index for index, count in zip(indices, counts, strict=True) if count]
+    if len(kept) == len(indices):
+        return dataset
+    warnings.warn(
+        f"{len(indices) - len(kept)} of {len(indices)} episodes of dataset {dataset.id!r} have no "
+        "step and are left out",
+        stacklevel=2,
+    )
+    return minari.MinariDataset(storage, np.array(kept, np.int64))
+
+
 def _indices(dataset: Any) -> list[int]:
     """Where the storage has the dataset's episodes."""
     return [int(index) for index in dataset.episode_indices]
@@ -243,13 +326,22 @@ def find_minari(source: str | Path | Any) -> Any:
     if not path.exists():
         return _load(str(source), None)
     folder = path.parent if path.is_file() else path
-    data = folder / "data" if (folder / "data").is_dir() else folder
+    return _open(folder / "data" if (folder / "data").is_dir() else folder, path)
+
+
+def _open(data: Path, name: str | Path) -> Any:
+    """The dataset of a folder of files."""
+    import minari
+
+    from gato_gym.episodes import space_json  # noqa: F401  its spaces are read here
+
     try:
         return minari.MinariDataset(data)
-    except (KeyError, OSError, ValueError) as error:
+    except (AssertionError, KeyError, OSError, TypeError, ValueError, gym.error.Error) as error:
         raise ValueError(
-            f"{path} is no Minari dataset ({error}): expected its folder, which holds "
-            "data/main_data.hdf5 and data/metadata.json, or that file"
+            f"{name} is no Minari dataset, or lacks metadata ({type(error).__name__}: {error}): "
+            "expected a folder with data/main_data.hdf5 and data/metadata.json, which tells "
+            "dataset_id, minari_version, total_episodes, total_steps and both spaces"
         ) from error
 
 
@@ -267,14 +359,13 @@ def _load(dataset_id: str, root: Path | None) -> Any:
     import minari
 
     with minari_root(root):
-        try:
-            return minari.load_dataset(dataset_id)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"no Minari dataset {dataset_id!r} under {root or 'the Minari folder'}: make it "
-                "with gato-gym record or gato-gym collect, or name another "
-                "root"
-            ) from error
+        data = Path(minari.storage.get_dataset_path(dataset_id)) / "data"
+    if not data.is_dir():
+        raise FileNotFoundError(
+            f"no Minari dataset {dataset_id!r} under {root or 'the Minari folder'}: make it with "
+            "gato-gym record or gato-gym collect, or name another root"
+        )
+    return _open(data, f"dataset {dataset_id!r}")
 
 
 def expert_return_of(dataset_id: str, *, root: Path | None = None) -> float | None:

@@ -39,8 +39,8 @@ class TaskRecord:
         signature: The signature of its spaces, see :func:`signature`.
         prompt: A demonstration, or None.
         prompted: Whether the policy acts after it by default.
-        spaces: Its observation and action space as :mod:`minari.serialization` writes them, or None
-            if it cannot.
+        spaces: Its observation and action space as :mod:`gato_gym.episodes.space_json` writes
+            them, or None if it cannot.
     """
 
     options: PlanOptions
@@ -61,7 +61,7 @@ class TaskRecord:
         Raises:
             SpaceMismatchError: They were not kept.
         """
-        from minari.serialization import deserialize_space
+        from gato_gym.episodes.space_json import deserialize_space
 
         if self.spaces is None:
             raise SpaceMismatchError(
@@ -72,11 +72,11 @@ class TaskRecord:
 
 
 def _written(observation: gym.Space[Any], action: gym.Space[Any]) -> tuple[str, str] | None:
-    from minari.serialization import serialize_space
+    from gato_gym.episodes.space_json import serialize_space
 
     try:
         return serialize_space(observation), serialize_space(action)
-    except NotImplementedError:
+    except ValueError:
         return None
 
 
@@ -103,8 +103,10 @@ def describe_space(space: gym.Space[Any]) -> Any:
         return f"MultiDiscrete({space.nvec.tolist()})"
     if isinstance(space, spaces.MultiBinary):
         return f"MultiBinary({space.n})"
+    if not isinstance(space, spaces.Box):
+        return type(space).__name__
     kind = "integers" if space.dtype is not None and space.dtype.kind in "iub" else "floats"
-    return f"{type(space).__name__}{list(space.shape or ())} {kind}"
+    return f"Box{list(space.shape)} {kind}"
 
 
 def signature(observation: gym.Space[Any], action: gym.Space[Any]) -> str:

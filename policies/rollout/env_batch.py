@@ -21,11 +21,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
+from gymnasium.vector.utils import concatenate, create_empty_array
 from numpy.typing import NDArray
 
 from policies.base import Policy
-from policies.chance import seed_episodes
+from policies.chance import row_of, seed_episodes
 from policies.distributions import ActionDistribution, Categorical, Decision
 from policies.rollout.episode import Record, RunningEpisode
 from policies.rollout.faults import EnvironmentFault, UsageError, describe, time_limit
@@ -139,7 +139,6 @@ class EnvBatch:
         self.running: list[RunningEpisode | None] = [None] * rows
         self._spaces = self._envs[0].observation_space, self._envs[0].action_space
         self._starts, self._places = np.ones(rows, dtype=np.bool_), np.full(rows, -1)
-        self._batched: gym.Space[Any] | None = None
         self._observations: list[Any] = [None] * rows
         self._state: Any = None
         self._distribution: ActionDistribution | None = None
@@ -186,17 +185,16 @@ class EnvBatch:
         """A batch of actions row by row.
 
         Raises:
-            ValueError: They are not as many as the rows, or one is no member of its space.
+            ValueError: They are fewer than the rows, or one is no member of its space.
         """
-        if self._batched is None:
-            self._batched = batch_space(self._spaces[1], self.size)
-        rows = list(iterate(self._batched, actions))
-        if len(rows) != self.size:
+        space = self._spaces[1]
+        try:
+            rows = [row_of(space, actions, row) for row in range(self.size)]
+        except (IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"the policy gave {len(rows)} actions for {self.size} observations: expected one "
-                "each"
-            )
-        return [as_action(self._spaces[1], action) for action in rows]
+                f"the policy gave {actions!r}: expected a batch of {self.size} members of {space}"
+            ) from error
+        return [as_action(space, action) for action in rows]
 
     def seeds(self) -> list[int | None]:
         """The seed of the episode that begins in each row with what is shown next, if one does."""
@@ -224,7 +222,6 @@ class EnvBatch:
         self.running = [self.running[row] for row in kept]
         self._observations = [self._observations[row] for row in kept]
         self._starts, self._places = self._starts[kept], self._places[kept]
-        self._batched = None
 
     def close(self) -> None:
         """Close the environments."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class CheckpointScorer:
 
     Args:
         checkpoint: Its folder.
-        tasks: Ids of environments.
+        tasks: Ids of tasks, each with what :func:`gato_gym.make` makes its environment by.
         episodes: Of each task, 1 or more; episode i starts from ``reset(seed=i)``.
         ranks: The processes.
 
@@ -36,14 +36,15 @@ class CheckpointScorer:
     """
 
     def __init__(
-        self, checkpoint: Path, tasks: Sequence[str], episodes: int, ranks: ProcessGroup
+        self, checkpoint: Path, tasks: Mapping[str, str], episodes: int, ranks: ProcessGroup
     ) -> None:
         if episodes < 1:
             raise ValueError(f"score episodes is {episodes}: expected 1 or more")
         self.checkpoint, self.tasks = checkpoint, tuple(tasks)
+        self._environments = dict(tasks)
         self.episodes, self.ranks = episodes, ranks
-        for task in self.tasks:
-            _make(task).close()
+        for environment in tasks.values():
+            _make(environment).close()
 
     def __call__(self) -> dict[str, float]:
         """Mean return of each task."""
@@ -55,7 +56,7 @@ class CheckpointScorer:
         return dict(zip(self.tasks, scores, strict=True))
 
     def _play(self, task: str) -> float:
-        env = _make(task)
+        env = _make(self._environments[task])
         try:
             policy = make_policy(str(self.checkpoint), env=env)
             return float(np.mean(play_returns(env, policy, self.episodes)))
@@ -66,8 +67,8 @@ class CheckpointScorer:
 def _make(task: str) -> gym.Env[Any, Any]:
     try:
         return gato_gym.make(task)
-    except gym.error.Error as error:
+    except (gym.error.Error, ImportError) as error:
         raise ValueError(
-            f"task {task!r} cannot be scored, as no environment has this id ({error}): leave it "
-            "out of --score-tasks"
+            f"task {task!r} cannot be scored, as no environment can be made of it ({error}): leave "
+            "it out of --score-tasks"
         ) from error

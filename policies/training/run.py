@@ -216,7 +216,8 @@ class TrainRun:
             return None
         names = tuple(task.id for task in self.tasks)
         check_known("score_tasks", asked.score_tasks, names)
-        tasks = asked.score_tasks or names
+        chosen = asked.score_tasks or names
+        tasks = {task.id: task.environment or task.id for task in self.tasks if task.id in chosen}
         return CheckpointScorer(
             asked.output / RUN_CHECKPOINT, tasks, asked.score_episodes, self.ranks
         )

@@ -26,7 +26,12 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.episodes.episode import Episode
-from gato_gym.episodes.minari_datasets import episodes_of, find_minari, returns_of
+from gato_gym.episodes.minari_datasets import (
+    episodes_of,
+    find_minari,
+    returns_of,
+    with_steps,
+)
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, compile_plan
 from gato_gym.tasks import Task, UnknownTaskError, get_task
@@ -58,10 +63,11 @@ class Source:
         Raises:
             ValueError: It holds no episode, or a return is no finite number.
         """
+        dataset = with_steps(dataset)
         if not dataset.total_episodes:
             stored = dataset.storage.total_episodes
             raise ValueError(
-                f"dataset {dataset.spec.dataset_id!r} holds no episode: expected at least one, "
+                f"dataset {dataset.id!r} holds no episode: expected at least one, "
                 "record some with gato-gym record"
                 + (f", or keep some of its {stored} where it is filtered" if stored else "")
             )
@@ -89,7 +95,7 @@ class Source:
         whole = np.array_equal(indices, np.arange(self.dataset.storage.total_episodes))
         part = {} if whole else {"part": _digest(indices)}
         return {
-            "dataset": self.dataset.spec.dataset_id,
+            "dataset": self.dataset.id,
             "episodes": int(self.dataset.total_episodes),
             "steps": int(self.dataset.total_steps),
             "returns": _digest(self.returns),
@@ -147,6 +153,21 @@ class DatasetTask:
             sum(int(source.kept.sum()) for source in self.sources),
             sum(len(source.kept) for source in self.sources),
         )
+
+    @property
+    def environment(self) -> str | None:
+        """What :func:`gato_gym.make` makes it by: ``ENV_ID``, or ``module:ENV_ID`` if a module
+        other than Gymnasium's registers it; None where the dataset does not tell.
+        """
+        dataset = self.sources[0].dataset
+        if recorded := dataset.storage.metadata.get("environment"):
+            return str(recorded)
+        spec = dataset.env_spec
+        if spec is None:
+            return None
+        module = str(spec.entry_point or "").partition(":")[0]
+        known = module.partition(".")[0] in ("", "gymnasium", "gato_gym")
+        return str(spec.id) if known else f"{module}:{spec.id}"
 
     def identity(self) -> dict[str, Any]:
         """What its tokens depend on, as JSON values."""
@@ -218,8 +239,8 @@ def find_tasks(
 
 
 def _task_of(dataset: Any, share: float, group_by: str) -> DatasetTask:
-    spec, source = dataset.spec, (Source.of(dataset, share),)
-    name = spec.env_spec.id if spec.env_spec is not None else None
+    source = (Source.of(dataset, share),)
+    name = dataset.env_spec.id if dataset.env_spec is not None else None
     registered = registered_task(name) if name is not None and name.startswith("Gato/") else None
     if registered is not None:
         env = registered.make()
@@ -227,7 +248,7 @@ def _task_of(dataset: Any, share: float, group_by: str) -> DatasetTask:
         env.close()
         group = registered.suite if group_by == "suite" else registered.id
         return DatasetTask(registered.id, *both_spaces, registered.options, source, group)
-    both_spaces, name = (spec.observation_space, spec.action_space), name or spec.dataset_id
+    both_spaces, name = (dataset.observation_space, dataset.action_space), name or dataset.id
     return DatasetTask(name, *both_spaces, usual_options(both_spaces[0]), source, name)
 
 

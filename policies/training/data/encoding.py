@@ -21,9 +21,9 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from minari.serialization import serialize_space
 
 from gato_gym.episodes.episode import Episode
+from gato_gym.episodes.space_json import serialize_space
 from gato_gym.options import PlanOptions
 from policies.gato.task_specs import signature
 from policies.training.data.datasets import DatasetTask, Place, registered_task

@@ -36,11 +36,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from minari.serialization import deserialize_space
 from numpy.typing import NDArray
 
 from gato_gym.atomic_io import appearing
 from gato_gym.episodes.episode import Episode
+from gato_gym.episodes.space_json import deserialize_space
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, compile_plan
 from policies.gato.prompts import first_steps
