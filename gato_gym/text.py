@@ -2,6 +2,7 @@
 
 * :class:`TextTokenizer` -- encode any string, decode it unchanged.
 * :func:`default_tokenizer` -- the packaged model, loaded when first asked for.
+* :func:`is_text_space` -- whether a space's members are strings.
 """
 
 from __future__ import annotations
@@ -11,15 +12,22 @@ from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
-__all__ = ["TextTokenizer", "default_tokenizer"]
+__all__ = ["TextTokenizer", "default_tokenizer", "is_text_space"]
 
 _CACHED_STRINGS = 65536
 
 SPACE_MARK = "\u2581"
 """What SentencePiece writes for a space inside its pieces."""
+
+
+def is_text_space(space: gym.Space[Any]) -> bool:
+    """Whether members of ``space`` are strings: Text, and MiniGrid's MissionSpace."""
+    return isinstance(space, spaces.Text) or hasattr(space, "mission_func")
 
 
 class TextTokenizer:

@@ -16,7 +16,7 @@ import gymnasium as gym
 from gymnasium import spaces
 from minari.serialization import deserialize_space, serialize_space
 
-from gato_gym.plans.readers import is_text_space
+from gato_gym.text import is_text_space
 
 __all__ = ["deserialize_space", "serialize_space"]
 

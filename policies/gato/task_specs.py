@@ -18,9 +18,9 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from gato_gym.options import PlanOptions
-from gato_gym.plans.readers import is_text_space
 from gato_gym.spaces import Plan
 from gato_gym.tasks import task_id_of
+from gato_gym.text import is_text_space
 from policies.base import spaces_of
 from policies.gato.prompts import Prompt
 from policies.model.config import NetworkConfig

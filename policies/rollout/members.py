@@ -21,7 +21,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
-from gato_gym.plans.readers import is_text_space
+from gato_gym.text import is_text_space
 
 
 def as_observation(space: gym.Space[Any], observation: Any) -> Any:
