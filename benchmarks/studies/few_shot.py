@@ -80,28 +80,28 @@ def make_environments(
     """Environments of a task.
 
     Args:
-        task: Its dataset tells the environment.
+        task: Its dataset names the environment.
         count: How many.
-        name: Id of the environment, where the dataset does not tell.
+        name: Id of the environment, where the dataset does not name it.
 
     Raises:
-        ValueError: Nothing tells which, or its spaces are not the dataset's.
+        ValueError: Nothing names it, or its spaces are not the dataset's.
     """
-    spec = task.sources[0].dataset.env_spec
-    known = spec is not None and spec.entry_point is not None
-    given: Any = name or (spec if known else task.environment)
-    if given is None:
+    recorded = task.sources[0].dataset.env_spec
+    can_be_made = recorded is not None and recorded.entry_point is not None
+    env_spec: Any = name or (recorded if can_be_made else task.environment)
+    if env_spec is None:
         raise ValueError(
-            f"dataset {task.id!r} does not tell its environment, in which the network is to be "
+            f"dataset {task.id!r} does not name its environment, in which the network is to be "
             "scored: pass --env, such as --env module:Mine-v0"
         )
-    envs = [gato_gym.make(given) for _ in range(count)]
+    envs = [gato_gym.make(env_spec) for _ in range(count)]
     spaces = signature(envs[0].observation_space, envs[0].action_space)
-    wanted = signature(task.observation_space, task.action_space)
-    if spaces != wanted:
+    dataset_spaces = signature(task.observation_space, task.action_space)
+    if spaces != dataset_spaces:
         raise ValueError(
-            f"the environment has spaces {spaces}, and the dataset {wanted}: expected the same; "
-            "name the environment that was recorded with --env"
+            f"the environment has spaces {spaces}, and the dataset {dataset_spaces}: expected "
+            "the same; name the environment that was recorded with --env"
         )
     return envs
 
@@ -130,8 +130,8 @@ class Unit:
 
     Attributes:
         arm: A key of :data:`ARMS`.
-        episodes: Of its subset; 0 for arms that are not trained.
-        seed: Of its subset and batches.
+        episodes: Episodes of its subset; 0 for arms that are not trained.
+        seed: Seed of its subset and batches.
     """
 
     arm: str
@@ -140,7 +140,7 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return f"{self.arm}-{self.episodes:04d}-seed-{self.seed}"
 
     @property

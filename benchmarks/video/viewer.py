@@ -193,7 +193,7 @@ class Spectator(gym.Wrapper[Any, Any, Any, Any]):
     Attributes:
         plan: How actions become tokens; by default the task's own.
         screen: Shown the timesteps; None for nobody.
-        every: Of so many timesteps, one is shown.
+        every: One in so many timesteps is shown.
         after_success: Timesteps after the first with success that are shown; None for all.
         scene: What is rendered; its frame is that of the last ``render``.
     """

@@ -205,13 +205,9 @@ def collect(
         progress.load()
     count = workers or os.cpu_count() or 1
     began = time.monotonic()
-    pool = Workers(settings, count)
-    try:
-        with _bars(console) as bars:
-            bar = bars.add_task("", total=len(incomplete), rate="")
-            _run(incomplete, pool, count, bars, bar, began)
-    finally:
-        pool.stop()
+    with Workers(settings, count) as pool, _bars(console) as bars:
+        bar = bars.add_task("", total=len(incomplete), rate="")
+        _run(incomplete, pool, count, bars, bar, began)
     episodes, steps = _recorded(incomplete)
     seconds = time.monotonic() - began
     finished = sum(progress.stage == "done" for progress in incomplete)

@@ -96,9 +96,9 @@ def nan_in(observation: Any, path: str = "") -> str | None:
     if isinstance(observation, dict | tuple):
         keys = observation if isinstance(observation, dict) else range(len(observation))
         for key in keys:
-            found = nan_in(observation[key], f"{path}/{key}".lstrip("/"))
-            if found is not None:
-                return found
+            place_of_nan = nan_in(observation[key], f"{path}/{key}".lstrip("/"))
+            if place_of_nan is not None:
+                return place_of_nan
         return None
     array = np.asarray(observation)
     return path if array.dtype.kind in "fc" and bool(np.isnan(array).any()) else None

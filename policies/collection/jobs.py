@@ -5,7 +5,7 @@
 
 A task's episodes are numbered; unit u holds the attempts ``[u * n, (u + 1) * n)`` and is a file of
 its own that appears when it is complete. What a unit holds depends on the settings alone, so any
-number of workers makes the same dataset, and work that was stopped goes on at the missing units.
+number of workers makes the same dataset, and stopped work resumes at the missing units.
 """
 
 from __future__ import annotations
@@ -180,17 +180,14 @@ def dataset_id(task: Task, record: RecordSettings | None = None) -> str:
 
 @functools.cache
 def player_digest(name: str) -> str:
-    """What the episodes of a player depend on: its name, and a network's weights."""
-    from policies.gato.checkpoint import locate_checkpoint
+    """What the episodes of a player depend on: its name, or a network's weights."""
     from policies.registry import PolicySpec
 
-    spec = PolicySpec.parse(name)
-    if spec.kind != "network":
+    if PolicySpec.parse(name).kind != "network":
         return name
-    digest = hashlib.blake2b(digest_size=8)
-    for file in ("config.json", "model.safetensors"):
-        digest.update((locate_checkpoint(name) / file).read_bytes())
-    return digest.hexdigest()
+    from policies.gato.checkpoint import checkpoint_digest
+
+    return checkpoint_digest(name)
 
 
 def weights_of(task: Task) -> str | None:

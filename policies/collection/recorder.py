@@ -39,7 +39,7 @@ from policies.collection.noise import (
     OtherPlayer,
     UniformNoise,
 )
-from policies.experts import execute, failure_of, make_expert
+from policies.experts import make_expert
 from policies.random_policy import RandomPolicy
 from policies.rollout.members import stack_members, success_in
 from policies.rollout.vector_rollout import play_one
@@ -55,7 +55,7 @@ class RecordSettings:
     """What decides an episode beside its task and number.
 
     Attributes:
-        seed: Of the collection: another seed, other episodes.
+        seed: Seed of the collection; another seed gives other episodes.
         noise: Strength p of the noise, at least 0. Half of BabyAI's episodes execute a random
             action with probability p a step, and so do half of Atari's. Where actions are a Box, an
             episode draws its standard deviation from {0, p/4, p/2, 3p/4, p}, in units of half the
@@ -180,6 +180,7 @@ class Recorder:
         seed = episode_seed(self.task.id, index, seed=self.settings.seed)
         noise = self._noise(np.random.default_rng([seed, 1]), seed)
         recording = _ExpertRecording(
+            self.expert,
             self.env,
             noise,
             steps_after_success=self.settings.steps_after_success,
@@ -237,7 +238,7 @@ class Recording:
         most_steps: Stop after so many steps; None plays to the end.
 
     Attributes:
-        success: Whether the environment told of one; None where it told of neither.
+        success: Whether the environment reported one; None where it reported nothing.
     """
 
     def __init__(
@@ -322,10 +323,11 @@ class Recording:
 
 
 class _ExpertRecording(Recording):
-    """Ends where the expert gives up, or chooses ``lost``; tells it what is executed."""
+    """Ends where the expert gives up, or chooses ``lost``; reports to it what is executed."""
 
     def __init__(
         self,
+        expert: Policy,
         env: gym.Env[Any, Any],
         noise: Noise,
         *,
@@ -334,15 +336,16 @@ class _ExpertRecording(Recording):
         lost: int | None,
     ) -> None:
         super().__init__(env, noise, steps_after_success=steps_after_success, most_steps=most_steps)
-        self._lost = lost
+        self._expert, self._lost = expert, lost
 
     def execute(
         self, label: Any, state: Any, row: int, distribution: NDArray[np.float16] | None
     ) -> Any:
-        if failure_of(state, row) is not None or (self._lost is not None and label == self._lost):
+        failure = self._expert.failure_of(state, row)
+        if failure is not None or (self._lost is not None and label == self._lost):
             raise ExpertFailure
         action = super().execute(label, state, row, distribution)
-        execute(state, row, action)
+        self._expert.execute(state, row, action)
         return action
 
 

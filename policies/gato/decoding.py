@@ -323,42 +323,37 @@ class _Group:
         randoms = self._uniforms[:, places.start : places.stop]
         for hidden, random in zip(hidden_ND.split(size), randoms.split(size), strict=True):
             missing = (0, 0, 0, size - len(hidden))
-            vectors = self._vectors(F.pad(hidden, missing), places)
-            chosen = self._choose(vectors, F.pad(random, missing), places, deterministic)
+            chosen = self._choose(
+                F.pad(hidden, missing), F.pad(random, missing), places, deterministic
+            )
             ids.append(chosen[: len(hidden)])
         self._chosen += torch.cat(ids).unbind(1)
 
-    def _vectors(self, hidden_ND: Tensor, places: range) -> Tensor:
-        """What the action tokens at these positions are chosen from: float ``[N, P, D]``."""
-        if not self._plan.has_parallel_actions:
-            return hidden_ND[:, None]
-        numbers = torch.arange(places.start, places.stop, device=hidden_ND.device)
-        several = hidden_ND.repeat_interleave(len(places), 0)
-        moved = self._network.action_heads.at_places(several, numbers.repeat(len(hidden_ND)))
-        return moved.unflatten(0, (len(hidden_ND), len(places)))
-
     def _choose(
-        self, vectors_NPD: Tensor, randoms_NP: Tensor, places: range, deterministic: bool
+        self, hidden_ND: Tensor, randoms_NP: Tensor, places: range, deterministic: bool
     ) -> Tensor:
         """Ids int64 ``[N, P]``; positions of the same ids are chosen from together."""
-        plan, network = self._plan, self._network
-        ranges = [tuple(plan.action_ranges[place].tolist()) for place in places]
-        ids, first = [], 0
-        for (start, stop), run in itertools.groupby(ranges):
-            last = first + len(list(run))
-            vectors, randoms = vectors_NPD[:, first:last].flatten(0, 1), randoms_NP[:, first:last]
-            continuous = bool(plan.action_is_continuous[places[first]])
+        plan, network, heads = self._plan, self._network, self._network.action_heads
+        ids, rows = [], torch.arange(len(hidden_ND), device=hidden_ND.device)
+        for (start, stop), run in itertools.groupby(
+            places, key=lambda place: tuple(plan.action_ranges[place].tolist())
+        ):
+            together = list(run)
+            continuous = bool(plan.action_is_continuous[together[0]])
+            numbers = torch.tensor(together, device=hidden_ND.device).repeat(len(hidden_ND))
+            numbers = numbers if plan.has_parallel_actions else torch.full_like(numbers, -1)
+            predicted = (hidden_ND, rows.repeat_interleave(len(together)), numbers)
             if continuous and network.config.continuous_head == "regression":
-                choice = nearest_bins(network.action_heads.numbers(vectors), stop - start)
+                choice = nearest_bins(heads.numbers(*predicted), stop - start)
             else:
+                randoms = randoms_NP[:, [place - places.start for place in together]]
                 choice = self._decoder.sampler.choose(
-                    network.symbol_logits(vectors, start, stop),
+                    network.symbol_logits(heads.at_places(*predicted), start, stop),
                     randoms.flatten(),
                     continuous=continuous,
                     deterministic=deterministic,
                 )
-            ids.append(choice.view(len(vectors_NPD), -1) + start)
-            first = last
+            ids.append(choice.view(len(hidden_ND), -1) + start)
         return torch.cat(ids, 1)
 
     def finish(self) -> NDArray[np.int64]:

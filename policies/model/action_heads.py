@@ -7,12 +7,11 @@ One after another, an action token's vector is the hidden vector of the token be
 side, all action tokens of a timestep have the hidden vector of its last body token, and a small
 network tells their positions apart.
 
-Shapes: N predictions, D width.
+Shapes: H hidden vectors, N predictions, D width.
 """
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,13 +35,19 @@ class ActionHeads(nn.Module):
             self.place = nn.Embedding(config.action_places, d)
             self.expand, self.contract = nn.Linear(d, d), nn.Linear(d, d)
             nn.init.normal_(self.place.weight, std=0.5)
-        self.number = nn.Linear(d, 1) if config.continuous_head == "regression" else None
+        self.number: nn.Linear | None = None
+        if config.continuous_head == "regression":
+            self.number = nn.Linear(d, 1)
+            if config.action_places:
+                self.number_at = nn.Embedding(config.action_places, d)
+                nn.init.normal_(self.number_at.weight, std=d**-0.5)
 
-    def at_places(self, hidden_ND: Tensor, places_N: Tensor) -> Tensor:
-        """The vectors of action tokens that are chosen side by side.
+    def at_places(self, hidden_HD: Tensor, owners_N: Tensor, places_N: Tensor) -> Tensor:
+        """The vectors that action tokens are chosen from.
 
         Args:
-            hidden_ND: Hidden vectors of timesteps' last body tokens.
+            hidden_HD: Hidden vectors of the tokens that predict.
+            owners_N: int64, which of them predicts each action token.
             places_N: int64, each token's position among its timestep's action tokens; -1 for one
                 that is chosen after the token before it, whose vector stays as it is.
 
@@ -50,13 +55,23 @@ class ActionHeads(nn.Module):
             float ``[N, D]``.
         """
         if self.place is None:
-            return hidden_ND
-        inner = F.gelu(self.expand(hidden_ND) + self.place(places_N.clamp(min=0)))
-        moved = hidden_ND + self.contract(inner)
-        return torch.where((places_N >= 0)[:, None], moved, hidden_ND)
+            return hidden_HD[owners_N]
+        moved = self.contract(self._inner(hidden_HD, owners_N, places_N))
+        return hidden_HD[owners_N] + moved * (places_N >= 0)[:, None]
 
-    def numbers(self, vectors_ND: Tensor) -> Tensor:
-        """Continuous actions by regression, in [-1, 1] where they are legal: float32 ``[N]``."""
+    def numbers(self, hidden_HD: Tensor, owners_N: Tensor, places_N: Tensor) -> Tensor:
+        """Continuous actions by regression, legal ones in [-1, 1]: float32 ``[N]``.
+
+        Arguments as in :meth:`at_places`.
+        """
         assert self.number is not None, "the network's continuous_head is 'regression'"
-        number: Tensor = self.number(vectors_ND)
-        return number[:, 0].float()
+        number: Tensor = self.number(hidden_HD)[owners_N, 0]
+        if self.place is None:
+            return number.float()
+        inner_ND = self._inner(hidden_HD, owners_N, places_N)
+        moved = (inner_ND * self.number_at(places_N.clamp(min=0))).sum(1)
+        return (number + moved * (places_N >= 0)).float()
+
+    def _inner(self, hidden_HD: Tensor, owners_N: Tensor, places_N: Tensor) -> Tensor:
+        assert self.place is not None
+        return F.gelu(self.expand(hidden_HD)[owners_N] + self.place(places_N.clamp(min=0)))

@@ -1,7 +1,7 @@
 """Environments of one task, and the episodes under way in them.
 
 An environment that raises, hangs or returns a reward that is not finite fails its episode and is
-replaced by a new one; the others go on as if nothing had happened.
+replaced by a new one; the others continue unchanged.
 
 * :class:`PolicyLike` -- all that is asked of a policy.
 * :func:`make_rows` -- the environments, as a vector environment; :func:`making` -- what makes one.

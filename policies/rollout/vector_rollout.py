@@ -87,7 +87,7 @@ def play_one(
     Args:
         env: Not closed. What it raises is raised.
         policy: Sees single observations.
-        seed: Of the environment's reset, and of what the policy draws.
+        seed: Seed of the environment's reset and of the policy's draws.
         deterministic, record: As in :func:`play`.
     """
     key = EpisodeKey(name_of(env), 0, seed)
@@ -178,7 +178,7 @@ class Rollout:
             try:
                 actions = self._predict(shared, batches)
             except EpisodeTimeout as error:
-                # Whose episode it was cannot be told, nor what is left of the state.
+                # It is unknown whose episode it was, and what is left of the state.
                 self._shared_forwards.pop(shared, None)
                 for batch in batches:
                     yield from batch.give_up(error)

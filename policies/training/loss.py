@@ -167,7 +167,7 @@ def text_loss(
     Args:
         network: Gives the logits.
         hidden: float ``[B, T, D]``, the network's output.
-        targets: Of texts, one or more, see :func:`text_targets`.
+        targets: Targets of texts, one or more, see :func:`text_targets`.
         tasks: As in :func:`action_loss`.
     """
     text = network.config.vocabulary.text
@@ -218,15 +218,17 @@ def action_loss(
         if not chosen.numel():
             continue
         weight, soft = targets.weights[chosen], targets.soft[chosen]
-        h = network.action_heads.at_places(flat[targets.slots[chosen]], targets.places[chosen])
+        slots, owners = targets.slots[chosen].unique_consecutive(return_inverse=True)
+        predicted = (flat[slots], owners, targets.places[chosen])
         start = (vocabulary.continuous if continuous else vocabulary.discrete).start
         labels = targets.ids[chosen] - start
         if continuous:
-            losses, score = continuous_losses(network, h, labels, soft, sigma=sigma)
+            losses, score = continuous_losses(network, predicted, labels, soft, sigma=sigma)
         else:
             stops = targets.stops[chosen]
-            logits = network.symbol_logits(h, start, int(stops.max()))
-            legal = torch.arange(start, int(stops.max()), device=h.device) < stops[:, None]
+            vectors = network.action_heads.at_places(*predicted)
+            logits = network.symbol_logits(vectors, start, int(stops.max()))
+            legal = torch.arange(start, int(stops.max()), device=flat.device) < stops[:, None]
             logits = logits.masked_fill(~legal, float("-inf"))
             losses = choice_losses(logits, labels, soft)
             with torch.no_grad():
@@ -245,7 +247,12 @@ def action_loss(
 
 
 def continuous_losses(
-    network: GatoNetwork, vectors: Tensor, labels: Tensor, soft: Tensor, *, sigma: float
+    network: GatoNetwork,
+    predicted: tuple[Tensor, Tensor, Tensor],
+    labels: Tensor,
+    soft: Tensor,
+    *,
+    sigma: float,
 ) -> tuple[Tensor, Tensor]:
     """Losses of continuous action tokens, and how far off what is expected of them is.
 
@@ -254,7 +261,8 @@ def continuous_losses(
 
     Args:
         network: Gives the logits, or the number.
-        vectors: float ``[N, D]``, see :class:`~policies.model.action_heads.ActionHeads`.
+        predicted: Hidden vectors, owners and places, as
+            :class:`~policies.model.action_heads.ActionHeads` takes them.
         labels: int64 ``[N]``, bins.
         soft: As :class:`~policies.model.network.Targets` has it.
         sigma: Spread of the labels, in bins.
@@ -264,16 +272,16 @@ def continuous_losses(
     """
     ids = network.config.vocabulary.continuous
     bins = len(ids)
-    centres = (torch.arange(bins, device=vectors.device) + 0.5) * (2.0 / bins) - 1.0
+    centres = (torch.arange(bins, device=labels.device) + 0.5) * (2.0 / bins) - 1.0
     if network.config.continuous_head == "regression":
-        numbers = network.action_heads.numbers(vectors)
+        numbers = network.action_heads.numbers(*predicted)
         misses = numbers - centres[labels]
         losses = F.huber_loss(misses / REGRESSION_SCALE, torch.zeros_like(misses), reduction="none")
         return losses, (numbers.detach().clamp(-1, 1) - centres[labels]).abs()
     spread: float | Tensor = sigma
     if soft.shape[1]:
         spread = (soft[:, 0] * (bins / 2)).clamp(min=max(sigma, 1e-3))
-    logits = network.symbol_logits(vectors, ids.start, ids.stop)
+    logits = network.symbol_logits(network.action_heads.at_places(*predicted), ids.start, ids.stop)
     losses = F.cross_entropy(logits, spread_labels(labels, bins, spread), reduction="none")
     with torch.no_grad():
         misses = (logits.softmax(1) @ centres - centres[labels]).abs()

@@ -143,8 +143,8 @@ def is_made_of(folder: Path, meta: dict[str, Any]) -> bool:
     """Whether the folder holds a shard whose ``meta.json`` has these values."""
     if not (folder / "meta.json").exists():
         return False
-    there = json.loads((folder / "meta.json").read_text())
-    return {key: there.get(key) for key in meta} == json.loads(json.dumps(meta))
+    recorded = json.loads((folder / "meta.json").read_text())
+    return {key: recorded.get(key) for key in meta} == json.loads(json.dumps(meta))
 
 
 def write_shard(

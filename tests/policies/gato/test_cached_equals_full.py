@@ -130,7 +130,8 @@ def test_cached_logits_equal_the_full_forward(case: str, shown: int | None) -> N
     batch = whole_episode(packer, len(seen), prompted=prompted)
     with torch.no_grad():
         hidden = network(batch).flatten(0, 1)[batch.targets.slots]
-        vectors = network.action_heads.at_places(hidden, batch.targets.places)
+        owners = torch.arange(len(hidden))
+        vectors = network.action_heads.at_places(hidden, owners, batch.targets.places)
         full = network.symbol_logits(vectors, 32000, 34049)
     assert len(full) == len(logits) == STEPS * plan.num_actions
     torch.testing.assert_close(torch.stack(logits), full, atol=1e-5, rtol=0)
