@@ -230,7 +230,8 @@ def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
     from gato_gym.episodes import hdf5
 
     storage = dataset.storage
-    task = dataset.id.rpartition("/")[2].rpartition("-v")[0]
+    name = dataset.id.rpartition("/")[2]
+    task = name.rpartition("-v")[0] or name
     indices = _indices(dataset)[first:]
     if storage.FORMAT == "hdf5" and not storage.jpeg_encoding:
         (path,) = Path(storage.data_path).glob("*.hdf5")

@@ -335,7 +335,7 @@ def test_a_dataset_of_an_id_without_a_version_is_read(
     path = tmp_path / "gato" / "nested-v0" / "data" / "metadata.json"
     path.write_text(path.read_text().replace(NAME, "x/nested"))
     (task,) = find_tasks([tmp_path / "gato" / "nested-v0"])
-    assert [each.length for each in task.episodes()] == [3]
+    assert [(each.task, each.length) for each in task.episodes()] == [("nested", 3)]
 
 
 @pytest.mark.parametrize(
