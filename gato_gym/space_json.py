@@ -1,26 +1,50 @@
-"""Spaces as Minari writes them, read within bounds.
+"""Spaces as JSON, as Minari writes them, with the kinds that Minari lacks; read within bounds.
 
+* :func:`write_space` -- a space as text.
 * :func:`read_space` -- a space from its text in a checkpoint, a shard or a dataset.
+
+Minari itself learns Sequence, OneOf and Graph when one of these is first called. MiniGrid's
+MissionSpace, a function, is written as the Text it makes.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 import re
+import string
 from typing import Any
 
 import gymnasium as gym
+from gymnasium import spaces
 
 from gato_gym.bounded_io import as_type, parse_json
+from gato_gym.text import is_text_space
 
 LARGEST_SPACE = 2**24
 """Numbers, or letters, of one part of a space: an image of 4096 x 4096."""
 
+LONGEST_MISSION = 1024
+
 _DTYPE = re.compile(r"bool|float(16|32|64)|u?int(8|16|32|64)")
 
 
+def write_space(space: gym.Space[Any]) -> str:
+    """A space as JSON.
+
+    Raises:
+        ValueError: It, or a part of it, is of a kind that datasets do not hold.
+
+    Example:
+        >>> write_space(spaces.Sequence(spaces.MultiBinary(2)))
+        '{"type": "Sequence", "stack": false, "feature_space": {"type": "MultiBinary", "n": 2}}'
+    """
+    return json.dumps(_serialization().serialize_space(space, to_string=False))
+
+
 def read_space(text: Any, where: str) -> gym.Space[Any]:
-    """The space that ``minari.serialization.serialize_space`` wrote.
+    """The space that :func:`write_space` or Minari wrote.
 
     Args:
         text: JSON.
@@ -33,12 +57,10 @@ def read_space(text: Any, where: str) -> gym.Space[Any]:
         >>> read_space('{"type": "Discrete", "dtype": "int64", "start": 0, "n": 3}', "action")
         Discrete(3)
     """
-    from minari.serialization import deserialize_space
-
     value = as_type(dict[str, Any], parse_json(as_type(str, text, where), where), where)
     _check(value, where)
     try:
-        space: gym.Space[Any] = deserialize_space(value)
+        space: gym.Space[Any] = _serialization().deserialize_space(value)
     except Exception as error:  # of Gymnasium, Minari and NumPy: assertions, keys, types, values
         raise ValueError(
             f"{where} is no space ({type(error).__name__}: {error}): expected what Minari's "
@@ -50,6 +72,9 @@ def read_space(text: Any, where: str) -> gym.Space[Any]:
 def _check(value: Any, where: str) -> None:
     """Refuse a space whose construction would take more memory than its text."""
     space = as_type(dict[str, Any], value, where)
+    for part_name in ("feature_space", "node_space", "edge_space"):
+        if space.get(part_name) is not None:
+            _check(space[part_name], f"{where}.{part_name}")
     parts = space.get("subspaces", {})
     for name, part in parts.items() if isinstance(parts, dict) else enumerate(parts):
         _check(part, f"{where}.{name}")
@@ -66,3 +91,56 @@ def _check(value: Any, where: str) -> None:
     dtype = as_type(str, space.get("dtype", "int64"), f"{where}.dtype")
     if not _DTYPE.fullmatch(dtype):
         raise ValueError(f"{where}.dtype is {dtype!r}, expected numbers, such as float32")
+
+
+@functools.cache
+def _serialization() -> Any:
+    """Minari's module, which knows the other kinds too."""
+    from minari import serialization
+
+    write, read = serialization.serialize_space, serialization.deserialize_space
+
+    def write_text(space: gym.Space[Any], to_string: bool = True) -> Any:
+        if not is_text_space(space):
+            raise ValueError(
+                f"{space} is of a kind that datasets do not hold ({type(space).__name__}): "
+                "expected Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict, Tuple, Sequence, "
+                "OneOf or Graph; transform it with a wrapper"
+            )
+        return write(spaces.Text(LONGEST_MISSION, charset=string.printable), to_string)
+
+    def write_sequence(space: spaces.Sequence, to_string: bool = True) -> Any:
+        feature = write(space.feature_space, to_string=False)
+        return _written(to_string, type="Sequence", stack=space.stack, feature_space=feature)
+
+    def write_one_of(space: Any, to_string: bool = True) -> Any:
+        branches = [write(each, to_string=False) for each in space.spaces]
+        return _written(to_string, type="OneOf", subspaces=branches)
+
+    def write_graph(space: spaces.Graph, to_string: bool = True) -> Any:
+        edges = None if space.edge_space is None else write(space.edge_space, to_string=False)
+        nodes = write(space.node_space, to_string=False)
+        return _written(to_string, type="Graph", node_space=nodes, edge_space=edges)
+
+    def read_sequence(values: dict[str, Any]) -> gym.Space[Any]:
+        return spaces.Sequence(read(values["feature_space"]), stack=values["stack"])
+
+    def read_one_of(values: dict[str, Any]) -> gym.Space[Any]:
+        return spaces.OneOf([read(each) for each in values["subspaces"]])
+
+    def read_graph(values: dict[str, Any]) -> gym.Space[Any]:
+        edges = values["edge_space"]
+        return spaces.Graph(read(values["node_space"]), None if edges is None else read(edges))
+
+    write.register(spaces.Space, write_text)
+    write.register(spaces.Sequence, write_sequence)
+    write.register(spaces.OneOf, write_one_of)
+    write.register(spaces.Graph, write_graph)
+    read.register("Sequence")(read_sequence)
+    read.register("OneOf")(read_one_of)
+    read.register("Graph")(read_graph)
+    return serialization
+
+
+def _written(to_string: bool, **values: Any) -> Any:
+    return json.dumps(values) if to_string else values

@@ -2,6 +2,7 @@
 
 * :class:`TextTokenizer` -- encode any string, decode it unchanged.
 * :func:`default_tokenizer` -- the packaged model, loaded when first asked for.
+* :func:`is_text_space` -- whether a space's members are strings.
 """
 
 from __future__ import annotations
@@ -12,17 +13,24 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.bounded_io import read_bytes
 
-__all__ = ["TextTokenizer", "default_tokenizer"]
+__all__ = ["TextTokenizer", "default_tokenizer", "is_text_space"]
 
 _CACHED_STRINGS = 65536
 
 SPACE_MARK = "\u2581"
 """What SentencePiece writes for a space inside its pieces."""
+
+
+def is_text_space(space: gym.Space[Any]) -> bool:
+    """Whether members of ``space`` are strings: Text, and MiniGrid's MissionSpace."""
+    return isinstance(space, spaces.Text) or hasattr(space, "mission_func")
 
 
 class TextTokenizer:

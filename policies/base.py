@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from gato_gym.plans.readers import is_text_space
+from gato_gym.text import is_text_space
 from policies.distributions import ActionDistribution, Decision
 from policies.observations import rows_of
 

@@ -23,7 +23,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from gato_gym.plans.readers import is_text_space
+from gato_gym.text import is_text_space
 from policies.base import Policy, row_of
 
 

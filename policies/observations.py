@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from gato_gym.plans.readers import is_text_space
+from gato_gym.text import is_text_space
 
 _WHOLE = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 _ARRAYS = (spaces.Box, *_WHOLE)

@@ -43,7 +43,7 @@ class Finetune(FinetuneSettings, Command):
         checkpoint = study.run()
         call.console.print(
             f"{self.output / 'curve.csv'} has the curve, {checkpoint} the network. Next:\n"
-            f"  gato-gym score {study.environments[0].spec.id} --policy {self.output}\n"
+            f"  gato-gym score {self.env or study.task.environment} --policy {self.output}\n"
             f'  GatoPolicy.load("{self.output}", env=env)',
             highlight=False,
             markup=False,

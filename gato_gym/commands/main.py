@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
@@ -56,7 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close = difflib.get_close_matches(name, commands, n=1)
         hint = f"did you mean {close[0]}?" if close else "see gato-gym --help"
         return complain(f"no command {name!r}, expected one of {', '.join(commands)}: {hint}")
+    _see_working_directory()
     return run_command(commands[name].load(), rest, prog=f"gato-gym {name}")
+
+
+def _see_working_directory() -> None:
+    """Modules of the working directory can be named too, and hide no installed one."""
+    here = os.getcwd()
+    if not {"", here} & set(sys.path):
+        sys.path.append(here)
 
 
 def _print_help(commands: dict[str, EntryPoint]) -> None:

@@ -19,7 +19,8 @@ class Episode:
     Attributes:
         task: Id of the task, or of the environment.
         observations: Arrays ``[T + 1, ...]``, nested in dict and tuple as the space is; text is a
-            list of T + 1 strings. The last observation follows the last action.
+            list of T + 1 strings, and a part of no fixed size (Sequence, OneOf, Graph) a list of
+            T + 1 members. The last observation follows the last action.
         actions: ``[T, ...]``, nested as the space is: the expert's actions, which are the labels
             even if noise perturbed the executed ones.
         rewards: float32 ``[T]``.

@@ -9,6 +9,9 @@
 Minari reads these files as its own. Minari itself writes a resizable, chunked array for every
 field, which takes four times the space and three times the time for episodes of some tens of steps.
 
+Members of no fixed size (of Sequence, OneOf and Graph spaces) are JSON texts, which this module
+reads back. A key that contains "/", as dm_control's do, is stored with "%2F"; Minari reads neither.
+
 Overlapping stacks of images are stored once: the episode's group contains ``frames`` with lossless
 compression, and its ``observations`` is a virtual HDF5 array of them, so that Minari and h5py read
 the stacks unchanged.
@@ -30,6 +33,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import h5py
 import numpy as np
+from gymnasium import spaces
 from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5p, h5s, h5t
 from numpy.typing import NDArray
 
@@ -61,6 +65,9 @@ STEPS = b"total_steps"
 """Attribute of an episode, written last."""
 
 TUPLE_INDEX = "_index_"
+TUPLE, MEMBERS = b"tuple", b"members"
+"""Attributes: of the group of an empty tuple, and of texts that are members as JSON."""
+
 COMPACT_BYTES = 48_000
 """Largest array in an object's header, whose limit is 64 KiB."""
 
@@ -97,7 +104,10 @@ def append_episode(file: h5py.File, index: int, episode: Episode) -> None:
 
     Raises:
         OSError: The disk has too little room; the file stays as it was.
+        ValueError: It has no step.
     """
+    if not episode.length:
+        raise ValueError(f"episode {index} has no step: expected one or more")
     frames = _frames(episode.observations)
     parts = (episode.observations if frames is None else frames, episode.actions, episode.rewards,
              episode.executed, episode.distribution)  # fmt: skip
@@ -250,18 +260,26 @@ def _bytes_of(part: Any) -> int:
         part = tuple(part.values())
     if isinstance(part, tuple):
         return sum(map(_bytes_of, part))
+    if isinstance(part, list) and _has_no_fixed_size(part):
+        return sum(map(len, _json_of(part)))
     return 0 if part is None else int(np.asarray(part).nbytes)
 
 
 def _write(parent: Any, name: bytes, part: Any) -> None:
     """Write an array, a list of text, or a nested dict or tuple of them."""
+    is_empty = isinstance(part, tuple) and not part
     if isinstance(part, tuple):
         part = {f"{TUPLE_INDEX}{i}": sub for i, sub in enumerate(part)}
     if isinstance(part, dict):
         group = h5g.create(parent, name)
+        if is_empty:
+            _write_attribute(group, TUPLE, np.True_)
         for key, sub in part.items():
-            _write(group, str(key).encode(), sub)
+            _write(group, _quoted(str(key)), sub)
         return
+    is_json = isinstance(part, list) and _has_no_fixed_size(part)
+    if is_json:
+        part = _json_of(part)
     array = np.asarray(part)
     if array.dtype.kind in "UO":
         array = np.asarray([str(text).encode() for text in part])
@@ -269,8 +287,61 @@ def _write(parent: Any, name: bytes, part: Any) -> None:
     layout = _layout(array.nbytes <= COMPACT_BYTES)
     space = h5s.create_simple(array.shape)
     dataset = h5d.create(parent, name, _h5_type(array.dtype), space, layout)
+    if is_json:
+        _write_attribute(dataset, MEMBERS, np.True_)
     if array.size:
         dataset.write(h5s.ALL, h5s.ALL, array)
+
+
+def _quoted(key: str) -> bytes:
+    """A key as the name of an HDF5 object, in which "/" parts groups and "." is the group."""
+    if key in ("", "."):
+        return b"%2E" if key else b"%"
+    return key.replace("%", "%25").replace("/", "%2F").encode()
+
+
+def _unquoted(name: bytes) -> str:
+    key = "" if name == b"%" else name.decode()
+    return key.replace("%2E", ".").replace("%2F", "/").replace("%25", "%")
+
+
+def _has_no_fixed_size(members: list[Any]) -> bool:
+    """Whether members are nested, or arrays of several shapes."""
+    nested = any(isinstance(member, (tuple, dict)) for member in members)
+    return nested or len({np.shape(member) for member in members}) > 1
+
+
+def _json_of(members: list[Any]) -> list[str]:
+    return [json.dumps(_to_json(member)) for member in members]
+
+
+def _to_json(member: Any) -> Any:
+    """A member of a space as JSON values that tell their types."""
+    if isinstance(member, spaces.GraphInstance):
+        return {"graph": [_to_json(part) for part in member]}
+    if isinstance(member, tuple):
+        return {"tuple": [_to_json(part) for part in member]}
+    if isinstance(member, dict):
+        return {"dict": [[key, _to_json(part)] for key, part in member.items()]}
+    if isinstance(member, (np.ndarray, np.number, np.bool_)):
+        return {"array": member.tolist(), "dtype": member.dtype.str, "shape": member.shape}
+    return member
+
+
+def _from_json(value: Any) -> Any:
+    """The member that :func:`_to_json` wrote."""
+    if not isinstance(value, dict):
+        return value
+    if "array" in value:
+        dtype = np.dtype(value["dtype"])
+        if dtype.kind not in "biuf":
+            raise ValueError(f"a member has dtype {dtype}, expected numbers")
+        return np.array(value["array"], dtype).reshape(value["shape"])[()]
+    if "dict" in value:
+        return {key: _from_json(part) for key, part in value["dict"]}
+    ((kind, parts),) = value.items()
+    members = [_from_json(part) for part in parts]
+    return spaces.GraphInstance(*members) if kind == "graph" else tuple(members)
 
 
 def _frames(observations: Any) -> NDArray[np.uint8] | None:
@@ -312,7 +383,9 @@ def _read(parent: Any, name: bytes, depth: int = 0) -> Any:
     item = _member(parent, name)
     if isinstance(item, h5g.GroupID):
         _check_depth(depth)
-        parts = {key.decode(): _read(item, key, depth + 1) for key in item}
+        if h5a.exists(item, TUPLE):
+            return ()
+        parts = {_unquoted(key): _read(item, key, depth + 1) for key in item}
         if parts and all(key.startswith(TUPLE_INDEX) for key in parts):
             return tuple(parts[f"{TUPLE_INDEX}{i}"] for i in range(len(parts)))
         return dict(sorted(parts.items()))
@@ -321,7 +394,9 @@ def _read(parent: Any, name: bytes, depth: int = 0) -> Any:
     if array.size:
         item.read(h5s.ALL, h5s.ALL, array)
     if array.dtype.kind in "SO":
-        return [text.decode() for text in array.tolist()]
+        texts = [text.decode() for text in array.tolist()]
+        is_json = h5a.exists(item, MEMBERS)
+        return [_from_json(parse_json(text, "a member")) for text in texts] if is_json else texts
     return array
 
 

@@ -5,6 +5,7 @@
 * :func:`find_minari`, :func:`episodes_of` -- a dataset from its id, folder or file; its episodes.
 * :func:`new_minari` -- a dataset to be filled episode by episode; :func:`check_dataset_id` -- its
   id, in form.
+* :func:`with_steps` -- a dataset without its episodes of no step.
 * :func:`environment_of` -- the environment that a dataset is of.
 * :func:`returns_of` -- the returns of a dataset's episodes.
 * :func:`minari_metadata`, :func:`expert_return_of` -- what is kept beside the episodes.
@@ -12,8 +13,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +25,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from gato_gym.atomic_io import appearing, surviving
 from gato_gym.bounded_io import parse_json
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.metadata import check_dataset
+from gato_gym.space_json import write_space
 
 DATASET_FILES = ("data/metadata.json", "data/main_data.hdf5")
 """What a dataset's folder holds that is written here."""
@@ -127,7 +133,8 @@ def new_minari(
     Raises:
         FileExistsError: A folder of this name is there that is no dataset.
         FolderInUseError: Another process writes it.
-        ValueError: No episode was added, the dataset exists, or the id is not in form.
+        ValueError: No episode was added, the dataset exists, the id is not in form, or a space is
+            of a kind that datasets do not hold.
     """
     import minari
     from minari.dataset.minari_storage import MinariStorage
@@ -135,6 +142,8 @@ def new_minari(
     from gato_gym.episodes import hdf5
 
     check_dataset_id(dataset_id)
+    for space in (env.observation_space, env.action_space):
+        write_space(space)  # before anything is played
     folder = _folder_of(dataset_id, root)
     failure: BaseException | None = None
     with appearing(folder, own=DATASET_FILES, wait=0.0) as partial:
@@ -149,7 +158,7 @@ def new_minari(
             partial / "data",
             env.observation_space,
             env.action_space,
-            env_spec=env.spec,
+            env_spec=_writable(env.spec),
             jpeg_encoding=False,
         )
         with hdf5.open_file(partial / DATASET_FILES[1], "w") as file:
@@ -221,6 +230,32 @@ def _free_version(dataset_id: str, root: Path | None) -> str:
     return next(name for name in names if not _folder_of(name, root).exists())
 
 
+def _writable(spec: EnvSpec | None) -> EnvSpec | None:
+    """A spec as JSON can hold it: a class or function by the name under which it is imported.
+
+    Where it has no such name, or an argument is no JSON value, the id alone is kept, so that the
+    environment can be made where something registers it.
+    """
+    if spec is None:
+        return None
+    written = copy.copy(spec)
+    written.entry_point = _import_name(spec.entry_point)
+    written.vector_entry_point = _import_name(spec.vector_entry_point)
+    try:
+        written.to_json()
+    except (TypeError, ValueError):
+        written = EnvSpec(spec.id, max_episode_steps=spec.max_episode_steps)
+    return written
+
+
+def _import_name(entry: Any) -> str | None:
+    if entry is None or isinstance(entry, str):
+        return entry
+    module, name = getattr(entry, "__module__", ""), getattr(entry, "__qualname__", "")
+    importable = module != "__main__" and getattr(sys.modules.get(module), name, None) is entry
+    return f"{module}:{name}" if importable else None
+
+
 def read_minari(dataset_id: str, *, root: Path | None = None) -> Iterator[Episode]:
     """The episodes of a Minari dataset, in order.
 
@@ -244,7 +279,7 @@ def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
     Raises:
         ValueError: An episode's arrays are of lengths that do not belong together.
     """
-    name, indices = dataset.spec.dataset_id, _indices(dataset)[first:]
+    name, indices = dataset.id, _indices(dataset)[first:]
     for index, episode in zip(indices, _read(dataset, indices), strict=True):
         _check_lengths(episode, f"episode {index} of dataset {name!r}")
         yield episode
@@ -274,14 +309,15 @@ def _lengths_of(part: Any) -> set[int]:
         part = tuple(part.values())
     if isinstance(part, tuple):
         return set().union(*map(_lengths_of, part))
-    return set() if part is None else {len(part) if np.ndim(part) else -1}
+    return set() if part is None else {len(part) if isinstance(part, list) or np.ndim(part) else -1}
 
 
 def _read(dataset: Any, indices: Sequence[int]) -> Iterator[Episode]:
     from gato_gym.episodes import hdf5
 
     storage = dataset.storage
-    task = dataset.spec.dataset_id.rpartition("/")[2].rpartition("-v")[0]
+    name = dataset.id.rpartition("/")[2]
+    task = name.rpartition("-v")[0] or name
     if storage.FORMAT == "hdf5" and not storage.jpeg_encoding:
         (path,) = Path(storage.data_path).glob("*.hdf5")
         with hdf5.open_file(path, "r") as file:
@@ -334,6 +370,34 @@ def returns_of(dataset: Any) -> NDArray[np.float64]:
     else:
         rewards = [e["rewards"] for e in storage.get_episodes(indices)]
     return np.array([np.sum(part, dtype=np.float64) for part in rewards], np.float64)
+
+
+def with_steps(dataset: Any) -> Any:
+    """A loaded Minari dataset without its episodes of no step, of which it warns.
+
+    Args:
+        dataset: A ``minari.MinariDataset``, the whole or a part (filtered or split).
+    """
+    import minari
+
+    from gato_gym.episodes import hdf5
+
+    storage, indices = dataset.storage, _indices(dataset)
+    if storage.FORMAT == "hdf5":
+        (path,) = Path(storage.data_path).glob("*.hdf5")
+        with hdf5.open_file(path, "r") as file:
+            counts = [hdf5.count_steps(file, index) for index in indices]
+    else:
+        counts = [meta["total_steps"] for meta in storage.get_episode_metadata(indices)]
+    kept = [index for index, count in zip(indices, counts, strict=True) if count]
+    if len(kept) == len(indices):
+        return dataset
+    warnings.warn(
+        f"{len(indices) - len(kept)} of {len(indices)} episodes of dataset {dataset.id!r} have no "
+        "step and are left out",
+        stacklevel=2,
+    )
+    return minari.MinariDataset(storage, np.array(kept, np.int64))
 
 
 def _indices(dataset: Any) -> list[int]:
@@ -394,8 +458,9 @@ def _open(folder: Path, name: str) -> Any:
     try:
         check_dataset(data)
         dataset = minari.MinariDataset(data)
-        _ = dataset.spec  # reads the id, too
-    except (AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+    except (
+        AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError, gym.error.Error
+    ) as error:  # fmt: skip
         raise ValueError(
             f"{name} is no Minari dataset ({error}): expected its folder, which holds "
             "data/main_data.hdf5 and data/metadata.json, or that file"
@@ -412,7 +477,7 @@ def environment_of(dataset: Any) -> str | None:
     Args:
         dataset: A ``minari.MinariDataset``.
     """
-    spec = dataset.spec.env_spec
+    spec = dataset.env_spec
     return None if spec is None or ":" in spec.id or spec.id not in gym.registry else str(spec.id)
 
 

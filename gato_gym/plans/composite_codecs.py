@@ -52,7 +52,7 @@ class NestedCodec(SpaceCodec):
         return np.concatenate([np.zeros((rows, 0), np.int64), *parts], axis=1)
 
     def decode(self, ids: Ids) -> Any:
-        pieces = np.split(ids, self._stops[:-1], axis=1)
+        pieces = np.split(ids, self._stops, axis=1)[:-1]
         return self._join(
             child.decode(piece)
             for child, piece in zip(self._children.values(), pieces, strict=True)
@@ -68,8 +68,10 @@ class NestedCodec(SpaceCodec):
         return self._join(child.member(batch[key], row) for key, child in self._children.items())
 
     def rows(self, batch: Any) -> int:
-        key, child = next(iter(self._children.items()))
-        rows: int = child.rows(self._part(batch, key))
+        some = [key for key, child in self._children.items() if len(child.ranges)]
+        if not some:
+            return 0
+        rows: int = self._children[some[0]].rows(self._part(batch, some[0]))
         return rows
 
     def _part(self, members: Any, key: Any) -> Any:

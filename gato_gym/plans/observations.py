@@ -27,8 +27,8 @@ from gato_gym.plans.readers import (
     Reader,
     TextReader,
     ValueReader,
-    is_text_space,
 )
+from gato_gym.text import is_text_space
 
 __all__ = ["all_paths", "assemble", "check_paths", "find_readers", "first_leaf"]
 

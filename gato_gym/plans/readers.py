@@ -6,7 +6,6 @@
 * :class:`DigitsReader`, :class:`ValueReader`, :class:`NumbersReader` -- numbers as discrete ids, as
   continuous ids, and as they are.
 * :class:`CodecReader` -- a Sequence, a OneOf or a Graph, as the ids of its codec.
-* :func:`is_text_space` -- whether members are strings.
 """
 
 from __future__ import annotations
@@ -35,16 +34,10 @@ __all__ = [
     "Reader",
     "TextReader",
     "ValueReader",
-    "is_text_space",
 ]
 
 LARGEST_SCALED_BOUND = 1e3
 """A number of a Box whose bounds are larger is companded instead of scaled from its bounds."""
-
-
-def is_text_space(space: gym.Space[Any]) -> bool:
-    """Whether members of ``space`` are strings: Text, and MiniGrid's MissionSpace."""
-    return isinstance(space, spaces.Text) or hasattr(space, "mission_func")
 
 
 @dataclass(frozen=True)

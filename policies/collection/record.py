@@ -38,6 +38,7 @@ def record_episodes(
     deterministic: bool = True,
     noise: float = 0.0,
     replace: bool = False,
+    environment: str | None = None,
     on_episode: Callable[[Episode], None] | None = None,
 ) -> list[float]:
     """Play a policy and keep its episodes as a Minari dataset, which appears when it is complete.
@@ -60,6 +61,8 @@ def record_episodes(
             of a Box, the largest deviation in units of half its range; otherwise the probability
             of a random action. Every fifth episode is without.
         replace: Whether a dataset of this id gives way.
+        environment: What :func:`gato_gym.make` took to make ``env``, kept with the dataset: such
+            as ``module:Mine-v0``, of which ``env`` knows the id alone.
         on_episode: Called after each.
 
     Returns:
@@ -79,6 +82,7 @@ def record_episodes(
     metadata: dict[str, Any] = {
         "algorithm_name": type(policy).__name__,
         "description": f"Episodes of {type(policy).__name__} in {name_of(env)}",
+        **({} if environment is None else {"environment": environment}),
     }
     with new_minari(
         dataset_id, env=env, root=root, metadata=metadata, replace=replace, keep=True

@@ -41,7 +41,7 @@ from policies.collection.noise import (
 )
 from policies.experts import make_expert
 from policies.random_policy import RandomPolicy
-from policies.rollout.members import stack_members, success_in
+from policies.rollout.members import as_action, stack_members, success_in
 from policies.rollout.vector_rollout import play_one
 
 SEED_RANGE = 2**30
@@ -277,6 +277,8 @@ class Recording:
     ) -> Any:
         """What to execute where the policy chose ``label``, which is what the episode keeps."""
         action = self._noise.execute(label)
+        if action is not label:
+            action = as_action(self._spaces[1], action)
         self._labels.append(copy.deepcopy(label))
         self._distributions.append(distribution)
         self._executed.append(copy.deepcopy(action))

@@ -78,6 +78,7 @@ class Record(_Player):
                 deterministic=likeliest(policy, stochastic=self.stochastic),
                 noise=self.noise,
                 replace=self.overwrite,
+                environment=self.environment,
                 on_episode=lambda _: progress.advance(bar),
             )
         env.close()

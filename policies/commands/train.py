@@ -51,11 +51,11 @@ class Train(TrainSettings, Command):
             call.console.print("nothing was trained: leave out --dry-run to do so")
             return
         run.train()
-        first = run.tasks[0].id
+        first = run.tasks[0].environment or "ENV_ID"
         call.console.print(
             f"{self.output} holds the network. Next:\n"
             f"  gato-gym score {first} --policy {self.output} --dataset {self.datasets[0]}\n"
-            f'  GatoPolicy.load("{self.output}", env=gym.make("{first}"))',
+            f'  GatoPolicy.load("{self.output}", env=gato_gym.make("{first}"))',
             highlight=False,
             markup=False,
         )

@@ -107,12 +107,12 @@ def demonstration(source: Any) -> Episode:
     total = dataset.total_episodes
     if not total:
         raise ValueError(
-            f"{dataset.spec.dataset_id} is a part of a dataset, and has no episode: pass a part "
+            f"{dataset.id} is a part of a dataset, and has no episode: pass a part "
             "with at least one"
         )
     if number >= total:
         raise ValueError(
-            f"{dataset.spec.dataset_id} has episodes 0 to {total - 1}, and the prompt is to be "
+            f"{dataset.id} has episodes 0 to {total - 1}, and the prompt is to be "
             f"{number}: name another"
         )
     return next(episodes_of(dataset, first=number))

@@ -21,10 +21,10 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from gato_gym.options import PlanOptions
-from gato_gym.plans.readers import is_text_space
-from gato_gym.space_json import read_space
+from gato_gym.space_json import read_space, write_space
 from gato_gym.spaces import Plan
 from gato_gym.tasks import task_id_of
+from gato_gym.text import is_text_space
 from policies.base import spaces_of
 from policies.gato.prompts import Prompt
 from policies.model.config import NetworkConfig
@@ -44,8 +44,8 @@ class TaskRecord:
         signature: The signature of its spaces, see :func:`signature`.
         prompt: A demonstration, or None.
         prompted: Whether the policy acts after it by default.
-        spaces: Its observation and action space as :mod:`minari.serialization` writes them, or None
-            if it cannot.
+        spaces: Its observation and action space as :mod:`gato_gym.space_json` writes
+            them, or None if it cannot.
     """
 
     options: PlanOptions
@@ -76,11 +76,9 @@ class TaskRecord:
 
 
 def _written(observation: gym.Space[Any], action: gym.Space[Any]) -> tuple[str, str] | None:
-    from minari.serialization import serialize_space
-
     try:
-        return serialize_space(observation), serialize_space(action)
-    except NotImplementedError:
+        return write_space(observation), write_space(action)
+    except ValueError:
         return None
 
 
@@ -107,8 +105,10 @@ def describe_space(space: gym.Space[Any]) -> Any:
         return f"MultiDiscrete({space.nvec.tolist()})"
     if isinstance(space, spaces.MultiBinary):
         return f"MultiBinary({space.n})"
+    if not isinstance(space, spaces.Box):
+        return type(space).__name__
     kind = "integers" if space.dtype is not None and space.dtype.kind in "iub" else "floats"
-    return f"{type(space).__name__}{list(space.shape or ())} {kind}"
+    return f"Box{list(space.shape)} {kind}"
 
 
 def signature(observation: gym.Space[Any], action: gym.Space[Any]) -> str:

@@ -20,10 +20,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
+from gymnasium.vector.utils import concatenate, create_empty_array
 from numpy.typing import NDArray
 
-from policies.base import Policy
+from policies.base import Policy, row_of
 from policies.chance import seed_episodes
 from policies.distributions import ActionDistribution, Categorical, Decision
 from policies.rollout.episode import Record, RunningEpisode
@@ -138,7 +138,6 @@ class EnvBatch:
         self.running: list[RunningEpisode | None] = [None] * rows
         self._spaces = self._envs[0].observation_space, self._envs[0].action_space
         self._starts, self._places = np.ones(rows, dtype=np.bool_), np.full(rows, -1)
-        self._batched: gym.Space[Any] | None = None
         self._observations: list[Any] = [None] * rows
         self._state: Any = None
         self._distribution: ActionDistribution | None = None
@@ -188,16 +187,16 @@ class EnvBatch:
         """A batch of actions row by row.
 
         Raises:
-            ValueError: There is not one for each row.
+            ValueError: They are fewer than the rows.
         """
-        if self._batched is None:
-            self._batched = batch_space(self._spaces[1], self.size)
-        rows = list(iterate(self._batched, actions))
-        if len(rows) != self.size:
+        space = self._spaces[1]
+        try:
+            rows = [row_of(space, actions, row) for row in range(self.size)]
+        except (IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"the policy gave {len(rows)} actions for {self.size} observations: expected one "
-                "each"
-            )
+                f"the policy gave {actions!r:.200}: expected a batch of {self.size} members of "
+                f"{space}"
+            ) from error
         return rows
 
     def seeds(self) -> list[int | None]:
@@ -226,7 +225,6 @@ class EnvBatch:
         self.running = [self.running[row] for row in kept]
         self._observations = [self._observations[row] for row in kept]
         self._starts, self._places = self._starts[kept], self._places[kept]
-        self._batched = None
 
     def close(self) -> None:
         """Close the environments."""

@@ -20,7 +20,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
-from gato_gym.plans.readers import is_text_space
+from gato_gym.text import is_text_space
 
 LARGEST_REWARD = float(np.finfo(np.float32).max)
 """Largest magnitude of a reward: episodes keep float32, and sums of these do not overflow."""

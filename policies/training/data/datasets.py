@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,12 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.episodes.episode import Episode
-from gato_gym.episodes.minari_datasets import episodes_of, find_minari, returns_of
+from gato_gym.episodes.minari_datasets import (
+    episodes_of,
+    find_minari,
+    returns_of,
+    with_steps,
+)
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, compile_plan
 from gato_gym.tasks import Task, UnknownTaskError, get_task
@@ -58,10 +64,11 @@ class Source:
         Raises:
             ValueError: It holds no episode, or a return is no finite number.
         """
+        dataset = with_steps(dataset)
         if not dataset.total_episodes:
             stored = dataset.storage.total_episodes
             raise ValueError(
-                f"dataset {dataset.spec.dataset_id!r} holds no episode: expected at least one, "
+                f"dataset {dataset.id!r} holds no episode: expected at least one, "
                 "record some with gato-gym record"
                 + (f", or keep some of its {stored} where it is filtered" if stored else "")
             )
@@ -103,7 +110,7 @@ class Source:
         whole = np.array_equal(indices, np.arange(self.dataset.storage.total_episodes))
         part = {} if whole else {"part": _digest(indices)}
         return {
-            "dataset": self.dataset.spec.dataset_id,
+            "dataset": self.dataset.id,
             "episodes": int(self.dataset.total_episodes),
             "steps": int(self.dataset.total_steps),
             "returns": _digest(self.returns),
@@ -198,6 +205,17 @@ class DatasetTask:
             "all of them"
         )
 
+    @property
+    def environment(self) -> str | None:
+        """The name that a person can make its environment by, such as ``module:Mine-v0``; None
+        where the dataset names none. Nothing is made by it here.
+        """
+        dataset = self.sources[0].dataset
+        name = dataset.storage.metadata.get("environment")
+        if name is None and dataset.env_spec is not None:
+            name = dataset.env_spec.id
+        return name if name is not None and re.fullmatch(r"[\w./:-]+", name) else None
+
     def identity(self, *, contents: bool = True) -> dict[str, Any]:
         """What its tokens depend on, as JSON values; ``contents`` as in :meth:`Source.identity`."""
         return {
@@ -273,8 +291,8 @@ def find_tasks(
 
 
 def _task_of(dataset: Any, share: float | None, group_by: str) -> DatasetTask:
-    spec, source = dataset.spec, (Source.of(dataset, share),)
-    name = spec.env_spec.id if spec.env_spec is not None else None
+    source = (Source.of(dataset, share),)
+    name = dataset.env_spec.id if dataset.env_spec is not None else None
     registered = registered_task(name) if name is not None and name.startswith("Gato/") else None
     if registered is not None:
         env = registered.make()
@@ -282,7 +300,7 @@ def _task_of(dataset: Any, share: float | None, group_by: str) -> DatasetTask:
         env.close()
         group = registered.suite if group_by == "suite" else registered.id
         return DatasetTask(registered.id, *both_spaces, registered.options, source, group)
-    both_spaces, name = (spec.observation_space, spec.action_space), name or spec.dataset_id
+    both_spaces, name = (dataset.observation_space, dataset.action_space), name or dataset.id
     return DatasetTask(name, *both_spaces, usual_options(both_spaces[0]), source, name)
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from minari.serialization import serialize_space
 
 from gato_gym.atomic_io import file_name
 from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
+from gato_gym.space_json import write_space
 from policies.gato.task_specs import signature
 from policies.processes import JobPool, WorkerFailure
 from policies.training.data.datasets import DatasetTask, Place, registered_task
@@ -119,7 +119,7 @@ class _Job:
 
 def _encode(job: _Job) -> None:
     task = job.task
-    written = [serialize_space(space) for space in (task.observation_space, task.action_space)]
+    written = [write_space(space) for space in (task.observation_space, task.action_space)]
     meta = {**job.meta, "spaces": written, "options": job.options.to_json()}
     episodes = task.episodes(job.places)
     if job.augment:

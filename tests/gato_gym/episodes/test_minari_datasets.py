@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import h5py
 import minari
 import numpy as np
 import pytest
@@ -19,12 +21,17 @@ from gato_gym import Episode, read_minari, write_minari
 from gato_gym.episodes.minari_datasets import (
     episodes_of,
     expert_return_of,
+    find_minari,
     minari_metadata,
     minari_root,
     new_minari,
     returns_of,
+    with_steps,
 )
+from gato_gym.space_json import read_space, write_space
 from gato_gym.tasks import get_task
+from policies.gato.prompts import demonstration
+from policies.training.data.datasets import Source, find_tasks
 
 NAME = "gato/nested-v0"
 
@@ -272,3 +279,79 @@ def test_minaris_own_folder_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -
     with minari_root(Path("elsewhere")):
         pass
     assert "MINARI_DATASETS_PATH" not in os.environ
+
+
+def test_episodes_without_a_step_are_left_out_and_never_written(
+    env: gym.Env[Any, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="episode 1 has no step"):
+        write_minari(NAME, [episode(3), episode(0)], env=env, root=tmp_path)
+    write_minari(NAME, [episode(3), episode(4), episode(2)], env=env, root=tmp_path)
+    folder = tmp_path / "gato" / "nested-v0"
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:  # as another program may
+        group = file["episode_1"]
+        group.attrs["total_steps"] = 0
+        for name in ("rewards", "terminations", "truncations"):
+            values = group[name][:0]
+            del group[name]
+            group[name] = values
+    dataset = find_minari(folder)
+    with pytest.warns(UserWarning, match="1 of 3 episodes of dataset 'gato/nested-v0' have no st"):
+        source = Source.of(dataset, 0.0)
+    assert [each.length for each in source.episodes()] == [3, 2]
+    assert len(source.returns) == 2
+    assert with_steps(source.dataset) is source.dataset
+    with pytest.raises(ValueError, match="episode 1 of dataset 'gato/nested-v0' has 0 rewards"):
+        demonstration(f"{folder}#1")
+    assert demonstration(f"{folder}#2").length == 2
+
+
+@pytest.mark.parametrize(
+    "missing", ["dataset_id", "minari_version", "total_episodes", "observation_space", "all"]
+)
+def test_incomplete_metadata_is_named_by_id_and_by_folder(
+    missing: str, env: gym.Env[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    write_minari(NAME, [episode(3)], env=env)
+    path = tmp_path / "gato" / "nested-v0" / "data" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata.pop(missing, None)
+    metadata.pop("env_spec")
+    path.write_text("{" if missing == "all" else json.dumps(metadata))
+    for name in (NAME, tmp_path / "gato" / "nested-v0"):
+        with pytest.raises(ValueError, match=r"nested-v0.* is no Minari dataset"):
+            find_minari(name)
+    with pytest.raises(ValueError, match=rf"'{NAME}' is no Minari dataset"):
+        list(read_minari(NAME))
+
+
+def test_a_dataset_of_an_id_without_a_version_is_read(
+    env: gym.Env[Any, Any], tmp_path: Path
+) -> None:
+    write_minari(NAME, [episode(3)], env=env, root=tmp_path)
+    path = tmp_path / "gato" / "nested-v0" / "data" / "metadata.json"
+    path.write_text(path.read_text().replace(NAME, "x/nested"))
+    (task,) = find_tasks([tmp_path / "gato" / "nested-v0"])
+    assert [(each.task, each.length) for each in task.episodes()] == [("nested", 3)]
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Sequence(spaces.Dict(a=spaces.Discrete(3)), stack=True),
+        spaces.OneOf([spaces.Text(3), spaces.Sequence(spaces.Box(0, 1, (2,)))]),
+        spaces.Graph(spaces.Box(0, 1, (2,)), None),
+        spaces.Dict(net=spaces.Tuple([spaces.Graph(spaces.Discrete(3), spaces.Discrete(4))])),
+        spaces.Dict(none=spaces.Dict(), nothing=spaces.Tuple([])),
+    ],
+)
+def test_spaces_as_json_come_back(space: gym.Space[Any]) -> None:
+    assert read_space(write_space(space), "space") == space
+
+
+def test_a_mission_is_written_as_the_text_it_makes() -> None:
+    mission = pytest.importorskip("minigrid.core.mission").MissionSpace(lambda: "get the ball")
+    text = read_space(write_space(spaces.Dict(mission=mission)), "space")["mission"]
+    assert isinstance(text, spaces.Text)
+    assert text.contains("get the ball")

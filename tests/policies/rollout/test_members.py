@@ -227,8 +227,21 @@ def test_every_row_of_a_batch_is_checked_and_so_is_their_number() -> None:
     assert rollout(np.array([[1.0], [2.0]])) == [[1, 1], [2, 2]]
     with pytest.raises(ValueError, match=r"shape \(3,\).*not probabilities"):
         rollout(np.full((2, 3), 1 / 3))
-    with pytest.raises(ValueError, match="gave 1 actions for 2 observations"):
+    with pytest.raises(
+        ValueError, match=r"gave array\(\[1\]\): expected a batch of 2 members of Discrete\(3\)"
+    ):
         rollout(np.array([1]))
+
+
+def test_a_batch_of_actions_with_empty_parts_has_its_rows() -> None:
+    space = spaces.Dict(none=spaces.Dict(), nothing=spaces.Tuple([]), some=spaces.Discrete(3))
+    keys = [EpisodeKey("mine", index, index) for index in range(2)]
+    envs = [Scripted(NOTHING, space, np.zeros(1, np.float32)) for _ in keys]
+    batch = {"none": {}, "nothing": (), "some": np.array([2, 1])}
+    assert len(list(play(envs, Says(batch), keys, deterministic=True))) == 2
+    assert [env.actions[0] for env in envs] == [
+        {"none": {}, "nothing": (), "some": choice} for choice in (2, 1)
+    ]
 
 
 def test_what_an_environment_does_to_an_action_is_not_recorded() -> None:
