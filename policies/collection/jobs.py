@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from gato_gym.atomic_io import appearing_file, read_json, write_json
+from gato_gym.commands.flags import check_range
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.minari_datasets import minari_metadata, new_minari
 from gato_gym.simulators import SIMULATORS, installed_versions
@@ -62,10 +63,8 @@ class CollectSettings:
     def __post_init__(self) -> None:
         if (self.episodes is None) == (self.steps is None):
             raise ValueError("give either episodes or steps: how much to collect of each task")
-        if (self.episodes or self.steps or 0) < 1 or self.expert_episodes < 1:
-            raise ValueError("episodes, steps and expert_episodes are counts of 1 or more")
-        if not self.time_limit > 0:
-            raise ValueError(f"time_limit is {self.time_limit}: expected seconds above 0")
+        check_range(self, "episodes", "steps", "expert_episodes", low=1)
+        check_range(self, "time_limit", above=True)
 
     def identity(self, task: Task) -> dict[str, Any]:
         """What a unit of a task depends on, as JSON values."""

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from gato_gym.atomic_io import write_whole
+from gato_gym.commands.flags import check_range
 from gato_gym.spaces import Plan
 from policies.model.config import PAPER_SIZES, NetworkConfig, fitted, preset
 from policies.training.data.packing import Mixture
@@ -64,19 +65,14 @@ class TrainConfig:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "rows", "length", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        check_range(self, "steps", "rows", "length", "accumulate", low=1)
         if self.accumulate > self.rows:
             raise ValueError(
                 f"accumulate is {self.accumulate} for {self.rows} rows: expected at most one part "
                 "for each row"
             )
-        for name in ("observation_weight", "depth_drop"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 or more, below 1")
-        if self.sigma < 0:
-            raise ValueError(f"sigma is {self.sigma}: expected 0 (one bin) or more")
+        check_range(self, "observation_weight", "depth_drop", high=1, below=True)
+        check_range(self, "sigma", "balance", "seed")
         if self.observation_weight and not self.network.observation_heads:
             raise ValueError(
                 f"observation_weight is {self.observation_weight} and the network has no "
