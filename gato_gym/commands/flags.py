@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import Any, get_origin
 
 import tyro
@@ -52,12 +53,12 @@ def check_range(
     words = least if high is None else f"{least}, less than {high:g}" if below else ""
     for name in names:
         value = getattr(settings, name)
+        if value is None:
+            continue
         inside = value.values() if isinstance(value, Mapping) else value
         for number in inside if isinstance(inside, Iterable) else (inside,):
-            if number is None:
-                continue
-            fits = isinstance(number, int | float) and not isinstance(number, bool)
-            fits = fits and math.isfinite(number) and (low < number if above else low <= number)
+            fits = isinstance(number, Real) and not isinstance(number, bool)
+            fits = fits and abs(number) < math.inf and (low < number if above else low <= number)
             if not fits or (high is not None and not (number < high if below else number <= high)):
                 wanted = words or f"{low:g} to {high:g}"
                 raise ValueError(f"{name} is {value!r}: expected {wanted}")

@@ -396,6 +396,7 @@ class TestSettings:
             f'train {TRAIN} --weights {{"a":-1}}',
             f'train {TRAIN} --weights {{"a":NaN}}',
             f'train {TRAIN} --weights {{"a":"1"}}',
+            f'train {TRAIN} --weights {{"a":null}}',
             f'train {TRAIN} --emphasis {{"a":-0.5}}',
             f'train {TRAIN} --prompt-shares {{"a":1.5}}',
             "score CartPole-v1 --policy random --episodes 0",
