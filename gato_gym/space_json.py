@@ -50,7 +50,7 @@ def read_space(text: Any, where: str) -> gym.Space[Any]:
 def _check(value: Any, where: str) -> None:
     """Refuse a space whose construction would take more memory than its text."""
     space = as_type(dict[str, Any], value, where)
-    parts = space.get("subspaces", {})
+    parts = as_type(dict[str, Any] | list[Any], space.get("subspaces", {}), f"{where}.subspaces")
     for name, part in parts.items() if isinstance(parts, dict) else enumerate(parts):
         _check(part, f"{where}.{name}")
     sizes = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from benchmarks.studies.settings import FinetuneSettings, ScalingSettings
 from gato_gym.commands.common import Command, Invocation
+from gato_gym.commands.flags import check_threads
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Scaling(ScalingSettings, Command):
 
 
 def _set_threads(threads: int | None) -> None:
+    check_threads(threads)
     if threads is not None:
         import torch
 

@@ -20,6 +20,7 @@ from tyro.conf import Positional
 from benchmarks.speed.comparison import Comparison, table
 from gato_gym.atomic_io import write_json
 from gato_gym.commands.common import DONE, STOPPED, Command, Invocation, run_command
+from gato_gym.commands.flags import check_threads
 from gato_gym.terminal import new_console
 from policies.model.config import PRESETS
 from policies.threads import one_thread
@@ -135,8 +136,9 @@ class Speed(Command):
     output: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise ValueError(f"--threads is {self.threads}: expected 1 or more")
+        check_threads(self.threads)
+        if not 0 < self.seconds < float("inf"):
+            raise ValueError(f"--seconds is {self.seconds}: expected more than 0")
 
     def run(self, call: Invocation) -> int:
         comparisons: list[Comparison] = []

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from benchmarks.studies.plots import write_csv
 from gato_gym import compile_plan, get_task
 from gato_gym.atomic_io import write_whole
 from gato_gym.bounded_io import read_json, read_text
+from gato_gym.commands.common import exit_status
 from policies import GatoPolicy
 from policies.model.network import GatoNetwork
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
@@ -368,4 +370,4 @@ def _measure(variant: Variant, work: Path, root: Path, *, seconds: float, episod
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    sys.exit(exit_status(lambda: tyro.cli(main)))

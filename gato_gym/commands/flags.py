@@ -4,6 +4,7 @@ A field's name is its flag, its type what the flag takes, its docstring its help
 written as JSON. What else a field may be annotated with:
 
 * :func:`flag` -- another name, or what stands for the value in the help.
+* :func:`check_threads` -- whether a CPU can be asked for so many.
 * :data:`Numbers`, :data:`Names` -- a tuple in one word, separated by commas.
 """
 
@@ -16,7 +17,7 @@ from typing import Any, get_origin
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from gato_gym.bounded_io import parse_json
+from gato_gym.bounded_io import as_type, parse_json
 
 flag = tyro.conf.arg
 
@@ -33,11 +34,12 @@ def _one_word(
     )
 
 
-def _read_object(text: str) -> dict[str, Any]:
+def _read_object(text: str, kind: Any) -> dict[str, Any]:
     value = parse_json(text, repr(text), fix='expected such as {"a": 1}')
     if not isinstance(value, dict):
         raise ValueError(f'{text!r} is no JSON object: expected such as {{"a": 1}}')
-    return value
+    checked: dict[str, Any] = as_type(kind, value, repr(text))
+    return checked
 
 
 def _read_numbers(text: str) -> tuple[int, ...]:
@@ -47,9 +49,21 @@ def _read_numbers(text: str) -> tuple[int, ...]:
         raise ValueError(f"{text!r}: expected whole numbers, such as 1,3,10") from error
 
 
-_JSON = _one_word("JSON", _read_object, json.dumps)
 Numbers = _one_word("N,N,…", _read_numbers, lambda value: ",".join(map(str, value)))
 Names = _one_word("NAME,…", lambda text: tuple(text.split(",")), ",".join)
+
+MOST_THREADS = 1024
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that torch would crash at.
+
+    Raises:
+        ValueError: It is below 1, or above :data:`MOST_THREADS`.
+    """
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"--threads is {threads}: expected 1 to {MOST_THREADS}")
+
 
 REGISTRY = ConstructorRegistry()
 """Reads mappings."""
@@ -57,4 +71,6 @@ REGISTRY = ConstructorRegistry()
 
 @REGISTRY.primitive_rule
 def _mapping(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    return _JSON if get_origin(type_info.type) is Mapping else None
+    if get_origin(type_info.type) is not Mapping:
+        return None
+    return _one_word("JSON", lambda text: _read_object(text, type_info.type), json.dumps)

@@ -33,6 +33,12 @@ class Inspect(Command):
     seed: int = 0
     image: Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.seed < 0:
+            raise ValueError(
+                f"window is {self.window} and seed {self.seed}: expected 1 or more, and 0 or more"
+            )
+
     def run(self, call: Invocation) -> None:
         inspection = inspect_environment(
             self.environment, layout=self.layout, seed=self.seed, render=self.image is not None

@@ -46,6 +46,8 @@ class Collect(CollectSettings, Command):
         if self.episodes is None and self.steps is None:
             object.__setattr__(self, "episodes", 200)
         super().__post_init__()
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers is {self.workers}: expected 1 or more")
 
     def run(self, call: Invocation) -> None:
         from policies.collection.collect import collect, with_experts

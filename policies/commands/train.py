@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gato_gym.commands.common import Command, Invocation
+from gato_gym.commands.flags import check_threads
 from policies.training.settings import TrainSettings
 
 
@@ -24,6 +25,7 @@ class Train(TrainSettings, Command):
     dry_run: bool = False
 
     def run(self, call: Invocation) -> None:
+        check_threads(self.threads)
         import torch
 
         from policies.training.run import TrainRun

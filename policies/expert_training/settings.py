@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from gato_gym.commands.flags import flag
+from gato_gym.commands.flags import check_threads, flag
 
 
 @dataclass(frozen=True)
@@ -39,3 +39,14 @@ class QueueSettings:
     minutes: float | None = None
     ships: Annotated[bool, flag(name="ship")] = False
     tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
+        if self.steps is not None and not 1 <= self.steps < float("inf"):
+            raise ValueError(f"steps is {self.steps}: expected 1 or more")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes is {self.minutes}: expected more than 0")
+        if self.jobs < 1 or self.seed < 0:
+            raise ValueError(
+                f"jobs is {self.jobs} and seed {self.seed}: expected 1 or more, and 0 or more"
+            )

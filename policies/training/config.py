@@ -184,7 +184,9 @@ def _optimiser(settings: TrainSettings, steps: int) -> OptimiserConfig:
     name = settings.optimiser or ("paper" if settings.preset in PAPER_SIZES else "muon")
     config = published() if name == "paper" else OptimiserConfig(name=name)
     warmup = min(config.warmup, max(1, steps // 10))
-    return dataclasses.replace(config, **{"warmup": warmup, **settings.optimiser_options})
+    values = {**dataclasses.asdict(config), "warmup": warmup, **settings.optimiser_options}
+    chosen: OptimiserConfig = as_type(OptimiserConfig, values, "optimiser_options")
+    return chosen
 
 
 def as_begun(config: TrainConfig, output: Path) -> TrainConfig:

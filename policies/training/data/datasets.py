@@ -205,10 +205,8 @@ def find_tasks(
         given = {key: value for key, value in given.items() if value is not None}
         if "layout" in given:
             given.setdefault("text", "")
-        fields = {field.name for field in dataclasses.fields(PlanOptions)}
-        if unknown := sorted(set(given) - fields):
-            raise ValueError(f"PlanOptions has no field {unknown}: expected some of {fields}")
-        task = dataclasses.replace(task, options=dataclasses.replace(task.options, **given))
+        options = PlanOptions.from_json({**task.options.to_json(), **given})
+        task = dataclasses.replace(task, options=options)
         before = tasks_by_id.get(task.id)
         if before is not None:
             _check_same_spaces(before, task)
