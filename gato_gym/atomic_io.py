@@ -1,10 +1,9 @@
-"""Files and folders that nobody sees half written, and JSON that is read within bounds.
+"""Files and folders that nobody sees half written.
 
 * :func:`appearing` -- a folder that is filled under another name and takes its place when whole.
 * :func:`surviving` -- the folder, or what a process left of it that was killed in between.
 * :func:`appearing_file` -- a file that takes its place when it is whole.
 * :func:`write_whole`, :func:`write_json` -- a text file, bytes, or JSON, written so.
-* :func:`read_json` -- JSON of limited size and depth; :func:`read_versioned` -- of a known format.
 """
 
 from __future__ import annotations
@@ -12,13 +11,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-LARGEST, DEEPEST = 64 * 2**20, 100
-"""Bytes, and lists or objects in one another, of JSON that is read where nothing else is said."""
 
 
 @contextmanager
@@ -100,80 +96,6 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON as :func:`write_whole` writes."""
     write_whole(path, json.dumps(value, indent=1) + "\n")
-
-
-def read_json(
-    path: Path,
-    *,
-    largest: int = LARGEST,
-    deepest: int = DEEPEST,
-    error: type[Exception] = ValueError,
-) -> Any:
-    """Read a JSON file that others may have written.
-
-    Args:
-        path: The file.
-        largest: Bytes that it may have.
-        deepest: Lists and objects that may be in one another.
-        error: What is raised where it is not as expected.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It is larger, deeper, or no JSON; or rather ``error``.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "a.json"
-        ...     write_json(path, {"a": [1]})
-        ...     read_json(path)
-        {'a': [1]}
-    """
-    size = path.stat().st_size
-    if size > largest:
-        raise error(f"{path} has {size} bytes, expected at most {largest}: take a fresh copy")
-    try:
-        value = json.loads(path.read_bytes())
-        depth, level = 0, [value]
-        while nested := [each for each in level if isinstance(each, dict | list)]:
-            depth += 1
-            if depth > deepest:
-                raise RecursionError(f"lists and objects lie more than {deepest} deep")
-            level = [part for each in nested for part in _parts(each)]
-    except (ValueError, RecursionError) as reason:
-        raise error(
-            f"{path} is not JSON ({reason}): the file is damaged, take a fresh copy"
-        ) from reason
-    return value
-
-
-def read_versioned(
-    path: Path, what: str, *, newest: int, largest: int, error: type[Exception]
-) -> dict[str, Any]:
-    """Read a JSON object that names its version as ``format``.
-
-    Args:
-        path: The file.
-        what: What it describes, such as "checkpoint".
-        newest: The newest version that can be read.
-        largest, error: As in :func:`read_json`; ``error`` is raised for a missing file, too.
-    """
-    if not path.is_file():
-        raise error(f"{path.parent} holds no {path.name}: expected the folder of a {what}")
-    value = read_json(path, largest=largest, error=error)
-    version = value.get("format") if isinstance(value, dict) else None
-    if not isinstance(version, int):
-        raise error(f"{path} names no format version: it is not a {what}'s")
-    if version > newest:
-        raise error(
-            f"{path.parent} has {what} format {version} and this gato-gym reads up to {newest}: "
-            "upgrade gato-gym"
-        )
-    return dict(value)
-
-
-def _parts(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
 
 
 def _beside(path: Path, ending: str) -> Path:

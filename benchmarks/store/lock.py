@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from benchmarks.protocol import BenchmarkError
+from gato_gym.bounded_io import read_json
 
 NAME = "lock"
 
@@ -56,7 +57,7 @@ class FolderLock:
 
     def _holder(self) -> str:
         try:
-            holder = json.loads(self.path.read_text())
+            holder = read_json(self.path, largest=4096)
             return f"process {holder['pid']} on {holder['host']}"
         except (OSError, ValueError, KeyError, TypeError):
             return "another process"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,8 @@ from benchmarks.statistics.scores import mean_of_tasks
 from benchmarks.studies.plots import write_csv
 from gato_gym import get_task
 from gato_gym.atomic_io import write_whole
+from gato_gym.bounded_io import read_json, read_text
+from gato_gym.commands.common import exit_status
 from policies import GatoPolicy
 from policies.model.network import GatoNetwork, count_parameters
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
@@ -100,7 +103,7 @@ def write_table(results: Sequence[Result], table: Path, page: Path) -> None:
     """
     lines = [line(result) for result in results]
     write_csv(table, lines)
-    text = page.read_text()
+    text = read_text(page)
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"{page} has no place for the table: expected {BEGIN} and {END} once each")
     before, rest = text.split(BEGIN)
@@ -276,13 +279,13 @@ def main(
         if not (work / name / "result.json").exists():
             _measure(by_name[name], work, root, seconds=seconds, episodes=episodes)
     files = [work / name / "result.json" for name in by_name]
-    results = [json.loads(path.read_text()) for path in files if path.exists()]
+    results = [read_json(path) for path in files if path.exists()]
     write_table(results, csv, page)
 
 
 def _measure(variant: Variant, work: Path, root: Path, *, seconds: float, episodes: int) -> None:
     settings, budget = settings_of(variant, root, work, seconds), work / "steps.json"
-    known = json.loads(budget.read_text()) if budget.exists() else {}
+    known = read_json(budget) if budget.exists() else {}
     if variant.layout not in known:
         known[variant.layout] = TrainRun(settings).config.steps
         budget.write_text(json.dumps(known))
@@ -300,4 +303,4 @@ def _measure(variant: Variant, work: Path, root: Path, *, seconds: float, episod
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    sys.exit(exit_status(lambda: tyro.cli(main)))

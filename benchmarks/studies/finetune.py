@@ -30,6 +30,7 @@ from benchmarks.studies.few_shot import (
 )
 from benchmarks.studies.settings import FinetuneSettings
 from gato_gym.atomic_io import appearing, write_whole
+from gato_gym.bounded_io import read_json
 from gato_gym.options import PlanOptions
 from gato_gym.terminal import new_console
 from policies.collection.scores import Scores, play_scores
@@ -216,7 +217,7 @@ class FinetuneRun:
         folder = self.settings.output / "units" / unit.name
         done = folder / "score.json"
         if done.exists():
-            return Scores.from_json(json.loads(done.read_text()))
+            return Scores.from_json(read_json(done))
         folder.mkdir(parents=True, exist_ok=True)
         minutes, player = 0.0, "random"
         if unit.arm == "untrained":

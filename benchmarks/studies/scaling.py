@@ -22,6 +22,7 @@ from benchmarks.studies.few_shot import expert_return, make_environments
 from benchmarks.studies.plots import panels, write_csv
 from benchmarks.studies.settings import ScalingSettings
 from gato_gym.atomic_io import write_whole
+from gato_gym.bounded_io import read_json
 from gato_gym.terminal import new_console
 from policies.collection.scores import Scores, interval, play_scores
 from policies.gato.checkpoint import RUN_CHECKPOINT
@@ -121,7 +122,7 @@ class ScalingRun:
             for step, path in measurements.items():
                 if not path.exists():
                     write_whole(path, json.dumps(self._measure(size, step), indent=1))
-                rows.append(json.loads(path.read_text()))
+                rows.append(read_json(path))
                 write_csv(settings.output / "scaling.csv", rows)
             draw_scaling(settings.output / "scaling.png", rows)
         return rows

@@ -22,6 +22,8 @@ from typing import Any, get_origin
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from gato_gym.bounded_io import as_type, parse_json
+
 flag = tyro.conf.arg
 
 MOST_THREADS = 1024
@@ -76,14 +78,12 @@ def _one_word(
     )
 
 
-def _read_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{text!r} is no JSON ({error}): expected such as {{"a": 1}}') from error
+def _read_object(text: str, kind: Any) -> dict[str, Any]:
+    value = parse_json(text, repr(text), fix='expected such as {"a": 1}')
     if not isinstance(value, dict):
         raise ValueError(f'{text!r} is no JSON object: expected such as {{"a": 1}}')
-    return value
+    checked: dict[str, Any] = as_type(kind, value, repr(text))
+    return checked
 
 
 def _read_numbers(text: str) -> tuple[int, ...]:
@@ -93,7 +93,6 @@ def _read_numbers(text: str) -> tuple[int, ...]:
         raise ValueError(f"{text!r}: expected whole numbers, such as 1,3,10") from error
 
 
-_JSON = _one_word("JSON", _read_object, json.dumps)
 Numbers = _one_word("N,N,...", _read_numbers, lambda value: ",".join(map(str, value)))
 Names = _one_word("NAME,...", lambda text: tuple(text.split(",")), ",".join)
 
@@ -103,4 +102,6 @@ REGISTRY = ConstructorRegistry()
 
 @REGISTRY.primitive_rule
 def _mapping(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    return _JSON if get_origin(type_info.type) is Mapping else None
+    if get_origin(type_info.type) is not Mapping:
+        return None
+    return _one_word("JSON", lambda text: _read_object(text, type_info.type), json.dumps)

@@ -18,7 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from rich.table import Table
 
 import gato_gym
-from gato_gym.commands.common import DONE, Command, complain, run_command
+from gato_gym.commands.common import DONE, Command, complain, exit_status, run_command
 from gato_gym.terminal import new_console
 
 GROUP = "gato_gym.commands"
@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close = difflib.get_close_matches(name, commands, n=1)
         hint = f"did you mean {close[0]}?" if close else "see gato-gym --help"
         return complain(f"no command {name!r}, expected one of {', '.join(commands)}: {hint}")
-    return run_command(commands[name].load(), rest, prog=f"gato-gym {name}")
+    prog = f"gato-gym {name}"
+    return exit_status(lambda: run_command(commands[name].load(), rest, prog=prog))
 
 
 def _print_help(commands: dict[str, EntryPoint]) -> None:

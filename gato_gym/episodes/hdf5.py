@@ -2,6 +2,7 @@
 
 * :func:`append_episode`, :func:`read_episode` -- one episode, to and from an open file.
 * :func:`copy_episode` -- from one open file to another, without decoding.
+* :func:`check_episode` -- before another library reads one.
 * :func:`count_steps`, :func:`read_rewards` -- the length and the rewards of an episode in a file.
 
 Minari reads these files as its own. Minari itself writes a resizable, chunked array for every
@@ -16,17 +17,23 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import h5py
 import numpy as np
 from h5py import h5a, h5d, h5g, h5o, h5p, h5s, h5t
 from numpy.typing import NDArray
 
+from gato_gym.bounded_io import parse_json
 from gato_gym.episodes.frames import frames_of, stacks_of
 
 if TYPE_CHECKING:
     from gato_gym.episodes.episode import Episode
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 EXECUTED, DISTRIBUTION = b"executed_actions", b"action_distribution"
 INFO = b"options/info"
@@ -35,6 +42,10 @@ OBSERVATIONS = b"observations"
 FRAMES_IN_CHUNK = 16
 DEFLATE = 4
 """Compression of frames: a tenth of a millisecond each, and Pong in a hundred bytes."""
+
+LARGEST_ARRAY, DEFLATE_RATIO, DEEPEST = 4 * 2**30, 1032, 32
+"""Bytes of the largest array of an episode that is read, how many bytes one of a compressed array
+stands for at most, and how many groups may be in one another."""
 
 TUPLE_INDEX = "_index_"
 COMPACT_BYTES = 48_000
@@ -49,6 +60,23 @@ def open_file(path: Any, mode: str) -> h5py.File:
 def group_name(index: int) -> bytes:
     """Name of episode ``index``, as in Minari."""
     return f"episode_{index}".encode()
+
+
+def _damage_named(read: Callable[P, R]) -> Callable[P, R]:
+    """Errors of the HDF5 library, and of what it read, as a ValueError that names the place."""
+
+    @functools.wraps(read)
+    def named(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return read(*args, **kwargs)
+        except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+            file, index = args[:2]
+            raise ValueError(
+                f"episode {index} of {getattr(file, 'filename', file)} is damaged ({error}): "
+                "take a fresh copy of the dataset"
+            ) from error
+
+    return named
 
 
 def append_episode(file: h5py.File, index: int, episode: Episode) -> None:
@@ -77,6 +105,7 @@ def append_episode(file: h5py.File, index: int, episode: Episode) -> None:
                 _write(infos_group, name, part)
 
 
+@_damage_named
 def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
     """Read episode ``index`` of a task."""
     from gato_gym.episodes.episode import Episode
@@ -101,7 +130,7 @@ def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
         terminations=_read(group, b"terminations").astype(np.bool_, copy=False),
         truncations=_read(group, b"truncations").astype(np.bool_, copy=False),
         seed=int(_read_attribute(group, b"seed")) if h5a.exists(group, b"seed") else None,
-        info=json.loads(info),
+        info=parse_json(info, f"info of episode {index}"),
         executed=infos.get(EXECUTED),
         distribution=infos.get(DISTRIBUTION),
     )
@@ -118,15 +147,29 @@ def copy_episode(source: h5py.File, index: int, file: h5py.File, new_index: int)
     h5a.open(group, b"id").write(np.asarray(np.int64(new_index)))
 
 
+@_damage_named
 def count_steps(file: h5py.File, index: int) -> int:
     """T of episode ``index``."""
     return int(_read_attribute(h5g.open(file.id, group_name(index)), b"total_steps"))
 
 
+@_damage_named
 def read_rewards(file: h5py.File, index: int) -> NDArray[Any]:
     """Rewards ``[T]`` of episode ``index``, without the rest of it."""
-    rewards: NDArray[Any] = _read(h5g.open(file.id, group_name(index)), b"rewards")
+    rewards = _read(h5g.open(file.id, group_name(index)), b"rewards")
+    if not isinstance(rewards, np.ndarray) or rewards.ndim != 1 or rewards.dtype.kind not in "fiub":
+        raise ValueError("rewards are no vector of numbers")
     return rewards
+
+
+@_damage_named
+def check_episode(file: h5py.File, index: int) -> None:
+    """Refuse an episode that would take far more memory than it is stored in.
+
+    Raises:
+        ValueError: An array claims so.
+    """
+    _check_sizes(h5g.open(file.id, group_name(index)))
 
 
 def _write(parent: Any, name: bytes, part: Any) -> None:
@@ -184,19 +227,46 @@ def _link_stacks(file: h5py.File, index: int, shape: tuple[int, ...]) -> None:
     h5d.create(group, OBSERVATIONS, _h5_type(np.dtype(np.uint8)), stacks, properties)
 
 
-def _read(parent: Any, name: bytes) -> Any:
+def _read(parent: Any, name: bytes, depth: int = 0) -> Any:
     item = h5o.open(parent, name)
     if isinstance(item, h5g.GroupID):
-        parts = {key.decode(): _read(item, key) for key in item}
+        _check_depth(depth)
+        parts = {key.decode(): _read(item, key, depth + 1) for key in item}
         if parts and all(key.startswith(TUPLE_INDEX) for key in parts):
             return tuple(parts[f"{TUPLE_INDEX}{i}"] for i in range(len(parts)))
         return dict(sorted(parts.items()))
+    _check_size(item, name)
     array: NDArray[Any] = np.empty(item.shape, item.dtype)
     if array.size:
         item.read(h5s.ALL, h5s.ALL, array)
     if array.dtype.kind in "SO":
         return [text.decode() for text in array.tolist()]
     return array
+
+
+def _check_sizes(parent: Any, depth: int = 0) -> None:
+    _check_depth(depth)
+    for name in parent:
+        item = h5o.open(parent, name)
+        if isinstance(item, h5g.GroupID):
+            _check_sizes(item, depth + 1)
+        else:
+            _check_size(item, name)
+
+
+def _check_depth(depth: int) -> None:
+    if depth >= DEEPEST:  # a group can hold itself
+        raise ValueError(f"groups lie more than {DEEPEST} deep")
+
+
+def _check_size(item: Any, name: bytes) -> None:
+    """Refuse an array that claims far more than its file holds."""
+    size, stored = math.prod(item.shape) * item.dtype.itemsize, item.get_storage_size()
+    if size > min(LARGEST_ARRAY, COMPACT_BYTES + DEFLATE_RATIO * stored):
+        raise ValueError(
+            f"{name.decode()} of shape {item.shape} would take {size} bytes and is stored in "
+            f"{stored}"
+        )
 
 
 @functools.lru_cache(maxsize=64)

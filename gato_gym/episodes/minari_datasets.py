@@ -10,9 +10,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gato_gym.atomic_io import appearing
+from gato_gym.bounded_io import parse_json
 from gato_gym.episodes.episode import Episode
+from gato_gym.episodes.metadata import check_dataset
 
 EXECUTED, DISTRIBUTION = "executed_actions", "action_distribution"
 """Keys in a Minari episode's infos: the actions that were executed, where they differ from the
@@ -208,7 +209,7 @@ def _lengths_of(part: Any) -> set[int]:
     return set() if part is None else {len(part) if np.ndim(part) else -1}
 
 
-def _read(dataset: Any, indices: Sequence[int]) -> Iterator[Episode]:
+def _read(dataset: Any, indices: list[int]) -> Iterator[Episode]:
     from gato_gym.episodes import hdf5
 
     storage = dataset.storage
@@ -219,6 +220,7 @@ def _read(dataset: Any, indices: Sequence[int]) -> Iterator[Episode]:
             for index in indices:
                 yield hdf5.read_episode(file, index, task=task)
         return
+    _check_stored(storage, indices)
     metadata = storage.get_episode_metadata(indices)
     for raw, meta in zip(storage.get_episodes(indices), metadata, strict=True):
         infos = raw.get("infos") or {}
@@ -231,10 +233,21 @@ def _read(dataset: Any, indices: Sequence[int]) -> Iterator[Episode]:
             terminations=np.asarray(raw["terminations"], np.bool_),
             truncations=np.asarray(raw["truncations"], np.bool_),
             seed=meta.get("seed"),
-            info=json.loads(options.get("info", "{}")),
+            info=parse_json(options.get("info", "{}"), "an episode's info"),
             executed=infos.get(EXECUTED),
             distribution=infos.get(DISTRIBUTION),
         )
+
+
+def _check_stored(storage: Any, indices: list[int]) -> None:
+    """Refuse episodes that Minari itself would read into more memory than they are stored in."""
+    from gato_gym.episodes import hdf5
+
+    if storage.FORMAT == "hdf5":
+        (path,) = Path(storage.data_path).glob("*.hdf5")
+        with hdf5.open_file(path, "r") as file:
+            for index in indices:
+                hdf5.check_episode(file, index)
 
 
 def returns_of(dataset: Any) -> NDArray[np.float64]:
@@ -280,13 +293,7 @@ def find_minari(source: str | Path | Any) -> Any:
         return _load(str(source), None)
     folder = path.parent if path.is_file() else path
     data = folder / "data" if (folder / "data").is_dir() else folder
-    try:
-        return minari.MinariDataset(data)
-    except (KeyError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is no Minari dataset ({error}): expected its folder, which holds "
-            "data/main_data.hdf5 and data/metadata.json, or that file"
-        ) from error
+    return _open(data, str(path))
 
 
 def minari_metadata(dataset_id: str, *, root: Path | None = None) -> dict[str, Any]:
@@ -303,14 +310,28 @@ def _load(dataset_id: str, root: Path | None) -> Any:
     import minari
 
     with minari_root(root):
-        try:
-            return minari.load_dataset(dataset_id)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"no Minari dataset {dataset_id!r} under {root or 'the Minari folder'}: make it "
-                "with gato-gym record or gato-gym collect, or name another "
-                "root"
-            ) from error
+        data = Path(minari.storage.get_dataset_path(dataset_id)) / "data"
+    if not data.exists():
+        raise FileNotFoundError(
+            f"no Minari dataset {dataset_id!r} under {root or 'the Minari folder'}: make it "
+            "with gato-gym record or gato-gym collect, or name another root"
+        )
+    return _open(data, repr(dataset_id))
+
+
+def _open(data: Path, name: str) -> Any:
+    import minari
+
+    try:
+        check_dataset(data)
+        dataset = minari.MinariDataset(data)
+        _ = dataset.spec  # reads the id, too
+    except (AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} is no Minari dataset ({error}): expected its folder, which holds "
+            "data/main_data.hdf5 and data/metadata.json, or that file"
+        ) from error
+    return dataset
 
 
 def expert_return_of(dataset_id: str, *, root: Path | None = None) -> float | None:

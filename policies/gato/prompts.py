@@ -3,6 +3,7 @@
 * :class:`Prompt` -- the timesteps of a demonstration, ready to lay out.
 * :func:`demonstration` -- the episode of a dataset, its id or its file.
 * :func:`prompt_from_episode` -- from an :class:`~gato_gym.episodes.episode.Episode`.
+* :func:`check_prompt` -- whether a plan can have encoded it.
 * :func:`encode_prompt` -- one forward that fills the pinned region of a cache row.
 """
 
@@ -25,6 +26,7 @@ from policies.model.network import GatoNetwork
 from policies.model.sequence import (
     TimestepArrays,
     TokenCollector,
+    check_parts,
     cut_text,
     lay_out_prompt,
     prompt_steps,
@@ -52,9 +54,19 @@ class Prompt:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[np.generic]], prefix: str) -> Prompt:
-        """The prompt that :meth:`tensors` named."""
+        """The prompt that :meth:`tensors` named.
+
+        Raises:
+            KeyError: A part is missing.
+            ValueError: A part is of another type, or of another number of timesteps.
+        """
         parts = {name: np.asarray(tensors[f"{prefix}/{name}"]) for name in FIELDS}
-        return cls(TimestepArrays(**parts), np.asarray(tensors[f"{prefix}/text"], np.int32))
+        text = np.asarray(tensors[f"{prefix}/text"])
+        check_parts({**parts, "text_ids": text}, f"the prompt of {prefix}")
+        lengths = {name: len(part) for name, part in parts.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the prompt of {prefix} has timesteps {lengths}, expected one number")
+        return cls(TimestepArrays(**parts), text)
 
 
 def first_steps(observations: object, length: int) -> object:
@@ -144,13 +156,46 @@ def prompt_from_episode(
     return Prompt(steps, text)
 
 
+def check_prompt(plan: Plan, prompt: Prompt) -> None:
+    """Refuse a prompt that the plan cannot have encoded.
+
+    Raises:
+        ValueError: A part has another shape, or ids that have no meaning where they are.
+    """
+    steps, ids = prompt.steps, plan.vocabulary
+    low, high = plan.action_ranges[:, 0], plan.action_ranges[:, 1]
+    for name, part, shape in (
+        ("ids", steps.ids, (len(plan.id_slots),)),
+        ("vectors", steps.vectors, (len(plan.vector_slots), plan.options.vector_size)),
+        ("grids", steps.grids, (len(plan.grid_slots), *plan.grid_size)),
+        ("images", steps.images, (len(plan.image_slots), *plan.image_shape)),
+        ("actions", steps.actions, (plan.num_actions,)),
+    ):
+        if part.shape[1:2] != shape[:1] or (part.size and part.shape[1:] != shape):
+            raise ValueError(
+                f"the prompt's {name} are {list(part.shape[1:])} a timestep and the task's "
+                f"{list(shape)}: take a fresh copy of the checkpoint"
+            )
+    for name, part, least, most in (
+        ("ids", steps.ids, 0, ids.size),
+        ("actions", steps.actions, low, high),
+        ("text", prompt.text, ids.text.start, ids.text.stop),
+    ):
+        if ((part < least) | (part >= most)).any():
+            raise ValueError(
+                f"the prompt's {name} are {part.min()} to {part.max()}: expected ids of the task's "
+                "vocabulary; take a fresh copy of the checkpoint"
+            )
+
+
 @torch.no_grad()
 def encode_prompt(network: GatoNetwork, plan: Plan, prompt: Prompt) -> RingCache:
     """Keys and values of a prompt: a cache of one row whose pinned region holds it.
 
     Raises:
-        ValueError: The prompt has more tokens than the pinned region.
+        ValueError: The prompt has more tokens than the pinned region, or another plan's.
     """
+    check_prompt(plan, prompt)
     config = network.config
     text = prompt.text if plan.has_text else None
     layout = lay_out_prompt(plan, text, prompt.steps)

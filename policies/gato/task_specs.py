@@ -21,6 +21,7 @@ from gymnasium import spaces
 
 from gato_gym.options import PlanOptions
 from gato_gym.plans.readers import is_text_space
+from gato_gym.space_json import read_space
 from gato_gym.spaces import Plan
 from gato_gym.tasks import task_id_of
 from policies.base import spaces_of
@@ -62,14 +63,13 @@ class TaskRecord:
 
         Raises:
             SpaceMismatchError: They were not kept.
+            ValueError: They are damaged.
         """
-        from minari.serialization import deserialize_space
-
         if self.spaces is None:
             raise SpaceMismatchError(
                 f"the checkpoint does not hold the spaces of {self.signature}: pass env="
             )
-        observation, action = (deserialize_space(text) for text in self.spaces)
+        observation, action = (read_space(text, "the checkpoint's space") for text in self.spaces)
         return observation, action
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from gato_gym.atomic_io import write_whole
+from gato_gym.bounded_io import as_type, plain_json, read_json
 from gato_gym.commands.flags import check_range
 from gato_gym.spaces import Plan
 from policies.model.config import PAPER_SIZES, NetworkConfig, fitted, preset
@@ -91,7 +92,7 @@ class TrainConfig:
             "mixture": dataclasses.asdict(self.mixture),
             "optimiser": dataclasses.asdict(self.optimiser),
         }
-        return dict(json.loads(json.dumps(values)))
+        return dict(plain_json(values))
 
 
 def network_config(
@@ -179,7 +180,9 @@ def _optimiser(settings: TrainSettings, steps: int) -> OptimiserConfig:
     name = settings.optimiser or ("paper" if settings.preset in PAPER_SIZES else "muon")
     config = published() if name == "paper" else OptimiserConfig(name=name)
     warmup = min(config.warmup, max(1, steps // 10))
-    return dataclasses.replace(config, **{"warmup": warmup, **settings.optimiser_options})
+    values = {**dataclasses.asdict(config), "warmup": warmup, **settings.optimiser_options}
+    chosen: OptimiserConfig = as_type(OptimiserConfig, values, "optimiser_options")
+    return chosen
 
 
 def as_begun(config: TrainConfig, output: Path) -> TrainConfig:
@@ -190,8 +193,10 @@ def as_begun(config: TrainConfig, output: Path) -> TrainConfig:
     path = output / "config.json"
     if not path.exists():
         return config
-    mixture = json.loads(path.read_text()).get("mixture", {})
-    smallest = int(mixture.get("smallest", config.mixture.smallest))
+    begun = as_type(dict[str, Any], read_json(path), str(path))
+    mixture = as_type(dict[str, Any], begun.get("mixture", {}), f"{path}: mixture")
+    smallest = mixture.get("smallest", config.mixture.smallest)
+    smallest = as_type(int, smallest, f"{path}: mixture.smallest")
     return dataclasses.replace(
         config, mixture=dataclasses.replace(config.mixture, smallest=smallest)
     )
@@ -217,7 +222,7 @@ def record_identity(path: Path, identity: dict[str, Any], output: Path) -> None:
         ValueError: The file is there and any value differs.
     """
     if path.exists():
-        check_same(json.loads(path.read_text()), json.loads(json.dumps(identity)), output)
+        check_same(read_json(path), plain_json(identity), output)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(identity, indent=1))
 

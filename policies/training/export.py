@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from gato_gym import Episode
 from gato_gym.atomic_io import surviving
+from gato_gym.bounded_io import read_json
 from gato_gym.spaces import Plan
 from policies.gato.checkpoint import check_weights, save_checkpoint
 from policies.gato.prompts import prompt_from_episode
@@ -44,7 +44,7 @@ def averaged_network(
         FileNotFoundError: The run has no such checkpoint.
         CheckpointError: Its weights are no finite numbers.
     """
-    settings = json.loads((run / "config.json").read_text())
+    settings = read_json(run / "config.json")
     network = GatoNetwork(NetworkConfig.from_json(settings["network"]))
     if prepare is not None:
         prepare(network)
@@ -69,7 +69,7 @@ def _averaged_weights(run: Path, step: int | None) -> dict[str, Tensor]:
 
 def saved_step(run: Path) -> int:
     """Steps that the run's last checkpoint has seen."""
-    return int(json.loads((surviving(run / "last") / "progress.json").read_text())["step"])
+    return int(read_json(surviving(run / "last") / "progress.json")["step"])
 
 
 def write_checkpoint(

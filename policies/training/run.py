@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from gato_gym.atomic_io import read_json
+from gato_gym.bounded_io import as_type, read_json
 from gato_gym.episodes.episode import Episode
 from gato_gym.terminal import new_console
 from policies.gato.checkpoint import (
@@ -131,7 +131,7 @@ class TrainRun:
     def _check_same_data(self) -> None:
         path = self.state / "data.json"
         if path.exists():
-            check_same(json.loads(path.read_text()), self.identity, self.settings.output)
+            check_same(read_json(path), self.identity, self.settings.output)
 
     def _shards(self) -> tuple[dict[str, TaskShard], dict[str, TextShard]]:
         if not self.ranks.rank:
@@ -212,7 +212,8 @@ class TrainRun:
             return self.settings.steps
         begun = self.state / "config.json"
         if begun.exists():
-            return int(json.loads(begun.read_text())["steps"])
+            steps = as_type(dict[str, Any], read_json(begun), str(begun)).get("steps")
+            return int(as_type(int, steps, f"{begun}: steps"))
         if self.settings.minutes is None:
             return PAPER_STEPS if self.settings.preset in PAPER_SIZES else SMALL_STEPS
         seconds = self._seconds_a_step(config)

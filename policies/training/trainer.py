@@ -22,8 +22,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gato_gym.atomic_io import appearing, appearing_file, surviving, write_whole
+from gato_gym.bounded_io import read_json
 from policies.model.attention import check_trainable
 from policies.model.network import GatoNetwork, PackedBatch
+from policies.model.quantization import choose_device
 from policies.training.checkpoint_scorer import CheckpointScorer
 from policies.training.config import TrainConfig, as_begun, check_same_config
 from policies.training.data.packing import Packer
@@ -76,9 +78,9 @@ def kept_weights(run: Path, step: int) -> Path:
 
 
 def _device(name: str, ranks: ProcessGroup) -> torch.device:
-    if name == "auto":
-        name = f"cuda:{ranks.local}" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    if name == "auto" and torch.cuda.is_available():
+        name = f"cuda:{ranks.local}"
+    return choose_device(name)
 
 
 class Trainer:
@@ -188,7 +190,7 @@ class Trainer:
         path = self.output / "config.json"
         config = self.config.to_json()
         if path.exists():
-            check_same_config(json.loads(path.read_text()), config, self.output)
+            check_same_config(read_json(path), config, self.output)
         elif surviving(self.output / "last").exists():
             raise ValueError(
                 f"{self.output} holds a checkpoint and no config.json, so what it was trained "
@@ -203,7 +205,7 @@ class Trainer:
             return
         self._load_weights(load_file(last / "model.safetensors"))
         self.optimiser.load(load_file(last / "optimiser.safetensors"))
-        progress = json.loads((last / "progress.json").read_text())
+        progress = read_json(last / "progress.json")
         self.step, self.minutes = progress["step"], progress["minutes"]
         self._progress = progress
 
