@@ -39,7 +39,7 @@ class WorkerFailure:
     trace: str = ""
 
     @classmethod
-    def of(cls, error: Exception) -> Self:
+    def of(cls, error: BaseException) -> Self:
         """An exception; a ValueError says that what was asked for cannot be done."""
         if isinstance(error, ValueError):
             return cls(str(error), asked_wrongly=True)
@@ -225,7 +225,8 @@ class JobPool(Generic[Job]):
 
     def lost(self, number: int, job: Job | None, ended: Ended) -> WorkerFailure:
         """A process has ended, with a job in hand or without: what becomes of the job."""
-        return WorkerFailure(f"its process ended: {ended.how}; it may have run out of memory")
+        how = ended.how or "exit code 0"
+        return WorkerFailure(f"its process ended: {how}; it may have run out of memory")
 
     def _idle_process(self) -> int:
         idle = next((number for number in self.pool.numbers if number not in self.in_hand), None)
@@ -247,7 +248,7 @@ def _do_jobs(
 def _result(do: Callable[[Job], Any], job: Job) -> Any:
     try:
         return do(job)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return WorkerFailure.of(error)
 
 

@@ -37,6 +37,7 @@ from gato_gym import get_task
 from gato_gym.atomic_io import write_whole
 from gato_gym.bounded_io import read_json, read_text
 from gato_gym.commands.common import exit_status
+from gato_gym.folder_lock import FolderLock
 from policies import GatoPolicy
 from policies.model.network import GatoNetwork, count_parameters
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
@@ -183,6 +184,7 @@ def settings_of(variant: Variant, root: Path, work: Path, seconds: float = 60.0)
         prompt_shares={"babyai": 0.06, "metaworld": 0.75},
         optimiser_options={"average": 0.99},
         device="cpu",
+        score_every=0,
     )
     return dataclasses.replace(base, **variant.changes)
 
@@ -275,9 +277,10 @@ def main(
     by_name = {variant.name: variant for variant in VARIANTS}
     if unknown := sorted(set(variants) - set(by_name)):
         raise ValueError(f"variants names {unknown}: expected some of {list(by_name)}")
-    for name in variants:
-        if not (work / name / "result.json").exists():
-            _measure(by_name[name], work, root, seconds=seconds, episodes=episodes)
+    with FolderLock(work):
+        for name in variants:
+            if not (work / name / "result.json").exists():
+                _measure(by_name[name], work, root, seconds=seconds, episodes=episodes)
     files = [work / name / "result.json" for name in by_name]
     results = [read_json(path) for path in files if path.exists()]
     write_table(results, csv, page)

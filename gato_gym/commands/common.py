@@ -136,18 +136,23 @@ def exit_status(work: Callable[[], int | None], stopped: str = "") -> int:
             print(end.code, file=sys.stderr)
         return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
     except KeyboardInterrupt as stop:
-        if said := str(stop) or stopped:
+        if said := _told(stop) or stopped:
             print(said, file=sys.stderr)
         return STOPPED
     except CommandFailed as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_told(error)}", file=sys.stderr)
         return FAILED
     except (*CANNOT_BE_DONE, *OTHER_PATH) as error:
-        return complain(str(error))
+        return complain(_told(error))
     except (ArithmeticError, OSError) as error:
-        complain(str(error))
+        complain(_told(error))
         another = isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
         return MISUSED if another else FAILED
+
+
+def _told(error: BaseException) -> str:
+    """What an error says, and the notes on it."""
+    return "; ".join(filter(None, (str(error), *getattr(error, "__notes__", ()))))
 
 
 def complain(message: str) -> int:

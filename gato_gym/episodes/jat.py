@@ -37,11 +37,15 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.episodes.episode import Episode
-from gato_gym.episodes.minari_datasets import new_minari
+from gato_gym.episodes.minari_datasets import check_dataset_id, new_minari
 
 GRID, DIRECTIONS = (7, 7, 3), 4
 LARGEST_ACTION = 1023
 """Of a Discrete: as many as there are ids for."""
+COLUMNS = (
+    "image_observations", "discrete_observations", "text_observations", "continuous_observations",
+    "discrete_actions", "continuous_actions", "rewards",
+)  # fmt: skip
 HUB_DATASET = "jat-project/jat-dataset"
 Row = Mapping[str, Any]
 
@@ -238,6 +242,7 @@ def import_rows(
     """
     from gato_gym.episodes import hdf5
 
+    check_dataset_id(dataset_id)
     source: Any = env or row_spaces(episode_of_row(row) for row in rows)
     returns: list[float] = []
     metadata = {"algorithm_name": "expert", "description": f"Rows of JAT's schema: {dataset_id}"}
@@ -289,6 +294,7 @@ def read_rows(source: str | Path, *, split: str = "train") -> Any:
     Raises:
         ImportError: The package ``datasets`` is not installed.
         FileNotFoundError: There is no such file.
+        ValueError: A row names files instead of holding their content.
     """
     try:
         import datasets
@@ -298,14 +304,38 @@ def read_rows(source: str | Path, *, split: str = "train") -> Any:
         ) from error
     name, path = str(source), Path(source)
     if name.startswith("jat:"):
-        return datasets.load_dataset(HUB_DATASET, name.removeprefix("jat:"), split=split)
+        return _self_contained(
+            datasets.load_dataset(HUB_DATASET, name.removeprefix("jat:"), split=split)
+        )
     if path.is_dir():
         dataset = datasets.load_from_disk(name)
-        return dataset[split] if isinstance(dataset, datasets.DatasetDict) else dataset
+        parts = isinstance(dataset, datasets.DatasetDict)
+        return _self_contained(dataset[split] if parts else dataset)
     if not path.is_file():
         raise FileNotFoundError(
             f"no file {name!r}: expected .parquet, .jsonl, a folder that datasets saved, or "
             "jat:TASK"
         )
     kind = "parquet" if path.suffix == ".parquet" else "json"
-    return datasets.load_dataset(kind, data_files=name, split="train")
+    return _self_contained(datasets.load_dataset(kind, data_files=name, split="train"))
+
+
+def _self_contained(rows: Any) -> Any:
+    """The columns of the schema, if they name no file: ``datasets`` opens any path or address."""
+    import pyarrow
+    import pyarrow.compute
+
+    rows = rows.select_columns([name for name in rows.column_names if name in COLUMNS])
+    for name in rows.column_names:
+        column = rows.data.column(name)
+        while pyarrow.types.is_list(column.type) or pyarrow.types.is_large_list(column.type):
+            column = pyarrow.compute.list_flatten(column)
+        if not pyarrow.types.is_struct(column.type):
+            continue
+        content = pyarrow.compute.struct_field(column, "bytes")
+        if content.null_count > column.null_count:
+            raise ValueError(
+                f"column {name!r} names files, expected their content: other files are not read; "
+                "save the rows with the images in them"
+            )
+    return rows

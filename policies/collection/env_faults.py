@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 
 from policies.rollout.faults import FAULTS, EnvironmentFault
-from policies.rollout.members import as_observation, as_reward, nan_in
+from policies.rollout.members import as_observation, as_reward
 
 Beat = Callable[[int, int], None]
 """Called with the seed and the step that an environment is about to play."""
@@ -46,7 +46,7 @@ class GuardedEnv(gym.Wrapper[Any, Any, Any, Any]):
             observation, info = self.env.reset(seed=seed, options=options)
         except FAULTS as error:
             raise self._fault(f"reset raised {error!r}") from error
-        return self._checked(observation), info
+        return self._observed(observation), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """As an environment's step.
@@ -65,18 +65,13 @@ class GuardedEnv(gym.Wrapper[Any, Any, Any, Any]):
             value = as_reward(reward)
         except ValueError as error:
             raise self._fault(str(error)) from error
-        return self._checked(observation), value, bool(terminated), bool(truncated), info
+        return self._observed(observation), value, bool(terminated), bool(truncated), info
 
-    def _checked(self, observation: Any) -> Any:
+    def _observed(self, observation: Any) -> Any:
         try:
-            observation = as_observation(self.env.observation_space, observation)
+            return as_observation(self.env.observation_space, observation, accepts_nan=False)
         except ValueError as error:
             raise self._fault(str(error)) from error
-        path = nan_in(observation)
-        if path is not None:
-            name = f" ({path})" if path else ""
-            raise self._fault(f"the observation{name} holds NaN, expected numbers")
-        return observation
 
     def _fault(self, what: str) -> EnvironmentFault:
         return EnvironmentFault(place(self._task, self._seed, self._step) + what)

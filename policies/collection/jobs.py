@@ -257,7 +257,7 @@ def _record_unit(settings: CollectSettings, recorder: Recorder, job: Job) -> Uni
     dropped: dict[str, int] = {}
     faults: list[str] = []
     path = unit_path(settings, recorder.task, job.unit)
-    with appearing_file(path, alone=False) as partial, hdf5.open_file(partial, "w") as file:
+    with appearing_file(path) as partial, hdf5.open_file(partial, "w") as file:
         for index in range(job.unit * size, (job.unit + 1) * size):
             try:
                 episode = recorder.record(index, job.expert_return)

@@ -57,7 +57,8 @@ class Scores:
         Raises:
             ValueError: A field is missing or of another type.
         """
-        scores: Scores = as_type(cls, values, "scores")
+        kept = {name: values[name] for name in ("returns", "successes") if name in values}
+        scores: Scores = as_type(cls, kept, "scores")  # the file may hold what was played, too
         return scores
 
 

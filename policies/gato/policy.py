@@ -23,7 +23,8 @@ from gato_gym.tasks import get_task, task_id_of
 from gato_gym.vocabulary import Vocabulary
 from policies.base import Policy, spaces_of
 from policies.chance import with_seeds
-from policies.gato.decoding import Decoder, act
+from policies.gato.decoder import Decoder
+from policies.gato.decoding import act
 from policies.gato.prompts import Prompt, demonstration, encode_prompt, prompt_from_episode
 from policies.gato.sampling import Sampler
 from policies.gato.state import GatoState

@@ -28,7 +28,7 @@ from policies.chance import seed_episodes
 from policies.distributions import ActionDistribution, Categorical, Decision
 from policies.rollout.episode import Record, RunningEpisode
 from policies.rollout.faults import FAULTS, EnvironmentFault, UsageError, close_env, describe
-from policies.rollout.members import as_action, nan_in
+from policies.rollout.members import as_action, as_observation
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, Outcome
 from policies.rollout.shared_forward import shared_by
 from policies.rollout.timing import Clock
@@ -132,6 +132,7 @@ class EnvBatch:
         self._owned = isinstance(envs, SyncVectorEnv)
         self._envs = list(envs.envs if isinstance(envs, SyncVectorEnv) else envs)
         self._guard, self._timeout = guard, episode_timeout
+        self._accepts_nan = not guard or getattr(policy, "accepts_nan", False)
         self._clock, self._record = clock, record
         rows = len(self._envs)
         self.running: list[RunningEpisode | None] = [None] * rows
@@ -279,9 +280,11 @@ class EnvBatch:
         while self.pending and self.running[row] is None:
             key = self.pending.popleft()
             recorder = None if self._record is None else self._record(key)
-            episode = RunningEpisode(key, self._spaces, self._clock, self._timeout, recorder)
+            episode = RunningEpisode(
+                key, self._spaces, self._clock, self._timeout, recorder, self._accepts_nan
+            )
             try:
-                self._observations[row] = self._checked(episode.reset(self._envs[row]))
+                self._observations[row] = episode.reset(self._envs[row])
                 self.running[row], self._starts[row] = episode, True
             except FAULTS as error:
                 if not self._guard or isinstance(error, UsageError):
@@ -307,8 +310,7 @@ class EnvBatch:
                 kept = self._distribution.recorded_row(None if self._single else row)
             action = episode.recorder.execute(action, self._state, row, kept)
         try:
-            observation, ended = episode.step(self._envs[row], action)
-            self._observations[row] = self._checked(observation)
+            self._observations[row], ended = episode.step(self._envs[row], action)
         except FAULTS as error:
             yield from self._fail(row, episode, error)
             return
@@ -326,14 +328,6 @@ class EnvBatch:
         yield episode.failure(error)
         self._renew(row)
         yield from self._begin(row, fresh=True)
-
-    def _checked(self, observation: Any) -> Any:
-        """What an environment shows; a NaN, which the policy would refuse, fails it alone."""
-        accepts_nan = not self._guard or getattr(self.policy, "accepts_nan", False)
-        if not accepts_nan and (path := nan_in(observation)) is not None:
-            part = f" ({path})" if path else ""
-            raise ValueError(f"the observation{part} holds NaN, expected numbers")
-        return observation
 
     def _fail_all(self, error: EnvironmentFault) -> Generator[EpisodeFailure]:
         """Fail every episode that is under way or pending, for there are no environments."""
@@ -357,7 +351,9 @@ class EnvBatch:
         try:
             with self._clock.of("environments"):
                 observation, _ = self._envs[row].reset(seed=0)
-            self._observations[row] = self._checked(observation)
+            self._observations[row] = as_observation(
+                self._spaces[0], observation, accepts_nan=self._accepts_nan
+            )
         except FAULTS:
             other = next(row for row, episode in enumerate(self.running) if episode)
             self._observations[row] = self._observations[other]

@@ -2,7 +2,6 @@
 
 * :func:`as_observation` -- an observation; :func:`as_action` -- a policy's action.
 * :func:`as_reward` -- a reward; :func:`success_in` -- whether an ``info`` tells of success.
-* :func:`nan_in` -- where an observation has NaN.
 * :func:`stack_members` -- an episode's observations or actions, one after another.
 
 A value is converted only where nothing of it is lost: another dtype that holds it, a list or a
@@ -11,7 +10,7 @@ tuple for an array, axes of length 1 more or less.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -27,18 +26,29 @@ LARGEST_REWARD = float(np.finfo(np.float32).max)
 """Largest magnitude of a reward: episodes keep float32, and sums of these do not overflow."""
 
 
-def as_observation(space: gym.Space[Any], observation: Any) -> Any:
+def as_observation(space: gym.Space[Any], observation: Any, *, accepts_nan: bool = True) -> Any:
     """An observation with the types, shapes and dtypes of its space; its bounds are the plan's
     affair (``PlanOptions.outside``).
 
+    Args:
+        space: The space of one environment's observations.
+        observation: What the environment returned.
+        accepts_nan: Whether numbers may be NaN, which no space contains.
+
     Raises:
-        ValueError: A part is missing, is of another kind or shape, or its dtype cannot hold it.
+        ValueError: A part is missing, is of another kind or shape, its dtype cannot hold it, or it
+            has NaN.
 
     Example:
         >>> as_observation(spaces.Box(0, 255, (2,), np.uint8), [7, 8.0])
         array([7, 8], dtype=uint8)
     """
-    return _convert(space, observation, "the observation")
+    member = _convert(space, observation, "the observation")
+    if not accepts_nan:
+        for name, part in _floats(member, "the observation"):
+            if np.isnan(part).any():
+                raise ValueError(f"{name} has NaN: expected numbers")
+    return member
 
 
 def as_action(space: gym.Space[Any], action: Any) -> Any:
@@ -52,7 +62,8 @@ def as_action(space: gym.Space[Any], action: Any) -> Any:
         np.int64(2)
     """
     member = _convert(space, action, "the policy's action")
-    if not (space.contains(member) and _is_finite(space, member)):
+    is_finite = all(np.isfinite(part).all() for _, part in _floats(member, ""))
+    if not (is_finite and space.contains(member)):
         raise ValueError(
             f"the policy gave {action!r}, which is no member of {space}: expected one; clip it, or "
             "wrap the environment as it was in the policy's training"
@@ -89,35 +100,6 @@ def success_in(info: Mapping[str, Any]) -> bool | None:
     """
     success = info.get("success", info.get("is_success"))
     return None if success is None or not np.size(success) else bool(np.all(success))
-
-
-def nan_in(observation: Any, path: str = "") -> str | None:
-    """The path of the first part with a NaN, or None; keys are joined by "/".
-
-    Example:
-        >>> nan_in({"a": np.zeros(2), "b": (np.array([np.nan]), 1)})
-        'b/0'
-        >>> nan_in(np.zeros(2)) is None
-        True
-    """
-    if isinstance(observation, dict | tuple):
-        keys = observation if isinstance(observation, dict) else range(len(observation))
-        for key in keys:
-            place_of_nan = nan_in(observation[key], f"{path}/{key}".lstrip("/"))
-            if place_of_nan is not None:
-                return place_of_nan
-        return None
-    array = np.asarray(observation)
-    return path if array.dtype.kind in "fc" and bool(np.isnan(array).any()) else None
-
-
-def _is_finite(space: gym.Space[Any], member: Any) -> bool:
-    """Whether a member of an unbounded Box, which contains infinite numbers, has none."""
-    if isinstance(space, spaces.Dict):
-        return all(_is_finite(part, member[key]) for key, part in space.spaces.items())
-    if isinstance(space, spaces.Tuple):
-        return all(map(_is_finite, space.spaces, member))
-    return not isinstance(space, spaces.Box) or bool(np.isfinite(member).all())
 
 
 @singledispatch
@@ -238,6 +220,18 @@ def _array(space: gym.Space[Any], given: Any, name: str) -> NDArray[Any]:
             f"{space} has"
         )
     return member
+
+
+def _floats(member: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Each part of a member that is of floats, and what it is called."""
+    if isinstance(member, Mapping):
+        for key, part in member.items():
+            yield from _floats(part, f"{name}[{key!r}]")
+    elif isinstance(member, tuple):
+        for index, part in enumerate(member):
+            yield from _floats(part, f"{name}[{index}]")
+    elif isinstance(member, (np.ndarray, np.floating)) and member.dtype.kind == "f":
+        yield name, member
 
 
 def _described(given: Any) -> str:

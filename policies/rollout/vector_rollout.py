@@ -61,7 +61,7 @@ def play(
 
     Raises:
         UsageError: An environment cannot be used as it is asked for.
-        ValueError: A policy gave what is no action.
+        ValueError: A policy gave what is no action, and there is no ``guard``.
     """
     rollout = Rollout(
         deterministic=deterministic,

@@ -1,7 +1,7 @@
 """Everything that a run's result depends on, and whether two runs depend on the same.
 
 * :class:`TrainConfig` -- what a run's result depends on; JSON out.
-* :func:`network_config`, :func:`train_config` -- from the settings of a run.
+* :func:`network_config`, :func:`row_length`, :func:`train_config` -- from the settings of a run.
 * :func:`as_begun` -- settings that a run is resumed with whatever this version would choose.
 * :func:`check_same_config`, :func:`check_same` -- refuse to resume under other settings.
 * :func:`record_identity` -- the same, of what is in a file of the run.
@@ -66,7 +66,10 @@ class TrainConfig:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        check_range(self, "steps", "rows", "length", "accumulate", low=1)
+        check_range(self, "steps", "rows", "accumulate", low=1)
+        least = self.mixture.smallest
+        if self.length < least:
+            raise ValueError(f"length is {self.length}: expected at least {least} tokens of a row")
         if self.accumulate > self.rows:
             raise ValueError(
                 f"accumulate is {self.accumulate} for {self.rows} rows: expected at most one part "
@@ -122,6 +125,11 @@ def network_config(
     return fitted(NetworkConfig.from_json(values), plans.values())
 
 
+def row_length(settings: TrainSettings) -> int:
+    """Tokens of a packed sequence, as asked for or the preset's."""
+    return settings.length or (1024 if settings.preset in PAPER_SIZES else 256)
+
+
 def train_config(
     settings: TrainSettings,
     groups: Sequence[str],
@@ -155,7 +163,7 @@ def train_config(
         optimiser=_optimiser(settings, steps),
         steps=steps,
         rows=settings.rows or (512 if large else 8),
-        length=settings.length or (1024 if large else 256),
+        length=row_length(settings),
         accumulate=settings.accumulate or (128 if large else 1),
         sigma=settings.sigma,
         observation_weight=settings.observation_weight,

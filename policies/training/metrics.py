@@ -134,13 +134,14 @@ class Metrics:
         scored: Ids of those that are scored during the run.
         step: Steps that are done.
         begun: What :meth:`to_json` returned at that step; None where nothing is known.
-        score_every: Steps between two scores.
+        is_scored: Whether that step is scored.
         tokens: Tokens of a batch.
         log_every: Steps that a row is the average of.
         peak: Tokens a second that the machine's peak would give.
         tensorboard: Whether to write TensorBoard's events as well, where it is installed.
 
     Attributes:
+        task_losses: Mean losses of the last row, by task.
         is_due: Whether the run resumes where a row was due that is not there, or has no scores.
     """
 
@@ -152,7 +153,7 @@ class Metrics:
         scored: Sequence[str] = (),
         step: int = 0,
         begun: Mapping[str, Any] | None = None,
-        score_every: int | None = None,
+        is_scored: bool = False,
         tokens: int,
         log_every: int = 50,
         peak: float,
@@ -163,13 +164,13 @@ class Metrics:
         self.columns = (
             *COLUMNS, *(f"loss/{t}" for t in tasks), *(f"score/{t}" for t in scored),
         )  # fmt: skip
+        self.task_losses: dict[str, float] = {}
         self._clear()
-        scores = score_every is not None and step % score_every == 0
         begun = begun if begun and begun["losses"] else None
-        complete = self._begin_file(step, scored if scores and begun else ())
+        complete = self._begin_file(step, scored if is_scored and begun else ())
         self.is_due = False
         if begun is not None and not complete:
-            self.is_due = scores or step % log_every == 0
+            self.is_due = is_scored or step % log_every == 0
             self._take_up(begun)
         self.events: Any = None
         if tensorboard and not tensorboard_missing():
@@ -239,7 +240,8 @@ class Metrics:
             speed, speed / self.peak, s[7] / max(s[6], 1e-9), s[8] / max(s[6], 1e-9),
         )  # fmt: skip
         row = dict(zip(COLUMNS, values, strict=True))
-        row |= _task_losses(self.tasks, self.by_task)
+        self.task_losses = _task_losses(self.tasks, self.by_task)
+        row |= {f"loss/{task}": loss for task, loss in self.task_losses.items()}
         row |= {f"score/{task}": value for task, value in (scores or {}).items()}
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, self.columns, restval="")
@@ -251,7 +253,7 @@ class Metrics:
             self.events.flush()
         line = self._line(row, discrete=bool(s[0]), continuous=bool(s[3]), text=bool(s[6]))
         self._clear()
-        return line + "".join(f"  {t} scores {v:.2f}" for t, v in (scores or {}).items())
+        return line
 
     def _line(
         self, row: Mapping[str, float], *, discrete: bool, continuous: bool, text: bool
@@ -279,7 +281,7 @@ class Metrics:
 def _task_losses(tasks: Sequence[str], by_task: Tensor) -> dict[str, float]:
     """Mean loss of each task that those steps had tokens of."""
     sums = zip(tasks, by_task.tolist(), strict=True)
-    return {f"loss/{task}": loss / weight for task, (weight, loss) in sums if weight}
+    return {task: loss / weight for task, (weight, loss) in sums if weight}
 
 
 def _short(value: float) -> str:

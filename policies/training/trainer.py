@@ -37,6 +37,9 @@ from policies.training.loss import LossReport, batch_loss, loss_scale
 from policies.training.metrics import Metrics, bars, flops_per_token, measured_peak
 from policies.training.optimizer import Optimiser
 
+STATE_FILES = ("progress.json", "model.safetensors", "optimiser.safetensors")
+"""What ``last/`` holds."""
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -104,7 +107,7 @@ class Trainer:
         fsdp: Whether each of several processes holds a part of the backbone instead of all of it.
         tensorboard: Whether to write TensorBoard's events, where it is installed.
         score: Plays some tasks every so often, in every process, after ``on_save`` in the first.
-        score_every: Steps between two scores.
+        score_every: Steps between two scores; the run's last is scored too. 0 scores none.
 
     Raises:
         ValueError: A batch has fewer rows than all processes have parts.
@@ -128,7 +131,7 @@ class Trainer:
         fsdp: bool = False,
         tensorboard: bool = False,
         score: CheckpointScorer | None = None,
-        score_every: int | None = None,
+        score_every: int = 0,
     ) -> None:
         config = as_begun(config, output)
         self.config, self.output = config, output
@@ -229,7 +232,7 @@ class Trainer:
         )
         state = self._gather(self.optimiser.tensors())
         if not self.ranks.rank:
-            with appearing(self.output / "last") as folder:
+            with appearing(self.output / "last", own=STATE_FILES) as folder:
                 save_file(weights, folder / "model.safetensors")
                 save_file(state, folder / "optimiser.safetensors")
                 progress: dict[str, Any] = {"step": self.step, "minutes": self.minutes}
@@ -326,7 +329,7 @@ class Trainer:
             if self._any(metrics is not None and metrics.is_due):
                 scores = self._scores()
                 if metrics is not None:
-                    say(metrics.write(self.step, self.minutes, scores))
+                    self._report(metrics, scores, say)
             while self.step < self.last:
                 begun = time.perf_counter()
                 report, norm = self.update()
@@ -339,7 +342,7 @@ class Trainer:
                     progress.update(bar, completed=self.step, state=state)
                 scores = self._after_step(stop := self._any(interrupts.asked))
                 if metrics is not None and (full or scores):
-                    say(metrics.write(self.step, self.minutes, scores))
+                    self._report(metrics, scores, say)
                 if stop and self.step < self.last:
                     say(f"stopped at step {self.step}: run again to resume")
                     raise KeyboardInterrupt
@@ -355,10 +358,10 @@ class Trainer:
         return Metrics(
             self.output,
             self.packer.sources,
-            scored=self.score.tasks if self.score is not None else (),
+            scored=[task.id for task in self.score.tasks] if self.score is not None else (),
             step=self.step,
             begun=begun,
-            score_every=self.score_every if self.score is not None else None,
+            is_scored=self._is_scored(),
             tokens=config.rows * config.length,
             log_every=self.log_every,
             peak=self.ranks.world * measured_peak(self.device) / cost,
@@ -374,10 +377,25 @@ class Trainer:
         return {} if stop else self._scores()
 
     def _is_scored(self) -> bool:
-        return bool(self.score and self.score_every and not self.step % self.score_every)
+        if self.score is None or not self.score_every:
+            return False
+        return not self.step % self.score_every or self.step == self.config.steps
 
     def _scores(self) -> Mapping[str, float]:
         return self.score() if self._is_scored() and self.score is not None else {}
+
+    def _report(
+        self, metrics: Metrics, scores: Mapping[str, float], say: Callable[..., None]
+    ) -> None:
+        """Write a row and print it; late in a run, warn of play that does not follow the loss."""
+        line = metrics.write(self.step, self.minutes, scores)
+        if self.score is None or not scores:
+            say(line)
+            return
+        say(line + self.score.describe(scores))
+        warnings = self.score.disagreements(scores, metrics.task_losses)
+        for warning in warnings if 5 * self.step > 3 * self.last else ():
+            say(warning, style="yellow")
 
     def _any(self, asked: bool) -> bool:
         """Whether any process was asked to stop: they stop at the same step."""

@@ -226,7 +226,7 @@ def test_nan_fails_its_episode_alone_unless_the_policy_reads_it() -> None:
     policy = SimpleNamespace(predict=lambda shown, **_: (np.zeros((3, 1), np.float32), None))
     failed = failures(played(SimpleNamespace(make=Broken), policy))
     assert set(failed) == {13}
-    assert "the observation holds NaN, expected numbers" in failed[13]
+    assert "the observation has NaN: expected numbers" in failed[13]
     policy.accepts_nan = True
     assert failures(played(SimpleNamespace(make=Broken), policy)) == {}
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from minari.serialization import serialize_space
 
+from gato_gym.atomic_io import file_name
 from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
 from policies.gato.task_specs import signature
@@ -59,7 +59,7 @@ def shard_tasks(
         ValueError: An observation or action is not what its space says.
         WorkerError: A process failed, or was killed.
     """
-    places = {task.id: folder / quote(task.id, safe="") for task in tasks}
+    places = {task.id: folder / file_name(task.id) for task in tasks}
     metas = {task.id: _meta_of(task, tasks, augment, seed) for task in tasks}
     missing = [
         task
