@@ -172,7 +172,7 @@ def check_time_limit(seconds: float | None) -> None:
     """
     if seconds is None:
         return
-    if not seconds > 0.0:
+    if not 0.0 < seconds < float("inf"):
         raise BenchmarkError(
             f"--episode-timeout is {seconds:g}, expected seconds above 0: pass --episode-timeout 60"
         )

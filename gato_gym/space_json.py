@@ -75,7 +75,7 @@ def _check(value: Any, where: str) -> None:
     for part_name in ("feature_space", "node_space", "edge_space"):
         if space.get(part_name) is not None:
             _check(space[part_name], f"{where}.{part_name}")
-    parts = space.get("subspaces", {})
+    parts = as_type(dict[str, Any] | list[Any], space.get("subspaces", {}), f"{where}.subspaces")
     for name, part in parts.items() if isinstance(parts, dict) else enumerate(parts):
         _check(part, f"{where}.{name}")
     sizes = {

@@ -5,10 +5,12 @@ python scripts/experts_page.py
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from benchmarks.references import TaskReferences, measured, published
 from gato_gym.bounded_io import read_text
+from gato_gym.commands.common import exit_status
 from gato_gym.tasks import list_tasks
 from policies.expert_training.recipes import RECIPES
 from policies.expert_training.shipping import share_of_bar
@@ -64,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

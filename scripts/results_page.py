@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gato_gym.bounded_io import read_json
+from gato_gym.commands.common import exit_status
 
 
 def number(value: float | None, digits: int) -> str:
@@ -71,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

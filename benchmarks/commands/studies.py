@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from benchmarks.studies.settings import FinetuneSettings, ScalingSettings
 from gato_gym.commands.common import Command, Invocation
+from gato_gym.commands.flags import MOST_THREADS, check_range
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Finetune(FinetuneSettings, Command):
     }
 
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "threads", low=1, high=MOST_THREADS)
 
     def run(self, call: Invocation) -> None:
         from benchmarks.studies.finetune import FinetuneRun
@@ -62,6 +67,10 @@ class Scaling(ScalingSettings, Command):
     """
 
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "threads", low=1, high=MOST_THREADS)
 
     def run(self, call: Invocation) -> None:
         from benchmarks.studies.scaling import ScalingRun

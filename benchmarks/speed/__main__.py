@@ -20,6 +20,7 @@ from tyro.conf import Positional
 from benchmarks.speed.comparison import Comparison, table
 from gato_gym.atomic_io import write_json
 from gato_gym.commands.common import DONE, STOPPED, Command, Invocation, run_command
+from gato_gym.commands.flags import MOST_THREADS, check_range
 from gato_gym.terminal import new_console
 from policies.model.config import PRESETS
 from policies.threads import one_thread
@@ -135,8 +136,8 @@ class Speed(Command):
     output: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise ValueError(f"--threads is {self.threads}: expected 1 or more")
+        check_range(self, "threads", low=1, high=MOST_THREADS)
+        check_range(self, "seconds", above=True)
 
     def run(self, call: Invocation) -> int:
         comparisons: list[Comparison] = []

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ from benchmarks.studies.plots import write_csv
 from gato_gym import get_task
 from gato_gym.atomic_io import write_whole
 from gato_gym.bounded_io import read_json, read_text
+from gato_gym.commands.common import exit_status
 from gato_gym.folder_lock import FolderLock
 from policies import GatoPolicy
 from policies.model.network import GatoNetwork, count_parameters
@@ -304,4 +306,4 @@ def _measure(variant: Variant, work: Path, root: Path, *, seconds: float, episod
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    sys.exit(exit_status(lambda: tyro.cli(main)))

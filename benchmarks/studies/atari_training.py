@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from gato_gym.commands.common import exit_status
 from gato_gym.tasks.atari import GAMES as ACTIONS
 from policies.expert_training.atari.ppo import AtariPPO
 from policies.expert_training.recipes import recipe_for
@@ -79,4 +80,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -28,6 +28,7 @@ import torch
 import tyro
 
 from benchmarks.references import measured
+from gato_gym.commands.common import exit_status
 from gato_gym.episodes.minari_datasets import find_minari, returns_of
 from gato_gym.tasks import Task, list_tasks
 from gato_gym.tasks.registry import SUITES
@@ -239,4 +240,4 @@ def make(
 
 
 if __name__ == "__main__":
-    tyro.cli(make)
+    sys.exit(exit_status(lambda: tyro.cli(make)))

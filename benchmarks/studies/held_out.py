@@ -18,6 +18,7 @@ import torch
 import tyro
 
 from benchmarks.studies.gato_mini import datasets
+from gato_gym.commands.common import exit_status
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
@@ -69,8 +70,8 @@ def train(
     root: Path = Path("data"),
     work: Path = Path("runs/held-out"),
     threads: int = 1,
-) -> int:
-    """Train a network without some tasks; the exit status is 130 after Ctrl-C.
+) -> None:
+    """Train a network without some tasks.
 
     Args:
         steps: Updates.
@@ -82,12 +83,8 @@ def train(
     """
     torch.set_num_threads(threads)
     settings = replace(held_out_settings(root, shards, work, steps=steps), until=until)
-    try:
-        TrainRun(settings).train()
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    TrainRun(settings).train()
 
 
 if __name__ == "__main__":
-    sys.exit(tyro.cli(train))
+    sys.exit(exit_status(lambda: tyro.cli(train)))

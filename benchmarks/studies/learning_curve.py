@@ -20,6 +20,7 @@ import tyro
 from benchmarks.studies.gato_mini import round_settings
 from benchmarks.studies.plots import panels, write_csv
 from gato_gym.bounded_io import read_json
+from gato_gym.commands.common import exit_status
 from gato_gym.tasks.registry import SUITES
 from policies.training.run import TrainRun
 
@@ -133,4 +134,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    sys.exit(exit_status(lambda: tyro.cli(main)))

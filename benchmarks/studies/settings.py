@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from gato_gym.commands.flags import Names, Numbers, flag
+from gato_gym.commands.flags import Names, Numbers, check_range, flag
 
 
 @dataclass(frozen=True)
@@ -64,21 +64,25 @@ class FinetuneSettings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "steps", "score_episodes", "environments", "rows", "length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        check_range(
+            self,
+            "seeds",
+            "steps",
+            "lora",
+            "score_episodes",
+            "environments",
+            "rows",
+            "length",
+            low=1,
+        )
         if not self.episodes or min(self.episodes) < 1:
             raise ValueError(
                 f"episodes is {list(self.episodes)}: expected numbers of 1 or more, such as 1,3,10"
             )
-        if not 0 <= (self.keep or 0) <= 1:
-            raise ValueError(f"keep is {self.keep}: expected 0 to 1")
+        check_range(self, "keep", high=1)
+        check_range(self, "rate", above=True)
         if self.optimiser not in (None, "muon", "adamw"):
             raise ValueError(f"optimiser is {self.optimiser!r}: expected muon or adamw")
-        if self.rate is not None and not self.rate > 0:
-            raise ValueError(f"rate is {self.rate}: expected more than 0")
-        if self.lora is not None and self.lora < 1:
-            raise ValueError(f"lora is {self.lora}: expected a rank of 1 or more, such as 8")
         object.__setattr__(self, "episodes", tuple(sorted(set(self.episodes))))
 
 
@@ -117,13 +121,10 @@ class ScalingSettings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("points", "environments", "rows", "length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
-        if self.score_episodes < 0:
-            raise ValueError(f"score_episodes is {self.score_episodes}: expected 0 or more")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out}: expected more than 0, less than 1")
+        check_range(self, "points", "environments", "rows", "length", low=1)
+        check_range(self, "score_episodes", "seed", "tokens")
+        check_range(self, "keep", high=1)
+        check_range(self, "held_out", high=1, above=True, below=True)
         if self.tokens < (least := self.points * self.rows * self.length):
             raise ValueError(
                 f"tokens is {self.tokens:g}: expected at least {least:,}, a batch of {self.rows} x "

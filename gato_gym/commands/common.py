@@ -2,7 +2,8 @@
 
 * :class:`Command` -- a command; its fields are its flags.
 * :class:`Invocation` -- how it was called.
-* :func:`run_command` -- runs one, and turns what goes wrong into a line and an exit status.
+* :func:`run_command` -- runs one; :func:`exit_status` -- runs anything, and turns what goes wrong
+  into a line and an exit status.
 * :func:`parse` -- a command from what was typed.
 * :class:`CommandFailed` -- ends a command with the status 1.
 
@@ -13,6 +14,7 @@ what was asked cannot be done, and 130 after Ctrl-C.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -20,7 +22,7 @@ import shlex
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TextIO, TypeVar
 
@@ -33,8 +35,9 @@ from gato_gym.terminal import new_console
 
 DONE, FAILED, MISUSED, STOPPED = 0, 1, 2, 130
 
-CANNOT_BE_DONE = (
-    gym.error.Error, FileExistsError, FileNotFoundError, ImportError, PermissionError, ValueError,
+CANNOT_BE_DONE = (gym.error.Error, ImportError, ValueError)
+OTHER_PATH = (
+    FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError,
 )  # fmt: skip
 """Errors in what was asked: another command line, file or installation is needed."""
 
@@ -101,29 +104,50 @@ def run_command(
     typed = sys.argv[1:] if arguments is None else list(arguments)
     quiet = os.environ.get("RANK", "0") != "0"
     call = Invocation(prog, typed, new_console(soft_wrap=True, quiet=quiet))
+
+    def work() -> int | None:
+        try:
+            requested = parse(command, typed, prog=prog)
+        except SystemExit as end:  # the help was shown
+            return int(end.code or DONE)
+        try:
+            return requested.run(call)
+        except SystemExit as end:
+            raise CommandFailed(
+                f"sys.exit({end.code!r}) was called by code that the command runs: mend that code"
+            ) from end
+
+    return exit_status(work, command.stopped)
+
+
+def exit_status(work: Callable[[], int | None], stopped: str = "") -> int:
+    """Do some work, and turn what goes wrong into a line and an exit status.
+
+    Args:
+        work: Returns a status, None for 0.
+        stopped: What is said after Ctrl-C, where a KeyboardInterrupt says nothing itself.
+    """
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
-            try:
-                requested = parse(command, typed, prog=prog)
-            except SystemExit as end:  # the help was shown
-                return int(end.code or DONE)
-            return requested.run(call) or DONE
+            return work() or DONE
     except SystemExit as end:
-        complain(f"sys.exit({end.code!r}) was called by code that the command runs: mend that code")
-        return FAILED
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
     except KeyboardInterrupt as stop:
-        if said := _told(stop) or command.stopped:
+        if said := _told(stop) or stopped:
             print(said, file=sys.stderr)
         return STOPPED
     except CommandFailed as error:
         print(f"error: {_told(error)}", file=sys.stderr)
         return FAILED
-    except CANNOT_BE_DONE as error:
+    except (*CANNOT_BE_DONE, *OTHER_PATH) as error:
         return complain(_told(error))
     except (ArithmeticError, OSError) as error:
         complain(_told(error))
-        return FAILED
+        another = isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
+        return MISUSED if another else FAILED
 
 
 def _told(error: BaseException) -> str:

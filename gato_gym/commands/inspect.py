@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional
 
 from gato_gym.commands.common import Command, Invocation
-from gato_gym.commands.flags import flag
+from gato_gym.commands.flags import check_range, flag
 from gato_gym.inspection import inspect_environment
 from gato_gym.terminal import new_console
 
@@ -32,6 +32,10 @@ class Inspect(Command):
     window: int = 1024
     seed: int = 0
     image: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, "window", low=1)
+        check_range(self, "seed")
 
     def run(self, call: Invocation) -> None:
         inspection = inspect_environment(

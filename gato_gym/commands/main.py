@@ -19,7 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from rich.table import Table
 
 import gato_gym
-from gato_gym.commands.common import DONE, Command, complain, run_command
+from gato_gym.commands.common import DONE, Command, complain, exit_status, run_command
 from gato_gym.terminal import new_console
 
 GROUP = "gato_gym.commands"
@@ -57,8 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close = difflib.get_close_matches(name, commands, n=1)
         hint = f"did you mean {close[0]}?" if close else "see gato-gym --help"
         return complain(f"no command {name!r}, expected one of {', '.join(commands)}: {hint}")
-    _see_working_directory()
-    return run_command(commands[name].load(), rest, prog=f"gato-gym {name}")
+
+    def work() -> int:
+        _see_working_directory()
+        return run_command(commands[name].load(), rest, prog=f"gato-gym {name}")
+
+    return exit_status(work)
 
 
 def _see_working_directory() -> None:

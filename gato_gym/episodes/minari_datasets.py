@@ -18,7 +18,7 @@ import itertools
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -312,7 +312,7 @@ def _lengths_of(part: Any) -> set[int]:
     return set() if part is None else {len(part) if isinstance(part, list) or np.ndim(part) else -1}
 
 
-def _read(dataset: Any, indices: Sequence[int]) -> Iterator[Episode]:
+def _read(dataset: Any, indices: list[int]) -> Iterator[Episode]:
     from gato_gym.episodes import hdf5
 
     storage = dataset.storage
@@ -343,7 +343,7 @@ def _read(dataset: Any, indices: Sequence[int]) -> Iterator[Episode]:
         )
 
 
-def _check_stored(storage: Any, indices: Sequence[int]) -> None:
+def _check_stored(storage: Any, indices: list[int]) -> None:
     """Refuse episodes of which Minari would read what they link to, or more than is stored."""
     from gato_gym.episodes import hdf5
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from gato_gym.atomic_io import appearing_file, write_json
 from gato_gym.bounded_io import as_type, parse_json, plain_json, read_bytes, read_json
+from gato_gym.commands.flags import check_range
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.minari_datasets import minari_metadata, new_minari
 from gato_gym.simulators import SIMULATORS, installed_versions
@@ -63,10 +64,8 @@ class CollectSettings:
     def __post_init__(self) -> None:
         if (self.episodes is None) == (self.steps is None):
             raise ValueError("give either episodes or steps: how much to collect of each task")
-        if (self.episodes or self.steps or 0) < 1 or self.expert_episodes < 1:
-            raise ValueError("episodes, steps and expert_episodes are counts of 1 or more")
-        if not self.time_limit > 0:
-            raise ValueError(f"time_limit is {self.time_limit}: expected seconds above 0")
+        check_range(self, "episodes", "steps", "expert_episodes", low=1)
+        check_range(self, "time_limit", above=True)
 
     def identity(self, task: Task) -> dict[str, Any]:
         """What a unit of a task depends on, as JSON values."""

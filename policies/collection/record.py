@@ -127,7 +127,13 @@ def play_returns(
     env: gym.Env[Any, Any], policy: PolicyLike, episodes: int, *, seed: int = 0,
     deterministic: bool = True,
 ) -> list[float]:  # fmt: skip
-    """Returns of a policy's episodes; seeds from 0 on are never recorded ones."""
+    """Returns of a policy's episodes; seeds from 0 on are never recorded ones.
+
+    Raises:
+        ValueError: ``episodes`` is below 1.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}: expected 1 or more")
     return [
         play_one(env, policy, seed + index, deterministic=deterministic)
         for index in range(episodes)

@@ -25,6 +25,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from gato_gym.commands.flags import check_range
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.frames import ObservationList
 from gato_gym.seeds import TRAINING_SEEDS_START
@@ -82,18 +83,12 @@ class RecordSettings:
             raise ValueError(f"policy is {self.policy!r}: expected {' or '.join(POLICIES)}")
         if self.policy == "random" and self.noise:
             raise ValueError(f"noise is {self.noise} with the random policy: expected 0")
-        if not 0 <= self.noise < float("inf"):
-            raise ValueError(f"noise is {self.noise}: expected 0 (none) or more")
+        check_range(self, "noise", "seed", "steps_after_success", "keep")
+        check_range(self, "most_steps", low=1)
         if self.player is not None and (self.noise or self.policy != "expert"):
             raise ValueError(
                 f"player is {self.player!r} with noise {self.noise} and policy {self.policy!r}: "
                 "expected no noise, and the expert's choices"
-            )
-        if self.most_steps is not None and self.most_steps < 1:
-            raise ValueError(f"most_steps is {self.most_steps}: expected 1 or more, or None")
-        if self.steps_after_success is not None and self.steps_after_success < 0:
-            raise ValueError(
-                f"steps_after_success is {self.steps_after_success}: expected 0 or more, or None"
             )
 
 

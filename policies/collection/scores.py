@@ -86,6 +86,8 @@ def play_scores(
     Returns:
         The scores in the order of the seeds.
     """
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}: expected 1 or more")
     keys = [EpisodeKey("", index, first_seed + index) for index in range(episodes)]
     rows = envs[: max(1, min(len(envs), episodes))]
     results: list[EpisodeResult] = []

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from gato_gym.commands.common import Command, CommandFailed, Invocation
+from gato_gym.commands.flags import check_range
 from gato_gym.tasks import list_tasks
 from policies.collection.jobs import CollectSettings
 
@@ -46,6 +47,7 @@ class Collect(CollectSettings, Command):
         if self.episodes is None and self.steps is None:
             object.__setattr__(self, "episodes", 200)
         super().__post_init__()
+        check_range(self, "workers", low=1)
 
     def run(self, call: Invocation) -> None:
         from policies.collection.collect import collect, with_experts

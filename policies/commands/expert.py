@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, subcommand
 
 from gato_gym.commands.common import Command, Invocation
+from gato_gym.commands.flags import check_range
 from policies.expert_training.settings import QueueSettings
 
 ROOT = Path("runs/experts")
@@ -90,6 +91,9 @@ class _Score(Command):
     task: Positional[str]
     episodes: int = 100
     expert: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, "episodes", low=1)
 
     def run(self, call: Invocation) -> None:
         from gato_gym.seeds import SCORE_SEEDS_START

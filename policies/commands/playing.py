@@ -12,7 +12,7 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from gato_gym.commands.common import Command, Invocation
-from gato_gym.commands.flags import flag
+from gato_gym.commands.flags import check_range, flag
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ class Record(_Player):
     noise: float = 0.0
     overwrite: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range(self, "episodes", low=1)
+        check_range(self, "noise", high=1)
+        check_range(self, "seed")
 
     def run(self, call: Invocation) -> None:
         import numpy as np
@@ -104,6 +109,9 @@ class Score(_Player):
 
     dataset: Annotated[str | None, flag(metavar="ID")] = None
     episodes: int = 20
+
+    def __post_init__(self) -> None:
+        check_range(self, "episodes", low=1)
 
     def run(self, call: Invocation) -> None:
         import numpy as np

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gato_gym.commands.common import Command, Invocation
+from gato_gym.commands.flags import MOST_THREADS, check_range
 from policies.training.settings import TrainSettings
 
 
@@ -38,13 +39,18 @@ class Train(TrainSettings, Command):
     threads: int | None = None
     dry_run: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "threads", low=1, high=MOST_THREADS)
+
     def run(self, call: Invocation) -> None:
         import torch
 
         from policies.training.run import TrainRun
 
         tiny = self.preset == "tiny"
-        torch.set_num_threads(self.threads or (1 if tiny else torch.get_num_threads()))
+        usual = 1 if tiny else torch.get_num_threads()
+        torch.set_num_threads(usual if self.threads is None else self.threads)
         run = TrainRun(self, call.console)
         run.describe()
         if self.dry_run:

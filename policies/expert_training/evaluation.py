@@ -50,7 +50,9 @@ def evaluate(
         The undiscounted return of each, in the order of the seeds.
 
     Raises:
-        ValueError: A reward is not finite.
+        ValueError: A reward is not finite, or ``episodes`` is below 1.
     """
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}: expected 1 or more")
     scores = play_scores(envs, policy, episodes, deterministic=None, first_seed=first_seed)
     return list(scores.returns)

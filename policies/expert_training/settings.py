@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from gato_gym.commands.flags import flag
+from gato_gym.commands.flags import MOST_THREADS, check_range, flag
 
 
 @dataclass(frozen=True)
@@ -39,3 +39,9 @@ class QueueSettings:
     minutes: float | None = None
     ships: Annotated[bool, flag(name="ship")] = False
     tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        check_range(self, "steps", "jobs", low=1)
+        check_range(self, "threads", low=1, high=MOST_THREADS)
+        check_range(self, "minutes", above=True)
+        check_range(self, "seed")

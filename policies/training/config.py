@@ -20,6 +20,7 @@ import torch
 
 from gato_gym.atomic_io import write_whole
 from gato_gym.bounded_io import as_type, plain_json, read_json
+from gato_gym.commands.flags import check_range
 from gato_gym.spaces import Plan
 from policies.model.config import PAPER_SIZES, NetworkConfig, fitted, preset
 from policies.training.data.packing import Mixture
@@ -65,9 +66,7 @@ class TrainConfig:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "rows", "length", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        check_range(self, "steps", "rows", "accumulate", low=1)
         least = self.mixture.smallest
         if self.length < least:
             raise ValueError(f"length is {self.length}: expected at least {least} tokens of a row")
@@ -76,11 +75,8 @@ class TrainConfig:
                 f"accumulate is {self.accumulate} for {self.rows} rows: expected at most one part "
                 "for each row"
             )
-        for name in ("observation_weight", "depth_drop"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 or more, below 1")
-        if self.sigma < 0:
-            raise ValueError(f"sigma is {self.sigma}: expected 0 (one bin) or more")
+        check_range(self, "observation_weight", "depth_drop", high=1, below=True)
+        check_range(self, "sigma", "balance", "seed")
         if self.observation_weight and not self.network.observation_heads:
             raise ValueError(
                 f"observation_weight is {self.observation_weight} and the network has no "
@@ -192,7 +188,9 @@ def _optimiser(settings: TrainSettings, steps: int) -> OptimiserConfig:
     name = settings.optimiser or ("paper" if settings.preset in PAPER_SIZES else "muon")
     config = published() if name == "paper" else OptimiserConfig(name=name)
     warmup = min(config.warmup, max(1, steps // 10))
-    return dataclasses.replace(config, **{"warmup": warmup, **settings.optimiser_options})
+    values = {**dataclasses.asdict(config), "warmup": warmup, **settings.optimiser_options}
+    chosen: OptimiserConfig = as_type(OptimiserConfig, values, "optimiser_options")
+    return chosen
 
 
 def as_begun(config: TrainConfig, output: Path) -> TrainConfig:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gato_gym.commands.flags import check_range
 from policies.model.network import GatoNetwork
 from policies.training.distributed import ProcessGroup, ShardedParameter
 
@@ -56,6 +57,9 @@ class OptimiserConfig:
             raise ValueError(f"optimiser {self.name!r} is unknown: choose muon or adamw")
         if self.shape not in ("linear", "cosine"):
             raise ValueError(f"schedule {self.shape!r} is unknown: choose linear or cosine")
+        check_range(self, "rate", "matrix_rate", "clip", above=True)
+        check_range(self, "decay", "warmup")
+        check_range(self, "betas", "cooldown", "average", "first", "last", high=1)
 
 
 def published() -> OptimiserConfig:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from tyro.conf import create_mutex_group
 
-from gato_gym.commands.flags import flag
+from gato_gym.commands.flags import check_range, flag
 
 _AMOUNT = create_mutex_group(required=False, title="how long")
 
@@ -136,26 +136,19 @@ class TrainSettings:
     score_episodes: int = 3
 
     def __post_init__(self) -> None:
-        if self.score_every is not None and self.score_every < 0:
-            raise ValueError(
-                f"score_every is {self.score_every}: expected 0, to play nothing, or more steps"
-            )
-        for name in ("keep_every", "until"):
-            steps = getattr(self, name)
-            if steps is not None and steps < 1:
-                raise ValueError(f"{name} is {steps}: expected 1 or more steps")
-        for name in ("keep", "prompt_share", "prompt_end"):
-            if not 0 <= (getattr(self, name) or 0) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 to 1")
-        if not 0 <= self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out}: expected 0 or more, less than 1")
-        if self.workers < 1 or self.augment < 0:
-            raise ValueError(
-                f"workers is {self.workers} and augment {self.augment}: expected 1 or more, and 0 "
-                "or more"
-            )
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"minutes is {self.minutes}: expected more than 0")
+        check_range(
+            self, "steps", "rows", "length", "accumulate", "workers", "keep_every", "until",
+            "score_episodes", low=1,
+        )  # fmt: skip
+        check_range(
+            self, "score_every", "augment", "seed", "sigma", "balance", "observation_noise",
+            "weights", "emphasis",
+        )  # fmt: skip
+        check_range(
+            self, "keep", "prompt_share", "prompt_shares", "prompt_end", "action_drop", high=1
+        )
+        check_range(self, "held_out", "observation_weight", "depth_drop", high=1, below=True)
+        check_range(self, "minutes", above=True)
         if self.optimiser not in (None, "muon", "adamw", "paper"):
             raise ValueError(f"optimiser is {self.optimiser!r}: expected muon, adamw or paper")
         if self.group_by not in ("task", "suite"):

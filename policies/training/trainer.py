@@ -25,6 +25,7 @@ from gato_gym.atomic_io import appearing, appearing_file, surviving, write_whole
 from gato_gym.bounded_io import read_json
 from policies.model.attention import check_trainable
 from policies.model.network import GatoNetwork, PackedBatch
+from policies.model.quantization import choose_device
 from policies.training.checkpoint_scorer import CheckpointScorer
 from policies.training.config import TrainConfig, as_begun, check_same_config
 from policies.training.data.packing import Packer
@@ -80,9 +81,9 @@ def kept_weights(run: Path, step: int) -> Path:
 
 
 def _device(name: str, ranks: ProcessGroup) -> torch.device:
-    if name == "auto":
-        name = f"cuda:{ranks.local}" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    if name == "auto" and torch.cuda.is_available():
+        name = f"cuda:{ranks.local}"
+    return choose_device(name)
 
 
 class Trainer:

@@ -2,10 +2,12 @@
 
 * :data:`KINDS` -- by name, what writes one and what reads it.
 * :func:`limits` -- fails what takes much memory, or never ends.
+* :func:`places`, :func:`replaced` -- paths in a JSON value, and a copy with another value there.
 """
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 from collections.abc import Callable, Iterator
@@ -65,6 +67,25 @@ def limits(memory: int = MEMORY, seconds: float = SECONDS) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         resource.setrlimit(resource.RLIMIT_AS, before)
         signal.signal(signal.SIGALRM, handler)
+
+
+def places(value: Any) -> Iterator[tuple[Any, ...]]:
+    """The path of everything in a JSON value."""
+    if isinstance(value, dict | list):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield (key,)
+            for rest in places(each):
+                yield (key, *rest)
+
+
+def replaced(value: Any, place: tuple[Any, ...], new: Any) -> Any:
+    """A copy of a JSON value with something else at a path."""
+    copy = json.loads(json.dumps(value))
+    part = copy
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = new
+    return copy
 
 
 def episode(length: int = 20, task: str = "act") -> Episode:
@@ -134,8 +155,8 @@ def write_run(folder: Path) -> None:
         record.append(EpisodeFailure(second, "ValueError: no", 2, 0.5))
     clip = {"task": "babyai-open", "episode": 0, "seed": first.seed, "file": "videos/a.mp4"}
     outcome = {"return": 1.5, "length": 3, "success": None, "same": True}
-    (folder / "videos.json").write_text(_json({"clips": [{**clip, **outcome}]}))
-    (folder / "cost.json").write_text(_json(Costs().to_json()))
+    (folder / "videos.json").write_text(json.dumps({"clips": [{**clip, **outcome}]}))
+    (folder / "cost.json").write_text(json.dumps(Costs().tojson.dumps()))
 
 
 def inspect_run(folder: Path) -> None:
@@ -151,7 +172,12 @@ def write_task_shard(folder: Path) -> None:
 
     plan = state_plan()
     written = [serialize_space(plan.observation_space), serialize_space(plan.action_space)]
-    meta = {"task": "act", "group": "act", "options": plan.options.to_json(), "spaces": written}
+    meta = {
+        "task": "act",
+        "group": "act",
+        "options": plan.options.tojson.dumps(),
+        "spaces": written,
+    }
     write_shard(folder, plan, [episode(), episode(5)], meta)
 
 
@@ -162,7 +188,7 @@ def write_pairs(folder: Path) -> None:
     folder.mkdir()
     Image.new("RGB", (20, 20)).save(folder / "red.png")
     Image.new("RGB", (20, 20)).save(folder / "blue.jpg")
-    lines = [_json({"image": name, "text": "a square"}) for name in ("red.png", "blue.jpg")]
+    lines = [json.dumps({"image": name, "text": "a square"}) for name in ("red.png", "blue.jpg")]
     (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "book.txt").write_text("Once upon a time")
 
@@ -196,12 +222,6 @@ def write_state(folder: Path) -> None:
 def read_state(folder: Path) -> None:
     """Take it up."""
     load_state(folder / "state.safetensors")
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value)
 
 
 @dataclass(frozen=True)

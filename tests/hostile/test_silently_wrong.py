@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,14 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 from gymnasium import spaces
-from small import SMALL, STATE, state_plan
+from small import SMALL, STATE, random_shard, state_plan
 
 from gato_gym import Episode, get_task, write_minari
+from gato_gym.commands.main import main
 from gato_gym.episodes.jat import episode_of_row, import_rows
 from gato_gym.episodes.minari_datasets import episodes_of, find_minari
 from policies import GatoPolicy, MultiTaskPolicy
+from policies.collection.scores import play_scores
 from policies.experts.mlp import ExpertError
 from policies.experts.store import load_expert, shipped_folder
 from policies.gato.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -29,9 +32,11 @@ from policies.gato.prompts import prompt_from_episode
 from policies.gato.sampling import Sampler
 from policies.gato.task_specs import TaskRecord
 from policies.model.network import GatoNetwork
-from policies.training.config import check_same, without_contents
+from policies.training.config import TrainConfig, check_same, without_contents
 from policies.training.data.datasets import DatasetTask, find_tasks
 from policies.training.data.encoding import shard_task, shard_tasks
+from policies.training.data.packing import Mixture, Packer
+from policies.training.optimizer import OptimiserConfig
 
 
 def demonstration(length: int = 5) -> Episode:
@@ -364,3 +369,92 @@ class TestRows:
         with pytest.raises(ValueError, match=r"row 0 has actions from 2 to 7: .* Discrete\(7\)"):
             import_rows([row], "jat/go-v0", env=env, root=tmp_path)
         env.close()
+
+
+TRAIN = "--dataset my/cart-v0 --output run"
+
+
+class TestSettings:
+    """Numbers that mean something else than was typed, from a command line or from Python."""
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            *(f"train {TRAIN} --{flag} 0" for flag in (
+                "rows", "length", "accumulate", "steps", "minutes", "threads", "workers", "until",
+                "keep-every", "score-episodes",
+            )),
+            *(f"train {TRAIN} --{flag} nan" for flag in (
+                "sigma", "minutes", "keep", "balance", "observation-noise", "depth-drop",
+                "prompt-share", "held-out", "action-drop",
+            )),
+            *(f"train {TRAIN} --{flag} -1" for flag in (
+                "rows", "threads", "sigma", "balance", "seed", "augment", "observation-weight",
+            )),
+            f"train {TRAIN} --sigma inf",
+            f"train {TRAIN} --threads 10000000",
+            f'train {TRAIN} --weights {{"a":-1}}',
+            f'train {TRAIN} --weights {{"a":NaN}}',
+            f'train {TRAIN} --emphasis {{"a":-0.5}}',
+            f'train {TRAIN} --prompt-shares {{"a":1.5}}',
+            "score CartPole-v1 --policy random --episodes 0",
+            "record CartPole-v1 --policy random --dataset my/cart-v0 --episodes 0",
+            "record CartPole-v1 --policy random --dataset my/cart-v0 --noise nan",
+            "record CartPole-v1 --policy random --dataset my/cart-v0 --seed -1",
+            "collect --episodes 0",
+            "collect --steps 0",
+            "collect --workers 0",
+            "collect --noise nan",
+            "collect --keep nan",
+            "collect --time-limit inf",
+            "expert train mujoco-pendulum --steps 0",
+            "expert train mujoco-pendulum --steps nan",
+            "expert train mujoco-pendulum --jobs 0",
+            "expert train mujoco-pendulum --threads 0",
+            "expert train mujoco-pendulum --minutes 0",
+            "expert score mujoco-pendulum --episodes 0",
+            "finetune --from gato-mini --dataset my/cart-v0 --output run --threads 0",
+            "finetune --from gato-mini --dataset my/cart-v0 --output run --rate nan",
+            "finetune --from gato-mini --dataset my/cart-v0 --output run --episodes 0,3",
+            "scaling --dataset my/cart-v0 --output run --tokens nan",
+            "scaling --dataset my/cart-v0 --output run --keep -0.5",
+            "scaling --dataset my/cart-v0 --output run --threads 0",
+            "bench --suite babyai --policy random --episodes 0",
+            "bench --suite babyai --policy random --num-envs 0",
+            "bench --suite babyai --policy random --episode-timeout nan",
+            "bench --suite babyai --policy random --episode-timeout inf",
+            "watch --task babyai-go-to-obj --episodes 0",
+            "inspect CartPole-v1 --window 0",
+            "speed tokenise --seconds 0",
+            "speed tokenise --threads 0",
+        ],
+    )  # fmt: skip
+    def test_a_command_line(
+        self, line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.chdir(tmp_path)
+        assert main(line.split()) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert re.match(r"error: (\w+: )?(--)?[\w-]+ is .*expected .*\d", error)
+        assert not any(tmp_path.iterdir())
+
+    def test_of_python(self) -> None:
+        for make, said in (
+            (lambda: TrainConfig(SMALL, Mixture({}), sigma=np.nan), "sigma is nan"),
+            (lambda: TrainConfig(SMALL, Mixture({}), balance=np.inf), "balance is inf"),
+            (lambda: Mixture({"a": "1"}), r"weights is \{'a': '1'\}: expected 0 or more"),  # type: ignore[dict-item]
+            (lambda: Mixture({"a": -1.0}), r"weights is \{'a': -1.0\}: expected 0 or more"),
+            (lambda: Mixture({}, observation_noise=np.nan), "observation_noise is nan"),
+            (lambda: OptimiserConfig(rate=np.nan), "rate is nan: expected more than 0"),
+            (lambda: OptimiserConfig(betas=(0.9, 1.5)), r"betas is \(0.9, 1.5\)"),
+            (lambda: play_scores([], Any, 0), "episodes is 0: expected 1 or more"),
+        ):
+            with pytest.raises(ValueError, match=said):
+                make()
+
+    def test_weights_of_which_none_is_above_zero(self) -> None:
+        shards = {"act": random_shard(state_plan(), "act")}
+        with pytest.raises(ValueError, match="expected more than 0 for something to train on"):
+            Packer(shards, Mixture({"act": 0.0}), SMALL, rows=1, length=64, seed=0)

@@ -24,7 +24,8 @@ from benchmarks.studies.finetune import FinetuneRun
 from benchmarks.studies.scaling import ScalingRun
 from gato_gym import get_task, read_minari
 from gato_gym.__main__ import main
-from gato_gym.atomic_io import appearing, read_json, surviving, write_whole
+from gato_gym.atomic_io import appearing, surviving, write_whole
+from gato_gym.bounded_io import read_json
 from gato_gym.folder_lock import FolderInUseError, FolderLock
 from policies.collection.collect import collect
 from policies.collection.jobs import CollectSettings

@@ -276,12 +276,8 @@ def find_tasks(
         }
         if "layout" in changed_options:
             changed_options.setdefault("text", "")
-        fields = {field.name for field in dataclasses.fields(PlanOptions)}
-        if unknown := sorted(set(changed_options) - fields):
-            raise ValueError(f"PlanOptions has no field {unknown}: expected some of {fields}")
-        task = dataclasses.replace(
-            task, options=dataclasses.replace(task.options, **changed_options)
-        )
+        options = PlanOptions.from_json({**task.options.to_json(), **changed_options})
+        task = dataclasses.replace(task, options=options)
         before = tasks_by_id.get(task.id)
         if before is not None:
             _check_same_spaces(before, task)

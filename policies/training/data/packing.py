@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from gato_gym.commands.flags import check_range
 from policies.gato.task_specs import check_row
 from policies.model.config import NetworkConfig
 from policies.model.network import PackedBatch
@@ -75,12 +76,9 @@ class Mixture:
     pairs: int = 5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.action_drop <= 1:
-            raise ValueError(f"action_drop is {self.action_drop}: expected 0 to 1")
-        if not self.observation_noise >= 0:
-            raise ValueError(f"observation_noise is {self.observation_noise}: expected 0 or more")
-        if self.pairs < 1:
-            raise ValueError(f"pairs is {self.pairs}: expected 1 or more in a document")
+        check_range(self, "weights", "emphasis", "balance", "observation_noise")
+        check_range(self, "prompt_share", "prompt_end", "action_drop", high=1)
+        check_range(self, "memoryless_steps", "smallest", "pairs", low=1)
 
 
 class Packer:
@@ -149,6 +147,11 @@ class Packer:
             shares[mine] = weight * parts / parts.sum()
         usual = np.array([self._usual_size(source) for source in self.sources])
         probabilities = shares / usual
+        if not np.isfinite(probabilities).all() or not probabilities.sum() > 0:
+            raise ValueError(
+                f"the mixture's weights are {dict(self.mixture.weights)} and its emphasis "
+                f"{dict(self.mixture.emphasis)}: expected more than 0 for something to train on"
+            )
         return probabilities / probabilities.sum()
 
     def _usual_size(self, task: str) -> float:

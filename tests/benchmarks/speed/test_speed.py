@@ -174,7 +174,7 @@ def test_what_cannot_be_measured_is_said(
     assert main(["predict", "--device", "quantum"]) == 2
     assert "device 'quantum' cannot be used" in capsys.readouterr().err
     assert main(["--threads", "0"]) == 2
-    assert "--threads is 0: expected 1 or more" in capsys.readouterr().err
+    assert "threads is 0: expected 1 to 1024" in capsys.readouterr().err
     done = Comparison.of("work", "long", "short", [(1.0, 3.0)], "at least 2")
 
     def stopped(seconds: float) -> Iterator[Comparison]:

@@ -333,7 +333,7 @@ def test_a_run_that_knew_no_options_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"depth_drop": 1.0}, "depth_drop is 1.0: expected 0 or more, below 1"),
+        ({"depth_drop": 1.0}, "depth_drop is 1.0: expected 0 or more, less than 1"),
         ({"sigma": -1.0}, "sigma is -1.0"),
         ({"observation_weight": 0.1}, "is 0.1 and the network has no observation_heads"),
         ({"mixture": {"action_drop": 1.5}}, "action_drop is 1.5: expected 0 to 1"),
