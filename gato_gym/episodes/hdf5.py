@@ -32,7 +32,8 @@ from gato_gym.episodes.frames import frames_of, stacks_of
 if TYPE_CHECKING:
     from gato_gym.episodes.episode import Episode
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 EXECUTED, DISTRIBUTION = b"executed_actions", b"action_distribution"
 INFO = b"options/info"
