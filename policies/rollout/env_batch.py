@@ -12,12 +12,13 @@ replaced by a new one; the others continue unchanged.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
@@ -187,17 +188,15 @@ class EnvBatch:
         """A batch of actions row by row.
 
         Raises:
-            ValueError: They are fewer than the rows.
+            ValueError: There is not one for each row.
         """
-        space = self._spaces[1]
-        try:
-            rows = [row_of(space, actions, row) for row in range(self.size)]
-        except (IndexError, KeyError, TypeError, ValueError) as error:
+        counts = set(_rows_of_parts(self._spaces[1], actions))
+        if counts - {self.size}:
             raise ValueError(
-                f"the policy gave {actions!r:.200}: expected a batch of {self.size} members of "
-                f"{space}"
-            ) from error
-        return rows
+                f"the policy gave {min(counts - {self.size})} actions for {self.size} "
+                "observations: expected one each"
+            )
+        return [row_of(self._spaces[1], actions, row) for row in range(self.size)]
 
     def seeds(self) -> list[int | None]:
         """The seed of the episode that begins in each row with what is shown next, if one does."""
@@ -356,3 +355,15 @@ class EnvBatch:
             other = next(row for row, episode in enumerate(self.running) if episode)
             self._observations[row] = self._observations[other]
         self._starts[row] = True
+
+
+def _rows_of_parts(space: gym.Space[Any], batch: Any) -> Iterator[int]:
+    """How many rows each part of a batch of members has; parts without a member have none."""
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            yield from _rows_of_parts(part, batch[key])
+    elif isinstance(space, spaces.Tuple):
+        for part, rows in zip(space.spaces, batch, strict=True):
+            yield from _rows_of_parts(part, rows)
+    else:
+        yield len(batch)

@@ -2,7 +2,7 @@
 
 * :data:`KINDS` -- by name, what writes one and what reads it.
 * :func:`limits` -- fails what takes much memory, or never ends.
-* :func:`places`, :func:`replaced` -- paths in a JSON value, and a copy with another value there.
+* :func:`places`, :func:`replaced` -- the paths in a JSON value; a copy with another value at one.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def write_run(folder: Path) -> None:
     clip = {"task": "babyai-open", "episode": 0, "seed": first.seed, "file": "videos/a.mp4"}
     outcome = {"return": 1.5, "length": 3, "success": None, "same": True}
     (folder / "videos.json").write_text(json.dumps({"clips": [{**clip, **outcome}]}))
-    (folder / "cost.json").write_text(json.dumps(Costs().tojson.dumps()))
+    (folder / "cost.json").write_text(json.dumps(Costs().to_json()))
 
 
 def inspect_run(folder: Path) -> None:
@@ -175,7 +175,7 @@ def write_task_shard(folder: Path) -> None:
     meta = {
         "task": "act",
         "group": "act",
-        "options": plan.options.tojson.dumps(),
+        "options": plan.options.to_json(),
         "spaces": written,
     }
     write_shard(folder, plan, [episode(), episode(5)], meta)

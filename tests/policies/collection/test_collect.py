@@ -31,7 +31,7 @@ from policies.collection.jobs import (
 )
 from policies.collection.noise import HeldNoise, NavigationNoise
 from policies.collection.recorder import Recorder, RecordSettings, episode_seed
-from policies.experts import execute, make_expert
+from policies.experts import make_expert
 from policies.processes import WorkerError
 from policies.random_policy import RandomPolicy
 
@@ -387,7 +387,7 @@ def test_another_player_comes_to_states_that_the_expert_labels() -> None:
         action, played = player.predict(observation, played, starts)
         label, state = bot.predict(observation, state, starts)
         assert (episode.executed[step], episode.actions[step]) == (action, label)
-        execute(state, 0, action)
+        bot.execute(state, 0, action)
         observation, *_ = env.step(action)
         starts = np.array([False])
     assert 1 < episode.length <= 20

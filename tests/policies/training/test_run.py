@@ -231,7 +231,7 @@ def test_what_cannot_be_used_is_named(root: Path, capsys: pytest.CaptureFixture[
     assert main([*train, DATASET, "--weights", '{"Other-v0": 1}']) == 2
     assert "weights names ['Other-v0']" in capsys.readouterr().err
     assert main([*train, DATASET, "--options", '{"layuot": 1}']) == 2
-    assert "no field ['layuot']" in capsys.readouterr().err
+    assert "no field 'layuot'" in capsys.readouterr().err
     assert main([*train, DATASET, "--preset", "huge"]) == 2
     assert "'huge' is unknown" in capsys.readouterr().err
     assert main([*train, DATASET, "--action-drop", "0.5"]) == 2
