@@ -36,7 +36,7 @@ from benchmarks.statistics.scores import mean_of_tasks
 from benchmarks.studies.gato_mini import PROMPT_SHARES
 from benchmarks.studies.plots import write_csv
 from gato_gym import compile_plan, get_task
-from gato_gym.atomic_io import write_whole
+from gato_gym.atomic_io import write_json, write_whole
 from gato_gym.folder_lock import FolderLock
 from policies import GatoPolicy
 from policies.model.network import GatoNetwork
@@ -356,7 +356,7 @@ def _measure(variant: Variant, work: Path, root: Path, *, seconds: float, episod
         measured = steps_in(variant, parts.training, folder / "measuring", seconds)
         known[variant.layout] = measured
         shutil.rmtree(folder / "measuring", ignore_errors=True)
-        budget.write_text(json.dumps(known))
+        write_json(budget, known)
     steps = known[variant.layout]
     print(f"{variant.name}: {steps} steps", flush=True)
     result = run_variant(variant, parts, folder, root=root, steps=steps, episodes=episodes)

@@ -81,12 +81,12 @@ def make_environments(
     """Environments of a task.
 
     Args:
-        task: Its dataset tells the environment.
+        task: Its dataset names the environment.
         count: How many.
-        name: Id of the environment, where the dataset does not tell.
+        name: Id of the environment, where the dataset names none that is registered.
 
     Raises:
-        ValueError: Nothing tells which, or its spaces are not the dataset's.
+        ValueError: Nothing names one, or its spaces are not the dataset's.
     """
     given = name or environment_of(task.sources[0].dataset)
     if given is None:
