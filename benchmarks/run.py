@@ -121,7 +121,7 @@ class _Run:
         try:
             self._play_pending(tasks)
         except BaseException:
-            with suppress(OSError):  # a full disk is told about once
+            with suppress(OSError):  # a full disk is reported once
                 self._summarise()
             raise
         try:
@@ -218,7 +218,7 @@ class Bench(BenchFlags, Command):
         output, runs = self.runs(call.line())
         started = time.monotonic()
         console = new_console()
-        for settings in runs[1:]:  # a mistake in the last is told before the first plays for hours
+        for settings in runs[1:]:  # a mistake in the last is reported before the first plays
             describe_policy(settings.policy)
             left_out(settings.policy, select_tasks(settings.suite, settings.tasks))
         try:
@@ -258,7 +258,7 @@ def _run_and_tell(settings: RunSettings, console: Console) -> bool:
 
 
 def _in_float32(settings: RunSettings, *, console: Console) -> Summary | None:
-    """The same episodes in float32, where the run was of fewer bits: what those cost is to be told.
+    """The same episodes in float32, where the run was of fewer bits, to show what those cost.
 
     They are recorded in a folder in the run's own.
     """

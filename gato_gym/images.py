@@ -2,6 +2,7 @@
 
 * :func:`patch_grid` -- how many patches an image becomes.
 * :func:`patchify`, :func:`join_patches` -- images to patches in raster order, and back.
+* :func:`shrink`, :func:`halved` -- smaller images, each pixel the mean of those it covers.
 * :func:`patch_intervals` -- a patch's rows and columns in 128ths of its image.
 """
 
@@ -12,7 +13,15 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["POSITION_BUCKETS", "join_patches", "patch_grid", "patch_intervals", "patchify"]
+__all__ = [
+    "POSITION_BUCKETS",
+    "halved",
+    "join_patches",
+    "patch_grid",
+    "patch_intervals",
+    "patchify",
+    "shrink",
+]
 
 POSITION_BUCKETS = 128
 """Buckets of a patch's place in its image, along rows and along columns."""
@@ -112,6 +121,55 @@ def join_patches(
     if fit == "resize" and whole.shape[1:3] != (height, width):
         return _resize(whole, height, width)
     return np.ascontiguousarray(whole[:, :height, :width])
+
+
+def halved(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Frames of half the height and width: the mean of each two by two pixels, rounded.
+
+    Args:
+        frames: uint8 ``[..., height, width]``, both even.
+
+    Returns:
+        uint8 ``[..., height / 2, width / 2]``.
+    """
+    rows = frames[..., ::2, :].astype(np.uint16) + frames[..., 1::2, :]
+    mean: NDArray[np.uint8] = ((rows[..., ::2] + rows[..., 1::2] + 2) >> 2).astype(np.uint8)
+    return mean
+
+
+def shrink(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Images as squares: each pixel is the mean of what it covers, rounded.
+
+    Args:
+        images: uint8 ``[..., H, W]``.
+        side: Height and width S of the result; a larger one repeats pixels.
+
+    Returns:
+        uint8 ``[..., S, S]``.
+
+    Example:
+        >>> shrink(np.array([[0, 100, 7], [100, 200, 7]], np.uint8)[:, :2], 1).tolist()
+        [[100]]
+    """
+    height, width = images.shape[-2:]
+    if (height, width) == (side, side):
+        return images
+    if (height, width) == (2 * side, 2 * side):
+        return halved(images)
+    rows, columns = _coverage(height, side), _coverage(width, side)
+    means = np.einsum("yh,...hw,xw->...yx", rows, images.astype(np.float32), columns, optimize=True)
+    pixels: NDArray[np.uint8] = np.rint(means).clip(0, 255).astype(np.uint8)
+    return pixels
+
+
+@lru_cache(maxsize=64)
+def _coverage(source: int, target: int) -> NDArray[np.float32]:
+    """Share of each target pixel that each source pixel covers: float32 ``[target, source]``."""
+    edges = np.arange(target + 1) * (source / target)
+    first, last = edges[:-1, None], edges[1:, None]
+    pixels = np.arange(source)
+    overlap = np.minimum(last, pixels + 1) - np.maximum(first, pixels)
+    return (np.clip(overlap, 0.0, None) * (target / source)).astype(np.float32)
 
 
 def patch_intervals(rows: int, columns: int) -> NDArray[np.int32]:

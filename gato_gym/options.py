@@ -13,11 +13,14 @@ from typing import Any
 
 __all__ = ["PlanOptions"]
 
+_NEWER = {"image_size": 0, "actions": "autoregressive"}
+
 _CHOICES = {
     "layout": ("paper", "lean"),
     "image_fit": ("pad", "resize"),
     "text": ("", "always", "changes"),
     "memory": ("all", "observations", "none"),
+    "actions": ("autoregressive", "parallel"),
     "on_nan": ("error", "replace"),
     "outside": ("boxes", "clip", "error"),
 }
@@ -34,6 +37,8 @@ class PlanOptions:
         layout: "paper", one token a number as published, or "lean", a vector as a few patches.
         patch_size: Side of an image patch, in pixels.
         image_fit: Whether an image is zero padded or resized up to a multiple of `patch_size`.
+        image_size: lean: side, in pixels, that every image is resized to; the image is then one
+            token, and the frames of a stack are its channels. 0 cuts images into patches.
         vector_size: lean: numbers in a vector patch. The last patch is zero padded.
         vector_mean: lean: mean of each number of the concatenated vector. With `vector_std`, the
             vector becomes `(x - mean) / std`, clipped to [-10, 10]. When empty, choices and Boxes
@@ -44,7 +49,8 @@ class PlanOptions:
         images: Paths of images that are not recognised (small, or neither uint8 nor between 0 and
             1 or 0 and 255); their bounds are scaled to 0 and 255.
         stacks: Paths that are stacks of image frames along their first axis, the newest last, as in
-            Gymnasium's FrameStackObservation; only the newest frame becomes tokens.
+            Gymnasium's FrameStackObservation. Only the newest frame becomes patches; with
+            `image_size`, all frames become one token.
         skip: Paths left out of the tokens, with everything below them.
         text: When text is emitted: "always", or "changes": at an episode's first timestep, when it
             changes, and every `text_refresh` timesteps. Empty picks "changes" for the lean layout
@@ -52,14 +58,17 @@ class PlanOptions:
         text_refresh: Timesteps between two emissions of an unchanged text.
         memory: What later timesteps see of a finished one: "all", "observations" (all but its
             actions), or "none".
+        actions: "autoregressive", one action token after another as published, or "parallel", all
+            action tokens of a timestep from its last body token. Parallel actions are not
+            remembered: `memory` is "observations" or "none".
         on_nan: "error" refuses a NaN by path and index; "replace" reads it as `nan_value`.
         nan_value: The number that a NaN is read as.
         outside: How observations outside their space are read. "boxes" reads a Box's number (as the
             nearest bin, or unchanged in a vector) and refuses an integer outside its Discrete,
             MultiDiscrete or MultiBinary. "clip" reads the nearest member, "error" refuses both.
             `Plan.outside` counts them.
-        sequence_length: Elements of a Sequence that have tokens. Longer observations are cut and
-            count as outside; longer actions are refused.
+        sequence_length: Elements of a Sequence, nodes and edges of a Graph, that have tokens.
+            Longer observations are cut and count as outside; longer actions are refused.
 
     Raises:
         ValueError: A value is not allowed.
@@ -75,6 +84,7 @@ class PlanOptions:
     layout: str = "lean"
     patch_size: int = 16
     image_fit: str = "pad"
+    image_size: int = 0
     vector_size: int = 64
     vector_mean: tuple[float, ...] = ()
     vector_std: tuple[float, ...] = ()
@@ -85,6 +95,7 @@ class PlanOptions:
     text: str = ""
     text_refresh: int = 64
     memory: str = "all"
+    actions: str = "autoregressive"
     on_nan: str = "error"
     nan_value: float = 0.0
     outside: str = "boxes"
@@ -125,14 +136,41 @@ class PlanOptions:
                 "PlanOptions.vector_mean and vector_std must be finite and vector_std above zero: "
                 "use 1.0 for a number that never changes"
             )
+        if isinstance(self.image_size, bool) or self.image_size not in range(513):
+            raise ValueError(
+                f"PlanOptions.image_size is {self.image_size!r}: expected an int from 1 to 512, or "
+                "0 for patches"
+            )
+        if self.image_size and self.layout == "paper":
+            raise ValueError(
+                f"PlanOptions.image_size is {self.image_size} in the paper's layout, which has "
+                "patches: expected 0, or layout 'lean'"
+            )
+        if self.actions == "parallel" and self.memory == "all":
+            raise ValueError(
+                "PlanOptions.actions is 'parallel' and memory 'all': parallel actions are not "
+                "remembered, use memory 'observations' or 'none'"
+            )
         if not math.isfinite(self.nan_value):
             raise ValueError(f"PlanOptions.nan_value is {self.nan_value}: expected a finite number")
         if not self.text:
             object.__setattr__(self, "text", "changes" if self.layout == "lean" else "always")
 
+    @property
+    def patch_side(self) -> int:
+        """Side of an image's patch in pixels: of the whole image where it is one token."""
+        return self.image_size or self.patch_size
+
     def to_json(self) -> dict[str, Any]:
-        """Returns the options as JSON values, one entry for each field."""
-        fields = dataclasses.asdict(self)
+        """Returns the options as JSON values, one entry for each field.
+
+        Fields of version 0.2 are left out where they are at their defaults: older versions read it.
+        """
+        fields = {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in _NEWER or value != _NEWER[name]
+        }
         return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
 
     @classmethod

@@ -115,6 +115,16 @@ class Plan:
         self._compile_actions()
 
     @property
+    def has_parallel_actions(self) -> bool:
+        """Whether all action tokens of a timestep are chosen side by side."""
+        return self.options.actions == "parallel"
+
+    @property
+    def image_channels(self) -> dict[str, int]:
+        """Channels of each part that is read as images, by path."""
+        return {reader.path: reader.size[2] for reader in self._images}
+
+    @property
     def has_text(self) -> bool:
         """Whether the observation holds text."""
         return bool(self._texts)
@@ -132,7 +142,7 @@ class Plan:
         return self._tokenizer
 
     def _compile_images(self) -> None:
-        side = self.options.patch_size
+        side = self.options.patch_side
         channels = max((reader.size[2] for reader in self._images), default=0)
         intervals = [reader.intervals for reader in self._images]
         self.image_intervals = np.concatenate([np.zeros((0, 4), np.int32), *intervals])
@@ -147,7 +157,11 @@ class Plan:
 
     def _compile_body(self) -> None:
         body = arrange(
-            len(self.image_intervals), self._num_vectors, self._singles, layout=self.options.layout
+            len(self.image_intervals),
+            self._num_vectors,
+            self._singles,
+            layout=self.options.layout,
+            whole_images=self.options.image_size > 0,
         )
         self.num_tokens, self._num_sharing = body.num_tokens, body.num_sharing
         self._has_separator = body.has_separator
@@ -366,7 +380,7 @@ def compile_plan(
 
     Args:
         observation_space: Box, Discrete, MultiDiscrete, MultiBinary, Text (or MiniGrid's
-            MissionSpace), and Dict, Tuple, Sequence and OneOf of these, nested.
+            MissionSpace), and Dict, Tuple, Sequence, OneOf and Graph of these, nested.
         action_space: The same but MissionSpace.
         options: The choices; None for the lean layout with its defaults.
         vocabulary: The ids; None for disjoint ranges.

@@ -108,13 +108,15 @@ class Policy(ABC):
             >>> expert.distribution(observation).deviation.shape
             (1,)
         """
-        found = self.decide(observation, state, episode_start, deterministic=True).distribution
-        if found is None:
+        distribution = self.decide(
+            observation, state, episode_start, deterministic=True
+        ).distribution
+        if distribution is None:
             raise TypeError(
                 f"{type(self).__name__} does not give the distribution of its actions: expected an "
                 "expert of a task"
             )
-        return found
+        return distribution
 
     def decide(
         self,
@@ -124,8 +126,8 @@ class Policy(ABC):
         deterministic: bool = False,
     ) -> Decision:
         """Actions, state and distribution at once; the arguments are those of :meth:`predict`."""
-        given = rows_of(self.observation_space, observation)
-        single, rows = given is None, given or 1
+        batch_rows = rows_of(self.observation_space, observation)
+        single, rows = batch_rows is None, batch_rows or 1
         batch = batch_of_one(self.observation_space, observation) if single else observation
         if episode_start is None:
             starts = np.full(rows, state is None)
@@ -141,11 +143,11 @@ class Policy(ABC):
         )
         if not single:
             return decision
-        found = decision.distribution
+        distribution = decision.distribution
         return Decision(
             first_of_batch(self.action_space, decision.actions),
             decision.state,
-            None if found is None else found.first(),
+            None if distribution is None else distribution.first(),
         )
 
     def seed_episodes(
@@ -182,6 +184,16 @@ class Policy(ABC):
             (True, False)
         """
         return state
+
+    def execute(self, state: State, row: int, action: Any) -> None:  # noqa: B027 (most do nothing)
+        """Record in the state that a row executes ``action``, whatever the policy chose for it.
+
+        A policy that keeps a plan (BabyAI's bot) continues from there; the others ignore it.
+        """
+
+    def failure_of(self, state: State, row: int) -> str | None:
+        """Why the policy has given up in a row's episode; None while it has not."""
+        return None
 
     @abstractmethod
     def _predict_batch(
@@ -228,7 +240,7 @@ def batch_of_one(space: gym.Space[Any], observation: Any) -> Any:
         )
     if is_text_space(space):
         return (str(observation),)
-    if isinstance(space, (spaces.Sequence, spaces.OneOf)):
+    if isinstance(space, (spaces.Sequence, spaces.OneOf, spaces.Graph)):
         return (observation,)
     return np.asarray(observation)[None]
 

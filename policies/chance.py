@@ -81,7 +81,7 @@ def with_seeds(rows: Sequence[Row], seeds: Sequence[int | None]) -> list[Row]:
     if len(seeds) != len(rows):
         raise ValueError(
             f"{len(seeds)} seeds for a state of {len(rows)} rows: pass one a row, None for a row "
-            "that goes on"
+            "that continues"
         )
     return [
         row if seed is None else replace(row, root=(int(seed),), episodes=0, waiting=True)

@@ -94,8 +94,8 @@ def _leaves(
 def _rows(space: gym.Space[Any], given: Any, name: str) -> int | None:
     if is_text_space(space):
         return _rows_of_texts(given, name)
-    if isinstance(space, (spaces.Sequence, spaces.OneOf)):
-        if space.contains(given):
+    if isinstance(space, (spaces.Sequence, spaces.OneOf, spaces.Graph)):
+        if isinstance(given, spaces.GraphInstance) or space.contains(given):
             return None
         if not isinstance(given, (tuple, list, np.ndarray)):
             raise ValueError(

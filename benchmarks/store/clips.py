@@ -23,7 +23,7 @@ class Clip:
     Attributes:
         task: Task id.
         episode: Which of the task's episodes.
-        seed: Of the episode.
+        seed: Seed of the episode.
         file: Path, from the run's folder.
         total_return: What the filmed episode returned.
         length: Its timesteps.
@@ -64,5 +64,5 @@ def read_clips(folder: Path) -> tuple[Clip, ...]:
         clips = [Clip.from_json(each) for each in read_json(folder / INDEX)["clips"]]
     except (OSError, ValueError, KeyError, TypeError):
         return ()
-    here = [clip for clip in clips if inside(folder, str(clip.file))]
-    return tuple(sorted(here, key=lambda clip: (clip.task, clip.episode)))
+    existing = [clip for clip in clips if inside(folder, str(clip.file))]
+    return tuple(sorted(existing, key=lambda clip: (clip.task, clip.episode)))

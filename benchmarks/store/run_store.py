@@ -241,12 +241,12 @@ class Record:
                 f"{path} cannot be read ({error}), expected the record of a run: pass another "
                 "--output"
             ) from error
-        asked = self.header.to_json()
+        header = self.header.to_json()
         # Simulators are part of the protocol; other versions may differ between two sittings.
         parted = protocol.differences(self.header.protocol) + [
             difference
             for part in ("format", "policy")
-            for difference in differences(recorded.get(part), asked[part], path=part)
+            for difference in differences(recorded.get(part), header[part], path=part)
         ]
         if parted:
             raise BenchmarkError(
@@ -282,7 +282,7 @@ class RecordedRun:
 
 
 def read_run(folder: Path) -> RecordedRun:
-    """Read a run, which may still be going on; nothing is changed.
+    """Read a run, which may still be under way; nothing is changed.
 
     Raises:
         BenchmarkError: The folder holds no run, or one of another format.

@@ -88,20 +88,20 @@ def make_environments(
     Raises:
         ValueError: Nothing names one, or its spaces are not the dataset's.
     """
-    given = name or environment_of(task.sources[0].dataset)
-    if given is None:
+    env_id = name or environment_of(task.sources[0].dataset)
+    if env_id is None:
         raise ValueError(
             f"dataset {task.id!r} names no environment that is registered here, in which the "
             "network is to be scored: pass --env, such as --env module:Mine-v0; a module that a "
             "dataset names is not imported"
         )
-    envs = [gato_gym.make(given) for _ in range(count)]
+    envs = [gato_gym.make(env_id) for _ in range(count)]
     spaces = signature(envs[0].observation_space, envs[0].action_space)
-    wanted = signature(task.observation_space, task.action_space)
-    if spaces != wanted:
+    dataset_spaces = signature(task.observation_space, task.action_space)
+    if spaces != dataset_spaces:
         raise ValueError(
-            f"the environment has spaces {spaces}, and the dataset {wanted}: expected the same; "
-            "name the environment that was recorded with --env"
+            f"the environment has spaces {spaces}, and the dataset {dataset_spaces}: expected "
+            "the same; name the environment that was recorded with --env"
         )
     return envs
 
@@ -130,8 +130,8 @@ class Unit:
 
     Attributes:
         arm: A key of :data:`ARMS`.
-        episodes: Of its subset; 0 for arms that are not trained.
-        seed: Of its subset and batches.
+        episodes: Episodes of its subset; 0 for arms that are not trained.
+        seed: Seed of its subset and batches.
     """
 
     arm: str
@@ -140,7 +140,7 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return f"{self.arm}-{self.episodes:04d}-seed-{self.seed}"
 
     @property

@@ -141,14 +141,14 @@ class FinetuneRun:
         digest = hashlib.blake2b(digest_size=8)
         for _, tensor in sorted(self.checkpoint.network.state_dict().items()):
             digest.update(tensor.numpy().tobytes())
-        asked = self.settings
+        settings = self.settings
         identity = {
             "weights": digest.hexdigest(),
             "task": self.task.identity(),
             "options": None if self.options is None else self.options.to_json(),
-            **{name: getattr(asked, name) for name in IDENTITY},
+            **{name: getattr(settings, name) for name in IDENTITY},
         }
-        record_identity(asked.output / RUN_STATE / "finetune.json", identity, asked.output)
+        record_identity(settings.output / RUN_STATE / "finetune.json", identity, settings.output)
 
     @cached_property
     def environments(self) -> list[Any]:
@@ -158,17 +158,17 @@ class FinetuneRun:
 
     def units(self) -> list[Unit]:
         """All of them, in the order in which they are done."""
-        asked = self.settings
-        arms = ("tuned", "scratch") if asked.from_scratch else ("tuned",)
+        settings = self.settings
+        arms = ("tuned", "scratch") if settings.from_scratch else ("tuned",)
         units = [Unit("chance", 0, 0), Unit("untrained", 0, 0)]
         if self.options is None:
             units.pop()
         elif self.familiar.prompted and not self.familiar.known:
-            units += [Unit("untrained", 0, seed) for seed in range(1, asked.seeds)]
+            units += [Unit("untrained", 0, seed) for seed in range(1, settings.seeds)]
         return units + [
             Unit(arm, count, seed)
-            for seed in range(asked.seeds)
-            for count in asked.episodes
+            for seed in range(settings.seeds)
+            for count in settings.episodes
             for arm in arms
         ]
 
@@ -313,7 +313,7 @@ class FinetuneRun:
             f"# {self.task.id}\n\n{self.settings.source}, {unit.title}, {self.settings.steps} "
             f"steps of {trained:,} parameters. What it could do besides is not kept.\n"
         )
-        # One task is all that it knows now: nothing has to tell it which.
+        # It knows a single task now, so it needs no prompt to identify it.
         task, sampler = {self.task.id: (episode, False)}, self.checkpoint.sampler
         plans = {self.task.id: shard.plan}
         write_checkpoint(place, network, plans, task, sampler=sampler, card=card)

@@ -1,13 +1,17 @@
 """The recipe of ``gato-mini``: one command from nothing to the shipped checkpoint.
 
-    python -m benchmarks.studies.gato_mini            # collect, shard, train, export, evaluate
-    python -m benchmarks.studies.gato_mini --from train
-    python -m benchmarks.studies.gato_mini --dry-run  # what would be drawn from the shards
+    python -m benchmarks.studies.gato_mini                # every round, then all five suites
+    python -m benchmarks.studies.gato_mini --rounds 0     # the experts' own episodes alone
+    python -m benchmarks.studies.gato_mini --dry-run      # what would be drawn from the shards
 
-Every stage can be stopped and run again: it is resumed where it was.
+Round 0 learns from the experts' episodes, played under noise. In each later round the network
+plays, the experts say what they would have done in the states that it came to (DAgger, arXiv
+1011.0686), and training goes on with these episodes too; the further a task is from its expert, the
+more of it is drawn. Every stage can be stopped and run again: it is resumed where it was.
 
-* :func:`collections` -- what is collected.
-* :func:`mini_settings` -- what is trained on it, by the code of ``gato-gym train``.
+* :func:`collections` -- what the experts play.
+* :func:`labelled_collections` -- what the network plays and the experts label.
+* :func:`round_settings` -- what is trained on it, by the code of ``gato-gym train``.
 """
 
 from __future__ import annotations
@@ -15,160 +19,222 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, get_args
 
+import numpy as np
 import torch
 import tyro
 
+from benchmarks.references import measured
+from gato_gym.episodes.minari_datasets import find_minari, returns_of
 from gato_gym.tasks import Task, list_tasks
+from gato_gym.tasks.registry import SUITES
 from gato_gym.terminal import new_console
-from policies.collection.collect import collect, with_experts
-from policies.collection.jobs import CollectSettings
+from policies.collection.collect import collect
+from policies.collection.jobs import CollectSettings, dataset_id
 from policies.collection.recorder import RecordSettings
+from policies.experts import has_expert
 from policies.gato.checkpoint import RUN_CHECKPOINT
 from policies.threads import ONE_THREAD
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
-Stage = Literal["collect", "shard", "train", "export", "evaluate"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
+EXPERT_PLAY = {
+    "atari": CollectSettings(
+        Path(), RecordSettings(noise=0.1, keep=0.0, most_steps=4_000), steps=30_000
+    ),
+    "babyai": CollectSettings(Path(), RecordSettings(noise=0.2), steps=24_000),
+    "dm_control": CollectSettings(Path(), RecordSettings(noise=0.3, keep=0.0), steps=30_000),
+    "metaworld": CollectSettings(
+        Path(), RecordSettings(noise=0.8, steps_after_success=40), episodes=80
+    ),
+    "mujoco": CollectSettings(Path(), RecordSettings(noise=0.3, keep=0.0), steps=45_000),
+}
+"""What the experts play of each task, by suite."""
 
-HARD_TASKS = {
-    "babyai": (
-        "boss-level", "boss-level-no-unlock", "go-to-imp-unlock", "mini-boss-level",
-        "move-two-across-s8n9", "put-next", "put-next-local", "synth-loc", "synth-seq", "unlock",
-        "unlock-to-unlock",
-    ),
-    "metaworld": (
-        "assembly", "basketball", "bin-picking", "box-close", "disassemble", "handle-pull-side",
-        "peg-unplug-side", "pick-out-of-hole", "pick-place-wall", "shelf-place", "soccer",
-        "stick-pull",
-    ),
+LABELLED_STEPS = {
+    "atari": 8_000, "babyai": 8_000, "dm_control": 5_000, "metaworld": 5_000, "mujoco": 5_000,
 }  # fmt: skip
-"""Tasks on which an earlier network was weak: they get twice the episodes and twice the weight."""
+"""Steps that the network plays of each task in a round."""
 
-PROMPT_SHARES = {"babyai": 0.06, "metaworld": 0.75}
-"""A quarter of the documents carry a prompt: most of Meta-World's, whose observations do not name
-the task, and few of BabyAI's, whose instructions do."""
+MOST_STEPS = 2_000
+"""Steps after which an episode of the network is left, as it may be stuck."""
+
+WEIGHTS = {"atari": 0.34, "babyai": 0.3, "dm_control": 0.12, "metaworld": 0.14, "mujoco": 0.1}
+"""Share of the tokens by suite, by how many updates each needs."""
+
+PROMPT_SHARES = {"babyai": 0.05, "metaworld": 0.1, "mujoco": 0.1, "dm_control": 0.1, "atari": 0.0}
+"""Share of a suite's documents that carry a prompt, in place of the task's learned embedding."""
+
+NETWORK = {
+    "width": 192, "heads": 3, "feed_forward": 384, "vector_hidden": 384, "patch_channels": 32,
+    "continuous_head": "regression",
+}  # fmt: skip
+
+MOST_EMPHASIS = 4.0
+"""Share of a task whose network is as good as random play, over that of one as good as its expert.
+"""
+
+
+def known_tasks(suite: str) -> list[Task]:
+    """A suite's tasks that have an expert."""
+    return [task for task in list_tasks(suite) if has_expert(task.id)]
 
 
 def collections(root: Path) -> list[tuple[list[Task], CollectSettings]]:
-    """What is collected: every task's episodes, and twice as many of the hard ones."""
-    arm = RecordSettings(noise=0.8, steps_after_success=40)
-    navigation = RecordSettings(noise=0.2)
-    hard = {f"{suite}-{name}" for suite, names in HARD_TASKS.items() for name in names}
-    planned = []
-    for factor, are_hard in ((1, False), (2, True)):
-        arms, rooms = (
-            [task for task in list_tasks(suite) if (task.id in hard) == are_hard]
-            for suite in ("metaworld", "babyai")
-        )
-        episodes, steps = 80 * factor, 24_000 * factor
-        planned.append((arms, CollectSettings(root, arm, episodes=episodes, expert_episodes=5)))
-        planned.append((rooms, CollectSettings(root, navigation, steps=steps)))
-    return planned
+    """What the experts play: tasks with one collection each."""
+    return [
+        (known_tasks(suite), replace(settings, root=root, expert_episodes=5))
+        for suite, settings in EXPERT_PLAY.items()
+    ]
 
 
-def suite_datasets(root: Path) -> tuple[str, ...]:
-    """Where the collected episodes of both suites are."""
-    tasks = [task.id for suite in HARD_TASKS for task in list_tasks(suite)]
-    return tuple(str(root / "gato" / f"{task}-v0") for task in tasks)
+def labelled_collections(
+    root: Path, number: int, player: Path
+) -> list[tuple[list[Task], CollectSettings]]:
+    """What the network of the round before plays, and the experts label, in round ``number``."""
+    record = RecordSettings(
+        seed=number, player=str(player), most_steps=MOST_STEPS, steps_after_success=40
+    )
+    folder = labelled_folder(root, number)
+    return [
+        (known_tasks(suite), CollectSettings(folder, record, steps=LABELLED_STEPS[suite]))
+        for suite in SUITES
+    ]
 
 
-def mini_settings(root: Path, shards: Path, work: Path, *, steps: int = 3600) -> TrainSettings:
-    """What ``gato-mini`` is trained with.
+def labelled_folder(root: Path, number: int) -> Path:
+    """Where the episodes of a round are, before each of which the network is another."""
+    return root / f"round-{number}"
+
+
+def datasets(root: Path, number: int = 0, suites: tuple[str, ...] = SUITES) -> tuple[str, ...]:
+    """Paths of all episodes that round ``number`` learns from."""
+    tasks = [task for suite in suites for task in known_tasks(suite)]
+    paths = [root / dataset_id(task) for task in tasks]
+    labelled = RecordSettings(player="")
+    for before in range(1, number + 1):
+        folder = labelled_folder(root, before)
+        paths += [folder / dataset_id(task, labelled) for task in tasks]
+    return tuple(map(str, paths))
+
+
+def emphasis(root: Path, number: int) -> dict[str, float]:
+    """How much more of a task is drawn, by what the network's episodes of a round returned.
+
+    These are episodes of training seeds. A task as good as its expert has 1, one as good as random
+    play :data:`MOST_EMPHASIS`; an episode that was left after :data:`MOST_STEPS` steps counts as it
+    is, and a task without references as one that is half as good.
+    """
+    factors = {}
+    for suite in SUITES:
+        references = measured(suite)
+        for task in known_tasks(suite):
+            name = dataset_id(task, RecordSettings(player=""))
+            returns = returns_of(find_minari(labelled_folder(root, number) / name))
+            scores = references[task.id].normalise(returns) if task.id in references else None
+            score = 0.5 if scores is None else float(np.clip(scores.mean(), 0.0, 1.0))
+            factors[task.id] = 1 + (MOST_EMPHASIS - 1) * (1 - score)
+    return factors
+
+
+def round_settings(
+    root: Path, work: Path, *, number: int = 0, steps: int = 3600, factors: Mapping[str, float] = {}
+) -> TrainSettings:
+    """What a round trains.
 
     Args:
         root: Folder of the datasets.
-        shards: Folder of the encoded episodes.
-        work: Folder of the run.
+        work: Folder of all rounds.
+        number: Of the round.
         steps: Updates.
+        factors: See :func:`emphasis`.
     """
-    return TrainSettings(
-        datasets=suite_datasets(root),
-        output=work,
-        shards=shards,
-        network={"width": 192, "heads": 3, "feed_forward": 384, "vector_hidden": 384},
+    settings = TrainSettings(
+        datasets=datasets(root, number),
+        output=work / f"round-{number}",
+        network=NETWORK,
         steps=steps,
         group_by="suite",
-        augment=2,
+        augment=1,
         keep=0.0,
-        weights={"babyai": 0.45, "metaworld": 0.55},
-        emphasis={f"{suite}-{name}": 2.0 for suite in HARD_TASKS for name in HARD_TASKS[suite]},
+        weights=WEIGHTS,
         prompt_shares=PROMPT_SHARES,
-        rows=24,
-        length=256,
+        task_embeddings=True,
+        options={"actions": "parallel"},
+        emphasis=factors,
+        precision="auto",
+        rows=48,
+        length=128,
         workers=os.cpu_count() or 1,
         keep_every=400,
     )
+    if not number:
+        return settings
+    start = str(work / f"round-{number - 1}" / RUN_CHECKPOINT)
+    half = {"rate": 1e-3, "matrix_rate": 2e-3, "cooldown": 0.8}
+    return replace(settings, start=start, optimiser_options=half)
 
 
-def _train_in_parallel(processes: int) -> None:
-    """Train with one process a core: on a CPU that is faster than one process of many threads."""
+def _train_in_parallel(processes: int, number: int) -> None:
+    """Train a round with one process a core: faster on a CPU than one process of many threads."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         "--nproc-per-node", str(processes), "-m", "benchmarks.studies.gato_mini",
-        *sys.argv[1:], "--from", "train", "--to", "train",
+        *sys.argv[1:], "--only-round", str(number),
     ]  # fmt: skip
     subprocess.run(command, check=True, env={**os.environ, **ONE_THREAD})
 
 
 def make(
     *,
-    first: Annotated[Stage, tyro.conf.arg(name="from")] = "collect",
-    final: Annotated[Stage, tyro.conf.arg(name="to")] = "evaluate",
+    rounds: int = 2,
     steps: int = 3600,
+    round_steps: int = 1200,
     root: Path = Path("data"),
-    shards: Path = Path("data/shards"),
     work: Path = Path("runs/gato-mini"),
-    output: Path | None = None,
     processes: int | None = None,
-    fsdp: bool = False,
-    tensorboard: bool = False,
+    only_round: int | None = None,
+    evaluate: bool = True,
     dry_run: bool = False,
 ) -> None:
     """Make gato-mini from nothing.
 
     Args:
-        first: First stage.
-        final: Last stage.
-        steps: Updates.
+        rounds: Rounds in which the network plays and the experts label, after the first.
+        steps: Updates of the first round.
+        round_steps: Updates of each later round.
         root: Folder of the datasets.
-        shards: Folder of the encoded episodes.
-        work: Folder of the run.
-        output: Folder of the checkpoint; None is "checkpoint" in the run's folder.
-        processes: That train; None for one a core.
-        fsdp: Each process holds a part of the backbone (FSDP2).
-        tensorboard: Write TensorBoard's events as well.
-        dry_run: Print the mixture of the shards alone.
+        work: Folder of the runs, one for each round.
+        processes: That collect and train; None for one a core.
+        only_round: Train this round alone, on what has been collected.
+        evaluate: Play all five suites in the end.
+        dry_run: Print the mixture of the first round alone.
     """
-    settings = mini_settings(root, shards, work, steps=steps)
-    settings = replace(settings, fsdp=fsdp, tensorboard=tensorboard)
-    console, checkpoint = new_console(soft_wrap=True), output or work / RUN_CHECKPOINT
-    stages = STAGES[STAGES.index(first) : STAGES.index(final) + 1]
+    console, count = new_console(soft_wrap=True), processes or os.cpu_count() or 1
     if dry_run:
-        TrainRun(settings, console).describe()
+        TrainRun(round_settings(root, work, steps=steps), console).describe()
         return
-    if "LOCAL_RANK" in os.environ:  # one of the processes that torchrun started
-        torch.set_num_threads(1)
-        TrainRun(settings).train()
+    if only_round is not None:
+        torch.set_num_threads(1 if "LOCAL_RANK" in os.environ else count)
+        updates = round_steps if only_round else steps
+        factors = emphasis(root, only_round) if only_round else {}
+        TrainRun(
+            round_settings(root, work, number=only_round, steps=updates, factors=factors)
+        ).train()
         return
-    if "collect" in stages:
-        for tasks, collection in collections(root):
-            collect(with_experts(tasks, console), collection, console=console)
-    if "shard" in stages:
-        TrainRun(settings, console)
-    if "train" in stages:
-        _train_in_parallel(processes or os.cpu_count() or 1)
-    if "export" in stages:
-        TrainRun(settings, console).export(checkpoint)
-    if "evaluate" in stages:
-        for suite in HARD_TASKS:
-            command = [sys.executable, "-m", "benchmarks.run", "--suite", suite, "--episodes", "20"]
-            where = ["--policy", str(checkpoint), "--output", f"results/{suite}"]
-            subprocess.run([*command, *where], check=True)
+    for number in range(rounds + 1):
+        checkpoint = work / f"round-{number - 1}" / RUN_CHECKPOINT
+        planned = labelled_collections(root, number, checkpoint) if number else collections(root)
+        for tasks, settings in planned:
+            collect(tasks, settings, workers=count, console=console)
+        _train_in_parallel(count, number)
+    if evaluate:
+        command = [sys.executable, "-m", "benchmarks.run", "--suite", "all", "--episodes", "50"]
+        where = ["--policy", str(work / f"round-{rounds}"), "--output", "results/gato-mini"]
+        subprocess.run([*command, *where], check=True)
 
 
 if __name__ == "__main__":

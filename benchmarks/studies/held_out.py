@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from benchmarks.studies.gato_mini import PROMPT_SHARES, suite_datasets
+from benchmarks.studies.gato_mini import datasets
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
@@ -42,7 +42,7 @@ HELD_OUT = ("babyai-pickup-dist", "metaworld-hammer", "metaworld-window-open")
 def held_out_settings(root: Path, shards: Path, work: Path, *, steps: int = 900) -> TrainSettings:
     """What it is trained with: the smallest preset, on the shards and prompted as ``gato-mini``."""
     return TrainSettings(
-        datasets=suite_datasets(root),
+        datasets=datasets(root, suites=("babyai", "metaworld")),
         output=work,
         shards=shards,
         preset="tiny",
@@ -52,7 +52,7 @@ def held_out_settings(root: Path, shards: Path, work: Path, *, steps: int = 900)
         augment=2,
         keep=0.0,
         weights={"babyai": 0.5, "metaworld": 0.5},
-        prompt_shares=PROMPT_SHARES,
+        prompt_shares={"babyai": 0.06, "metaworld": 0.75},
         optimiser_options={"warmup": 100},
         rows=16,
         length=256,
@@ -77,7 +77,7 @@ def train(
         shards: Folder of the encoded episodes, which gato-mini uses too.
         root: Folder of the datasets.
         work: Folder of the run.
-        threads: Of the CPU.
+        threads: Threads of the CPU.
     """
     torch.set_num_threads(threads)
     settings = replace(held_out_settings(root, shards, work, steps=steps), until=until)

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.studies.gato_mini import mini_settings
+from benchmarks.studies.gato_mini import round_settings
 from benchmarks.studies.plots import panels, write_csv
+from gato_gym.tasks.registry import SUITES
 from policies.training.run import TrainRun
 
-SCORES = {"babyai": "normalised mean", "metaworld": "success"}
+SCORES = dict.fromkeys(SUITES, "normalised mean")
 """The aggregate of each suite's summary that is drawn."""
 
 
@@ -78,10 +79,8 @@ def draw(curve: list[dict[str, str]], scores: dict[int, dict[str, float]], path:
     minutes = {int(float(row["step"])): float(row["minutes"]) for row in curve}
     times = list(minutes.values())
     with panels(path, 1, 2) as (left, right):
-        left.plot(times, [float(r["discrete_accuracy"]) for r in curve], label="BabyAI: accuracy")
-        left.plot(
-            times, [float(r["continuous_error"]) for r in curve], label="Meta-World: action error"
-        )
+        left.plot(times, [float(r["discrete_accuracy"]) for r in curve], label="choices: accuracy")
+        left.plot(times, [float(r["continuous_error"]) for r in curve], label="numbers: error")
         left.set(xlabel="minutes on two cores", title="training batches", ylim=(0, 1))
         left.legend(frameon=False)
         for suite, name in SCORES.items():
@@ -100,7 +99,6 @@ def draw(curve: list[dict[str, str]], scores: dict[int, dict[str, float]], path:
 def main(
     *,
     work: Path = Path("runs/gato-mini"),
-    shards: Path = Path("data/shards"),
     root: Path = Path("data"),
     episodes: int = 4,
     suites: tuple[str, ...] = tuple(SCORES),
@@ -110,15 +108,14 @@ def main(
     """Score a run of gato-mini along its training.
 
     Args:
-        work: Folder of the run.
-        shards: Folder of its encoded episodes.
+        work: Folder of the rounds, of which the first is scored.
         root: Folder of the datasets.
-        episodes: Of each task.
+        episodes: Episodes of each task.
         suites: Which are played.
         tasks: Which are played, as in benchmarks.run.
         steps: Which of those kept; None for all.
     """
-    run = TrainRun(mini_settings(root, shards, work))
+    run = TrainRun(round_settings(root, work))
     with (run.state / "metrics.csv").open() as file:
         curve = [
             {name: value for name, value in row.items() if "/" not in name}  # no task's own loss

@@ -36,10 +36,10 @@ from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
 MEASURED_BATCHES, MEASURED_ROWS = 8, 16
-"""Of the held-out episodes: enough that the order of two sizes is not that of the draw."""
+"""Batches of held-out episodes: enough that the order of two sizes is not that of the draw."""
 
 PROMPT_SHARE = 0.5
-"""Of the documents of a task that its observations do not tell from another."""
+"""Share of prompted documents, for a task whose observations do not identify it."""
 
 
 class ScalingRun:
@@ -70,37 +70,37 @@ class ScalingRun:
 
     def _train_settings(self, size: str) -> TrainSettings:
         """What a size is trained with: all but the network is the same for each."""
-        asked, tasks = self.settings, self.tasks.values()
+        settings, tasks = self.settings, self.tasks.values()
         return TrainSettings(
-            datasets=asked.datasets,
-            output=asked.output / "sizes" / size,
-            shards=asked.output / "shards",
+            datasets=settings.datasets,
+            output=settings.output / "sizes" / size,
+            shards=settings.output / "shards",
             preset=size,
-            steps=asked.stride * asked.points,
-            keep=asked.keep,
-            held_out=asked.held_out,
+            steps=settings.stride * settings.points,
+            keep=settings.keep,
+            held_out=settings.held_out,
             prompt_share=0.0,
             prompt_shares={t.id: PROMPT_SHARE for t in tasks if t.needs_prompt(tasks)},
             optimiser="muon",
-            rows=asked.rows,
-            length=asked.length,
+            rows=settings.rows,
+            length=settings.length,
             accumulate=1,
-            seed=asked.seed,
-            device=asked.device,
-            keep_every=asked.stride,
+            seed=settings.seed,
+            device=settings.device,
+            keep_every=settings.stride,
         )
 
     def _check_same_study(self) -> None:
-        asked = self.settings
+        settings = self.settings
         identity = {
             "tasks": {name: task.identity() for name, task in self.tasks.items()},
-            "score_episodes": asked.score_episodes,
-            "held_out": asked.held_out,
-            "seed": asked.seed,
-            "stride": asked.stride,
-            "points": asked.points,
+            "score_episodes": settings.score_episodes,
+            "held_out": settings.held_out,
+            "seed": settings.seed,
+            "stride": settings.stride,
+            "points": settings.points,
         }
-        record_identity(asked.output / "scaling.json", identity, asked.output)
+        record_identity(settings.output / "scaling.json", identity, settings.output)
 
     def run(self) -> list[dict[str, Any]]:
         """Do what is not done yet; returns the table's rows.
@@ -113,12 +113,12 @@ class ScalingRun:
             return self._run()
 
     def _run(self) -> list[dict[str, Any]]:
-        asked = self.settings
+        settings = self.settings
         rows: list[dict[str, Any]] = []
         for size, run in self.runs.items():
-            steps = range(asked.stride, run.config.steps + 1, asked.stride)
+            steps = range(settings.stride, run.config.steps + 1, settings.stride)
             measurements = {
-                step: asked.output / "sizes" / size / f"step-{step:06d}.json" for step in steps
+                step: settings.output / "sizes" / size / f"step-{step:06d}.json" for step in steps
             }
             if not all(path.exists() for path in measurements.values()):
                 parameters = count_parameters(GatoNetwork(run.config.network))
@@ -128,8 +128,8 @@ class ScalingRun:
                 if not path.exists():
                     write_whole(path, json.dumps(self._measure(size, step), indent=1))
                 rows.append(json.loads(path.read_text()))
-                write_csv(asked.output / "scaling.csv", rows)
-            draw_scaling(asked.output / "scaling.png", rows)
+                write_csv(settings.output / "scaling.csv", rows)
+            draw_scaling(settings.output / "scaling.png", rows)
         return rows
 
     def _measure(self, size: str, step: int) -> dict[str, Any]:

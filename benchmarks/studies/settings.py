@@ -23,7 +23,7 @@ class FinetuneSettings:
         datasets: Ids or paths of Minari datasets of one environment.
         output: The run's folder.
         episodes: Numbers of episodes, each a point of the curve.
-        seeds: Of subsets and batches: 0 to ``seeds - 1``.
+        seeds: Seeds of subsets and batches: 0 to ``seeds - 1``.
         steps: Updates of each unit.
         lora: Rank of low-rank updates; None trains every weight.
         from_scratch: Whether fresh weights of the same sizes are trained on the same batches too.
@@ -32,7 +32,7 @@ class FinetuneSettings:
         env: Id of the environment, where the dataset names none that is registered.
         rate: Peak learning rate of AdamW; None for the usual one. Muon's is twice that.
         optimiser: "muon" or "adamw"; None for the usual one.
-        layout: Of the tokens, "lean" or "paper"; None is as the checkpoint reads such spaces.
+        layout: Layout of the tokens, "lean" or "paper"; None is the checkpoint's for such spaces.
         memory: What later timesteps see, "all", "observations" or "none"; None as for ``layout``.
         options: Other fields of PlanOptions than those that the checkpoint has for such spaces.
         keep: Share of the expert's windowed return that an episode must reach; 0 keeps all.
@@ -89,13 +89,13 @@ class ScalingSettings:
         datasets: Ids or paths of Minari datasets.
         output: The study's folder.
         sizes: Presets.
-        tokens: Of each training; rounded so that every measurement falls on a step.
+        tokens: Tokens of each training; rounded so that every measurement falls on a step.
         points: Measurements along a training, the last at its end.
-        score_episodes: Of each task and measurement; 0 measures the loss alone.
+        score_episodes: Episodes of each task and measurement; 0 measures the loss alone.
         environments: How many are played at a time.
         env: Ids of the datasets' environments that are not registered, such as module:Mine-v0.
         held_out: Share of each task's episodes that none is trained on, at least two.
-        seed: Of weights and batches.
+        seed: Seed of weights and batches.
         keep: Share of the expert's windowed return that an episode must reach.
         rows: Packed sequences of a batch.
         length: Tokens of a packed sequence.

@@ -20,10 +20,10 @@ from typing import Any
 from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError, differences, listed
 from benchmarks.store.run_store import installed_environment
-from benchmarks.workers.common import Lost, available_cores, collect
+from benchmarks.workers.common import available_cores, collect
 from benchmarks.workers.scheduler import EpisodeScheduler
-from benchmarks.workers.worker import EpisodeWorker, Report, tell
-from policies.processes import WorkerFailure
+from benchmarks.workers.worker import EpisodeWorker, Report, reports
+from policies.processes import Ended, WorkerFailure
 from policies.rollout.outcomes import EpisodeKey
 from policies.threads import one_thread
 
@@ -131,11 +131,11 @@ class _Worker:
             keys: tuple[EpisodeKey, ...] = ray.get(scheduler.take.remote(number, rows, task))
             return keys
 
-        yield from tell(self._worker, take, lambda: False)
+        yield from reports(self._worker, take, lambda: False)
 
 
 class _Actors:
-    """Actors, by the stream of what each tells, and the scheduler that they ask."""
+    """Actors, by the stream of each one's reports, and the scheduler that they ask."""
 
     def __init__(
         self,
@@ -175,16 +175,16 @@ class _Actors:
             return [(number, ray.get(next(stream)))]
         except StopIteration:
             self._leave(stream)
-            return [(number, None)]
+            return [(number, Ended(""))]
         except ray.exceptions.RayError as error:
             self._leave(stream)
-            return [(number, Lost(str(error).strip().splitlines()[0]))]
+            return [(number, Ended(str(error).strip().splitlines()[0]))]
 
     def lost(self, number: int) -> tuple[Sequence[EpisodeKey], int]:
         """As :class:`benchmarks.workers.common.EpisodePool` says."""
         scheduler = self._scheduler
-        had, times = self._ray.get([scheduler.lost.remote(number), scheduler.losses.remote()])
-        return had, times
+        keys, times = self._ray.get([scheduler.lost.remote(number), scheduler.losses.remote()])
+        return keys, times
 
     def ended(self, number: int, key: EpisodeKey) -> bool:
         """As :class:`benchmarks.workers.common.EpisodePool` says."""

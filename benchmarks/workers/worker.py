@@ -3,7 +3,7 @@
 * :class:`PolicyChoice` -- which policy, and how it is asked to act.
 * :func:`make_envs_and_policy` -- a task's environments and the policy that plays in them.
 * :class:`EpisodeWorker` -- plays episodes that it is given, as long as there are some.
-* :func:`tell` -- what a player in another process tells.
+* :func:`reports` -- what a worker in another process reports.
 
 A policy on the CPU uses one thread in every case, so that its arithmetic is the same for any
 number of workers.
@@ -40,7 +40,7 @@ FEW_ROWS = 4
 """The same for experts and chance, who choose row by row: more would only take longer to make."""
 
 Report = Outcome | TimeSpent
-"""What playing tells: an episode that has ended, and what was spent since the last report."""
+"""What playing yields: an episode that has ended, and what was spent since the last report."""
 
 
 class Take(Protocol):
@@ -195,7 +195,7 @@ def make_envs_and_policy(
     return envs, policy
 
 
-def tell(
+def reports(
     player: EpisodeWorker, take: Take, stopped: Callable[[], bool]
 ) -> Generator[Report | WorkerFailure]:
     """As :meth:`EpisodeWorker.play`, with the error that ends it as the last word."""

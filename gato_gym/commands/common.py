@@ -20,7 +20,7 @@ import shlex
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TextIO, TypeVar
 
@@ -37,6 +37,8 @@ CANNOT_BE_DONE = (
     gym.error.Error, FileExistsError, FileNotFoundError, ImportError, PermissionError, ValueError,
 )  # fmt: skip
 """Errors in what was asked: another command line, file or installation is needed."""
+
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 MARKERS = (
     tyro.conf.DisallowNone,
@@ -75,6 +77,8 @@ class Command(ABC):
 
     stopped: ClassVar[str] = ""
     """What is said after Ctrl-C, where a KeyboardInterrupt says nothing itself."""
+    sections: ClassVar[Mapping[str, str]] = {}
+    """Headings in the help, by the flag that each precedes."""
 
     @abstractmethod
     def run(self, call: Invocation) -> int | None:
@@ -94,13 +98,13 @@ def run_command(
         arguments: None takes the process's.
         prog: How it is called.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    typed = sys.argv[1:] if arguments is None else list(arguments)
     quiet = os.environ.get("RANK", "0") != "0"
-    call = Invocation(prog, given, new_console(soft_wrap=True, quiet=quiet))
+    call = Invocation(prog, typed, new_console(soft_wrap=True, quiet=quiet))
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
-            return parse(command, given, prog=prog).run(call) or DONE
+            return parse(command, typed, prog=prog).run(call) or DONE
     except SystemExit as end:  # the help was shown
         return int(end.code or DONE)
     except KeyboardInterrupt as stop:
@@ -135,8 +139,9 @@ def parse(command: type[C], arguments: Sequence[str], *, prog: str) -> C:
         SystemExit: The help was asked for, and shown.
         ValueError: What was typed is no such command line, or the values do not go together.
     """
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), _in_one_line(arguments):
+    stderr = io.StringIO()
+    help_in_sections = _with_headings(command.sections)
+    with contextlib.redirect_stderr(stderr), _in_one_line(arguments), help_in_sections:
         try:
             return tyro.cli(command, prog=prog, args=arguments, config=MARKERS, registry=REGISTRY)
         except SystemExit as end:
@@ -146,10 +151,42 @@ def parse(command: type[C], arguments: Sequence[str], *, prog: str) -> C:
     if isinstance(cause, ValueError):  # the command's own check of its values
         raise cause
     # tyro draws a box: a title, what is wrong, and where help is, parted by rules
-    lines = [line.strip("│| ") for line in said.getvalue().splitlines()[1:]]
+    lines = [line.strip("│| ") for line in stderr.getvalue().splitlines()[1:]]
     words = " ".join(line for line in lines if not re.match("[+╰]?[-─]{3}", line))
     words = re.split(" ?(?:Argument|For full) helptext", words)[0].removeprefix("Error parsing ")
     raise ValueError(f"{' '.join(words.split()).rstrip('.')}: see {prog} --help")
+
+
+class _Help(io.StringIO):
+    """Takes what is printed for another file, as that file would show it."""
+
+    def __init__(self, file: TextIO) -> None:
+        super().__init__()
+        self._file = file
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._file.encoding
+
+    def isatty(self) -> bool:
+        return self._file.isatty()
+
+
+@contextlib.contextmanager
+def _with_headings(sections: Mapping[str, str]) -> Iterator[None]:
+    """Print the help with a heading before each of these flags."""
+    printed = _Help(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        for line in printed.getvalue().splitlines(keepends=True):
+            plain = _COLOUR.sub("", line).rstrip("\n")
+            heading = sections.get(plain.strip("│ ").split(" ")[0])
+            if heading is not None:
+                boxed = f"├─ {heading} ".ljust(len(plain) - 1, "─") + "┤"
+                print(boxed if plain.startswith("│") else f" {heading}")
+            sys.stdout.write(line)
 
 
 @contextlib.contextmanager

@@ -49,8 +49,8 @@ def _read_numbers(text: str) -> tuple[int, ...]:
 
 
 _JSON = _one_word("JSON", _read_object, json.dumps)
-Numbers = _one_word("N,N,…", _read_numbers, lambda value: ",".join(map(str, value)))
-Names = _one_word("NAME,…", lambda text: tuple(text.split(",")), ",".join)
+Numbers = _one_word("N,N,...", _read_numbers, lambda value: ",".join(map(str, value)))
+Names = _one_word("NAME,...", lambda text: tuple(text.split(",")), ",".join)
 
 REGISTRY = ConstructorRegistry()
 """Reads mappings."""

@@ -220,13 +220,14 @@ def _check_member(env: Any, episode: Episode, number: int) -> None:
     """Refuse an episode whose first step is of other spaces."""
     observed = episode.observations
     first = {k: v[0] for k, v in observed.items()} if isinstance(observed, dict) else observed[0]
-    got = _kinds(first)
-    wanted = _kinds(env.observation_space.sample())
+    recorded = _kinds(first)
+    expected = _kinds(env.observation_space.sample())
     action = np.shape(episode.actions[0])
-    if got != wanted or action != tuple(env.action_space.shape):
+    if recorded != expected or action != tuple(env.action_space.shape):
         raise ValueError(
-            f"row {number} has observations {got} and actions of shape {action}: expected {wanted} "
-            f"and {tuple(env.action_space.shape)}; name the environment that it was recorded in"
+            f"row {number} has observations {recorded} and actions of shape {action}: expected "
+            f"{expected} and {tuple(env.action_space.shape)}; name the environment that it was "
+            "recorded in"
         )
 
 

@@ -39,25 +39,34 @@ class Arrangement:
     places: dict[str, NDArray[np.int32]]
 
 
-def arrange(images: int, vectors: int, singles: Sequence[Single], *, layout: str) -> Arrangement:
+def arrange(
+    images: int,
+    vectors: int,
+    singles: Sequence[Single],
+    *,
+    layout: str,
+    whole_images: bool = False,
+) -> Arrangement:
     """Arrange images, then vector patches, then ids and grids by path, then the separator.
 
     In the paper layout each contribution is a token. In the lean layout, image patches are tokens,
-    and so are vector patches if there are two or more; everything else shares the last token. The
-    separator is present in the paper layout, and if the body would be empty.
+    and so are whole images and vector patches if there are two or more; everything else shares the
+    last token. The separator is present in the paper layout, and if the body would be empty.
 
     Args:
         images: Number of image patches.
         vectors: Number of vector patches.
         singles: Readers of ids and grids, by path.
         layout: "paper" or "lean".
+        whole_images: Whether a patch is a whole image.
     """
     kinds = ["image"] * images + ["vector"] * vectors
     for reader in singles:
         kinds += ["grid"] if isinstance(reader, GridReader) else ["id"] * reader.width
     has_separator = layout == "paper" or not kinds
     kinds += ["id"] * has_separator
-    separate = len(kinds) if layout == "paper" else images + (vectors if vectors > 1 else 0)
+    alone = images if images > 1 or not whole_images else 0
+    separate = len(kinds) if layout == "paper" else alone + (vectors if vectors > 1 else 0)
     slots = np.minimum(np.arange(len(kinds)), separate).astype(np.int32)
     order = np.array(kinds)
     places = {

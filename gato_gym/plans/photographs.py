@@ -3,6 +3,9 @@
 * :func:`is_photograph` -- whether a part is read as images.
 * :class:`ImageReader` -- the reader of such a part.
 * :func:`frame_shape` -- the shape of one frame.
+
+An image becomes patches of its newest frames, or one token of all its frames, by
+``PlanOptions.image_size``.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from gato_gym.images import patch_grid, patch_intervals, patchify
+from gato_gym.images import patch_grid, patch_intervals, patchify, shrink
 from gato_gym.plans.bounds import Bounds
 from gato_gym.plans.parts import Part
 from gato_gym.plans.readers import Reader
@@ -25,15 +28,19 @@ __all__ = ["ImageReader", "frame_shape", "is_channels_first", "is_photograph"]
 SMALLEST_PHOTOGRAPH = 16
 """A Box with fewer rows or columns is not an image unless the options name it."""
 
-MOST_CHANNELS_FIRST = 16
-"""A longer first axis is an image's rows, not its channels."""
+LEAST_GREY_ROWS = 32
+"""A Box without channels and with fewer rows is a grid of characters: a terminal has 21 to 25."""
 
 
 def is_photograph(part: Part) -> bool:
     """Whether a Box is read as images.
 
-    It is if the options name it, or if it has at least 16 rows and columns and is uint8 or a float
-    of 1, 3 or 4 channels between 0 and 1 or 0 and 255.
+    It is if the options name it, or if it has at least 16 rows and columns and is
+
+    * uint8 between 0 and 255, with channels or at least 32 rows, or
+    * a float of 1, 3 or 4 channels between 0 and 1 or 0 and 255.
+
+    Boards of zeros and ones and grids of characters are numbers, therefore.
 
     Raises:
         ValueError: The options name it and its shape or bounds are not an image's.
@@ -49,10 +56,11 @@ def is_photograph(part: Part) -> bool:
     height, width, channels = _size(shape)
     if min(height, width) < SMALLEST_PHOTOGRAPH:
         return False
+    low, tops = (space.low == 0).all(), [(space.high == top).all() for top in (1, 255)]
     if space.dtype == np.uint8:
-        return True
-    pixels = (space.low == 0).all() and any((space.high == top).all() for top in (1, 255))
-    return bool(space.dtype.kind == "f" and pixels and len(shape) == 3 and channels in (1, 3, 4))
+        return bool(low and tops[1] and (len(shape) == 3 or height >= LEAST_GREY_ROWS))
+    floats = space.dtype.kind == "f" and low and any(tops)
+    return bool(floats and len(shape) == 3 and channels in (1, 3, 4))
 
 
 def _check_named(part: Part, space: spaces.Box, shape: tuple[int, ...]) -> None:
@@ -84,7 +92,7 @@ def frame_shape(part: Part) -> tuple[int, ...]:
 
 def is_channels_first(shape: tuple[int, ...]) -> bool:
     """Whether an image's channels are its first axis: the shorter of the first and the last."""
-    return len(shape) == 3 and shape[0] < min(MOST_CHANNELS_FIRST, shape[2])
+    return len(shape) == 3 and shape[0] < shape[2]
 
 
 def _size(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -109,19 +117,32 @@ class ImageReader(Reader):
         return len(self.frame_shape) < len(self.space.shape or ())
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the image is one token, its frames side by side as channels."""
+        return self.part.options.image_size > 0
+
+    @property
+    def stacked(self) -> int:
+        """Frames whose channels one image has: more than one in a whole image of a stack."""
+        return (self.space.shape or ())[0] if self._has_frames and self.is_whole else 1
+
+    @property
     def frames(self) -> int:
         """Number of images read: all frames, or one of a stack that the options name."""
-        newest_only = self.path in self.part.options.stacks
+        newest_only = self.is_whole or self.path in self.part.options.stacks
         return (self.space.shape or ())[0] if self._has_frames and not newest_only else 1
 
     @cached_property
     def size(self) -> tuple[int, int, int]:
-        """Height, width and channels of a frame."""
-        return _size(self.frame_shape)
+        """Height, width and channels of an image."""
+        height, width, channels = _size(self.frame_shape)
+        return height, width, channels * self.stacked
 
     @cached_property
     def patch_rows_columns(self) -> tuple[int, int]:
         """Rows and columns of a frame's patches."""
+        if self.is_whole:
+            return 1, 1
         height, width, _ = self.size
         return patch_grid(height, width, patch_size=self.part.options.patch_size)
 
@@ -139,6 +160,8 @@ class ImageReader(Reader):
     def patches(self, values: Any, rows: int) -> NDArray[np.uint8]:
         """uint8 ``[rows, M, P, P, C]``: frame by frame, patches in raster order."""
         pixels = self._as_bytes(self.part.array(values, rows))
+        if self.is_whole:
+            return self._whole(pixels)[:, None]
         if self._has_frames:
             pixels = pixels[:, -self.frames :].reshape(rows * self.frames, *self.frame_shape)
         if pixels.ndim == 3:
@@ -148,6 +171,27 @@ class ImageReader(Reader):
         options = self.part.options
         patches = patchify(pixels, patch_size=options.patch_size, fit=options.image_fit)
         return patches.reshape(rows, self.num_patches, *patches.shape[2:])
+
+    def _whole(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Images uint8 ``[rows, S, S, C]``, the channels of the oldest frame first."""
+        height, width, channels = self.size
+        planes = pixels.reshape(len(pixels), self.stacked, *self.frame_shape)
+        if len(self.frame_shape) == 3 and not is_channels_first(self.frame_shape):
+            planes = np.moveaxis(planes, -1, 2)
+        planes = planes.reshape(len(pixels), channels, height, width)
+        small = shrink(planes, self.part.options.image_size)
+        return np.ascontiguousarray(np.moveaxis(small, 1, -1))
+
+    def enlarged(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A whole image ``[S, S, C]`` as the space has it, each pixel repeated."""
+        height, width, channels = self.size
+        side = len(image)
+        rows, columns = np.arange(height) * side // height, np.arange(width) * side // width
+        planes = np.moveaxis(image[rows][:, columns, :channels], -1, 0)
+        planes = planes.reshape(self.stacked, -1, height, width)
+        if len(self.frame_shape) == 3 and not is_channels_first(self.frame_shape):
+            planes = np.moveaxis(planes, 1, -1)
+        return np.ascontiguousarray(planes.reshape(self.space.shape or ()))
 
     def _as_bytes(self, images: NDArray[Any]) -> NDArray[np.uint8]:
         """Pixels as uint8: as they are, or their bounds scaled to [0, 255]."""

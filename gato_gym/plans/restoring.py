@@ -72,6 +72,9 @@ def _(reader: CodecReader, content: NDArray[Any]) -> Any:
 @restore.register
 def _(reader: ImageReader, content: NDArray[Any]) -> Any:
     assert isinstance(reader.space, spaces.Box)
+    if reader.is_whole:
+        pixels = reader.enlarged(content[0])
+        return pixels if reader.keeps_bytes else _member(reader, reader.from_bytes(pixels))
     rows, columns = reader.patch_rows_columns
     height, width, channels = reader.size
     frames = join_patches(

@@ -44,7 +44,8 @@ FRAMES = 108_000
 """Frames after which a game is truncated: half an hour."""
 
 IDLE_FRAMES = 30
-OPTIONS = PlanOptions(stacks=("",), memory="observations")
+OPTIONS = PlanOptions(stacks=("",), image_size=42, memory="none")
+"""A stack of frames is one token, of frames halved as the experts see them; it shows what moves."""
 
 
 def make_ale(

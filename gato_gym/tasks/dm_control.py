@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from functools import partial
 from typing import Any, SupportsFloat
 
@@ -54,6 +55,7 @@ action."""
 
 STEPS = 1000
 OPTIONS = PlanOptions(memory="none")
+"""With room for the whole vector in one token."""
 
 
 class DMControlEnv(gym.Wrapper[Any, Any, Any, Any]):
@@ -119,7 +121,7 @@ def tasks() -> list[Task]:
             suite="dm_control",
             env_id=f"dm_control/{domain}-{name}-v0",
             max_episode_steps=STEPS,
-            options=OPTIONS,
+            options=replace(OPTIONS, vector_size=max(OPTIONS.vector_size, numbers)),
             extra="dm_control",
             description=f"dm_control {domain} {name}: a vector of joint states, {STEPS} steps",
             factory=partial(make_dm_control, domain, name),

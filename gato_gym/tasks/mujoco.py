@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ ENVIRONMENTS = {
 observation and of an action."""
 
 OPTIONS = PlanOptions(memory="none")
+"""With room for the whole vector in one token."""
 
 
 def make_mujoco(env_id: str, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
@@ -46,7 +48,7 @@ def tasks() -> list[Task]:
             suite="mujoco",
             env_id=env_id,
             max_episode_steps=steps,
-            options=OPTIONS,
+            options=replace(OPTIONS, vector_size=max(OPTIONS.vector_size, numbers)),
             extra="mujoco",
             description=f"MuJoCo {env_id}: a vector of joint states, at most {steps} steps",
             factory=partial(make_mujoco, env_id),

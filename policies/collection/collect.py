@@ -79,7 +79,8 @@ class Progress:
     def load(self) -> None:
         """Take up what an earlier run left."""
         self.expert_return = read_expert_return(self.settings, self.task)
-        if self.expert_return is not None or self.settings.record.policy != "expert":
+        record = self.settings.record
+        if self.expert_return is not None or record.policy != "expert" or record.player is not None:
             self.stage = "unit"
         unit = 0
         while (path := unit_path(self.settings, self.task, unit)).exists():
@@ -209,9 +210,7 @@ def collect(
         for progress in incomplete:
             locks.enter_context(FolderLock(settings.folder(progress.task)))
             progress.load()
-        pool = Workers(settings, count)
-        locks.callback(pool.stop)
-        with _bars(console) as bars:
+        with Workers(settings, count) as pool, _bars(console) as bars:
             bar = bars.add_task("", total=len(incomplete), rate="")
             _run(incomplete, pool, count, bars, bar, began)
     episodes, steps = _recorded(incomplete)

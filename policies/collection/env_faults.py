@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from policies.rollout.faults import EnvironmentFault
+from policies.rollout.members import as_reward
 
 Beat = Callable[[int, int], None]
 """Called with the seed and the step that an environment is about to play."""
@@ -62,9 +62,10 @@ class GuardedEnv(gym.Wrapper[Any, Any, Any, Any]):
             observation, reward, terminated, truncated, info = self.env.step(action)
         except Exception as error:
             raise self._fault(f"the environment raised {error!r}") from error
-        value = float(reward)
-        if not math.isfinite(value):
-            raise self._fault(f"the reward is {value}, expected a finite number")
+        try:
+            value = as_reward(reward)
+        except ValueError as error:
+            raise self._fault(str(error)) from error
         self._check(observation)
         return observation, value, bool(terminated), bool(truncated), info
 
@@ -95,9 +96,9 @@ def nan_in(observation: Any, path: str = "") -> str | None:
     if isinstance(observation, dict | tuple):
         keys = observation if isinstance(observation, dict) else range(len(observation))
         for key in keys:
-            found = nan_in(observation[key], f"{path}/{key}".lstrip("/"))
-            if found is not None:
-                return found
+            place_of_nan = nan_in(observation[key], f"{path}/{key}".lstrip("/"))
+            if place_of_nan is not None:
+                return place_of_nan
         return None
     array = np.asarray(observation)
     return path if array.dtype.kind in "fc" and bool(np.isnan(array).any()) else None

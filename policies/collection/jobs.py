@@ -5,11 +5,12 @@
 
 A task's episodes are numbered; unit u holds the attempts ``[u * n, (u + 1) * n)`` and is a file of
 its own that appears when it is complete. What a unit holds depends on the settings alone, so any
-number of workers makes the same dataset, and work that was stopped goes on at the missing units.
+number of workers makes the same dataset, and stopped work resumes at the missing units.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
@@ -69,6 +70,11 @@ class CollectSettings:
     def identity(self, task: Task) -> dict[str, Any]:
         """What a unit of a task depends on, as JSON values."""
         record: dict[str, Any] = asdict(self.record)
+        for name in ("player", "most_steps"):  # older collections know neither
+            if record[name] is None:
+                del record[name]
+        if self.record.player is not None:
+            record["player"] = player_digest(self.record.player)
         if record["policy"] == "expert":
             del record["policy"]
             weights = weights_of(task)
@@ -152,7 +158,7 @@ def is_complete(settings: CollectSettings, task: Task) -> bool:
     Raises:
         ValueError: A dataset is there that other settings made.
     """
-    name = dataset_id(task, settings.record.policy)
+    name = dataset_id(task, settings.record)
     try:
         recorded = minari_metadata(name, root=settings.root).get("collect")
     except FileNotFoundError:
@@ -165,9 +171,23 @@ def is_complete(settings: CollectSettings, task: Task) -> bool:
     return bool(recorded["goal"] == settings.goal())
 
 
-def dataset_id(task: Task, policy: str = "expert") -> str:
-    """The Minari id of a task's dataset: the expert's is the one that is trained on."""
-    return f"{'gato' if policy == 'expert' else f'gato-{policy}'}/{task.id}-v0"
+def dataset_id(task: Task, record: RecordSettings | None = None) -> str:
+    """The Minari id of a task's dataset: the expert's own is the one that is trained on first."""
+    if record is None or (record.policy == "expert" and record.player is None):
+        return f"gato/{task.id}-v0"
+    return f"gato-{'labelled' if record.player is not None else record.policy}/{task.id}-v0"
+
+
+@functools.cache
+def player_digest(name: str) -> str:
+    """What the episodes of a player depend on: its name, or a network's weights."""
+    from policies.registry import PolicySpec
+
+    if PolicySpec.parse(name).kind != "network":
+        return name
+    from policies.gato.checkpoint import checkpoint_digest
+
+    return checkpoint_digest(name)
 
 
 def weights_of(task: Task) -> str | None:
@@ -257,6 +277,8 @@ def _write_dataset(settings: CollectSettings, recorder: Recorder, job: Job) -> t
 
     task, policy, steps, episodes = recorder.task, settings.record.policy, 0, 0
     choices = "the expert's own choices" if policy == "expert" else "random"
+    if settings.record.player is not None:
+        choices += f", in states that {settings.record.player} came to"
     known = {} if job.expert_return is None else {"expert_return": job.expert_return}
     metadata = {
         "algorithm_name": policy,
@@ -265,7 +287,7 @@ def _write_dataset(settings: CollectSettings, recorder: Recorder, job: Job) -> t
         "collect": {"settings": settings.identity(task), "goal": settings.goal()},
     }
     with new_minari(
-        dataset_id(task, policy),
+        dataset_id(task, settings.record),
         env=recorder.env,
         root=settings.root,
         metadata=metadata,

@@ -23,6 +23,7 @@ from gato_gym.seeds import TRAINING_SEEDS_START
 from policies.collection.noise import HeldNoise, Noise, SampledNoise
 from policies.collection.recorder import Recording
 from policies.rollout.env_batch import PolicyLike
+from policies.rollout.episode import name_of
 from policies.rollout.vector_rollout import play_one
 
 
@@ -104,7 +105,7 @@ def _record_one(
     env: gym.Env[Any, Any], policy: PolicyLike, seed: int, *, deterministic: bool, noise: float
 ) -> Episode:
     perturbed = _noise(noise, env.action_space, seed)
-    recording = Recording(perturbed)
+    recording = Recording(env, perturbed)
     play_one(env, policy, seed, deterministic=deterministic, record=lambda _: recording)
     success, level = recording.success, perturbed.level
     info = ({} if success is None else {"success": success}) | ({"noise": level} if level else {})
@@ -127,11 +128,6 @@ def play_returns(
         play_one(env, policy, seed + index, deterministic=deterministic)
         for index in range(episodes)
     ]
-
-
-def name_of(env: gym.Env[Any, Any]) -> str:
-    """Id of an environment, or its class's name."""
-    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
 def likeliest(policy: Any, *, stochastic: bool = False) -> bool:

@@ -32,9 +32,16 @@ from gato_gym.tasks import Task
 from policies.base import Policy
 from policies.collection.env_faults import Beat, GuardedEnv
 from policies.collection.filtering import least_return
-from policies.collection.noise import HeldNoise, NavigationNoise, Noise, UniformNoise
-from policies.experts import execute, failure_of, make_expert
+from policies.collection.noise import (
+    HeldNoise,
+    NavigationNoise,
+    Noise,
+    OtherPlayer,
+    UniformNoise,
+)
+from policies.experts import make_expert
 from policies.random_policy import RandomPolicy
+from policies.rollout.members import stack_members, success_in
 from policies.rollout.vector_rollout import play_one
 
 SEED_RANGE = 2**30
@@ -48,15 +55,18 @@ class RecordSettings:
     """What decides an episode beside its task and number.
 
     Attributes:
-        seed: Of the collection: another seed, other episodes.
+        seed: Seed of the collection; another seed gives other episodes.
         noise: Strength p of the noise, at least 0. Half of BabyAI's episodes execute a random
             action with probability p a step, and so do half of Atari's. Where actions are a Box, an
             episode draws its standard deviation from {0, p/4, p/2, 3p/4, p}, in units of half the
             action's range.
         steps_after_success: Stop recording so many steps after an episode's first success; None
             records to the end.
-        keep: Share of the expert's mean return that an episode must reach.
-        policy: Who plays: "expert", or "random", whose episodes are all kept.
+        keep: Share of the expert's mean return that an episode must reach; 0 keeps every one.
+        policy: Whose choices are recorded: "expert", or "random", whose episodes are all kept.
+        player: Who plays while the expert says what it would have done in each state: a checkpoint
+            or another policy's name. All such episodes are kept. None lets the expert play.
+        most_steps: Stop recording an episode after so many steps; None records to the end.
     """
 
     seed: int = 0
@@ -64,6 +74,8 @@ class RecordSettings:
     steps_after_success: int | None = None
     keep: float = 0.8
     policy: str = "expert"
+    player: str | None = None
+    most_steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
@@ -72,6 +84,13 @@ class RecordSettings:
             raise ValueError(f"noise is {self.noise} with the random policy: expected 0")
         if not 0 <= self.noise < float("inf"):
             raise ValueError(f"noise is {self.noise}: expected 0 (none) or more")
+        if self.player is not None and (self.noise or self.policy != "expert"):
+            raise ValueError(
+                f"player is {self.player!r} with noise {self.noise} and policy {self.policy!r}: "
+                "expected no noise, and the expert's choices"
+            )
+        if self.most_steps is not None and self.most_steps < 1:
+            raise ValueError(f"most_steps is {self.most_steps}: expected 1 or more, or None")
         if self.steps_after_success is not None and self.steps_after_success < 0:
             raise ValueError(
                 f"steps_after_success is {self.steps_after_success}: expected 0 or more, or None"
@@ -115,6 +134,14 @@ class Recorder:
             self.expert = RandomPolicy(self.env.observation_space, self.env.action_space)
         else:
             self.expert = make_expert(self.task.id, self.env)
+        self._player = self._make_player()
+
+    def _make_player(self) -> Policy | None:
+        if self.settings.player is None:
+            return None
+        from policies.registry import make_policy
+
+        return make_policy(self.settings.player, env=self.env)
 
     def reopen(self) -> None:
         """Make the environment anew, after a fault; one that cannot even be closed is left."""
@@ -151,16 +178,20 @@ class Recorder:
             EnvironmentFault: The environment raised, or returned NaN; :meth:`reopen` follows.
         """
         seed = episode_seed(self.task.id, index, seed=self.settings.seed)
-        noise = self._noise(np.random.default_rng([seed, 1]))
+        noise = self._noise(np.random.default_rng([seed, 1]), seed)
         recording = _ExpertRecording(
+            self.expert,
+            self.env,
             noise,
             steps_after_success=self.settings.steps_after_success,
+            most_steps=self.settings.most_steps,
             lost=DONE if self.task.suite == "babyai" else None,
         )
         try:
             self._play(seed, recording)
         except ExpertFailure:
-            return "expert failed"
+            if self._player is None or not recording.length:
+                return "expert failed"
         success = bool(recording.success)
         episode = recording.episode(
             self.task.id, seed, {"noise": noise.level, "success": success, "index": index}
@@ -173,14 +204,16 @@ class Recorder:
         An episode whose recording stops after success has a shorter, smaller return than the
         expert's whole episodes: there, success is what is asked for.
         """
-        if expert_return is None:
+        if expert_return is None or not self.settings.keep or self._player is not None:
             return None
         if self.settings.steps_after_success is not None and not episode.terminations[-1]:
             return None if episode.info["success"] else "without success"
         least = least_return(expert_return, self.settings.keep)
         return None if episode.total_return >= least else "below the expert"
 
-    def _noise(self, generator: np.random.Generator) -> Noise:
+    def _noise(self, generator: np.random.Generator, seed: int) -> Noise:
+        if self._player is not None:
+            return OtherPlayer(self._player, seed)
         strength, actions = self.settings.noise, self.env.action_space
         if isinstance(actions, spaces.Box):
             return HeldNoise(strength, actions, generator)
@@ -199,15 +232,25 @@ class Recording:
     """One episode as it is played: what was seen, chosen and executed.
 
     Args:
+        env: Where; gives the spaces.
         noise: What is executed instead of the policy's choice.
         steps_after_success: Stop so many steps after the first success; None plays to the end.
+        most_steps: Stop after so many steps; None plays to the end.
 
     Attributes:
-        success: Whether the environment told of one; None where it told of neither.
+        success: Whether the environment reported one; None where it reported nothing.
     """
 
-    def __init__(self, noise: Noise, *, steps_after_success: int | None = None) -> None:
-        self._noise, self._spare = noise, steps_after_success
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        noise: Noise,
+        *,
+        steps_after_success: int | None = None,
+        most_steps: int | None = None,
+    ) -> None:
+        self._spaces = env.observation_space, env.action_space
+        self._noise, self._spare, self._most = noise, steps_after_success, most_steps
         self._observations = ObservationList()
         self._labels: list[Any] = []
         self._executed: list[Any] = []
@@ -218,14 +261,23 @@ class Recording:
 
     def begin(self, observation: Any) -> None:
         """Take the first observation."""
+        self._see(observation)
+
+    @property
+    def length(self) -> int:
+        """Steps so far."""
+        return len(self._rewards)
+
+    def _see(self, observation: Any) -> None:
         self._observations.append(copy.deepcopy(observation))
+        self._noise.see(observation)
 
     def execute(
         self, label: Any, state: Any, row: int, distribution: NDArray[np.float16] | None
     ) -> Any:
         """What to execute where the policy chose ``label``, which is what the episode keeps."""
         action = self._noise.execute(label)
-        self._labels.append(label)
+        self._labels.append(copy.deepcopy(label))
         self._distributions.append(distribution)
         self._executed.append(copy.deepcopy(action))
         return action
@@ -234,12 +286,14 @@ class Recording:
         self, observation: Any, reward: float, terminated: bool, info: Mapping[str, Any]
     ) -> bool:
         """Take what a timestep led to; whether the recording stops here."""
-        self._observations.append(copy.deepcopy(observation))
+        self._see(observation)
         self._rewards.append(reward)
         self._terminated = terminated
-        success = info.get("success", info.get("is_success"))
+        success = success_in(info)
         if success is not None:
-            self.success = bool(self.success) or bool(success)
+            self.success = bool(self.success) or success
+        if self.length == self._most:
+            return True
         if not self.success or self._spare is None or terminated:
             return False
         self._spare -= 1
@@ -254,42 +308,46 @@ class Recording:
         distributions = [each for each in self._distributions if each is not None]
         return Episode(
             task=task_id,
-            observations=seen.stacked() if seen.overlap else _stack(seen.parts()),
-            actions=_stack(self._labels),
+            observations=seen.stacked()
+            if seen.overlap
+            else stack_members(self._spaces[0], seen.parts()),
+            actions=stack_members(self._spaces[1], self._labels),
             rewards=np.asarray(self._rewards, np.float32),
             terminations=last if self._terminated else never,
             truncations=never if self._terminated else last,
             seed=seed,
             info=info,
-            executed=_stack(self._executed) if self._noise.level else None,
+            executed=stack_members(self._spaces[1], self._executed) if self._noise.level else None,
             distribution=np.stack(distributions) if len(distributions) == len(last) else None,
         )
 
 
 class _ExpertRecording(Recording):
-    """Ends where the expert gives up, or chooses ``lost``; tells it what is executed."""
+    """Ends where the expert gives up, or chooses ``lost``; reports to it what is executed."""
 
-    def __init__(self, noise: Noise, *, steps_after_success: int | None, lost: int | None) -> None:
-        super().__init__(noise, steps_after_success=steps_after_success)
-        self._lost = lost
+    def __init__(
+        self,
+        expert: Policy,
+        env: gym.Env[Any, Any],
+        noise: Noise,
+        *,
+        steps_after_success: int | None,
+        most_steps: int | None,
+        lost: int | None,
+    ) -> None:
+        super().__init__(env, noise, steps_after_success=steps_after_success, most_steps=most_steps)
+        self._expert, self._lost = expert, lost
 
     def execute(
         self, label: Any, state: Any, row: int, distribution: NDArray[np.float16] | None
     ) -> Any:
-        if failure_of(state, row) is not None or (self._lost is not None and label == self._lost):
+        failure = self._expert.failure_of(state, row)
+        if failure is not None or (self._lost is not None and label == self._lost):
             raise ExpertFailure
         action = super().execute(label, state, row, distribution)
-        execute(state, row, action)
+        self._expert.execute(state, row, action)
         return action
 
 
 class ExpertFailure(Exception):
     """The expert has lost its way: nothing is to be learned from this episode."""
-
-
-def _stack(parts: list[Any]) -> Any:
-    if isinstance(parts[0], dict):
-        return {key: _stack([part[key] for part in parts]) for key in parts[0]}
-    if isinstance(parts[0], tuple):
-        return tuple(_stack(list(column)) for column in zip(*parts, strict=True))
-    return parts if isinstance(parts[0], str) else np.stack(parts)

@@ -155,10 +155,10 @@ def _scored(folder: Path, task: str, episodes: int) -> Evaluation:
     if score is not None and score["episodes"] >= episodes:
         return Evaluation(**score)
     envs, tried = _make_envs(task), recipe_for(task).evaluation_episodes
-    network, found = score_expert(load_expert(folder), envs, episodes=episodes, tried=tried)
-    record = {**config, **network.config(), "score": dataclasses.asdict(found)}
+    network, evaluation = score_expert(load_expert(folder), envs, episodes=episodes, tried=tried)
+    record = {**config, **network.config(), "score": dataclasses.asdict(evaluation)}
     write_json(folder / "config.json", record)  # the weights are the same, and so is the curve
-    return found
+    return evaluation
 
 
 @cache

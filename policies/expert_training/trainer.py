@@ -51,13 +51,13 @@ from policies.experts.store import (
 from policies.threads import one_thread
 
 NOT_LEARNING = ("steps", "bar", "enough", "source", "evaluations", "evaluation_episodes")
-"""What may change in a recipe before a training goes on: none of it is of the learning itself."""
+"""What may change in a recipe before a training resumes: none of it affects the learning."""
 
 ALL_STEPS, ENOUGH = "all steps done", "enough, and flat"
 """Why a training ends."""
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
-"""Of hyperparameters, for a training that began when recipes had fewer of them."""
+"""Hyperparameters of a training that began when recipes had fewer of them."""
 
 LEARNING_TO_EVALUATION = 5
 """Steps of learning for each step of evaluation, at least."""
@@ -161,11 +161,11 @@ class _Training:
         # a resumed training began where it did, wherever others would begin now
         start = setting["recipe"].get("start")
         self.recipe = dataclasses.replace(self.recipe, start=start)
-        asked = self.setting["recipe"] = self.recipe.to_json()
+        recipe = self.setting["recipe"] = self.recipe.to_json()
         if setting["recipe"].get("evaluation_episodes") != self.recipe.evaluation_episodes:
             self.state.best = None  # over other episodes: what is evaluated next is the best
         saved = {name: value for name, value in setting["recipe"].items() if name in DEFAULTS}
-        setting["recipe"] = DEFAULTS | saved | {name: asked[name] for name in NOT_LEARNING}
+        setting["recipe"] = DEFAULTS | saved | {name: recipe[name] for name in NOT_LEARNING}
         if setting != self.setting:
             was, now = _flat(setting), _flat(self.setting)
             changed = [
@@ -279,7 +279,7 @@ class _Training:
         speed = (learner.steps - state.steps) / max(seconds - state.seconds, 1e-9)
         state.steps, state.updates, state.seconds = learner.steps, learner.updates, seconds
         returns = learner.take_returns(recipe.evaluation_episodes)
-        if returns == []:  # too few games have ended to tell
+        if returns == []:  # too few games have ended
             if not last or self.best is not None:
                 self._save(learner)
                 return
@@ -353,7 +353,7 @@ class _Training:
 
 
 def _seconds(device: str) -> float:
-    """Of the processor, as far as it is what learns: a busy machine makes no training longer."""
+    """Processor time, where the processor learns: a busy machine makes no training longer."""
     return time.process_time() if device == "cpu" else time.monotonic()
 
 

@@ -2,7 +2,6 @@
 
 * :class:`ImageNetwork` -- the weights of one expert and what they compute.
 * :class:`ImageExpert` -- the policy.
-* :func:`halved` -- frames as the network sees them.
 
 Shapes: C channels (frames of a stack), O outputs of a layer, K kernel size, H hidden units, A
 actions.
@@ -20,6 +19,7 @@ from gymnasium import spaces
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from gato_gym.images import halved
 from policies.base import DistributionPolicy
 from policies.chance import RowGenerator, SampledPolicy
 from policies.distributions import Categorical, Decision
@@ -127,20 +127,6 @@ class ImageNetwork(StoredNetwork):
             (full["value.weight"], full["value.bias"]) if "value.weight" in full else None,
             samples,
         )
-
-
-def halved(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Frames of half the height and width: the mean of each two by two pixels, rounded.
-
-    Args:
-        frames: uint8 ``[..., height, width]``, both even.
-
-    Returns:
-        uint8 ``[..., height / 2, width / 2]``.
-    """
-    rows = frames[..., ::2, :].astype(np.uint16) + frames[..., 1::2, :]
-    mean: NDArray[np.uint8] = ((rows[..., ::2] + rows[..., 1::2] + 2) >> 2).astype(np.uint8)
-    return mean
 
 
 def _convolved(x: Array, weight: Array, stride: int) -> Array:

@@ -10,7 +10,8 @@
 
 * :func:`save_checkpoint`, :func:`load_checkpoint`, :class:`Checkpoint`.
 * :func:`locate_checkpoint` -- the folder of a checkpoint's name.
-* :func:`read_tasks` -- a checkpoint's tasks, without its weights.
+* :func:`read_tasks`, :func:`read_sizes`, :func:`checkpoint_digest` -- a checkpoint's tasks, its
+  network's sizes and what it is known by, without loading its weights.
 * :class:`CheckpointError` -- a checkpoint that cannot be used, with the reason and the fix.
 """
 
@@ -222,6 +223,33 @@ def read_tasks(folder: Path) -> dict[str, TaskRecord]:
         CheckpointError: It is damaged or has a newer format.
     """
     return _records(folder, _read_config(folder))
+
+
+def read_sizes(folder: Path) -> NetworkConfig:
+    """The sizes of a checkpoint's network, without reading its weights.
+
+    Raises:
+        CheckpointError: It is damaged or has a newer format.
+    """
+    try:
+        return NetworkConfig.from_json(_read_config(folder)["network"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _no_checkpoint(folder, error) from error
+
+
+def checkpoint_digest(name: str | Path) -> str:
+    """A hash of a checkpoint's configuration and weights; ``name`` as in :func:`load_checkpoint`.
+
+    Raises:
+        CheckpointError: It does not exist or cannot be read.
+    """
+    folder, digest = locate_checkpoint(name), hashlib.blake2b(digest_size=8)
+    for part in ("config.json", "model.safetensors"):
+        try:
+            digest.update((folder / part).read_bytes())
+        except OSError as error:
+            raise CheckpointError(f"{folder / part} cannot be read ({error})") from error
+    return digest.hexdigest()
 
 
 def _records(folder: Path, config: Mapping[str, Any]) -> dict[str, TaskRecord]:

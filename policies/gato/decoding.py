@@ -5,13 +5,14 @@
 
 A timestep costs one pass of the backbone for each action token: every row's new tokens (its last
 action token if remembered, its text if emitted, its body) give the first, each chosen token the
-next. Rounding operations run in blocks of a fixed number of rows, so that a row's numbers do not
-depend on the size of its batch.
+next. Actions that are chosen side by side cost one pass together. Rounding operations run in blocks
+of a fixed number of rows, so that a row's numbers do not depend on the size of its batch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ from torch import Tensor
 from gato_gym.spaces import Plan, TokenizedBatch
 from policies.base import Span
 from policies.chance import RowGenerator, begin_episodes
-from policies.gato.sampling import Sampler
+from policies.gato.sampling import Sampler, nearest_bins
 from policies.gato.state import GatoState
 from policies.model.embedding import TEXT_PLACES
 from policies.model.kv_cache import RingCache
@@ -43,6 +44,7 @@ class Decoder:
         sampler: How action tokens are chosen.
         pinned: A cache row with the encoded prompt, or None.
         seed: Seed of the sampled actions.
+        task: Id of the task; without a prompt, its learned embedding says what is played.
     """
 
     def __init__(
@@ -52,9 +54,13 @@ class Decoder:
         sampler: Sampler,
         pinned: RingCache | None,
         seed: int,
+        *,
+        task: str | None = None,
     ) -> None:
         self.network, self.plan, self.sampler, self.pinned = network, plan, sampler, pinned
         self.seed, self._layout = seed, _layout(plan)
+        named = network.config.tasks if pinned is None else ()
+        self.task_row = named.index(task) if task in named else -1
 
     @property
     def device(self) -> torch.device:
@@ -229,7 +235,10 @@ def _grouped(
         span = slice(rows[first].start, rows[stop - 1].stop)
         joined = TokenizedBatch.join(encoded[first:stop]) if stop - first > 1 else encoded[first]
         randoms = np.concatenate(uniforms[first:stop])
-        groups.append(_Group(decoders[first], state.part(span), span.start, joined, randoms))
+        sizes = [own.stop - own.start for own in rows[first:stop]]
+        tasks = np.repeat([decoder.task_row for decoder in decoders[first:stop]], sizes)
+        part = state.part(span)
+        groups.append(_Group(decoders[first], part, span.start, joined, randoms, tasks))
         first = stop
     return groups
 
@@ -244,8 +253,10 @@ class _Group:
         first_row: int,
         encoded: TokenizedBatch,
         uniforms: NDArray[np.float32],
+        tasks: NDArray[np.int64],
     ) -> None:
         self._decoder, self._network, self._plan = decoder, decoder.network, decoder.plan
+        self._tasks = tasks
         self._state, self._encoded, self._first_row = state, encoded, first_row
         self._uniforms = torch.from_numpy(uniforms).to(decoder.device)
         self._last_tokens: NDArray[np.int64] | None = None
@@ -297,25 +308,53 @@ class _Group:
         return _NewTokens(x_BD, rows, positions)
 
     def choose(self, hidden_ND: Tensor, *, deterministic: bool) -> None:
-        """Choose every row's next action token from its last new token's hidden vector."""
+        """Choose every row's next action token from its last new token's hidden vector.
+
+        Where actions are chosen side by side, this chooses them all.
+        """
         if self._last_tokens is not None:
             hidden_ND = hidden_ND[torch.from_numpy(self._last_tokens).to(hidden_ND.device)]
             self._last_tokens = None
-        place, size = len(self._chosen), block_size(hidden_ND)
-        start, stop = self._plan.action_ranges[place].tolist()
-        randoms = self._uniforms[:, place]
-        ids = []
+        if not self._plan.has_parallel_actions:
+            places = range(len(self._chosen), len(self._chosen) + 1)
+        else:
+            places = range(self._plan.num_actions)
+        size, ids = block_size(hidden_ND), []
+        randoms = self._uniforms[:, places.start : places.stop]
         for hidden, random in zip(hidden_ND.split(size), randoms.split(size), strict=True):
-            missing = size - len(hidden)
-            logits = self._network.symbol_logits(F.pad(hidden, (0, 0, 0, missing)), start, stop)
-            choice = self._decoder.sampler.choose(
-                logits,
-                F.pad(random, (0, missing)),
-                continuous=bool(self._plan.action_is_continuous[place]),
-                deterministic=deterministic,
+            missing = (0, 0, 0, size - len(hidden))
+            chosen = self._choose(
+                F.pad(hidden, missing), F.pad(random, missing), places, deterministic
             )
-            ids.append(choice[: len(hidden)] + start)
-        self._chosen.append(torch.cat(ids))
+            ids.append(chosen[: len(hidden)])
+        self._chosen += torch.cat(ids).unbind(1)
+
+    def _choose(
+        self, hidden_ND: Tensor, randoms_NP: Tensor, places: range, deterministic: bool
+    ) -> Tensor:
+        """Ids int64 ``[N, P]``; positions of the same ids are chosen from together."""
+        plan, network, heads = self._plan, self._network, self._network.action_heads
+        ids, rows = [], torch.arange(len(hidden_ND), device=hidden_ND.device)
+        for (start, stop), run in itertools.groupby(
+            places, key=lambda place: tuple(plan.action_ranges[place].tolist())
+        ):
+            together = list(run)
+            continuous = bool(plan.action_is_continuous[together[0]])
+            numbers = torch.tensor(together, device=hidden_ND.device).repeat(len(hidden_ND))
+            numbers = numbers if plan.has_parallel_actions else torch.full_like(numbers, -1)
+            predicted = (hidden_ND, rows.repeat_interleave(len(together)), numbers)
+            if continuous and network.config.continuous_head == "regression":
+                choice = nearest_bins(heads.numbers(*predicted), stop - start)
+            else:
+                randoms = randoms_NP[:, [place - places.start for place in together]]
+                choice = self._decoder.sampler.choose(
+                    network.symbol_logits(heads.at_places(*predicted), start, stop),
+                    randoms.flatten(),
+                    continuous=continuous,
+                    deterministic=deterministic,
+                )
+            ids.append(choice.view(len(hidden_ND), -1) + start)
+        return torch.cat(ids, 1)
 
     def finish(self) -> NDArray[np.int64]:
         """Action ids, int64 ``[B, A]``; the state is ready for the next timestep."""
@@ -362,6 +401,7 @@ class _Group:
             collector.add_parts(plan, np.arange(size) * plan.num_tokens, arrays)
             if plan.has_text:
                 collector.conditions[:] = np.arange(size)[:, None]
+            collector.tasks[:] = self._tasks[rows, None]
             conditions = self._state.conditions[torch.from_numpy(rows).to(device)]
             tokens = collector.finish().to(device)
             bodies.append(network.embedding(tokens, conditions)[: count - first])
@@ -378,7 +418,7 @@ def _layout(plan: Plan) -> tuple[object, ...]:
     )
     return (
         *(plan.num_tokens, plan.num_actions, plan.has_text, plan.vocabulary),
-        *(options.text, options.text_refresh, options.memory),
+        *(options.text, options.text_refresh, options.memory, options.actions),
         *(options.vector_size, plan.image_shape, plan.grid_size),
         *(np.asarray(array).tobytes() for array in arrays),
     )

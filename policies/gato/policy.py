@@ -29,7 +29,7 @@ from policies.gato.sampling import Sampler
 from policies.gato.state import GatoState
 from policies.gato.task_specs import TaskRecord, check_sizes, find_task
 from policies.gato.text_generation import write
-from policies.model.config import NetworkConfig, preset
+from policies.model.config import NetworkConfig, fitted, preset
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork, count_parameters, inference
 from policies.model.quantization import choose_device, choose_precision, with_precision
@@ -72,7 +72,7 @@ class GatoPolicy(Policy):
 
     def _make_decoder(self, network: GatoNetwork) -> Decoder:
         pinned = None if self.prompt is None else encode_prompt(network, self.plan, self.prompt)
-        return Decoder(network, self.plan, self.sampler, pinned, self.seed)
+        return Decoder(network, self.plan, self.sampler, pinned, self.seed, task=self.task)
 
     @property
     def device(self) -> torch.device:
@@ -103,7 +103,7 @@ class GatoPolicy(Policy):
         torch.manual_seed(seed)
         sizes = preset(config) if isinstance(config, str) else config
         plan = compile_plan(*spaces_of(env), options, vocabulary=sizes.vocabulary)
-        network = GatoNetwork(sizes)
+        network = GatoNetwork(fitted(sizes, [plan]))
         return cls(network, plan, seed=seed)
 
     @classmethod

@@ -1,6 +1,7 @@
 """From logits over legal ids to a choice.
 
 * :class:`Sampler` -- temperature, and the deterministic choice of continuous values.
+* :func:`nearest_bins` -- the bins of numbers.
 """
 
 from __future__ import annotations
@@ -105,3 +106,8 @@ def _expected_bin(probabilities: Tensor, *, peak: bool) -> Tensor:
         centre = mass.argmax(1)
         probabilities = probabilities * ((bins - centre[:, None]).abs() <= reach)
     return (probabilities @ bins / probabilities.sum(1)).round().long()
+
+
+def nearest_bins(numbers: Tensor, count: int) -> Tensor:
+    """The bin of each number, of ``count`` equal ones on [-1, 1]: int64, the numbers' shape."""
+    return ((numbers.clamp(-1.0, 1.0) + 1.0) * (count / 2)).long().clamp(max=count - 1)

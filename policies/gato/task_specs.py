@@ -92,6 +92,9 @@ def describe_space(space: gym.Space[Any]) -> Any:
         return {f"Sequence, stack={space.stack}": describe_space(space.feature_space)}
     if isinstance(space, spaces.OneOf):
         return {"OneOf": [describe_space(branch) for branch in space.spaces]}
+    if isinstance(space, spaces.Graph):
+        edges = None if space.edge_space is None else describe_space(space.edge_space)
+        return {"Graph": [describe_space(space.node_space), edges]}
     if is_text_space(space):
         return "text"
     if isinstance(space, spaces.Discrete):
@@ -171,12 +174,29 @@ def check_sizes(config: NetworkConfig, plan: Plan) -> None:
             f"the plan has {plan.vocabulary} and the network {config.vocabulary}: "
             "compile the plan with vocabulary=network.config.vocabulary"
         )
+    if plan.image_shape[2] and plan.options.image_size != config.image_size:
+        raise ValueError(
+            f"image_size is {plan.options.image_size} and the network's {config.image_size}: "
+            "change the plan's options or use a network made for it"
+        )
+    for path, channels in plan.image_channels.items():
+        if channels > config.image_channels:
+            raise ValueError(
+                f"observation {path!r} is an image of {channels} channels: the network takes at "
+                f"most {config.image_channels}. If its first axis is frames, "
+                f"PlanOptions(stacks=({path!r},)) reads the newest; a wrapper that gives it as "
+                f"float32 has it read as numbers; PlanOptions(skip=({path!r},)) leaves it out"
+            )
+    room = (config.grid_size, config.grid_size, config.grid_planes)
+    if any(got > limit for got, limit in zip(plan.grid_size, room, strict=True)):
+        raise ValueError(
+            f"PlanOptions.grids names {list(plan.options.grids)} of size {plan.grid_size}: the "
+            f"network takes at most {room}. Out of grids it is read as numbers; "
+            "PlanOptions(skip=...) leaves it out"
+        )
     for name, got, limit in (
         ("vector_size", plan.options.vector_size, config.vector_size),
-        ("grid height", plan.grid_size[0], config.grid_size),
-        ("grid width", plan.grid_size[1], config.grid_size),
-        ("grid planes", plan.grid_size[2], config.grid_planes),
-        ("image channels", plan.image_shape[2], 4),
+        ("parallel actions", plan.num_actions * plan.has_parallel_actions, config.action_places),
     ):
         if got > limit:
             raise ValueError(

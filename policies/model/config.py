@@ -2,15 +2,23 @@
 
 * :class:`NetworkConfig` -- every size of the network; JSON in and out.
 * :func:`preset` -- the paper's three sizes, and small ones for CPUs.
+* :func:`fitted` -- a configuration in which some plans have room.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gato_gym.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gato_gym.spaces import Plan
+
+CONTINUOUS_HEADS = ("bins", "regression")
 
 
 @dataclass(frozen=True)
@@ -37,13 +45,22 @@ class NetworkConfig:
         patch_channels: Channels of an image patch's residual block.
         numeric_features: Whether the embedding of a continuous id adds a projection of its value's
             linear and Fourier features to its table row.
+        image_size: Side of whole images, in pixels; 0 reads image patches instead.
+        image_channels: Most channels of a whole image, all frames of a stack together.
+        action_places: Action tokens that a timestep can have side by side; 0 where they are only
+            chosen one after another.
+        continuous_head: What a continuous action comes from: "bins", a distribution over the ids,
+            or "regression", one number.
+        tasks: Ids of the tasks with a learned embedding, which says what is played without a
+            prompt.
         observation_heads: Whether the network has heads that predict the next observation in
             training.
         vocabulary: The ids: those of text first, the continuous ones right after them, then the
             others, for texts and symbols have tables of their own.
 
     Raises:
-        ValueError: ``head_size`` is odd, or the vocabulary has another order.
+        ValueError: ``head_size`` is odd, ``continuous_head`` is unknown, a task is named twice, or
+            the vocabulary has another order.
     """
 
     width: int = 256
@@ -63,6 +80,11 @@ class NetworkConfig:
     grid_groups: int = 4
     patch_size: int = 16
     patch_channels: int = 32
+    image_size: int = 0
+    image_channels: int = 4
+    action_places: int = 0
+    continuous_head: str = "bins"
+    tasks: tuple[str, ...] = ()
     numeric_features: bool = True
     observation_heads: bool = False
     vocabulary: Vocabulary = dataclasses.field(default_factory=Vocabulary)
@@ -73,6 +95,14 @@ class NetworkConfig:
                 f"head_size is {self.head_size}: rotary positions turn pairs of numbers, "
                 "use an even size"
             )
+        if self.continuous_head not in CONTINUOUS_HEADS:
+            raise ValueError(
+                f"continuous_head is {self.continuous_head!r}: expected one of "
+                f"{', '.join(CONTINUOUS_HEADS)}"
+            )
+        if len(set(self.tasks)) < len(self.tasks):
+            twice = sorted({task for task in self.tasks if self.tasks.count(task) > 1})
+            raise ValueError(f"tasks names {', '.join(twice)} twice: expected each id once")
         ids = self.vocabulary
         after = min(ids.discrete.start, ids.separator)
         if ids.continuous.start != ids.text.stop or after < ids.continuous.stop:
@@ -86,7 +116,7 @@ class NetworkConfig:
     def to_json(self) -> dict[str, Any]:
         """A dict of plain values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**values, "vocabulary": self.vocabulary.to_json()}
+        return {**values, "tasks": list(self.tasks), "vocabulary": self.vocabulary.to_json()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> NetworkConfig:
@@ -105,6 +135,8 @@ class NetworkConfig:
         values = dict(values)
         if "vocabulary" in values:
             values["vocabulary"] = Vocabulary.from_json(values["vocabulary"])
+        if "tasks" in values:
+            values["tasks"] = tuple(map(str, values["tasks"]))
         return cls(**values)
 
 
@@ -154,4 +186,31 @@ def preset(name: str) -> NetworkConfig:
         text_rank=config.width,
         vector_hidden=config.width,
         patch_channels=64,
+    )
+
+
+def fitted(config: NetworkConfig, plans: Iterable[Plan]) -> NetworkConfig:
+    """The configuration with patches, grids, whole images and side-by-side actions of some plans.
+
+    Sizes only grow, but for that of whole images, which is the plans'.
+
+    Raises:
+        ValueError: Two plans have whole images of different sizes.
+    """
+    plans = list(plans)
+    sizes = sorted({plan.options.image_size for plan in plans if plan.image_shape[2]} - {0})
+    if len(sizes) > 1:
+        raise ValueError(f"image_size is {sizes}: one network takes whole images of one size")
+    whole = [plan.image_shape[2] for plan in plans if plan.options.image_size]
+    parallel = [plan.num_actions for plan in plans if plan.has_parallel_actions]
+    vectors = [plan.options.vector_size for plan in plans if plan.vector_length]
+    grids = [plan.grid_size for plan in plans]
+    return dataclasses.replace(
+        config,
+        vector_size=max(config.vector_size, *vectors, 0),
+        grid_size=max(config.grid_size, *(max(height, width) for height, width, _ in grids), 0),
+        grid_planes=max(config.grid_planes, *(planes for _, _, planes in grids), 0),
+        image_size=max(sizes, default=config.image_size),
+        image_channels=max(whole, default=0) or config.image_channels,
+        action_places=max(config.action_places, *parallel, 0),
     )

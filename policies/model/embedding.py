@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from policies.model.config import NetworkConfig
 from policies.model.tensors import Tensors
+from policies.model.whole_images import WholeImageEmbedding
 
 TEXT_PLACES = 256
 BODY_PLACES = 256
@@ -59,6 +60,8 @@ class TokenInputs(Tensors):
         text_slots: int64 ``[n]``, index into the flattened tokens of those with text ids.
         symbol_slots: int64 ``[n]``, the same for those with other ids.
         added_ids, vectors, grids, images: contributions, or None.
+        tasks: int64 ``[B, T]``, row of the learned task embeddings of body tokens, -1 elsewhere and
+            where the task has none or a prompt says what is played; None for none at all.
     """
 
     ids: Tensor
@@ -70,6 +73,7 @@ class TokenInputs(Tensors):
     vectors: Contributions | None = None
     grids: Contributions | None = None
     images: Contributions | None = None
+    tasks: Tensor | None = None
 
 
 def magnitude_features(bins: int, octaves: int = 6) -> Tensor:
@@ -172,6 +176,23 @@ class ImageEmbedding(nn.Module):
         return self.out(x.flatten(1)) + self.rows(buckets[:, 0]) + self.columns(buckets[:, 1])
 
 
+class TaskEmbedding(nn.Module):
+    """What the network knows of each task by its id alone.
+
+    A task's rows are added to its body tokens, to the condition of their grids and images, and to
+    the hidden layer of their vectors.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        count = len(config.tasks)
+        self.token = nn.Embedding(count, config.width)
+        self.condition = nn.Embedding(count, config.width)
+        self.vector = nn.Embedding(count, config.vector_hidden)
+        for table, std in ((self.token, 0.02), (self.condition, 0.5), (self.vector, 0.2)):
+            nn.init.normal_(table.weight, std=std)
+
+
 class Embedding(nn.Module):
     """Token embeddings, and the same table as output weights.
 
@@ -201,7 +222,8 @@ class Embedding(nn.Module):
             nn.Linear(config.vector_size, hidden), nn.GELU(), nn.Linear(hidden, d)
         )
         self.grid = GridEmbedding(config)
-        self.image = ImageEmbedding(config)
+        self.image = WholeImageEmbedding(config) if config.image_size else ImageEmbedding(config)
+        self.task = TaskEmbedding(config) if config.tasks else None
         self.condition = TextCondition(d)
         self.condition_in = nn.Linear(d, d, bias=False)
         for table in (self.text, self.symbols, self.place):
@@ -268,6 +290,12 @@ class Embedding(nn.Module):
                 rows = rows_of(ids[slots]) + self.place(local_positions[slots])
                 flat = flat.index_add(0, slots, rows.to(dtype))
         owner = tokens.conditions.flatten()
+        known = self.task if tokens.tasks is not None else None
+        played = tokens.tasks.flatten() if tokens.tasks is not None else owner
+
+        def of_task(part: Contributions, rows: nn.Embedding) -> Tensor:
+            numbers = played[part.slots]
+            return rows(numbers.clamp(min=0)) * (numbers >= 0)[:, None]
 
         def add(part: Contributions, values: Tensor) -> None:
             nonlocal flat
@@ -275,20 +303,31 @@ class Embedding(nn.Module):
             flat = flat.index_add(0, part.slots, values.to(dtype))
 
         def condition_of(part: Contributions) -> Tensor:
-            return F.embedding(owner[part.slots] % table.shape[0], table)
+            condition = F.embedding(owner[part.slots] % table.shape[0], table)
+            return condition if known is None else condition + of_task(part, known.condition)
 
+        if known is not None:
+            bodies = (played >= 0).nonzero()[:, 0]
+            flat = flat.index_add(0, bodies, known.token(played[bodies]).to(dtype))
         if tokens.added_ids is not None:
             add(tokens.added_ids, self.embed_symbols(tokens.added_ids.values))
         if tokens.vectors is not None:
-            add(tokens.vectors, self.vector(tokens.vectors.values.to(dtype)))
+            numbers, first = tokens.vectors.values.to(dtype), self.vector[0]
+            assert isinstance(first, nn.Linear)
+            hidden = F.linear(numbers, first.weight[:, : numbers.shape[1]], first.bias)
+            if known is not None:
+                hidden = hidden + of_task(tokens.vectors, known.vector)
+            add(tokens.vectors, self.vector[2](F.gelu(hidden)))
         if tokens.grids is not None:
             condition = condition_of(tokens.grids)
             values = self.grid(tokens.grids.values, condition) + self.condition_in(condition)
             add(tokens.grids, values)
         if tokens.images is not None:
-            assert tokens.images.intervals is not None
             condition = condition_of(tokens.images)
-            patches = tokens.images.values.to(dtype)
-            patches = self.image(patches, tokens.images.intervals, condition)
-            add(tokens.images, patches)
+            pixels = tokens.images.values.to(dtype)
+            if isinstance(self.image, WholeImageEmbedding):
+                embedded = self.image(pixels, condition)
+            else:
+                embedded = self.image(pixels, tokens.images.intervals, condition)
+            add(tokens.images, embedded)
         return flat.view(batch, length, -1)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from policies.model.action_heads import ActionHeads
 from policies.model.attention import TokenRoles
 from policies.model.config import NetworkConfig
 from policies.model.embedding import Embedding, TokenInputs
@@ -34,6 +35,11 @@ class Targets(Tensors):
         ids: int64 ``[N]``, the vocabulary id to predict.
         starts, stops: int64 ``[N]``, legal ids of the position: ``[start, stop)``; texts also allow
             the separator.
+        places: int64 ``[N]``, position among the action tokens of the timestep where these are
+            predicted side by side; -1 where the token before predicts.
+        soft: float32 ``[N, K]``, what the expert chose from: probabilities of the ids from the
+            first legal one on, zeros where they are not known; of a continuous token the standard
+            deviation in column 0, in units of [-1, 1]. K is 0 where nobody's are known.
         weights: float32 ``[N]``, weights in the loss.
         tasks: int64 ``[N]``, index of the task among the packer's tasks.
     """
@@ -42,6 +48,8 @@ class Targets(Tensors):
     ids: Tensor
     starts: Tensor
     stops: Tensor
+    places: Tensor
+    soft: Tensor
     weights: Tensor
     tasks: Tensor
 
@@ -91,6 +99,7 @@ class GatoNetwork(nn.Module):
         self.embedding = Embedding(config)
         self.backbone = Backbone(config)
         self.head = nn.Linear(config.width, config.width)
+        self.action_heads = ActionHeads(config)
         self.observation_heads = ObservationHeads(config) if config.observation_heads else None
 
     def forward(self, batch: PackedBatch) -> Tensor:

@@ -60,6 +60,7 @@ def with_precision(network: GatoNetwork, precision: str) -> GatoNetwork:
     }
     network.backbone.to(torch.bfloat16)
     network.head.to(torch.bfloat16)
+    network.action_heads.to(torch.bfloat16)
     for name, module in narrow.items():
         network.backbone.set_submodule(name, module)
     network.precision = precision

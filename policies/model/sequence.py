@@ -94,7 +94,12 @@ def emits_text(options: PlanOptions, texts: NDArray[np.integer]) -> NDArray[np.b
 
 
 def fed_actions(plan: Plan) -> int:
-    """Action tokens of a finished timestep that enter a sequence: the last only if remembered."""
+    """Action tokens of a timestep that enter a sequence: none where all are chosen side by side.
+
+    Else all that the next one is predicted from; the last only if it is remembered.
+    """
+    if plan.has_parallel_actions:
+        return 0
     return plan.num_actions if plan.options.memory == "all" else plan.num_actions - 1
 
 
@@ -138,6 +143,9 @@ def lay_out(
         local_positions[span] = np.minimum(np.arange(text_sizes[i]), TEXT_PLACES - 1)
     body_starts = starts + text_sizes
     is_action = within >= before[steps]
+    ahead = np.zeros(plan.num_actions, np.int64)
+    if not plan.has_parallel_actions:
+        ahead = np.arange(plan.num_actions)
     if fed:
         ids[is_action] = actions[:, :fed].reshape(-1)
         local_positions[is_action] = ACTION_PLACE
@@ -147,7 +155,7 @@ def lay_out(
         positions=first_position + bases[steps] + within,
         steps=steps,
         actions=is_action.astype(np.int64),
-        predictors=(body_starts + plan.num_tokens - 1)[:, None] + np.arange(plan.num_actions),
+        predictors=(body_starts + plan.num_tokens - 1)[:, None] + ahead,
         body_starts=body_starts,
         next_position=first_position + (int(kept.sum()) if memory != "none" else 0),
     )
@@ -188,6 +196,7 @@ class TokenCollector:
         self.ids = np.full((rows, length), -1, np.int64)
         self.local_positions = np.zeros((rows, length), np.int64)
         self.conditions = np.full((rows, length), -1, np.int64)
+        self.tasks = np.full((rows, length), -1, np.int64)
         self._first_symbol = 0
         self._parts: dict[str, list[tuple[NDArray[np.generic], ...]]] = {}
 
@@ -262,6 +271,7 @@ class TokenCollector:
             ids=torch.from_numpy(self.ids),
             local_positions=torch.from_numpy(self.local_positions),
             conditions=torch.from_numpy(self.conditions),
+            tasks=torch.from_numpy(self.tasks) if (self.tasks >= 0).any() else None,
             text_slots=torch.from_numpy(np.flatnonzero(text)),
             symbol_slots=torch.from_numpy(np.flatnonzero((own >= 0) & ~text)),
             added_ids=parts.get("ids"),
@@ -307,14 +317,14 @@ def pad_stack(chunks: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def scale_patches(patches: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Patches ``[N, P, P, C]``, C of 4 at most, to float32 ``[N, 4, P, P]``.
+    """Patches ``[N, P, P, C]`` to float32 ``[N, max(4, C), P, P]``.
 
     Pixels go to [-1, 1] and are divided by the square root of the patch size (arXiv 2205.06175,
     section 2.1).
     """
     scale = 127.5 if patches.dtype == np.uint8 else 0.5
     scaled = (patches.astype(np.float32) / scale - 1.0) / patches.shape[1] ** 0.5
-    scaled = np.pad(scaled, [(0, 0)] * 3 + [(0, 4 - scaled.shape[-1])])
+    scaled = np.pad(scaled, [(0, 0)] * 3 + [(0, max(0, 4 - scaled.shape[-1]))])
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 

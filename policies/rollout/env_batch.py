@@ -1,7 +1,7 @@
 """Environments of one task, and the episodes under way in them.
 
 An environment that raises, hangs or returns a reward that is not finite fails its episode and is
-replaced by a new one; the others go on as if nothing had happened.
+replaced by a new one; the others continue unchanged.
 
 * :class:`PolicyLike` -- all that is asked of a policy.
 * :func:`make_rows` -- the environments, as a vector environment; :func:`making` -- what makes one.
@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from policies.base import Policy
 from policies.chance import seed_episodes
 from policies.distributions import ActionDistribution, Categorical, Decision
-from policies.rollout.episode import Record, RunningEpisode, as_member
+from policies.rollout.episode import Record, RunningEpisode
 from policies.rollout.faults import EnvironmentFault, UsageError, describe, time_limit
+from policies.rollout.members import as_action
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, Outcome
 from policies.rollout.shared_forward import shared_by
 from policies.rollout.timing import Clock
@@ -173,7 +174,7 @@ class EnvBatch:
         if not (deterministic or isinstance(self._distribution, Categorical)):
             self._distribution = None  # a sample is not the mean, which an episode has as its label
         if self._single:
-            return [as_member(self._spaces[1], decision.actions)]
+            return [as_action(self._spaces[1], decision.actions)]
         return self.split(decision.actions)
 
     @property
@@ -182,10 +183,20 @@ class EnvBatch:
         return not self._owned and self.size == 1
 
     def split(self, actions: Any) -> list[Any]:
-        """A batch of actions row by row."""
+        """A batch of actions row by row.
+
+        Raises:
+            ValueError: They are not as many as the rows, or one is no member of its space.
+        """
         if self._batched is None:
             self._batched = batch_space(self._spaces[1], self.size)
-        return list(iterate(self._batched, actions))
+        rows = list(iterate(self._batched, actions))
+        if len(rows) != self.size:
+            raise ValueError(
+                f"the policy gave {len(rows)} actions for {self.size} observations: expected one "
+                "each"
+            )
+        return [as_action(self._spaces[1], action) for action in rows]
 
     def seeds(self) -> list[int | None]:
         """The seed of the episode that begins in each row with what is shown next, if one does."""

@@ -2,13 +2,12 @@
 
 * :class:`RunningEpisode` -- its reset, its steps and its outcome, within its time.
 * :class:`EpisodeRecorder` -- sees an episode as it is played, and may perturb its actions.
-* :func:`as_member` -- a single action as its space has it.
+* :func:`name_of` -- what an environment is called.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import math
 import time
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from policies.chance import hash_member
 from policies.rollout.faults import describe, time_limit
+from policies.rollout.members import as_observation, as_reward, success_in
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult
 from policies.rollout.timing import Clock
 
@@ -52,23 +52,9 @@ Record = Callable[[EpisodeKey], EpisodeRecorder]
 """Makes the recorder of an episode."""
 
 
-def as_member(space: gym.Space[Any], action: Any) -> Any:
-    """A single action as its space has it; SB3 gives 0-d arrays for Discrete, float64 for Boxes.
-
-    Raises:
-        ValueError: It is no member.
-    """
-    member = action
-    if isinstance(space, gym.spaces.Box):
-        member = np.asarray(action, space.dtype).reshape(space.shape)
-    elif isinstance(space, gym.spaces.Discrete):
-        member = space.dtype.type(np.asarray(action).reshape(-1)[0])
-    if not space.contains(member):
-        raise ValueError(
-            f"the policy gave {action!r}, which is no member of {space}: expected one; clip it, or "
-            "wrap the environment as it was in the policy's training"
-        )
-    return copy.deepcopy(member)
+def name_of(env: gym.Env[Any, Any]) -> str:
+    """Id of an environment, or its class's name."""
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
 def longer_than(seconds: float | None) -> str:
@@ -96,6 +82,7 @@ class RunningEpisode:
         """Begin; the first observation."""
         with self._limited():
             observation, _ = env.reset(seed=self.key.seed)
+        observation = self._checked(as_observation, self.spaces[0], observation)
         hash_member(self.spaces[0], observation, self.played)
         if self.recorder is not None:
             self.recorder.begin(observation)
@@ -106,26 +93,33 @@ class RunningEpisode:
 
         Raises:
             EpisodeTimeout: The environment has used up its time.
-            ValueError: The reward is not finite.
+            ValueError: The observation is not of its space, or the reward no finite number.
         """
         with self._limited():
             observation, reward, terminated, truncated, info = env.step(action)
-        value = float(reward)
-        if not math.isfinite(value):
-            raise ValueError(
-                f"{self.key.task}, seed {self.key.seed}: reward {value} at timestep "
-                f"{len(self.rewards)}, expected a finite number: the environment is at fault"
-            )
+        observation = self._checked(as_observation, self.spaces[0], observation)
+        value = self._checked(as_reward, reward)
         self.rewards.append(value)
         hash_member(self.spaces[1], action, self.played)
-        success = info.get("success", info.get("is_success"))
+        success = success_in(info)
         if success is not None:
-            self.success = bool(self.success) or bool(success)
+            self.success = bool(self.success) or success
         self.terminated = bool(terminated)
         stop = self.recorder is not None and self.recorder.step(
             observation, value, self.terminated, info
         )
         return observation, bool(terminated or truncated or stop)
+
+    def _checked(self, check: Callable[..., Any], *given: Any) -> Any:
+        """What the environment gave, as it has to be; an error says where it was."""
+        try:
+            return check(*given)
+        except ValueError as error:
+            raise ValueError(f"{self._where}: {error}; the environment is at fault") from error
+
+    @property
+    def _where(self) -> str:
+        return f"{self.key.task}, seed {self.key.seed}, timestep {len(self.rewards)}"
 
     @contextlib.contextmanager
     def _limited(self) -> Generator[None]:
@@ -136,8 +130,7 @@ class RunningEpisode:
                 yield
                 return
             started = time.perf_counter()
-            where = f"{self.key.task}, seed {self.key.seed}, timestep {len(self.rewards)}"
-            message = f"{where}: the episode took its environment {longer_than(self.timeout)}"
+            message = f"{self._where}: the episode took its environment {longer_than(self.timeout)}"
             with time_limit(self.timeout - self.used, message):
                 yield
             self.used += time.perf_counter() - started

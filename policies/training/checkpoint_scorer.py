@@ -22,13 +22,13 @@ from policies.training.distributed import ProcessGroup
 class CheckpointScorer:
     """Mean returns of the checkpoint that a run wrote last, with its averaged weights.
 
-    Of several processes each plays its share of the tasks. The weights, and the random numbers
+    Each of several processes plays its share of the tasks. The weights, and the random numbers
     that training draws, stay as they are.
 
     Args:
         checkpoint: Its folder.
         tasks: Ids of environments.
-        episodes: Of each task, 1 or more; episode i starts from ``reset(seed=i)``.
+        episodes: Episodes of each task, 1 or more; episode i starts from ``reset(seed=i)``.
         ranks: The processes.
 
     Raises:

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gato_gym.atomic_io import write_whole
-from policies.model.config import PAPER_SIZES, NetworkConfig, preset
+from gato_gym.spaces import Plan
+from policies.model.config import PAPER_SIZES, NetworkConfig, fitted, preset
 from policies.training.data.packing import Mixture
 from policies.training.optimizer import OptimiserConfig, published
 from policies.training.settings import TrainSettings
@@ -95,22 +98,40 @@ class TrainConfig:
         return dict(json.loads(json.dumps(values)))
 
 
-def network_config(settings: TrainSettings) -> NetworkConfig:
-    """The network that is asked for.
+def network_config(
+    settings: TrainSettings,
+    plans: Mapping[str, Plan] | None = None,
+    start: NetworkConfig | None = None,
+) -> NetworkConfig:
+    """The network that is asked for, with what the plans of its tasks, by id, need.
+
+    Args:
+        settings: What is asked for.
+        plans: Of the tasks, by id.
+        start: The network that the run starts from, instead of the preset.
 
     Raises:
         ValueError: No preset has this name, or no field.
     """
-    values = {**preset(settings.preset).to_json(), **settings.network}
-    values |= {
-        "numeric_features": settings.numeric_features,
-        "observation_heads": settings.observation_weight > 0,
-    }
-    return NetworkConfig.from_json(values)
+    base = preset(settings.preset) if start is None else start
+    values = {**base.to_json(), **settings.network}
+    if start is None:
+        values["numeric_features"] = settings.numeric_features
+    if start is None or settings.observation_weight:
+        values["observation_heads"] = settings.observation_weight > 0
+    plans = plans or {}
+    if settings.task_embeddings:
+        values["tasks"] = list(dict.fromkeys([*values["tasks"], *plans]))
+    return fitted(NetworkConfig.from_json(values), plans.values())
 
 
 def train_config(
-    settings: TrainSettings, groups: Sequence[str], texts: Sequence[str], steps: int
+    settings: TrainSettings,
+    groups: Sequence[str],
+    texts: Sequence[str],
+    steps: int,
+    plans: Mapping[str, Plan] | None = None,
+    start: NetworkConfig | None = None,
 ) -> TrainConfig:
     """The configuration that is asked for.
 
@@ -119,11 +140,12 @@ def train_config(
         groups: Names of the groups of tasks.
         texts: Names of the texts.
         steps: Updates.
+        plans, start: As in :func:`network_config`.
     """
     large = settings.preset in PAPER_SIZES
     share = settings.prompt_share
     return TrainConfig(
-        network=network_config(settings),
+        network=network_config(settings, plans, start),
         mixture=Mixture(
             weights={name: float(settings.weights.get(name, 1.0)) for name in (*groups, *texts)},
             prompt_share={group: settings.prompt_shares.get(group, share) for group in groups},
@@ -142,9 +164,19 @@ def train_config(
         observation_weight=settings.observation_weight,
         depth_drop=settings.depth_drop,
         recompute=settings.recompute,
-        precision=settings.precision,
+        precision=usual_precision() if settings.precision == "auto" else settings.precision,
         seed=settings.seed,
     )
+
+
+def usual_precision() -> str:
+    """The faster of the precisions here: bfloat16 on GPUs and CPUs that multiply it, else float32.
+
+    A run keeps the precision that it began with, wherever it is resumed.
+    """
+    units = ("amx_bf16", "avx512_bf16")
+    fast = any(torch.cpu.get_capabilities().get(unit) for unit in units)
+    return "bfloat16" if fast or torch.cuda.is_available() else "float32"
 
 
 def _optimiser(settings: TrainSettings, steps: int) -> OptimiserConfig:
@@ -169,7 +201,7 @@ def as_begun(config: TrainConfig, output: Path) -> TrainConfig:
     )
 
 
-def check_same_config(recorded: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
+def check_same_config(recorded: dict[str, Any], requested: dict[str, Any], output: Path) -> None:
     """Refuse to resume a run under another configuration, naming each difference.
 
     A setting that the run's version did not know yet is taken to have had its default.
@@ -178,8 +210,8 @@ def check_same_config(recorded: dict[str, Any], wanted: dict[str, Any], output: 
         ValueError: Any value differs.
     """
     defaults = _flatten(TrainConfig(NetworkConfig(), Mixture({})).to_json())
-    known = {key: value for key, value in defaults.items() if key in _flatten(wanted)}
-    check_same({**known, **_flatten(recorded)}, wanted, output)
+    known = {key: value for key, value in defaults.items() if key in _flatten(requested)}
+    check_same({**known, **_flatten(recorded)}, requested, output)
 
 
 def record_identity(path: Path, identity: dict[str, Any], output: Path) -> None:
@@ -194,17 +226,17 @@ def record_identity(path: Path, identity: dict[str, Any], output: Path) -> None:
     write_whole(path, json.dumps(identity, indent=1))
 
 
-def check_same(recorded: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
+def check_same(recorded: dict[str, Any], requested: dict[str, Any], output: Path) -> None:
     """Refuse to resume where nested values differ, naming each difference.
 
     Raises:
         ValueError: Any value differs.
     """
-    there, here = _flatten(recorded), _flatten(wanted)
+    before, now = _flatten(recorded), _flatten(requested)
     differences = [
-        f"{key}: {there.get(key)!r} there, {here.get(key)!r} now"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
+        f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
     ]
     if differences:
         raise ValueError(

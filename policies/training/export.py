@@ -80,8 +80,8 @@ def write_checkpoint(
     Args:
         output: The checkpoint's folder.
         network: The weights.
-        plans: Of the tasks, by id.
-        shown: Each task's demonstration, and whether the policy acts after it unless told
+        plans: The tasks' plans, by id.
+        shown: Each task's demonstration, and whether the policy acts after it unless asked
             otherwise.
         sampler: How the checkpoint chooses actions; None is :data:`SAMPLER`.
         card: Text of its card.

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 import torch
@@ -14,26 +13,23 @@ from torch import Tensor
 
 from gato_gym.spaces import Plan
 from policies.gato.task_specs import check_sizes
-from policies.model.config import NetworkConfig
+from policies.model.config import NetworkConfig, fitted
 from policies.model.network import GatoNetwork
 
 
 def grown_config(config: NetworkConfig, plan: Plan) -> NetworkConfig:
-    """The configuration, with patches and grids as large as a plan's are if they are larger.
+    """The configuration in which a plan has room, see :func:`policies.model.config.fitted`.
 
     Raises:
-        ValueError: The plan has what no network takes, such as images of five channels.
+        ValueError: The plan has what no network takes, such as image patches of five channels.
     """
-    height, width, planes = plan.grid_size
-    vector = plan.options.vector_size if plan.vector_length else 0
-    grown = dataclasses.replace(
-        config,
-        vector_size=max(config.vector_size, vector),
-        grid_size=max(config.grid_size, height, width),
-        grid_planes=max(config.grid_planes, planes),
-    )
+    grown = fitted(config, [plan])
     check_sizes(grown, plan)
     return grown
+
+
+OPTIONAL = ("action_heads.", "embedding.image.", "embedding.task.")
+"""Parts that only some networks have: what the weights lack of them stays as it was initialised."""
 
 
 def start_from(network: GatoNetwork, weights: Mapping[str, Tensor]) -> None:
@@ -51,29 +47,31 @@ def start_from(network: GatoNetwork, weights: Mapping[str, Tensor]) -> None:
         ValueError: The weights are of a network of another kind.
     """
     state = network.state_dict()
-    if different := sorted(state.keys() ^ weights.keys()):
+    different = {name for name in state.keys() ^ weights.keys() if not name.startswith(OPTIONAL)}
+    if different:
         raise ValueError(
-            f"weights and network differ in {', '.join(different[:3])}: expected weights of a "
-            "network of this kind"
+            f"weights and network differ in {', '.join(sorted(different)[:3])}: expected weights "
+            "of a network of this kind"
         )
-    for name, there in state.items():
-        _copy(there, weights[name].to(there), network.config, name)
+    for name in state.keys() & weights.keys():
+        parameter = state[name]
+        _copy(parameter, weights[name].to(parameter), network.config, name)
 
 
-def _copy(there: Tensor, given: Tensor, config: NetworkConfig, name: str) -> None:
-    if name == "embedding.grid.out.weight" and there.shape != given.shape:
+def _copy(parameter: Tensor, weight: Tensor, config: NetworkConfig, name: str) -> None:
+    if name == "embedding.grid.out.weight" and parameter.shape != weight.shape:
         cells, channels = config.grid_size, config.grid_channels
-        side = round((given.shape[1] // channels) ** 0.5)
-        there = there.view(len(there), cells, cells, channels)
-        given = given.view(len(given), side, side, channels)
-    if name == "embedding.vector.0.weight" and there.shape != given.shape:
-        there.zero_()
-    if there.ndim != given.ndim or any(
-        a < b for a, b in zip(there.shape, given.shape, strict=True)
+        side = round((weight.shape[1] // channels) ** 0.5)
+        parameter = parameter.view(len(parameter), cells, cells, channels)
+        weight = weight.view(len(weight), side, side, channels)
+    if name == "embedding.vector.0.weight" and parameter.shape != weight.shape:
+        parameter.zero_()
+    if parameter.ndim != weight.ndim or any(
+        a < b for a, b in zip(parameter.shape, weight.shape, strict=True)
     ):
         raise ValueError(
-            f"{name} is {list(given.shape)} in the weights and {list(there.shape)} in the network: "
-            "expected the same, or smaller"
+            f"{name} is {list(weight.shape)} in the weights and {list(parameter.shape)} in the "
+            "network: expected the same, or smaller"
         )
     with torch.no_grad():
-        there[tuple(slice(size) for size in given.shape)].copy_(given)
+        parameter[tuple(slice(size) for size in weight.shape)].copy_(weight)

@@ -1,8 +1,8 @@
 """The loss of a packed batch, and what is reported beside it.
 
 * :func:`batch_loss` -- of a packed batch: actions, and next observations where they are asked for.
-* :func:`action_loss` -- cross-entropy over each position's legal ids; continuous labels are spread
-  over neighbouring bins.
+* :func:`action_loss` -- cross-entropy over each position's legal ids, against what the expert chose
+  from where that is known; continuous labels are spread over neighbouring bins, or regressed.
 * :func:`text_loss` -- cross-entropy over all pieces of text and the separator.
 * :func:`loss_scale` -- what it is divided by, known before the forward pass.
 * :func:`mean_losses` -- of batches that are not trained on.
@@ -44,21 +44,48 @@ class LossReport:
     tasks: Tensor
 
 
-def spread_labels(bins: Tensor, count: int, sigma: float) -> Tensor:
+REGRESSION_SCALE = 0.1
+"""Error of a regressed action, in [-1, 1] units, up to which its loss is quadratic: 0.5 there."""
+
+
+def spread_labels(bins: Tensor, count: int, sigma: float | Tensor) -> Tensor:
     """A Gaussian over bins around each label, cut at the edges and normalised.
 
     Args:
         bins: int64 ``[N]``, labels in ``[0, count)``.
         count: Number of bins.
-        sigma: Standard deviation in bins; 0 is one-hot.
+        sigma: Standard deviation in bins; 0 is one-hot. float32 ``[N]`` above 0 for one a label.
 
     Returns:
         float32 ``[N, count]``.
     """
-    if sigma == 0:
+    if isinstance(sigma, float | int) and sigma == 0:
         return F.one_hot(bins, count).float()
     distance = torch.arange(count, device=bins.device) - bins[:, None]
-    return torch.softmax(-0.5 * (distance / sigma) ** 2, dim=1)
+    spread = sigma[:, None] if isinstance(sigma, Tensor) else sigma
+    return torch.softmax(-0.5 * (distance / spread) ** 2, dim=1)
+
+
+def choice_losses(logits: Tensor, labels: Tensor, soft: Tensor) -> Tensor:
+    """Cross-entropy of choices against the expert's probabilities, or its action without them.
+
+    Args:
+        logits: float32 ``[N, n]``, -inf where a choice is not legal.
+        labels: int64 ``[N]``, the actions taken, in ``[0, n)``.
+        soft: float32 ``[N, K]``, as :class:`~policies.model.network.Targets` has it.
+
+    Returns:
+        float32 ``[N]``.
+    """
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    if not soft.shape[1]:
+        return losses
+    count = min(soft.shape[1], logits.shape[1])
+    given = soft[:, :count]
+    total = given.sum(1)
+    logs = logits.log_softmax(1)[:, :count]
+    expected = (given * logs.masked_fill(given == 0, 0.0)).sum(1) / total.clamp(min=1e-6)
+    return torch.where(total > 0, -expected, losses)
 
 
 def batch_loss(
@@ -140,7 +167,7 @@ def text_loss(
     Args:
         network: Gives the logits.
         hidden: float ``[B, T, D]``, the network's output.
-        targets: Of texts, one or more, see :func:`text_targets`.
+        targets: Targets of texts, one or more, see :func:`text_targets`.
         tasks: As in :func:`action_loss`.
     """
     text = network.config.vocabulary.text
@@ -190,21 +217,20 @@ def action_loss(
         chosen = (is_value if continuous else ~is_value).nonzero()[:, 0]
         if not chosen.numel():
             continue
-        h, weight = flat[targets.slots[chosen]], targets.weights[chosen]
+        weight, soft = targets.weights[chosen], targets.soft[chosen]
+        slots, owners = targets.slots[chosen].unique_consecutive(return_inverse=True)
+        predicted = (flat[slots], owners, targets.places[chosen])
         start = (vocabulary.continuous if continuous else vocabulary.discrete).start
         labels = targets.ids[chosen] - start
-        stop = vocabulary.continuous.stop if continuous else int(targets.stops[chosen].max())
-        logits = network.symbol_logits(h, start, stop)
         if continuous:
-            bins = logits.shape[1]
-            losses = F.cross_entropy(logits, spread_labels(labels, bins, sigma), reduction="none")
-            centres = (torch.arange(bins, device=h.device) + 0.5) * (2.0 / bins) - 1.0
-            with torch.no_grad():
-                score = (logits.softmax(1) @ centres - centres[labels]).abs()
+            losses, score = continuous_losses(network, predicted, labels, soft, sigma=sigma)
         else:
-            legal = torch.arange(start, stop, device=h.device) < targets.stops[chosen][:, None]
+            stops = targets.stops[chosen]
+            vectors = network.action_heads.at_places(*predicted)
+            logits = network.symbol_logits(vectors, start, int(stops.max()))
+            legal = torch.arange(start, int(stops.max()), device=flat.device) < stops[:, None]
             logits = logits.masked_fill(~legal, float("-inf"))
-            losses = F.cross_entropy(logits, labels, reduction="none")
+            losses = choice_losses(logits, labels, soft)
             with torch.no_grad():
                 score = (logits.argmax(1) == labels).float()
         factor = balance if continuous else 1.0
@@ -218,6 +244,48 @@ def action_loss(
                 by_task.index_add_(0, targets.tasks[chosen], both)
     scale = loss_scale(network.config, targets, balance=balance)
     return LossReport(total, scale, sums, by_task)
+
+
+def continuous_losses(
+    network: GatoNetwork,
+    predicted: tuple[Tensor, Tensor, Tensor],
+    labels: Tensor,
+    soft: Tensor,
+    *,
+    sigma: float,
+) -> tuple[Tensor, Tensor]:
+    """Losses of continuous action tokens, and how far off what is expected of them is.
+
+    Bins have the cross-entropy against labels that are spread by ``sigma``, or by the expert's own
+    deviation where it is larger. A regressed number has Huber's loss.
+
+    Args:
+        network: Gives the logits, or the number.
+        predicted: Hidden vectors, owners and places, as
+            :class:`~policies.model.action_heads.ActionHeads` takes them.
+        labels: int64 ``[N]``, bins.
+        soft: As :class:`~policies.model.network.Targets` has it.
+        sigma: Spread of the labels, in bins.
+
+    Returns:
+        float32 ``[N]`` each; the error is in [-1, 1] units.
+    """
+    ids = network.config.vocabulary.continuous
+    bins = len(ids)
+    centres = (torch.arange(bins, device=labels.device) + 0.5) * (2.0 / bins) - 1.0
+    if network.config.continuous_head == "regression":
+        numbers = network.action_heads.numbers(*predicted)
+        misses = numbers - centres[labels]
+        losses = F.huber_loss(misses / REGRESSION_SCALE, torch.zeros_like(misses), reduction="none")
+        return losses, (numbers.detach().clamp(-1, 1) - centres[labels]).abs()
+    spread: float | Tensor = sigma
+    if soft.shape[1]:
+        spread = (soft[:, 0] * (bins / 2)).clamp(min=max(sigma, 1e-3))
+    logits = network.symbol_logits(network.action_heads.at_places(*predicted), ids.start, ids.stop)
+    losses = F.cross_entropy(logits, spread_labels(labels, bins, spread), reduction="none")
+    with torch.no_grad():
+        misses = (logits.softmax(1) @ centres - centres[labels]).abs()
+    return losses, misses
 
 
 def loss_scale(config: NetworkConfig, targets: Targets, *, balance: float = 1.0) -> Tensor:

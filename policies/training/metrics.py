@@ -127,7 +127,7 @@ class Metrics:
     Rows past the step that a run resumes at are dropped: they will be written again.
 
     Args:
-        folder: Of the run.
+        folder: The run's folder.
         tasks: Ids, and names of texts, in the order of the reports' numbers.
         scored: Ids of those that are scored during the run.
         step: Steps that are done.

@@ -9,6 +9,7 @@ finds by the folder's name.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 import time
@@ -22,13 +23,22 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from gato_gym.atomic_io import write_json
+from gato_gym.atomic_io import read_json, write_json
 from gato_gym.episodes.episode import Episode
 from gato_gym.folder_lock import FolderLock
 from gato_gym.terminal import new_console
-from policies.gato.checkpoint import RUN_CHECKPOINT, RUN_STATE, check_own_folder
+from policies.gato.checkpoint import (
+    RUN_CHECKPOINT,
+    RUN_STATE,
+    check_own_folder,
+    checkpoint_digest,
+    load_checkpoint,
+    locate_checkpoint,
+    read_sizes,
+    read_tasks,
+)
 from policies.gato.task_specs import check_sizes
-from policies.model.config import PAPER_SIZES
+from policies.model.config import PAPER_SIZES, NetworkConfig
 from policies.model.network import GatoNetwork
 from policies.training.checkpoint_scorer import CheckpointScorer
 from policies.training.config import TrainConfig, check_same, network_config, train_config
@@ -39,6 +49,7 @@ from policies.training.data.shards import TaskShard
 from policies.training.data.text_shards import TextShard, find_texts, shard_texts
 from policies.training.distributed import ProcessGroup
 from policies.training.export import averaged_network, saved_step, write_checkpoint
+from policies.training.initialization import start_from
 from policies.training.metrics import tensorboard_missing
 from policies.training.settings import TrainSettings
 from policies.training.trainer import Trainer
@@ -89,12 +100,16 @@ class TrainRun:
         )
         ids = [task.id for task in self.all_tasks]
         check_known("tasks", settings.tasks, ids)
+        self.first_sizes = self._take_up_start()
         self.tasks = [task for task in self.all_tasks if task.id in (settings.tasks or ids)]
-        for task in self.tasks:
-            check_sizes(network_config(settings), task.plan())
+        self.plans = {task.id: task.plan() for task in self.tasks}
+        for plan in self.plans.values():
+            check_sizes(network_config(settings, self.plans, self.first_sizes), plan)
         self.sources = find_texts(settings.texts, settings.pairs)
-        self.identity = {task.id: task.identity() for task in self.tasks}
+        self.identity: dict[str, Any] = {task.id: task.identity() for task in self.tasks}
         self.identity |= {source.name: source.identity() for source in self.sources}
+        if settings.start is not None:
+            self.identity["start"] = checkpoint_digest(settings.start)
         chosen = {name: getattr(settings, name) for name in ("augment", "held_out")}
         if any(chosen.values()):
             self.identity["episodes"] = chosen
@@ -103,6 +118,18 @@ class TrainRun:
         self.shards, self.held_out = self._split(shards)
         self.config = self._config()
         self._check_images()
+
+    def _take_up_start(self) -> NetworkConfig | None:
+        """The sizes of the network that the run starts from, whose token options tasks take."""
+        if self.settings.start is None:
+            return None
+        folder = locate_checkpoint(self.settings.start)
+        known = read_tasks(folder)
+        self.all_tasks = [
+            dataclasses.replace(task, options=known[task.id].options) if task.id in known else task
+            for task in self.all_tasks
+        ]
+        return read_sizes(folder)
 
     def _check_same_data(self) -> None:
         path = self.state / "data.json"
@@ -174,8 +201,13 @@ class TrainRun:
                 f"action_drop is {asked.action_drop} and no task remembers its actions: "
                 "ask for memory 'all' (--memory all), or leave it out"
             )
-        config = train_config(asked, groups, list(self.texts), steps=10_000)
-        return train_config(asked, groups, list(self.texts), self._steps(config))
+        rest = (self.plans, self.first_sizes)
+        config = train_config(asked, groups, list(self.texts), 10_000, *rest)
+        config = train_config(asked, groups, list(self.texts), self._steps(config), *rest)
+        begun = self.state / "config.json"
+        if asked.precision == "auto" and begun.exists():
+            config = dataclasses.replace(config, precision=read_json(begun)["precision"])
+        return config
 
     def _steps(self, config: TrainConfig) -> int:
         """How many there are: as asked, as the run has it, as the time allows, as is usual."""
@@ -208,9 +240,13 @@ class TrainRun:
         asked = self.settings
         how: dict[str, Any] = {
             "device": asked.device, "attention": asked.attention, "fsdp": asked.fsdp,
-            "texts": self.texts,
+            "texts": self.texts, "begin": self._begin if asked.start is not None else None,
         }  # fmt: skip
         return Trainer(config, self.shards, folder, **how, **more)
+
+    def _begin(self, network: GatoNetwork) -> None:
+        assert self.settings.start is not None
+        start_from(network, load_checkpoint(self.settings.start).network.state_dict())
 
     def _scorer(self) -> CheckpointScorer | None:
         asked = self.settings
@@ -289,7 +325,14 @@ class TrainRun:
     @cached_property
     def _shown(self) -> dict[str, tuple[Episode, bool]]:
         """Each task's demonstration, and whether it has to come first."""
-        return {t.id: (t.demonstration(), t.needs_prompt(self.tasks)) for t in self.tasks}
+        known = self.config.network.tasks
+        return {
+            task.id: (
+                task.demonstration(),
+                task.id not in known and task.needs_prompt(self.tasks),
+            )
+            for task in self.tasks
+        }
 
     def export(self, checkpoint: Path, *, step: int | None = None) -> GatoNetwork:
         """Write the run's averaged weights as a checkpoint, and return them as a network.

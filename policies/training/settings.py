@@ -28,6 +28,8 @@ class TrainSettings:
         pairs: Files of images with texts, .jsonl, to train on in the same batches.
         shards: Folder of the encoded episodes, which several runs can share; None is ``shards`` in
             the run's folder.
+        start: Checkpoint whose network the run starts from: its weights and, of the tasks that it
+            knows, its token options; None starts from fresh weights.
         preset: Size of the network: tiny, mini, small, 79m, 364m, 1.18b.
         network: Fields of NetworkConfig that differ from the preset's.
         steps: Updates; None leaves it to ``minutes``, to the run that is resumed, or to the preset.
@@ -36,7 +38,7 @@ class TrainSettings:
         group_by: What shares a weight, a share of prompts and the statistics of vectors: "task", or
             "suite" for registered tasks.
         augment: Copies of each episode under the exact symmetries of a registered task.
-        layout: Of the tokens, "lean" or "paper"; None is the registered task's, or "lean".
+        layout: Layout of the tokens, "lean" or "paper"; None is the registered task's, or "lean".
         memory: What later timesteps see, "all", "observations" or "none"; None is the registered
             task's, or "none" where observations are numbers alone, else "observations".
         options: Other fields of PlanOptions.
@@ -48,6 +50,8 @@ class TrainSettings:
         emphasis: Factor of a task's share in its group, by task id; 1 where none is given.
         prompt_share: Share of documents that carry a prompt.
         prompt_shares: The same by group, where it differs.
+        task_embeddings: Whether each task has a learned embedding, which says what is played where
+            no prompt does.
         prompt_end: Share of the prompts that are an episode's end; the others start uniformly.
         optimiser: "muon", "adamw" (with the same schedule), "paper" (as published), or None for the
             preset's.
@@ -62,8 +66,8 @@ class TrainSettings:
         observation_noise: Standard deviation of noise on the numbers of observations.
         numeric_features: Whether embeddings of continuous values have numeric features.
         recompute: Whether activations are computed again in the backward pass, for less memory.
-        precision: "float32", or "bfloat16" for products of matrices.
-        seed: Of weights and batches.
+        precision: "float32", "bfloat16" for products of matrices, or "auto": the faster one here.
+        seed: Seed of weights and batches.
         device: "auto", "cpu" or "cuda".
         attention: How attention is computed: "auto", "dense", or "flex" on GPUs.
         fsdp: Whether each of several processes holds a part of the backbone (FSDP2).
@@ -84,6 +88,7 @@ class TrainSettings:
     texts: Annotated[tuple[Path, ...], flag(name="text")] = ()
     pairs: tuple[Path, ...] = ()
     shards: Path | None = None
+    start: str | None = None
     preset: str = "mini"
     network: Mapping[str, Any] = field(default_factory=dict)
     steps: Annotated[int | None, _AMOUNT] = None
@@ -101,6 +106,7 @@ class TrainSettings:
     emphasis: Mapping[str, float] = field(default_factory=dict)
     prompt_share: float = 0.25
     prompt_shares: Mapping[str, float] = field(default_factory=dict)
+    task_embeddings: bool = False
     prompt_end: float = 0.5
     optimiser: str | None = None
     optimiser_options: Mapping[str, Any] = field(default_factory=dict)

@@ -187,9 +187,9 @@ class Trainer:
             ValueError: It was begun with another configuration, or nobody knows with which.
         """
         path = self.output / "config.json"
-        wanted = self.config.to_json()
+        config = self.config.to_json()
         if path.exists():
-            check_same_config(json.loads(path.read_text()), wanted, self.output)
+            check_same_config(json.loads(path.read_text()), config, self.output)
         elif surviving(self.output / "last").exists():
             raise ValueError(
                 f"{self.output} holds a checkpoint and no config.json, so what it was trained "
@@ -197,7 +197,7 @@ class Trainer:
             )
         self.output.mkdir(parents=True, exist_ok=True)
         if not self.ranks.rank and not path.exists():
-            write_whole(path, json.dumps(wanted, indent=1))
+            write_whole(path, json.dumps(config, indent=1))
         self.ranks.wait()
         last = surviving(self.output / "last")
         if not last.exists():
@@ -305,7 +305,7 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: The run was stopped, and saved.
-            NonFiniteLossError: It cannot go on.
+            NonFiniteLossError: The loss is no longer a number.
         """
         for _ in self.steps():
             pass

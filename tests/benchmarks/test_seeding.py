@@ -17,6 +17,7 @@ from small import SMALL
 
 from benchmarks import experts as experts_command
 from benchmarks import measure_references, references, run
+from benchmarks.measure_references import ReferenceSettings
 from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError, Protocol, TaskRules
 from benchmarks.report.compare import compare
@@ -262,11 +263,11 @@ def stopping_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     measure = measure_references.measure
 
-    def stopped(suite: str, *, tasks: str, **given: Any) -> dict[str, Any]:
+    def stopped(settings: ReferenceSettings, *, console: Console) -> dict[str, Any]:
         if len(asked) == count:
             raise KeyboardInterrupt
-        asked.append(tasks)
-        return measure(suite, tasks=tasks, **given)
+        asked.append(str(settings.tasks))
+        return measure(settings, console=console)
 
     monkeypatch.setattr(measure_references, "measure", stopped)
     return asked

@@ -41,7 +41,7 @@ class NextCollector:
         """Ask for what follows some timesteps.
 
         Args:
-            shard: Of their task.
+            shard: Their task's shard.
             steps: int64 ``[n]``, timesteps of the shard.
             slots: int64 ``[n]``, the flattened token that predicts what follows each.
         """
@@ -160,6 +160,7 @@ class BatchBuilder:
         self.task_tokens: dict[str, int] = {}
         self.next = NextCollector() if spec.config.observation_heads else None
         self.residual_masks: list[NDArray[np.float32]] = []
+        self.task_rows = {task: row for row, task in enumerate(spec.config.tasks)}
 
     def add(
         self,
@@ -185,6 +186,10 @@ class BatchBuilder:
                 "prompts": int(not live),
                 "memories": MEMORY_CODES[plan.options.memory],
             }
+            if live and index == 0 and task in self.task_rows:
+                self.collector.tasks.reshape(-1)[span] = np.where(
+                    layout.ids < 0, self.task_rows[task], -1
+                )
             if live and doc.hidden is not None:
                 hides = doc.hidden[layout.steps] & (layout.actions == 1)
                 roles["memories"] = np.where(hides, MEMORY_CODES["observations"], 0)
@@ -194,7 +199,7 @@ class BatchBuilder:
                 condition = np.array([self._condition(doc.shard, int(s)) for s in steps], np.int64)
                 self.collector.conditions.reshape(-1)[span] = condition[layout.steps]
             if live:
-                self._add_targets(doc, layout, base)
+                self._add_targets(doc, layout, steps, base)
                 if self.next is not None:
                     self.next.add(doc.shard, steps, base + layout.predictors[:, -1])
             base += len(layout.ids)
@@ -228,6 +233,8 @@ class BatchBuilder:
                 layout.targets,
                 np.full(count, vocabulary.text.start, np.int64),
                 np.full(count, vocabulary.text.stop, np.int64),
+                np.full(count, -1, np.int64),
+                np.zeros((count, 0), np.float16),
                 np.ones(count, np.float32),
                 np.full(count, self.spec.numbers[doc.name]),
             )
@@ -244,16 +251,21 @@ class BatchBuilder:
                 self.text_ids.append(text)
         return self.texts[key]
 
-    def _add_targets(self, doc: Document, layout: Layout, base: int) -> None:
+    def _add_targets(self, doc: Document, layout: Layout, steps: Ints, base: int) -> None:
         plan = doc.shard.plan
         n, a = doc.actions.shape
         ranges = np.asarray(plan.action_ranges)
+        places = np.arange(a) if plan.has_parallel_actions else np.full(a, -1)
+        labels = np.asarray(doc.shard.arrays["labels"][steps])
+        deviations = labels.shape[1] > 0 and bool(plan.action_is_continuous.all())
         self.targets.append(
             (
                 (base + layout.predictors).reshape(-1),
                 doc.actions.reshape(-1).astype(np.int64),
                 np.tile(ranges[:, 0], n).astype(np.int64),
                 np.tile(ranges[:, 1], n).astype(np.int64),
+                np.tile(places, n).astype(np.int64),
+                labels.reshape(n * a, 1) if deviations else labels.repeat(a, axis=0),
                 np.full(n * a, 1.0 / a, np.float32),
                 np.full(n * a, self.spec.numbers[doc.shard.task]),
             )
@@ -265,15 +277,22 @@ class BatchBuilder:
         padded = np.full((max(1, len(self.text_ids)), width), -1, np.int64)
         for row, text in enumerate(self.text_ids):
             padded[row, : len(text)] = text
-        columns = [np.concatenate(c) for c in zip(*self.targets, strict=True)]
+        columns = [pad_stack(list(c)) for c in zip(*self.targets, strict=True)]
         return PackedBatch(
             tokens=self.collector.finish(),
             texts=torch.from_numpy(padded),
             roles=TokenRoles(**{k: torch.from_numpy(v) for k, v in self.roles.items()}),
-            targets=Targets(*(torch.from_numpy(c) for c in columns)),
+            targets=_targets(columns),
             task_tokens=self.task_tokens,
             next_parts={} if self.next is None else self.next.finish(),
             residual_mask=torch.from_numpy(np.stack(self.residual_masks))
             if self.residual_masks
             else None,
         )
+
+
+def _targets(columns: list[NDArray[Any]]) -> Targets:
+    """Targets of columns in the order of their fields."""
+    named = dict(zip((field.name for field in dataclasses.fields(Targets)), columns, strict=True))
+    named["soft"] = named["soft"].astype(np.float32)
+    return Targets(**{name: torch.from_numpy(column) for name, column in named.items()})

@@ -5,8 +5,8 @@
 
 :mod:`policies.training.data.encoding` makes shards of them.
 
-A task is an environment: its id is the environment's, or the dataset's name where the dataset does
-not tell. In the mixture each task is a group by itself, or the tasks of a suite are one.
+A task is an environment: its id is the environment's, or the dataset's name where the dataset names
+no environment. In the mixture each task is a group by itself, or the tasks of a suite are one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Source:
     Attributes:
         dataset: A ``minari.MinariDataset``, the whole or a part (filtered or split).
         returns: float64 ``[E]``, of its episodes.
-        share: Of its expert's return that an episode must reach; 0 keeps every episode.
+        share: Share of its expert's return that an episode must reach; 0 keeps every episode.
     """
 
     dataset: Any
@@ -108,7 +108,7 @@ class DatasetTask:
 
     Attributes:
         id: The environment's id, or the dataset's name.
-        observation_space, action_space: Of one environment.
+        observation_space, action_space: Spaces of one environment.
         options: How they become tokens, without the vectors' statistics.
         sources: The datasets.
         group: What the mixture knows it by, and whose vectors have the same statistics.
@@ -167,7 +167,7 @@ class DatasetTask:
         return best
 
     def needs_prompt(self, tasks: Iterable[DatasetTask]) -> bool:
-        """Whether only a demonstration tells which it is: others look the same, without a text."""
+        """Whether only a demonstration identifies it: others look the same, without a text."""
         spaces = signature(self.observation_space, self.action_space)
         alike = [t for t in tasks if signature(t.observation_space, t.action_space) == spaces]
         return len(alike) > 1 and not self.plan().has_text
@@ -187,7 +187,7 @@ def find_tasks(
     Args:
         names: Ids of Minari datasets, paths of their folders or files, or loaded ones, whole or in
             part. Those of one environment are one task.
-        share: Of the expert's windowed return that an episode must reach; 0 keeps all.
+        share: Share of the expert's windowed return that an episode must reach; 0 keeps all.
         layout: "lean" or "paper"; None takes the registered task's, or "lean".
         memory: "all", "observations" or "none"; None takes the registered task's, or see
             :func:`usual_options`.
@@ -201,14 +201,18 @@ def find_tasks(
     tasks_by_id: dict[str, DatasetTask] = {}
     for name in names:
         task = _task_of(find_minari(name), share, group_by)
-        given = {"layout": layout, "memory": memory, **(changes or {})}
-        given = {key: value for key, value in given.items() if value is not None}
-        if "layout" in given:
-            given.setdefault("text", "")
+        changed_options = {"layout": layout, "memory": memory, **(changes or {})}
+        changed_options = {
+            key: value for key, value in changed_options.items() if value is not None
+        }
+        if "layout" in changed_options:
+            changed_options.setdefault("text", "")
         fields = {field.name for field in dataclasses.fields(PlanOptions)}
-        if unknown := sorted(set(given) - fields):
+        if unknown := sorted(set(changed_options) - fields):
             raise ValueError(f"PlanOptions has no field {unknown}: expected some of {fields}")
-        task = dataclasses.replace(task, options=dataclasses.replace(task.options, **given))
+        task = dataclasses.replace(
+            task, options=dataclasses.replace(task.options, **changed_options)
+        )
         before = tasks_by_id.get(task.id)
         if before is not None:
             _check_same_spaces(before, task)
@@ -251,10 +255,10 @@ def usual_options(observation_space: gym.Space[Any]) -> PlanOptions:
 
 
 def _check_same_spaces(first: DatasetTask, second: DatasetTask) -> None:
-    there = signature(first.observation_space, first.action_space)
-    here = signature(second.observation_space, second.action_space)
-    if there != here:
+    first_spaces = signature(first.observation_space, first.action_space)
+    second_spaces = signature(second.observation_space, second.action_space)
+    if first_spaces != second_spaces:
         raise ValueError(
-            f"two datasets of {first.id!r} have other spaces, {there} and {here}: expected those "
-            "of one environment; train on one of them"
+            f"two datasets of {first.id!r} have other spaces, {first_spaces} and {second_spaces}: "
+            "expected those of one environment; train on one of them"
         )

@@ -11,11 +11,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from minari.serialization import serialize_space
 from gato_gym.atomic_io import file_name
 from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
+from policies.gato.task_specs import signature
+from policies.processes import JobPool, WorkerFailure
 from policies.training.data.datasets import DatasetTask, Place, registered_task
 from policies.training.data.shards import (
     FORMAT,
@@ -45,9 +46,9 @@ def shard_tasks(
 
     Args:
         tasks: The tasks. Vectors of a group have the statistics of all its tasks that are given.
-        folder: Of the shards.
+        folder: The shards' folder.
         augment: Copies of each episode under the symmetries of its task, beside the episode.
-        seed: Of the symmetries drawn.
+        seed: Seed of the symmetries drawn.
         workers: Processes.
 
     Returns:
@@ -55,20 +56,21 @@ def shard_tasks(
 
     Raises:
         ValueError: An observation or action is not what its space says.
+        WorkerError: A process failed, or was killed.
     """
     places = {task.id: folder / file_name(task.id) for task in tasks}
     metas = {task.id: _meta_of(task, tasks, augment, seed) for task in tasks}
     missing = [task for task in tasks if not is_made_of(places[task.id], metas[task.id])]
     groups = {task.group for task in missing}
     members = [task for task in tasks if task.group in groups]
-    with _processes(workers) as run:
-        measured = list(zip(members, run(_vector_moments, members), strict=True))
+    with JobPool(_caller, count=0 if workers == 1 else workers) as pool:
+        parts = _results(pool, {task.id: partial(_vector_moments, task) for task in members})
+        measured = [(task, parts[task.id]) for task in members]
         jobs = [
             _Job(places[task.id], task, _normalised(task, measured), metas[task.id], augment, seed)
             for task in missing
         ]
-        for _ in run(_encode, jobs):
-            pass
+        _results(pool, {job.task.id: partial(_encode, job) for job in jobs})
     return {name: TaskShard.open(place) for name, place in places.items()}
 
 
@@ -79,8 +81,8 @@ def shard_task(
 
     Args:
         task: The task.
-        folder: Of the shard.
-        places: Of the task's episodes.
+        folder: The shard's folder.
+        places: Where the task's episodes are.
         options: How they become tokens; None takes the task's, with the statistics of the vectors
             of these episodes alone.
     """
@@ -158,23 +160,34 @@ def _vector_moments(task: DatasetTask) -> list[VectorMoments]:
 def _normalised(
     task: DatasetTask, measured: Sequence[tuple[DatasetTask, list[VectorMoments]]]
 ) -> PlanOptions:
-    """The task's options with the statistics of its group's vectors that are as long as its own."""
+    """The task's options with the statistics of its vectors.
+
+    They are those of its whole group where all its tasks have the same spaces, as Meta-World's do:
+    a number then means the same in each. Elsewhere they are the task's own.
+    """
     plan = task.plan()
+    members = [(other, parts) for other, parts in measured if other.group == task.group]
+    kinds = {signature(other.observation_space, other.action_space) for other, _ in members}
     alike = [
-        part
-        for other, parts in measured
-        for part in parts
-        if other.group == task.group and len(part.mean) == plan.vector_length
+        part for other, parts in members for part in parts if len(kinds) == 1 or other.id == task.id
     ]
     is_measured = any(other.id == task.id and parts for other, parts in measured)
     return with_statistics(plan, alike) if is_measured else task.options
 
 
-@contextmanager
-def _processes(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """``map``, in several processes where more than one is asked for."""
-    if workers == 1:
-        yield map
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield pool.map
+Call = Callable[[], Any]
+
+
+def _caller() -> Callable[[Call], Any]:
+    return operator.call
+
+
+def _results(pool: JobPool[Call], calls: dict[str, Call]) -> dict[str, Any]:
+    """What each of the calls returns; the first failure is raised."""
+    names = {call: name for name, call in calls.items()}
+    results: dict[str, Any] = {}
+    for call, result in pool.run(calls.values()):
+        if isinstance(result, WorkerFailure):
+            raise result.error()
+        results[names[call]] = result
+    return results

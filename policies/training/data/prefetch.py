@@ -48,9 +48,9 @@ class Prefetcher(Generic[T]):
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         if step not in self._coming:
             self._drop()
-        for wanted in range(step, max(step + 1, min(step + 1 + self.ahead, self.last))):
-            if wanted not in self._coming:
-                self._coming[wanted] = self._pool.submit(self.make, wanted)
+        for number in range(step, max(step + 1, min(step + 1 + self.ahead, self.last))):
+            if number not in self._coming:
+                self._coming[number] = self._pool.submit(self.make, number)
         return self._coming.pop(step).result()
 
     def close(self) -> None:

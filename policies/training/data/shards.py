@@ -15,6 +15,7 @@ vectors            [N, V, K]   vector patches, float32
 grids              [N, G, …]   symbolic grids, uint8
 images             [N, M, …]   image patches, uint8 or float32
 actions            [N, A]      the expert's action as ids, int32
+labels             [N, K]      what it was chosen from, float16; K is 0 where nobody said
 text_index         [N]         which text each timestep shows, int32
 text_ids           [L]         all texts, one after another, int32
 text_ends          [X]         one past the last token of each text, int64
@@ -44,9 +45,10 @@ from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, compile_plan
 from policies.gato.prompts import first_steps
 from policies.model.sequence import TimestepArrays, cut_text, emits_text
+from policies.training.data.soft_labels import soft_labels
 
-ARRAYS = ("ids", "vectors", "grids", "images", "actions", "text_index")
-FORMAT = 1
+ARRAYS = ("ids", "vectors", "grids", "images", "actions", "labels", "text_index")
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,8 @@ def is_made_of(folder: Path, meta: dict[str, Any]) -> bool:
     """Whether the folder holds a shard whose ``meta.json`` has these values."""
     if not (folder / "meta.json").exists():
         return False
-    there = json.loads((folder / "meta.json").read_text())
-    return {key: there.get(key) for key in meta} == json.loads(json.dumps(meta))
+    recorded = json.loads((folder / "meta.json").read_text())
+    return {key: recorded.get(key) for key in meta} == json.loads(json.dumps(meta))
 
 
 def write_shard(
@@ -165,6 +167,7 @@ def write_shard(
         for name in ("ids", "vectors", "grids", "images"):
             chunks[name].append(getattr(encoded, name))
         chunks["actions"].append(plan.encode_actions(episode.actions))
+        chunks["labels"].append(soft_labels(plan, episode))
         index = np.zeros(episode.length, np.int32)
         if plan.has_text:
             keys = [np.asarray(text, np.int32).tobytes() for text in encoded.text]
@@ -173,6 +176,8 @@ def write_shard(
     pieces = [np.frombuffer(key, np.int32) for key in texts] or [np.zeros(0, np.int32)]
     arrays = {name: np.concatenate(parts) for name, parts in chunks.items()}
     arrays = {n: a.astype(np.int32) if a.dtype == np.int64 else a for n, a in arrays.items()}
+    if not arrays["labels"].any():
+        arrays["labels"] = arrays["labels"][:, :0]
     arrays["ends"] = np.cumsum(lengths).astype(np.int64)
     arrays["text_ids"] = np.concatenate(pieces)
     arrays["text_ends"] = np.cumsum([len(piece) for piece in pieces]).astype(np.int64)

@@ -265,7 +265,7 @@ def shard_texts(sources: Sequence[TextSource], folder: Path) -> dict[str, TextSh
 
     Args:
         sources: The sources.
-        folder: Of the shards.
+        folder: The shards' folder.
 
     Returns:
         The shards by name.
@@ -334,7 +334,7 @@ def draw_text_document(
     """A document of a shard.
 
     Args:
-        shard: Of texts or of pairs.
+        shard: Shard of texts or of pairs.
         generator: Draws it.
         config: The network's sizes.
         budget: Most tokens; what is beyond is cropped.

@@ -1,37 +1,82 @@
-"""The recipe collects what it says, and its stages are those of ``gato-gym``."""
+"""The recipe collects what it says, and its rounds are those of ``gato-gym train``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tyro
 
+from benchmarks.references import measured
 from benchmarks.studies import gato_mini
-from benchmarks.studies.gato_mini import HARD_TASKS, collections, make, mini_settings
+from benchmarks.studies.gato_mini import (
+    MOST_EMPHASIS,
+    collections,
+    datasets,
+    emphasis,
+    known_tasks,
+    labelled_collections,
+    labelled_folder,
+    make,
+    round_settings,
+)
 from benchmarks.studies.held_out import HELD_OUT, held_out_settings
-from gato_gym.tasks import list_tasks
+from gato_gym.tasks.registry import SUITES
+from policies.experts import has_expert
 from policies.training.settings import TrainSettings
 
-FOLDERS = (Path("data"), Path("shards"), Path("run"))
+ROOT, WORK = Path("data"), Path("runs/gato-mini")
+CALLS: list[str] = []
 
 
-def test_every_task_is_collected_once_and_hard_ones_twice_as_much() -> None:
-    planned = collections(Path("data"))
-    amounts = {task.id: (s.episodes, s.steps) for tasks, s in planned for task in tasks}
-    assert sum(len(tasks) for tasks, _ in planned) == len(amounts)
-    assert set(amounts) == {task.id for suite in HARD_TASKS for task in list_tasks(suite)}
-    assert amounts["metaworld-reach"] == (80, None)
-    assert amounts["metaworld-assembly"] == (160, None)
-    assert amounts["babyai-go-to-obj"] == (None, 24_000)
-    assert amounts["babyai-put-next"] == (None, 48_000)
-    assert len(mini_settings(*FOLDERS).datasets) == len(amounts)
+def test_every_task_with_an_expert_is_collected_once_and_trained_on() -> None:
+    planned = [task.id for tasks, _ in collections(ROOT) for task in tasks]
+    assert len(set(planned)) == len(planned)
+    assert {task.split("-")[0] for task in planned} == set(SUITES)
+    assert all(map(has_expert, planned))
+    first = round_settings(ROOT, WORK)
+    assert {Path(path).name.removesuffix("-v0") for path in first.datasets} == set(planned)
+    assert first.start is None
+
+
+def test_later_rounds_learn_from_what_the_network_before_came_to() -> None:
+    player = WORK / "round-0" / "checkpoint"
+    for tasks, settings in labelled_collections(ROOT, 1, player):
+        assert settings.record.player == str(player)
+        assert settings.root == labelled_folder(ROOT, 1)
+        assert tasks
+    second = round_settings(ROOT, WORK, number=2)
+    count = len(datasets(ROOT))
+    assert len(second.datasets) == 3 * count
+    assert second.datasets[:count] == round_settings(ROOT, WORK).datasets
+    assert second.start == str(WORK / "round-1" / "checkpoint")
+
+
+def test_what_is_far_from_its_expert_is_drawn_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    references = measured("mujoco")["mujoco-hopper"]
+    assert references.random is not None
+    assert references.expert is not None
+    low, high = references.random.mean, references.expert.mean
+    returns = {"hopper": [low, low], "walker": [0.0], "reach": [1e9]}
+
+    def of(name: Path) -> Any:
+        return np.array(
+            next((r for key, r in returns.items() if f"mujoco-{key}-" in str(name)), [])
+        )
+
+    monkeypatch.setattr(gato_mini, "find_minari", lambda name: name)
+    monkeypatch.setattr(gato_mini, "returns_of", lambda name: of(name) if len(of(name)) else [1e9])
+    assert emphasis(ROOT, 1)["mujoco-hopper"] == MOST_EMPHASIS
+    assert emphasis(ROOT, 1)["mujoco-ant"] == 1.0
+    returns["hopper"] = [low, high]
+    assert emphasis(ROOT, 1)["mujoco-hopper"] == pytest.approx((1 + MOST_EMPHASIS) / 2)
 
 
 def test_held_out_tasks_are_encoded_and_not_trained_on() -> None:
-    settings = held_out_settings(*FOLDERS)
-    assert settings.datasets == mini_settings(*FOLDERS).datasets
+    settings = held_out_settings(ROOT, Path("shards"), Path("run"))
+    assert settings.datasets == datasets(ROOT, suites=("babyai", "metaworld"))
     assert not set(HELD_OUT) & set(settings.tasks)
     assert all(f"data/gato/{task}-v0" in settings.datasets for task in HELD_OUT)
 
@@ -43,29 +88,27 @@ class Run:
         self.settings = settings
 
     def train(self) -> None:
-        STEPS.append(f"train {self.settings.steps}")
-
-    def export(self, checkpoint: Path) -> None:
-        STEPS.append(f"export {checkpoint}")
+        CALLS.append(f"train {self.settings.output.name} {self.settings.steps}")
 
 
-STEPS: list[str] = []
-
-
-def test_stages_run_in_order_and_processes_of_torchrun_train_alone(
+def test_rounds_run_in_order_and_processes_of_torchrun_train_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     commands: list[list[str]] = []
     monkeypatch.setattr(gato_mini, "TrainRun", Run)
+    monkeypatch.setattr(gato_mini, "emphasis", lambda root, number: {"mujoco-ant": 2.0})
     monkeypatch.setattr(gato_mini.subprocess, "run", lambda c, **_: commands.append(c))
-    monkeypatch.setattr(gato_mini, "collect", lambda tasks, *_, **__: STEPS.append("collect"))
-    monkeypatch.setattr("sys.argv", ["gato_mini", "--steps", "7", "--to", "export"])
-    STEPS.clear()
+    monkeypatch.setattr(gato_mini, "collect", lambda tasks, *_, **__: CALLS.append("collect"))
+    monkeypatch.setattr("sys.argv", ["gato_mini", "--steps", "7", "--rounds", "1"])
+    CALLS.clear()
     tyro.cli(make)
-    assert STEPS == ["collect"] * 4 + ["export runs/gato-mini/checkpoint"]
-    (command,) = commands
-    started = command[command.index("benchmarks.studies.gato_mini") + 1 :]
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    STEPS.clear()
-    tyro.cli(make, args=started)
-    assert STEPS == ["train 7"]
+    assert ["collect"] * 2 * len(SUITES) == CALLS
+    *trainings, played = commands
+    assert len(trainings) == 2
+    assert played[played.index("--suite") + 1] == "all"
+    assert str(WORK / "round-1") in played
+    CALLS.clear()
+    for training in trainings:
+        tyro.cli(make, args=training[training.index("benchmarks.studies.gato_mini") + 1 :])
+    assert CALLS == ["train round-0 7", "train round-1 1200"]
+    assert known_tasks("metaworld")

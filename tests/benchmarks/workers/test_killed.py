@@ -23,6 +23,7 @@ from policies.rollout.outcomes import EpisodeKey
 
 DEADLY = """
 import os, signal
+from contextlib import suppress
 from pathlib import Path
 from policies.random_policy import RandomPolicy
 
@@ -31,9 +32,10 @@ class Deadly(RandomPolicy):
 
     def predict(self, *arguments, **options):
         self.calls += 1
-        if self.calls == {call} and len(list(Path({folder!r}).glob("killed*"))) < {times}:
-            Path({folder!r}, f"killed{{os.getpid()}}").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        for time in range({times} if self.calls == {call} else 0):
+            with suppress(FileExistsError):  # another process took this turn
+                Path({folder!r}, f"killed{{time}}").touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
         return super().predict(*arguments, **options)
 
 def make(env):

@@ -31,7 +31,9 @@ from policies.collection.jobs import (
 )
 from policies.collection.noise import HeldNoise, NavigationNoise
 from policies.collection.recorder import Recorder, RecordSettings, episode_seed
+from policies.experts import execute, make_expert
 from policies.processes import WorkerError
+from policies.random_policy import RandomPolicy
 
 pytest.importorskip("minigrid")
 
@@ -199,7 +201,7 @@ def test_clean_episodes_have_no_executed_actions() -> None:
 
 def test_an_expert_that_fails_is_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(get_task(TASK), RecordSettings())
-    monkeypatch.setattr("policies.collection.recorder.failure_of", lambda state, row: "lost")
+    monkeypatch.setattr(recorder.expert, "failure_of", lambda state, row: "lost")
     assert recorder.record(0, 0.0) == "expert failed"
 
 
@@ -369,3 +371,33 @@ def test_exactly_one_goal_is_given(goal: dict[str, int], tmp_path: Path) -> None
 def test_negative_noise_is_refused() -> None:
     with pytest.raises(ValueError, match=r"noise is -0\.1"):
         RecordSettings(noise=-0.1)
+
+
+def test_another_player_comes_to_states_that_the_expert_labels() -> None:
+    task = get_task(TASK)
+    recorder = Recorder(task, RecordSettings(player="random", most_steps=20))
+    episode = recorder.record(3, None)
+    assert isinstance(episode, Episode)
+    seed = episode_seed(TASK, 3, seed=0)
+    env = task.make()
+    player, bot = RandomPolicy(env.observation_space, env.action_space), make_expert(TASK, env)
+    observation, _ = env.reset(seed=seed)
+    played, state, starts = player.seed_episodes([seed]), None, np.array([True])
+    for step in range(episode.length):
+        action, played = player.predict(observation, played, starts)
+        label, state = bot.predict(observation, state, starts)
+        assert (episode.executed[step], episode.actions[step]) == (action, label)
+        execute(state, 0, action)
+        observation, *_ = env.step(action)
+        starts = np.array([False])
+    assert 1 < episode.length <= 20
+    assert (episode.executed != episode.actions).any()
+    env.close()
+
+
+def test_keep_0_keeps_what_is_far_below_the_expert() -> None:
+    recorder = Recorder(get_task(TASK), RecordSettings(player="random"))
+    bad = dataclasses.replace(recorder.record(0, None), rewards=np.full(3, -9.0, np.float32))  # type: ignore[type-var]
+    for settings, kept in ((RecordSettings(keep=0.0), True), (RecordSettings(), False)):
+        judged = Recorder(get_task(TASK), settings)._shortcoming(bad, -1.0)
+        assert (judged is None) == kept

@@ -39,7 +39,7 @@ def collect_here(task: str, settings: CollectSettings) -> list[Episode]:
         job = progress.next_job(1)
         assert job is not None
         progress.finish(job, runner.run(job))
-    name = dataset_id(get_task(task), settings.record.policy)
+    name = dataset_id(get_task(task), settings.record)
     return list(read_minari(name, root=settings.root))
 
 

@@ -134,7 +134,10 @@ class InlineWorkers:
                 done.append((job, WorkerFailure(str(fault))))
         return done
 
-    def stop(self) -> None:
+    def __enter__(self) -> InlineWorkers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         pass
 
 
@@ -190,8 +193,7 @@ def wait_for(pool: Workers, seconds: float = 120.0) -> list[tuple[Job, Any]]:
 
 def test_a_worker_that_hangs_or_dies_is_told_of_and_replaced(tmp_path: Path) -> None:
     settings = CollectSettings(tmp_path, episodes=2000, time_limit=60.0)
-    pool = Workers(settings, 1)
-    try:
+    with Workers(settings, 1) as pool:
         for deed in (signal.SIGSTOP, signal.SIGKILL):
             job = Job("unit", GOOD, 0, 0.0)
             pool.start(job)
@@ -216,5 +218,3 @@ def test_a_worker_that_hangs_or_dies_is_told_of_and_replaced(tmp_path: Path) -> 
         ((_, report),) = wait_for(pool)
         assert len(report.lengths) > 50
         assert unit_path(settings, get_task(GOOD), 0).exists()
-    finally:
-        pool.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import gymnasium as gym
@@ -13,8 +14,9 @@ from recorded import make_shard
 
 from gato_gym import Episode, PlanOptions, compile_plan
 from policies import GatoPolicy
-from policies.model.config import NetworkConfig
+from policies.model.config import NetworkConfig, fitted
 from policies.model.network import GatoNetwork, PackedBatch, Targets
+from policies.model.row_blocks import BLOCK
 from policies.training.data.collator import BatchBuilder, Document
 from policies.training.data.packing import Mixture, Packer
 
@@ -45,6 +47,13 @@ CASES = {
     "paper": (spaces.Box(-9, 9, (2,)), MIXED_ACTION, PlanOptions(layout="paper", vector_size=16)),
     "image": (spaces.Box(0, 255, (20, 33, 3), np.uint8), spaces.Discrete(3), PlanOptions(
         vector_size=16)),
+    "actions side by side, nothing kept": (spaces.Box(-9, 9, (5,)), MIXED_ACTION, PlanOptions(
+        actions="parallel", memory="none", vector_size=16)),
+    "actions side by side, grid and text": (GRID, MIXED_ACTION, PlanOptions(
+        grids=("image",), actions="parallel", memory="observations", text_refresh=9,
+        vector_size=16)),
+    "whole image": (spaces.Box(0, 255, (5, 24, 24), np.uint8), spaces.Discrete(3), PlanOptions(
+        image_size=20, stacks=("",), actions="parallel", memory="observations", vector_size=16)),
 }  # fmt: skip
 
 
@@ -66,12 +75,13 @@ class Bare(gym.Env[Any, Any]):
 
 
 def played(policy: GatoPolicy, seen: list[Any]) -> tuple[list[torch.Tensor], np.ndarray]:
-    """Logits over the whole symbol range and action ids of each step."""
+    """Logits over the whole symbol range of each action token, and action ids of each step."""
     logits: list[torch.Tensor] = []
     original = policy.network.symbol_logits
 
     def record(hidden: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        logits.append(original(hidden, 32000, 34049)[0])
+        side_by_side = len(hidden) // BLOCK  # the block's other rows are padding
+        logits.extend(original(hidden, 32000, 34049)[:side_by_side])
         return original(hidden, start, stop)
 
     policy.network.symbol_logits = record  # type: ignore[method-assign]
@@ -90,9 +100,10 @@ def test_cached_logits_equal_the_full_forward(case: str, shown: int | None) -> N
     prompted, first = shown is not None, shown or 0
     observation_space, action_space, options = CASES[case]
     torch.manual_seed(0)
-    network = GatoNetwork(CONFIG)
     plan = compile_plan(observation_space, action_space, options)
-    policy = GatoPolicy(network, plan)
+    config = fitted(dataclasses.replace(CONFIG, tasks=("other", "test")), [plan])
+    network = GatoNetwork(config)
+    policy = GatoPolicy(network, plan, task="test")
     seen = observations(observation_space, STEPS)
     action_space.seed(3)
     example = [action_space.sample() for _ in range(12)]
@@ -115,14 +126,17 @@ def test_cached_logits_equal_the_full_forward(case: str, shown: int | None) -> N
         ],
     )
     mixture = Mixture({"test": 1.0}, prompt_share={"test": float(prompted)}, prompt_end=1.0)
-    packer = Packer({"test": shards}, mixture, CONFIG, rows=1, length=4000, seed=0)
+    packer = Packer({"test": shards}, mixture, config, rows=1, length=4000, seed=0)
     batch = whole_episode(packer, len(seen), prompted=prompted)
     with torch.no_grad():
         hidden = network(batch).flatten(0, 1)[batch.targets.slots]
-        full = network.symbol_logits(hidden, 32000, 34049)
+        owners = torch.arange(len(hidden))
+        vectors = network.action_heads.at_places(hidden, owners, batch.targets.places)
+        full = network.symbol_logits(vectors, 32000, 34049)
     assert len(full) == len(logits) == STEPS * plan.num_actions
     torch.testing.assert_close(torch.stack(logits), full, atol=1e-5, rtol=0)
     assert full.std() > 0.01
+    assert (batch.tokens.tasks is None) == prompted  # a prompt says what is played
 
 
 def whole_episode(packer: Packer, steps: int, *, prompted: bool) -> PackedBatch:

@@ -11,13 +11,13 @@ import pytest
 import torch
 from recorded import make_shard
 
-from benchmarks.studies.gato_mini import mini_settings
 from gato_gym import compile_plan, get_task
 from policies.experts import make_expert
 from policies.model.network import GatoNetwork, PackedBatch
 from policies.training.config import train_config
 from policies.training.data.packing import Packer
 from policies.training.data.shards import TaskShard
+from policies.training.settings import TrainSettings
 
 EPISODES = {
     "babyai-go-to-local": 16,
@@ -26,7 +26,15 @@ EPISODES = {
     "metaworld-door-open": 4,
 }
 STEPS = 50
-SETTINGS = mini_settings(Path("data"), Path("shards"), Path("run"))
+SETTINGS = TrainSettings(
+    datasets=(),
+    output=Path("run"),
+    network={"width": 192, "heads": 3, "feed_forward": 384, "vector_hidden": 384},
+    weights={"babyai": 0.45, "metaworld": 0.55},
+    prompt_shares={"babyai": 0.06, "metaworld": 0.75},
+    rows=24,
+    length=256,
+)
 CONFIG = train_config(SETTINGS, ["babyai", "metaworld"], [], steps=100)
 
 
