@@ -1,4 +1,4 @@
-"""Files and folders that nobody sees half written, and JSON that is read within bounds.
+"""Files and folders that nobody sees half written.
 
 * :func:`appearing` -- a folder that is filled under another name and takes its place when whole.
 * :func:`check_replaceable` -- refuses to replace a folder that holds what is not its writer's.
@@ -7,7 +7,6 @@
 * :func:`write_whole`, :func:`write_json` -- a text file, bytes, or JSON, written so.
 * :func:`no_link` -- opens files, but not what links point to.
 * :func:`inside` -- a file that another file of its folder names; :func:`file_name` -- of any text.
-* :func:`read_json` -- JSON of limited size and depth; :func:`read_versioned` -- of a known format.
 
 Whatever is replaced has one writer at a time; another one waits.
 """
@@ -20,7 +19,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -29,9 +28,6 @@ from typing import Any
 from urllib.parse import quote
 
 from gato_gym.folder_lock import PATIENCE, FolderLock
-
-LARGEST, DEEPEST = 64 * 2**20, 100
-"""Bytes, and lists or objects in one another, of JSON that is read where nothing else is said."""
 
 
 @contextmanager
@@ -167,76 +163,6 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
-def read_json(
-    path: Path,
-    *,
-    largest: int = LARGEST,
-    deepest: int = DEEPEST,
-    error: type[Exception] = ValueError,
-) -> Any:
-    """Read a JSON file that others may have written.
-
-    Args:
-        path: The file.
-        largest: Bytes that it may have.
-        deepest: Lists and objects that may be in one another.
-        error: What is raised where it is not as expected.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It is larger, deeper, or no JSON; or rather ``error``.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "a.json"
-        ...     write_json(path, {"a": [1]})
-        ...     read_json(path)
-        {'a': [1]}
-    """
-    size = path.stat().st_size
-    if size > largest:
-        raise error(f"{path} has {size} bytes, expected at most {largest}: take a fresh copy")
-    try:
-        value = json.loads(path.read_bytes())
-        depth, level = 0, [value]
-        while nested := [each for each in level if isinstance(each, dict | list)]:
-            depth += 1
-            if depth > deepest:
-                raise RecursionError(f"lists and objects lie more than {deepest} deep")
-            level = [part for each in nested for part in _parts(each)]
-    except (ValueError, RecursionError) as reason:
-        raise error(
-            f"{path} is not JSON ({reason}): the file is damaged, take a fresh copy"
-        ) from reason
-    return value
-
-
-def read_versioned(
-    path: Path, what: str, *, newest: int, largest: int, error: type[Exception]
-) -> dict[str, Any]:
-    """Read a JSON object that names its version as ``format``.
-
-    Args:
-        path: The file.
-        what: What it describes, such as "checkpoint".
-        newest: The newest version that can be read.
-        largest, error: As in :func:`read_json`; ``error`` is raised for a missing file, too.
-    """
-    if not path.is_file():
-        raise error(f"{path.parent} holds no {path.name}: expected the folder of a {what}")
-    value = read_json(path, largest=largest, error=error)
-    version = value.get("format") if isinstance(value, dict) else None
-    if not isinstance(version, int):
-        raise error(f"{path} names no format version: it is not a {what}'s")
-    if version > newest:
-        raise error(
-            f"{path.parent} has {what} format {version} and this gato-gym reads up to {newest}: "
-            "upgrade gato-gym"
-        )
-    return dict(value)
-
-
 def no_link(path: str, flags: int) -> int:
     """An ``opener`` for ``open`` that refuses a link, which may point anywhere.
 
@@ -276,10 +202,6 @@ def file_name(text: str) -> str:
     """
     name = quote(text, safe="")
     return name if name.strip(".") else name.replace(".", "%2E")
-
-
-def _parts(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
 
 
 def _beside(path: Path, ending: str) -> Path:

@@ -15,6 +15,8 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
+from gato_gym.bounded_io import read_json
+
 NAME = "lock"
 
 PATIENCE = 600.0
@@ -78,8 +80,7 @@ class FolderLock:
 
     def _holder(self) -> str:
         try:
-            with self.path.open() as file:
-                holder = json.loads(file.read(1000))
+            holder = read_json(self.path, largest=1000)
             return f"process {int(holder['pid'])} on {holder['host']}"
         except (OSError, ValueError, KeyError, TypeError):
             return "another process"

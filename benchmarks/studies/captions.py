@@ -233,6 +233,7 @@ class Captions(Command):
             weights={"scenes": self.weight},
             seed=self.seed,
             device="cpu",
+            score_every=0,
         )
         training = TrainRun(settings)
         training.describe()

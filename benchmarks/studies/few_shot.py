@@ -106,16 +106,6 @@ def make_environments(
     return envs
 
 
-def expert_return(task: DatasetTask) -> float:
-    """Mean return of the expert: of clean episodes as the dataset has it, or of all there are."""
-    recorded = [source.dataset.storage.metadata.get("expert_return") for source in task.sources]
-    means = [
-        float(source.returns.mean() if value is None else value)
-        for value, source in zip(recorded, task.sources, strict=True)
-    ]
-    return float(np.average(means, weights=[len(source.returns) for source in task.sources]))
-
-
 ARMS = {
     "tuned": "fine-tuned",
     "scratch": "from scratch",

@@ -104,9 +104,14 @@ def run_command(
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
-            return parse(command, typed, prog=prog).run(call) or DONE
-    except SystemExit as end:  # the help was shown
-        return int(end.code or DONE)
+            try:
+                requested = parse(command, typed, prog=prog)
+            except SystemExit as end:  # the help was shown
+                return int(end.code or DONE)
+            return requested.run(call) or DONE
+    except SystemExit as end:
+        complain(f"sys.exit({end.code!r}) was called by code that the command runs: mend that code")
+        return FAILED
     except KeyboardInterrupt as stop:
         if said := _told(stop) or command.stopped:
             print(said, file=sys.stderr)

@@ -3,7 +3,7 @@
 * :func:`append_episode`, :func:`read_episode` -- one episode, to and from an open file.
 * :func:`copy_episode` -- from one open file to another, without decoding.
 * :func:`count_steps`, :func:`read_rewards` -- the length and the rewards of an episode in a file.
-* :func:`check_episode` -- refuses an episode whose numbers are in other files.
+* :func:`check_episode` -- refuses one whose numbers are in other files, or take far more memory.
 * :func:`drop_unfinished` -- removes an episode of which only a part was written.
 
 Minari reads these files as its own. Minari itself writes a resizable, chunked array for every
@@ -22,19 +22,25 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import h5py
 import numpy as np
 from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5p, h5s, h5t
 from numpy.typing import NDArray
 
+from gato_gym.bounded_io import parse_json
 from gato_gym.episodes.frames import frames_of, stacks_of
 
 if TYPE_CHECKING:
     from gato_gym.episodes.episode import Episode
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 EXECUTED, DISTRIBUTION = b"executed_actions", b"action_distribution"
 INFO = b"options/info"
@@ -43,6 +49,10 @@ OBSERVATIONS = b"observations"
 FRAMES_IN_CHUNK = 16
 DEFLATE = 4
 """Compression of frames: a tenth of a millisecond each, and Pong in a hundred bytes."""
+
+LARGEST_ARRAY, DEFLATE_RATIO, DEEPEST = 4 * 2**30, 1032, 32
+"""Bytes of the largest array of an episode that is read, how many bytes one of a compressed array
+stands for at most, and how many groups may be in one another."""
 
 SPARE_BYTES = 8 * 2**20
 """Room that is left on the disk: a file in which a write has failed cannot be read again."""
@@ -63,6 +73,23 @@ def open_file(path: Any, mode: str) -> h5py.File:
 def group_name(index: int) -> bytes:
     """Name of episode ``index``, as in Minari."""
     return f"episode_{index}".encode()
+
+
+def _damage_named(read: Callable[P, R]) -> Callable[P, R]:
+    """Errors of the HDF5 library, and of what it read, as a ValueError that names the place."""
+
+    @functools.wraps(read)
+    def named(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return read(*args, **kwargs)
+        except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+            file, index = args[:2]
+            raise ValueError(
+                f"episode {index} of {getattr(file, 'filename', file)} is damaged ({error}): "
+                "take a fresh copy of the dataset"
+            ) from error
+
+    return named
 
 
 def append_episode(file: h5py.File, index: int, episode: Episode) -> None:
@@ -103,6 +130,7 @@ def append_episode(file: h5py.File, index: int, episode: Episode) -> None:
     file.flush()
 
 
+@_damage_named
 def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
     """Read episode ``index`` of a task.
 
@@ -131,7 +159,7 @@ def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
         terminations=_read(group, b"terminations").astype(np.bool_, copy=False),
         truncations=_read(group, b"truncations").astype(np.bool_, copy=False),
         seed=int(_read_attribute(group, b"seed")) if h5a.exists(group, b"seed") else None,
-        info=json.loads(info),
+        info=parse_json(info, f"info of episode {index}"),
         executed=infos.get(EXECUTED),
         distribution=infos.get(DISTRIBUTION),
     )
@@ -149,22 +177,28 @@ def copy_episode(source: h5py.File, index: int, file: h5py.File, new_index: int)
     h5a.open(group, b"id").write(np.asarray(np.int64(new_index)))
 
 
+@_damage_named
 def count_steps(file: h5py.File, index: int) -> int:
     """T of episode ``index``."""
     return int(_read_attribute(_group(file, index), STEPS))
 
 
+@_damage_named
 def read_rewards(file: h5py.File, index: int) -> NDArray[Any]:
     """Rewards ``[T]`` of episode ``index``, without the rest of it."""
-    rewards: NDArray[Any] = _read(_group(file, index), b"rewards")
+    rewards = _read(_group(file, index), b"rewards")
+    if not isinstance(rewards, np.ndarray) or rewards.ndim != 1 or rewards.dtype.kind not in "fiub":
+        raise ValueError("rewards are no vector of numbers")
     return rewards
 
 
+@_damage_named
 def check_episode(file: h5py.File, index: int) -> None:
-    """Refuse an episode whose numbers are in other files.
+    """Refuse an episode whose numbers are in other files, or would take far more memory there.
 
     Raises:
-        ValueError: It has a link, external storage, or a virtual array that is no stack of frames.
+        ValueError: It has a link, external storage, a virtual array that is no stack of frames, or
+            an array that claims far more than is stored.
     """
     group = _group(file, index)
     _check_members(group, stacked=FRAMES in group)
@@ -177,11 +211,15 @@ def drop_unfinished(file: h5py.File) -> None:
             file.id.unlink(name)
 
 
-def _check_members(group: Any, *, stacked: bool = False) -> None:
+def _check_members(group: Any, depth: int = 0, *, stacked: bool = False) -> None:
+    _check_depth(depth)
     for name in group:
-        item = _member(group, name, virtual=stacked and name == OBSERVATIONS)
+        virtual = stacked and name == OBSERVATIONS
+        item = _member(group, name, virtual=virtual)
         if isinstance(item, h5g.GroupID):
-            _check_members(item)
+            _check_members(item, depth + 1)
+        elif not virtual:
+            _check_size(item, name)
 
 
 def _group(file: h5py.File, index: int) -> Any:
@@ -270,19 +308,36 @@ def _link_stacks(file: h5py.File, index: int, shape: tuple[int, ...]) -> None:
     h5d.create(group, OBSERVATIONS, _h5_type(np.dtype(np.uint8)), stacks, properties)
 
 
-def _read(parent: Any, name: bytes) -> Any:
+def _read(parent: Any, name: bytes, depth: int = 0) -> Any:
     item = _member(parent, name)
     if isinstance(item, h5g.GroupID):
-        parts = {key.decode(): _read(item, key) for key in item}
+        _check_depth(depth)
+        parts = {key.decode(): _read(item, key, depth + 1) for key in item}
         if parts and all(key.startswith(TUPLE_INDEX) for key in parts):
             return tuple(parts[f"{TUPLE_INDEX}{i}"] for i in range(len(parts)))
         return dict(sorted(parts.items()))
+    _check_size(item, name)
     array: NDArray[Any] = np.empty(item.shape, item.dtype)
     if array.size:
         item.read(h5s.ALL, h5s.ALL, array)
     if array.dtype.kind in "SO":
         return [text.decode() for text in array.tolist()]
     return array
+
+
+def _check_depth(depth: int) -> None:
+    if depth >= DEEPEST:  # a group can hold itself
+        raise ValueError(f"groups lie more than {DEEPEST} deep")
+
+
+def _check_size(item: Any, name: bytes) -> None:
+    """Refuse an array that claims far more than its file holds."""
+    size, stored = math.prod(item.shape) * item.dtype.itemsize, item.get_storage_size()
+    if size > min(LARGEST_ARRAY, COMPACT_BYTES + DEFLATE_RATIO * stored):
+        raise ValueError(
+            f"{name.decode()} of shape {item.shape} would take {size} bytes and is stored in "
+            f"{stored}"
+        )
 
 
 @functools.lru_cache(maxsize=64)

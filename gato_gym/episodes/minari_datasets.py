@@ -13,9 +13,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from gato_gym.atomic_io import appearing, inside, read_json, surviving
+from gato_gym.atomic_io import appearing, surviving
+from gato_gym.bounded_io import parse_json
 from gato_gym.episodes.episode import Episode
+from gato_gym.episodes.metadata import check_dataset
 
 DATASET_FILES = ("data/metadata.json", "data/main_data.hdf5")
 """What a dataset's folder holds that is written here."""
@@ -239,23 +240,55 @@ def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
     Args:
         dataset: A ``minari.MinariDataset``, the whole or a part (filtered or split).
         first: Number of the first one, counted within the part.
+
+    Raises:
+        ValueError: An episode's arrays are of lengths that do not belong together.
     """
+    name, indices = dataset.spec.dataset_id, _indices(dataset)[first:]
+    for index, episode in zip(indices, _read(dataset, indices), strict=True):
+        _check_lengths(episode, f"episode {index} of dataset {name!r}")
+        yield episode
+
+
+def _check_lengths(episode: Episode, what: str) -> None:
+    """Refuse arrays whose lengths would shift all that is read after them."""
+    steps, wrong = episode.length, {}
+    for name in (
+        "observations", "actions", "terminations", "truncations", "executed", "distribution",
+    ):  # fmt: skip
+        lengths = _lengths_of(getattr(episode, name))
+        if lengths - {steps + (name == "observations")}:
+            wrong[name] = sorted(lengths)
+    if wrong or not steps:
+        raise ValueError(
+            f"{what} has {steps} rewards"
+            + "".join(f", {name} of length {lengths}" for name, lengths in wrong.items())
+            + ": expected 1 or more, as many of all else, and one observation more; record it "
+            "again, or leave it out"
+        )
+
+
+def _lengths_of(part: Any) -> set[int]:
+    """The lengths of the arrays that a part of an episode is made of."""
+    if isinstance(part, dict):
+        part = tuple(part.values())
+    if isinstance(part, tuple):
+        return set().union(*map(_lengths_of, part))
+    return set() if part is None else {len(part) if np.ndim(part) else -1}
+
+
+def _read(dataset: Any, indices: Sequence[int]) -> Iterator[Episode]:
     from gato_gym.episodes import hdf5
 
     storage = dataset.storage
     task = dataset.spec.dataset_id.rpartition("/")[2].rpartition("-v")[0]
-    indices = _indices(dataset)[first:]
     if storage.FORMAT == "hdf5" and not storage.jpeg_encoding:
         (path,) = Path(storage.data_path).glob("*.hdf5")
         with hdf5.open_file(path, "r") as file:
             for index in indices:
                 yield hdf5.read_episode(file, index, task=task)
         return
-    if storage.FORMAT == "hdf5":  # Minari reads what the file links to as well
-        (path,) = Path(storage.data_path).glob("*.hdf5")
-        with hdf5.open_file(path, "r") as file:
-            for index in indices:
-                hdf5.check_episode(file, index)
+    _check_stored(storage, indices)
     metadata = storage.get_episode_metadata(indices)
     for raw, meta in zip(storage.get_episodes(indices), metadata, strict=True):
         infos = raw.get("infos") or {}
@@ -268,10 +301,21 @@ def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
             terminations=np.asarray(raw["terminations"], np.bool_),
             truncations=np.asarray(raw["truncations"], np.bool_),
             seed=meta.get("seed"),
-            info=json.loads(options.get("info", "{}")),
+            info=parse_json(options.get("info", "{}"), "an episode's info"),
             executed=infos.get(EXECUTED),
             distribution=infos.get(DISTRIBUTION),
         )
+
+
+def _check_stored(storage: Any, indices: Sequence[int]) -> None:
+    """Refuse episodes of which Minari would read what they link to, or more than is stored."""
+    from gato_gym.episodes import hdf5
+
+    if storage.FORMAT == "hdf5":
+        (path,) = Path(storage.data_path).glob("*.hdf5")
+        with hdf5.open_file(path, "r") as file:
+            for index in indices:
+                hdf5.check_episode(file, index)
 
 
 def returns_of(dataset: Any) -> NDArray[np.float64]:
@@ -315,13 +359,7 @@ def find_minari(source: str | Path | Any) -> Any:
     path = surviving(Path(source))
     if not path.exists():
         return _load(str(source), None)
-    try:
-        return _open(path.parent if path.is_file() else path)
-    except (KeyError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is no Minari dataset ({error}): expected its folder, which holds "
-            "data/main_data.hdf5 and data/metadata.json, or that file"
-        ) from error
+    return _open(path.parent if path.is_file() else path, str(path))
 
 
 def minari_metadata(dataset_id: str, *, root: Path | None = None) -> dict[str, Any]:
@@ -341,30 +379,28 @@ def _load(dataset_id: str, root: Path | None) -> Any:
             f"no Minari dataset {dataset_id!r} under {root or 'the Minari folder'}: make it with "
             "gato-gym record or gato-gym collect, or name another root"
         )
-    return _open(folder)
+    return _open(folder, repr(dataset_id))
 
 
-def _open(folder: Path) -> Any:
-    """The dataset in a folder: the one place where Minari reads one.
+def _open(folder: Path, name: str) -> Any:
+    """The dataset in a folder, which errors call ``name``: the one place where Minari reads one.
 
     Raises:
-        ValueError: It lacks its spaces, for which Minari would make the environment that the file
-            names, whatever that runs; or its files lie elsewhere.
+        ValueError: It is none, see :func:`gato_gym.episodes.metadata.check_dataset`.
     """
     import minari
 
     data = folder / "data" if (folder / "data").is_dir() else folder
-    metadata = read_json(data / "metadata.json")
-    for name in ("observation_space", "action_space"):
-        if not (isinstance(metadata, dict) and isinstance(metadata.get(name), str)):
-            raise ValueError(
-                f"{data / 'metadata.json'} holds no {name}, expected it: an environment is not "
-                "made because a file names it; record the dataset with its spaces"
-            )
-    for path in data.iterdir():
-        if path.is_symlink() and inside(data, path.name) is None:
-            raise ValueError(f"{path} is a link to another folder: expected the file itself")
-    return minari.MinariDataset(data)
+    try:
+        check_dataset(data)
+        dataset = minari.MinariDataset(data)
+        _ = dataset.spec  # reads the id, too
+    except (AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} is no Minari dataset ({error}): expected its folder, which holds "
+            "data/main_data.hdf5 and data/metadata.json, or that file"
+        ) from error
+    return dataset
 
 
 def environment_of(dataset: Any) -> str | None:

@@ -323,7 +323,17 @@ def _line(progress: Progress, counts: tuple[int, int]) -> str:
         f"{progress.task.id}: {counts[0]:,} episodes, {counts[1]:,} steps"
         f" ({player}; dropped: {dropped or 'none'})"
         + (f"; {rates}" if progress.recorded[0] else "")
+        + _filter_warning(progress)
     )
+
+
+def _filter_warning(progress: Progress) -> str:
+    """What to do about episodes below the expert's, where they are more than a third."""
+    dropped, kept = progress.dropped(), sum(len(r.lengths) for r in progress.reports.values())
+    below, played = dropped.get("below the expert", 0), kept + sum(dropped.values())
+    share = progress.settings.record.keep
+    few = f"\n{below} of {played} episodes return less than {share:.0%} of the expert: "
+    return f"{few}--keep 0 keeps them" if 3 * below > played else ""
 
 
 def _bars(console: Console) -> Bars:

@@ -28,10 +28,10 @@ TINY = NetworkConfig(width=32, layers=1, heads=2, head_size=16, feed_forward=32,
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    for line in found:
+    records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    for line in records:
         del line["seconds"]
-    return sorted(found, key=lambda line: (line["task"], line["episode"]))
+    return sorted(records, key=lambda line: (line["task"], line["episode"]))
 
 
 @pytest.fixture(scope="module")
@@ -87,23 +87,6 @@ def test_a_hub_checkpoint_is_its_weights(hub: Path) -> None:
     before = describe_policy(PolicyChoice("owner/tiny"))
     (hub / "prompts.safetensors").write_bytes(b"other")
     assert describe_policy(PolicyChoice("owner/tiny"))["weights"] != before["weights"]
-
-
-def test_only_safetensors_json_and_text_are_fetched(
-    hub: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: dict[str, Any] = {}
-
-    def download(name: str, **how: Any) -> str:
-        asked.update(how, name=name)
-        return str(hub)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    describe_policy(PolicyChoice("owner/tiny"))
-    assert asked == {
-        "name": "owner/tiny",
-        "allow_patterns": ["config.json", "*.safetensors", "text.model", "card.md"],
-    }
 
 
 def test_a_hub_that_is_out_of_reach_is_told_in_one_line(
@@ -350,8 +333,8 @@ def test_beside_a_network_with_a_demonstration_others_play_as_they_do() -> None:
 
 def test_an_expert_is_scored_where_there_is_one() -> None:
     tasks = select_tasks("dm_control", "cartpole-swingup,humanoid-run,humanoid-walk")
-    found = left_out(PolicyChoice("expert"), tasks)
-    assert found == dict.fromkeys(
+    reasons = left_out(PolicyChoice("expert"), tasks)
+    assert reasons == dict.fromkeys(
         ("dm_control-humanoid-run", "dm_control-humanoid-walk"), "it has no expert"
     )
     assert left_out(PolicyChoice("random"), tasks) == {}
@@ -359,11 +342,11 @@ def test_an_expert_is_scored_where_there_is_one() -> None:
 
 def test_a_network_is_scored_on_what_it_knows_by_id_or_by_spaces(checkpoint: Path) -> None:
     pattern = "go-to-obj,open-red-door,mujoco-reacher,metaworld-reach"
-    found = left_out(PolicyChoice(str(checkpoint)), select_tasks("all", pattern))
+    reasons = left_out(PolicyChoice(str(checkpoint)), select_tasks("all", pattern))
     # open-red-door has the spaces of the one task that it knows
-    assert sorted(found) == ["metaworld-reach", "mujoco-reacher"]
-    found = left_out(PolicyChoice("gato-mini"), select_tasks("all", pattern))
-    assert sorted(found) == ["mujoco-reacher"]
+    assert sorted(reasons) == ["metaworld-reach", "mujoco-reacher"]
+    reasons = left_out(PolicyChoice("gato-mini"), select_tasks("all", pattern))
+    assert sorted(reasons) == ["mujoco-reacher"]
 
 
 @pytest.mark.parametrize(
@@ -417,9 +400,9 @@ def test_of_all_suites_those_that_are_not_installed_are_left_out(
 ) -> None:
     monkeypatch.setitem(sys.modules, "minigrid", None)
     pattern = "babyai-open,mujoco-reacher"
-    found = left_out(PolicyChoice("random"), select_tasks("all", pattern))
-    assert list(found) == ["babyai-open"]
-    assert 'pip install "gato-gym[babyai]"' in found["babyai-open"]
+    reasons = left_out(PolicyChoice("random"), select_tasks("all", pattern))
+    assert list(reasons) == ["babyai-open"]
+    assert 'pip install "gato-gym[babyai]"' in reasons["babyai-open"]
     assert left_out(PolicyChoice("random"), select_tasks("babyai", "open")) == {}
 
 

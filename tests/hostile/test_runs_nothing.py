@@ -30,10 +30,9 @@ from policies.experts.store import SHIPPED, load_expert
 from policies.gato.checkpoint import load_checkpoint
 from policies.model.network import GatoNetwork
 from policies.registry import make_policy
-from policies.training.checkpoint_scorer import CheckpointScorer
+from policies.training.checkpoint_scorer import PlayedTask
 from policies.training.data.datasets import find_tasks
-from policies.training.data.shards import ARRAYS, TaskShard, save_arrays
-from policies.training.distributed import ProcessGroup
+from policies.training.data.shards import TaskShard, save_arrays
 
 MODULE = "module_of_a_stranger"
 
@@ -135,11 +134,9 @@ def test_no_environment_is_made_to_read_a_dataset(
     assert not marker.exists()
 
 
-def test_a_module_that_a_dataset_names_is_not_imported_to_score(
-    tmp_path: Path, marker: Path
-) -> None:
+def test_a_module_that_a_dataset_names_is_not_imported_to_score(marker: Path) -> None:
     with pytest.raises(ValueError, match="its module is not imported"):
-        CheckpointScorer(tmp_path, [f"{MODULE}:Strangers-v0"], 1, ProcessGroup.join())
+        PlayedTask(f"{MODULE}:Strangers-v0", "none", 5, 0.0).make()
     assert not marker.exists()
 
 
@@ -162,26 +159,29 @@ def test_checkpoints_are_never_unpickled(tmp_path: Path, marker: Path, file: str
 def test_experts_are_never_unpickled(tmp_path: Path, marker: Path, file: str) -> None:
     shutil.copytree(SHIPPED / "mujoco-reacher", tmp_path / "expert")
     (tmp_path / "expert" / file).write_bytes(pickled(marker))
-    with pytest.raises(ValueError, match=file):
+    with pytest.raises(ValueError, match=f"{file}|does not hold an expert"):
         load_expert(tmp_path / "expert")
     assert not marker.exists()
 
 
 def test_states_of_trainings_are_never_unpickled(tmp_path: Path, marker: Path) -> None:
     (tmp_path / "state.safetensors").write_bytes(pickled(marker))
-    with pytest.raises(ValueError, match="is no training that can"):
+    with pytest.raises(ValueError, match="is no training that can be resumed"):
         load_state(tmp_path / "state.safetensors")
     header = {"training": pickled(marker).decode("latin-1")}
     save_file({"a": np.zeros(1)}, tmp_path / "state.safetensors", metadata=header)
-    with pytest.raises(ValueError, match="is no training that can"):
+    with pytest.raises(ValueError, match="is no training that can be resumed"):
         load_state(tmp_path / "state.safetensors")
     assert not marker.exists()
 
 
 def test_shards_are_never_unpickled(tmp_path: Path, marker: Path) -> None:
     plan = state_plan()
-    names = (*ARRAYS, "ends", "text_ids", "text_ends")
-    arrays = {name: np.zeros((1, 1), np.int32) for name in names}
+    arrays = {
+        name: np.zeros((1, 1), np.int32)
+        for name in ("ids", "vectors", "grids", "images", "actions", "labels", "text_index",
+                     "ends", "text_ids", "text_ends")
+    }  # fmt: skip
     box = (
         '{"type": "Box", "dtype": "float32", "shape": [3], "low": [-1, -1, -1], "high": [1, 1, 1]}'
     )
