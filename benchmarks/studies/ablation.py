@@ -34,7 +34,7 @@ from benchmarks.statistics.bootstrap import stratified_bootstrap
 from benchmarks.statistics.scores import mean_of_tasks
 from benchmarks.studies.plots import write_csv
 from gato_gym import get_task
-from gato_gym.atomic_io import write_whole
+from gato_gym.atomic_io import write_json, write_whole
 from gato_gym.bounded_io import read_json, read_text
 from gato_gym.commands.common import exit_status
 from gato_gym.folder_lock import FolderLock
@@ -291,7 +291,7 @@ def _measure(variant: Variant, work: Path, root: Path, *, seconds: float, episod
     known = read_json(budget) if budget.exists() else {}
     if variant.layout not in known:
         known[variant.layout] = TrainRun(settings).config.steps
-        budget.write_text(json.dumps(known))
+        write_json(budget, known)
     steps = known[variant.layout]
     print(f"{variant.name}: {steps} steps", flush=True)
     settings = dataclasses.replace(settings, steps=steps, minutes=None)

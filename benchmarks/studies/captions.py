@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 import gato_gym
-from gato_gym.atomic_io import appearing
+from gato_gym.atomic_io import appearing, write_json
 from gato_gym.commands.common import Command, Invocation, run_command
 from policies import GatoPolicy, make_policy
 from policies.collection.record import play_returns, record_episodes
@@ -239,7 +239,7 @@ class Captions(Command):
         training.describe()
         training.train()
         scores = score(self.output / "run", self.test_scenes, self.test_episodes)
-        (self.output / "captions.json").write_text(json.dumps(scores, indent=1))
+        write_json(self.output / "captions.json", scores)
         for name, hits in scores.items():
             line = ", ".join(f"{what} {n}" for what, n in hits.items() if what != "of")
             print(f"{name}: {line} of {hits['of']}")

@@ -83,10 +83,10 @@ def make_environments(
     Args:
         task: Its dataset names the environment.
         count: How many.
-        name: Id of the environment, where the dataset does not name it.
+        name: Id of the environment, where the dataset names none that is registered.
 
     Raises:
-        ValueError: Nothing names it, or its spaces are not the dataset's.
+        ValueError: Nothing names one, or its spaces are not the dataset's.
     """
     env_id = name or environment_of(task.sources[0].dataset)
     if env_id is None:

@@ -199,7 +199,11 @@ class ScalingRun:
     @cached_property
     def _environments(self) -> dict[str, list[Any]]:
         count = min(self.settings.environments, self.settings.score_episodes)
-        return {name: make_environments(task, count) for name, task in self.tasks.items()}
+        given = {name.rpartition(":")[2]: name for name in self.settings.env}
+        return {
+            name: make_environments(task, count, given.get(name))
+            for name, task in self.tasks.items()
+        }
 
     @cached_property
     def _chance(self) -> dict[str, float]:

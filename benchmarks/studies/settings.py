@@ -29,7 +29,7 @@ class FinetuneSettings:
         from_scratch: Whether fresh weights of the same sizes are trained on the same batches too.
         score_episodes: Episodes that each unit plays.
         environments: How many it plays at a time.
-        env: Id of the environment, where the dataset does not name it.
+        env: Id of the environment, where the dataset names none that is registered.
         rate: Peak learning rate of AdamW; None for the usual one. Muon's is twice that.
         optimiser: "muon" or "adamw"; None for the usual one.
         layout: Layout of the tokens, "lean" or "paper"; None is the checkpoint's for such spaces.
@@ -98,6 +98,7 @@ class ScalingSettings:
         points: Measurements along a training, the last at its end.
         score_episodes: Episodes of each task and measurement; 0 measures the loss alone.
         environments: How many are played at a time.
+        env: Ids of the datasets' environments that are not registered, such as module:Mine-v0.
         held_out: Share of each task's episodes that none is trained on, at least two.
         seed: Seed of weights and batches.
         keep: As for fine-tuning.
@@ -113,6 +114,7 @@ class ScalingSettings:
     points: int = 5
     score_episodes: int = 10
     environments: int = 10
+    env: Annotated[tuple[str, ...], Names] = ()
     held_out: float = 0.05
     seed: int = 0
     keep: float | None = None

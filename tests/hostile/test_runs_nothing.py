@@ -14,12 +14,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from environments import Pair
+from environments import KIND, Pair
 from hostile import DATASET, change_metadata, write_dataset
 from safetensors.numpy import save_file
 from small import SMALL, state_plan
 
 from benchmarks.studies.few_shot import make_environments
+from benchmarks.studies.scaling import ScalingRun
+from benchmarks.studies.settings import ScalingSettings
 from gato_gym import read_minari
 from gato_gym.episodes.minari_datasets import environment_of, find_minari
 from policies import GatoPolicy
@@ -89,6 +91,27 @@ def test_of_a_registered_environment_the_id_alone_is_taken(tmp_path: Path, marke
     (env,) = make_environments(task, 1)
     assert env.spec == gym.make("CartPole-v1").spec
     assert not marker.exists()
+
+
+def test_a_module_is_imported_where_the_user_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, module = "Users-v0", "module_of_the_user"
+    code = f"import gymnasium\ngymnasium.register({name!r}, entry_point={KIND!r})\n"
+    (tmp_path / f"{module}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    dataset = write_dataset(tmp_path)
+    change_metadata(dataset, env_spec=env_spec(name))
+    (task,) = find_tasks([dataset])
+    study = object.__new__(ScalingRun)
+    study.tasks = {task.id: task}
+    study.settings = ScalingSettings((), tmp_path, environments=1, env=(f"{module}:{name}",))
+    try:
+        ((found, (env,)),) = study._environments.items()
+        assert (found, env.spec.id) == (name, name)
+    finally:
+        gym.registry.pop(name, None)
+        sys.modules.pop(module, None)
 
 
 @pytest.mark.parametrize("lacking", ["observation_space", "action_space"])
