@@ -56,9 +56,11 @@ def shard_tasks(
         The shards by task id.
 
     Raises:
+        OSError: There is no place for the folder.
         ValueError: An observation or action is not what its space says.
         WorkerError: A process failed, or was killed.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     places = {task.id: folder / file_name(task.id) for task in tasks}
     metas = {task.id: _meta_of(task, tasks, augment, seed) for task in tasks}
     missing = [
