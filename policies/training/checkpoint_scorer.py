@@ -68,7 +68,8 @@ def playable(task: DatasetTask, *, memory: str, longest: int) -> PlayedTask:
             f"task {task.id!r} cannot be played in training: its environment cannot be made here "
             f"({error})"
         ) from error
-    there, here = (signature(each.observation_space, each.action_space) for each in (task, env))
+    there = signature(task.observation_space, task.action_space)
+    here = signature(env.observation_space, env.action_space)
     env.close()
     if here != there:
         raise ValueError(
