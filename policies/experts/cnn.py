@@ -28,6 +28,7 @@ from policies.experts.mlp import (
     NetworkExpert,
     StoredNetwork,
     affine,
+    as_float32,
     layer_named,
     layers_named,
 )
@@ -120,14 +121,15 @@ class ImageNetwork(StoredNetwork):
             KeyError: A tensor is missing.
             ExpertError: Shapes do not fit, or numbers are not finite.
         """
+        full = as_float32(tensors)
         return cls(
-            np.asarray(tensors["pixels.mean"], np.float32),
-            np.asarray(tensors["pixels.scale"], np.float32),
-            layers_named(tensors, "convolution"),
+            full["pixels.mean"],
+            full["pixels.scale"],
+            layers_named(full, "convolution"),
             tuple(strides),
-            layers_named(tensors, "dense"),
-            layer_named(tensors, "action"),
-            layer_named(tensors, "value") if "value.weight" in tensors else None,
+            layers_named(full, "dense"),
+            layer_named(full, "action"),
+            layer_named(full, "value") if "value.weight" in full else None,
             samples,
         )
 

@@ -62,21 +62,30 @@ class StoredNetwork(ABC):
         return {name: np.ascontiguousarray(part) for name, part in tensors.items()}
 
 
+def as_float32(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
+    """Stored tensors as they are computed with.
+
+    Raises:
+        ExpertError: One is of no type that weights are stored in.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (np.float16, np.float32):
+            raise ExpertError(f"{name} is of type {tensor.dtype}, expected float16 or float32")
+    return {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
+
+
 def affine(layer: Layer, x: Array) -> Array:
     """``W x + b`` without BLAS, whose sums depend on the number of threads: float32 ``[O]``."""
     output: Array = np.einsum("ij,j->i", layer[0], x) + layer[1]
     return output
 
 
-def layer_named(tensors: Mapping[str, NDArray[Any]], name: str) -> Layer:
-    """A layer of stored tensors, in float32."""
-    weight, bias = (
-        np.asarray(tensors[f"{name}.{part}"], np.float32) for part in ("weight", "bias")
-    )
-    return weight, bias
+def layer_named(tensors: Mapping[str, Array], name: str) -> Layer:
+    """A layer of stored tensors."""
+    return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
 
 
-def layers_named(tensors: Mapping[str, NDArray[Any]], kind: str) -> tuple[Layer, ...]:
+def layers_named(tensors: Mapping[str, Array], kind: str) -> tuple[Layer, ...]:
     """The layers ``KIND.0``, ``KIND.1``, ... of stored tensors."""
     depth = sum(re.fullmatch(kind + r"\.\d+\.weight", name) is not None for name in tensors)
     return tuple(layer_named(tensors, f"{kind}.{number}") for number in range(depth))
@@ -220,12 +229,13 @@ class ExpertNetwork(StoredNetwork):
             KeyError: A tensor is missing.
             ExpertError: Shapes do not fit, or numbers are not finite.
         """
+        full = as_float32(tensors)
         return cls(
-            np.asarray(tensors["mean"], np.float32),
-            np.asarray(tensors["scale"], np.float32),
-            layers_named(tensors, "hidden"),
-            layer_named(tensors, "action"),
-            layer_named(tensors, "log_std"),
+            full["mean"],
+            full["scale"],
+            layers_named(full, "hidden"),
+            layer_named(full, "action"),
+            layer_named(full, "log_std"),
             activation,
             squash,
             clip,
