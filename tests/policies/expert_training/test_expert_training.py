@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -441,7 +442,11 @@ def test_a_queue_goes_on_after_a_failure_and_skips_what_is_at_its_bar(
 def test_a_queue_trains_side_by_side_and_stops_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two processes; none begins after the time is over, and both can be resumed."""
+    """Two processes; none begins after the time is over, and both can be resumed.
+
+    The queue's clock stands still: however long a process takes to start, the other one begins too.
+    """
+    monkeypatch.setattr(queue, "time", SimpleNamespace(monotonic=lambda: 0.0))
     monkeypatch.setattr(queue, "shipped_share", lambda task: None)
     tasks = ["mujoco-reacher", "mujoco-swimmer"]
 
