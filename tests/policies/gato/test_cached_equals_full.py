@@ -125,6 +125,18 @@ def test_cached_logits_equal_the_full_forward(case: str, shown: int | None) -> N
     assert full.std() > 0.01
 
 
+def test_a_long_text_is_cut_as_in_training() -> None:
+    space = spaces.Dict(state=spaces.Box(-1, 1, (3,)), words=spaces.Text(3000))
+    plan = compile_plan(space, spaces.Discrete(3), PlanOptions(vector_size=16))
+    observation = {"state": np.zeros(3, np.float32), "words": "go left " * 300}
+    text = plan.encode(observation).text
+    assert len(text) > 256
+    action, state = GatoPolicy(GatoNetwork(CONFIG), plan).predict(observation)
+    shard = make_shard(plan, [([observation], plan.encode_action(action)[None])])
+    assert np.array_equal(shard.text(0), text[:256])
+    assert state.next_positions.tolist() == [CONFIG.prompt_tokens + 256 + 1]
+
+
 def whole_episode(packer: Packer, steps: int, *, prompted: bool) -> PackedBatch:
     """Episode 0 of the packer's only shard as one document, after a prompt from episode 1."""
     shard = packer.shards["test"]
