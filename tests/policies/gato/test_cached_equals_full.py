@@ -20,7 +20,7 @@ from policies.training.data.collator import BatchBuilder, Document
 from policies.training.data.packing import Mixture, Packer
 
 CONFIG = NetworkConfig(
-    width=32, layers=3, heads=2, head_size=16, feed_forward=32, window=14, prompt_tokens=24,
+    width=32, layers=3, heads=2, head_size=16, feed_forward=32, window=7, prompt_tokens=24,
     text_rank=8, vector_hidden=16, grid_channels=8, grid_groups=2, vector_size=16,
 )  # fmt: skip
 
@@ -30,7 +30,7 @@ GRID = spaces.Dict(
     mission=spaces.Text(40),
 )
 MIXED_ACTION = spaces.Dict(push=spaces.Box(-2, 3, (2,), np.float32), tool=spaces.Discrete(3))
-STEPS = 150
+STEPS = 80
 """Ten windows and more of one token each."""
 MISSIONS = ("go to the red ball", "open a blue door", "", "pick up the key")
 
@@ -62,7 +62,7 @@ def observations(space: gym.Space[Any], count: int) -> list[Any]:
     found = [space.sample() for _ in range(count)]
     if isinstance(space, spaces.Dict):
         for step, observation in enumerate(found):
-            observation["mission"] = MISSIONS[step // 25 % len(MISSIONS)]
+            observation["mission"] = MISSIONS[step // 16 % len(MISSIONS)]
     return found
 
 
@@ -95,7 +95,7 @@ def played(policy: GatoPolicy, seen: list[Any]) -> tuple[list[torch.Tensor], np.
     return logits, np.stack(ids)
 
 
-@pytest.mark.parametrize("shown", [None, 20, 50], ids=["no prompt", "prompt", "textless prompt"])
+@pytest.mark.parametrize("shown", [None, 10, 32], ids=["no prompt", "prompt", "textless prompt"])
 @pytest.mark.parametrize("case", CASES)
 def test_cached_logits_equal_the_full_forward(case: str, shown: int | None) -> None:
     prompted, first = shown is not None, shown or 0
@@ -138,6 +138,18 @@ def test_cached_logits_equal_the_full_forward(case: str, shown: int | None) -> N
     torch.testing.assert_close(torch.stack(logits), full, atol=1e-5, rtol=0)
     assert full.std() > 0.01
     assert (batch.tokens.tasks is None) == prompted  # a prompt says what is played
+
+
+def test_a_long_text_is_cut_as_in_training() -> None:
+    space = spaces.Dict(state=spaces.Box(-1, 1, (3,)), words=spaces.Text(3000))
+    plan = compile_plan(space, spaces.Discrete(3), PlanOptions(vector_size=16))
+    observation = {"state": np.zeros(3, np.float32), "words": "go left " * 300}
+    text = plan.encode(observation).text
+    assert len(text) > 256
+    action, state = GatoPolicy(GatoNetwork(CONFIG), plan).predict(observation)
+    shard = make_shard(plan, [([observation], plan.encode_action(action)[None])])
+    assert np.array_equal(shard.text(0), text[:256])
+    assert state.next_positions.tolist() == [CONFIG.prompt_tokens + 256 + 1]
 
 
 def whole_episode(packer: Packer, steps: int, *, prompted: bool) -> PackedBatch:

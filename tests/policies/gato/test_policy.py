@@ -73,6 +73,11 @@ def test_a_row_of_a_batch_acts_as_it_does_alone(
         )
         chosen.append(actions)
     assert np.stack(chosen, 1).tolist() == expected
+    _, first = policy.predict(batch([stream[0] for stream in found]))
+    for row, stream in enumerate(found):
+        _, own = policy.predict(stream[0])
+        layer = own.cache.keys[0, 0], first.cache.keys[0, row]
+        assert torch.equal(*layer), "what enters the network is the same to the last bit"
     if not deterministic:
         assert len({tuple(row) for row in expected}) == rows
 

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from recorded import ARM, BABYAI, OPEN, PUSH, arm_episode, babyai_episode, write_invented
 from safetensors.torch import load_file
-from small import SMALL
+from small import SMALL, WORDS, random_shard, talking_plan
 
 from gato_gym import compile_plan, get_task
 from gato_gym.episodes.minari_datasets import find_minari
+from gato_gym.text import default_tokenizer
 from policies import GatoPolicy
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_tasks
@@ -55,7 +56,21 @@ def test_a_shard_is_what_its_plan_encodes(folder: Path) -> None:
     assert np.array_equal(found.ids, expected.ids)
     assert np.array_equal(found.actions, plan.encode_actions(episode.actions))
     assert np.array_equal(shard.text(int(shard.arrays["text_index"][steps[0]])), expected.text[0])
-    assert shard.emits[steps].tolist() == [True] + [False] * 4
+    assert shard.emits.tolist() == ([True] + [False] * 4) * 12, "though all texts are the same"
+
+
+def test_a_part_of_a_shard_has_its_episodes_alone() -> None:
+    whole = random_shard(talking_plan(), "talk")
+    part = whole.part(2, 5)
+    sizes = (whole.ends - whole.starts)[2:5]
+    assert part.ends.tolist() == np.cumsum(sizes).tolist()
+    assert part.num_steps == sizes.sum()
+    for number, (start, stop) in enumerate(zip(part.starts, part.ends, strict=True), start=2):
+        steps = np.arange(start, stop)
+        assert np.allclose(part.timesteps(steps).vectors[:, 0, 0], number / 6)
+        words = part.text(int(part.arrays["text_index"][start])).tolist()
+        assert words == list(default_tokenizer().encode(WORDS[number % 3]))
+        assert np.flatnonzero(part.emits[steps]).tolist() == list(range(0, stop - start, 8))
 
 
 def test_numbers_are_normalised_by_their_statistics(folder: Path) -> None:

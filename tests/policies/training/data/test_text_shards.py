@@ -251,6 +251,7 @@ def test_the_loss_is_the_mean_over_targets_of_each_kind(shards: dict[str, TextSh
     expected = -scores.gather(1, labels[:, None]).sum().detach()
     assert float(report.sums[7]) == pytest.approx(float(expected), rel=1e-5)
     assert float(report.sums[6]) == int(is_text.sum())
+    assert float(report.sums[8]) == int((scores.argmax(1) == labels).sum())
     acted = float(report.sums[1] + report.sums[4])
     assert float(report.total.detach()) == pytest.approx(float(expected) + acted, rel=1e-5)
     assert float(report.scale) == pytest.approx(float(batch.targets.weights.sum()), rel=1e-6)
