@@ -5,11 +5,12 @@ Both play the same episodes under the benchmark's own protocol. What is measured
 another protocol, when all of it is. Interrupted, it resumes when started again. ``--check`` plays
 each expert's first episodes again and fails where it drifted.
 
+* :class:`ReferenceSettings` -- what is measured.
 * :func:`measure` -- plays both and returns the suite's entry; :func:`measure_into_file` writes it.
 * :func:`merged` -- an entry with some tasks of another.
 * :func:`check` -- whether the experts still score what is recorded.
 * :data:`PINNED` -- how many episodes of each expert are kept one by one.
-* :func:`find_drift` -- plays them again and tells what differs.
+* :func:`find_drift` -- plays them again and reports what differs.
 """
 
 from __future__ import annotations
@@ -17,24 +18,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from rich.console import Console
 
 from benchmarks.policies import PolicyChoice, describe_policy
-from benchmarks.protocol import BenchmarkError, Protocol, differences, listed
+from benchmarks.protocol import ALL, BenchmarkError, Protocol, differences, listed
 from benchmarks.references import MEASURED_FILE
 from benchmarks.report.summary import Summary
 from benchmarks.report.task_summary import TaskSummary
 from benchmarks.run import run_benchmark, select_tasks
 from benchmarks.settings import RunSettings
 from benchmarks.store.run_store import read_run
+from benchmarks.workers.common import available_cores
 from benchmarks.workers.processes import play_episodes
 from gato_gym.atomic_io import write_json
 from gato_gym.bounded_io import read_json
+from gato_gym.commands.flags import flag
 from gato_gym.simulators import installed_versions
 from policies.experts import has_expert
 from policies.processes import WorkerError
@@ -44,6 +47,8 @@ from policies.rollout.timing import TimeSpent
 PINNED = 3
 """Episodes of each expert whose returns are kept: the first ones of the measurement."""
 
+EPISODES = 100
+"""Episodes of each task and player; each recorded figure says how many it has."""
 
 TOLERANCE = 0.02
 """Share of the pinned mean by which an expert may differ."""
@@ -63,7 +68,7 @@ def find_drift(entry: Mapping[str, Any], tasks: Sequence[str], *, workers: int) 
 
     Args:
         entry: A suite's part of ``measured.json``.
-        tasks: Task ids; those without pinned episodes are told of too.
+        tasks: Task ids; those without pinned episodes are reported too.
         workers: Processes.
 
     Raises:
@@ -103,34 +108,37 @@ def find_drift(entry: Mapping[str, Any], tasks: Sequence[str], *, workers: int) 
     return drifted
 
 
-EPISODES = 100
-"""Of each task and player; beside each recorded figure stands how many it is of."""
+@dataclass(frozen=True)
+class ReferenceSettings:
+    """What is measured of a suite.
+
+    Attributes:
+        suite: The suite; with --check, by default all.
+        tasks: Task ids or patterns, separated by commas.
+        player: Measure only this one; by default both.
+        episodes: Episodes of each task and player.
+        seed: Chooses the episodes.
+        workers: Processes; by default one a core.
+        work: Folder of the runs, which are resumed where they exist.
+    """
+
+    suite: str = ALL
+    tasks: Annotated[str | None, flag(metavar="PATTERN")] = None
+    player: Literal["random", "expert"] | None = None
+    episodes: int = EPISODES
+    seed: int = 0
+    workers: int = field(default_factory=available_cores)
+    work: Path = Path("results/references")
 
 
-def measure(
-    suite: str,
-    *,
-    episodes: int,
-    seed: int,
-    workers: int,
-    work: Path,
-    console: Console,
-    tasks: str | None = None,
-    player: str | None = None,
-) -> dict[str, Any]:
+def measure(settings: ReferenceSettings, *, console: Console) -> dict[str, Any]:
     """Play random actions on a suite, and the expert on each task that has one.
 
     The expert plays as the rules say: see :mod:`benchmarks.rules`.
 
     Args:
-        suite: Suite name.
-        episodes: Episodes of each task and player.
-        seed: What the episodes' seeds are derived from.
-        workers: Processes.
-        work: Folder for the runs' records, resumed where they exist.
+        settings: What is measured.
         console: Where progress is shown.
-        tasks: Pattern of task ids; None means the whole suite.
-        player: "random" or "expert" for one of them alone.
 
     Returns:
         ``protocol_hash``, ``protocol``, ``versions`` and ``tasks``: by task id and player
@@ -143,24 +151,25 @@ def measure(
         WorkerError: Episodes failed; the same command tries them again.
     """
     entry: dict[str, Any] | None = None
-    for task in _ordered(suite, tasks, player):
+    suite, seed, player = settings.suite, settings.seed, settings.player
+    for task in _ordered(suite, settings.tasks, player):
         for choice in _players(task, seed, player):
             folder = f"{task}-{choice.name}"
             if choice.name == "expert" and (weights := describe_policy(choice, [task])["weights"]):
                 folder += f"-{weights}"  # a new expert, a new run
             console.print(f"{suite}: {folder}", highlight=False)
-            settings = RunSettings(
+            run = RunSettings(
                 suite,
-                work / folder,
+                settings.work / folder,
                 tasks=task,
                 policy=choice,
-                episodes=episodes,
+                episodes=settings.episodes,
                 seed=seed,
-                workers=workers,
+                workers=settings.workers,
                 resume=True,
             )
-            summary = run_benchmark(settings, console=console)
-            entry = merged(entry, _entry(choice.name, summary, settings.output))
+            summary = run_benchmark(run, console=console)
+            entry = merged(entry, _entry(choice.name, summary, run.output))
     assert entry is not None
     return entry
 
@@ -244,7 +253,7 @@ def check(suite: str | None, pattern: str | None, *, workers: int, console: Cons
         suite: Only this suite.
         pattern: Only these tasks; with a suite.
         workers: Processes.
-        console: Where it is told.
+        console: Where they are printed.
 
     Returns:
         How many drifted.
@@ -299,29 +308,22 @@ def measured_content() -> dict[str, Any]:
     return cast("dict[str, Any]", read_json(measured_path()))
 
 
-def measure_into_file(
-    suite: str,
-    *,
-    episodes: int,
-    seed: int,
-    workers: int,
-    work: Path,
-    console: Console,
-    tasks: str | None = None,
-    player: str | None = None,
-) -> None:
+def measure_into_file(settings: ReferenceSettings, *, console: Console) -> None:
     """Measure task by task; each is written down at once where the protocol is the recorded one.
 
     Args:
-        suite, episodes, seed, workers, work, console, tasks, player: As in :func:`measure`.
+        settings, console: As in :func:`measure`.
 
     Raises:
         BenchmarkError: As in :func:`measure`; or another protocol is recorded, and it is not all of
             the suite that is asked for.
         WorkerError: Episodes failed; the same command tries them again.
     """
+    suite, tasks, player = settings.suite, settings.tasks, settings.player
     recorded = measured_content()["suites"].get(suite)
-    asked = Protocol.of_tasks(select_tasks(suite, tasks), episodes=episodes, seed=seed)
+    asked = Protocol.of_tasks(
+        select_tasks(suite, tasks), episodes=settings.episodes, seed=settings.seed
+    )
     unlike = recorded is not None and _unlike(
         Protocol.from_json(recorded["protocol"]), _without_values(asked)
     )
@@ -333,16 +335,7 @@ def measure_into_file(
         )
     entry: dict[str, Any] | None = None
     for task in _ordered(suite, tasks, player):
-        new = measure(
-            suite,
-            episodes=episodes,
-            seed=seed,
-            workers=workers,
-            work=work,
-            console=console,
-            tasks=task,
-            player=player,
-        )
+        new = measure(replace(settings, tasks=task), console=console)
         entry = merged(entry, new)
         if not unlike:
             _write(suite, merged(measured_content()["suites"].get(suite), new), console)

@@ -193,7 +193,7 @@ def _prompt_hash(choice: PolicyChoice) -> str:
 
 
 def _episode_hash(episode: Episode) -> str:
-    """Of what a demonstration shows: its observations and actions."""
+    """A hash of what a demonstration shows: its observations and actions."""
     digest = hashlib.sha256()
 
     def add(part: Any, path: str) -> None:
@@ -266,7 +266,7 @@ def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
         except SpaceMismatchError:
             missing[task.id] = "the network was not trained on it, and its spaces tell no task"
         except Exception:
-            continue  # what is wrong with an environment is told where it is played
+            continue  # a broken environment is reported where it is played
     return missing
 
 

@@ -9,7 +9,7 @@
 * :func:`episode_seed` -- the seed of an episode, below :data:`gato_gym.seeds.TRAINING_SEEDS_START`.
 * :func:`differences` -- where two protocols (or any two JSON objects) part; :func:`listed` puts
   them in one line.
-* :class:`BenchmarkError` -- a mistake in what was asked for, told in one line.
+* :class:`BenchmarkError` -- a mistake in what was asked for, in one line.
 
 A task's N episodes are chosen by ``(seed, task, index)`` alone, so that neither the number of
 environments, nor the number of workers, nor a resume changes which episodes are played, and

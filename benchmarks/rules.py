@@ -1,13 +1,13 @@
-"""The rules that every run keeps to, whatever its tasks, episodes and seed.
+"""The rules that every run follows, whatever its tasks, episodes and seed.
 
 * :data:`VERSION`, :func:`rule_values` -- what a protocol's hash covers of them.
 * :data:`RULES` -- the rules in words, by what they are about.
 * :data:`WORDINGS` -- hashes of sentences, which protocols of version 1 hold.
 * :func:`render_rules` -- ``docs/protocol.md``, which ``python -m benchmarks.rules`` prints.
 
-A number that changes here changes the hash of every later run. A rule without a number, such as
-which actions an expert plays, has no value: whoever changes its meaning raises :data:`VERSION`.
-Mending a sentence changes neither.
+Changing a value here changes the hash of every later run. A rule without a value, such as which
+actions an expert plays, is covered by :data:`VERSION`: raise it when you change the rule's meaning.
+Rewording a sentence changes neither.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 VERSION = 2
-"""Of the protocol. Version 1 hashed the sentences themselves."""
+"""The protocol's version. Version 1 hashed the sentences themselves."""
 
 _VALUES: Mapping[str, Any] = {
     "seed_stride": 618_033,
@@ -60,64 +60,64 @@ WORDINGS: Mapping[str, str] = {
     "210673693253d701": "its random numbers or intervals followed other rules",
     "3f8078adc224723f": "its experts, random numbers or intervals followed other rules",
 }
-"""In what runs under the sentences of such a hash differ from today's; empty for in nothing."""
+"""How runs under the sentences of such a hash differ from today's; empty where they do not."""
 
 RULES: Mapping[str, tuple[str, ...]] = {
     "Episodes": (
-        "A task's episodes are chosen before the first is played. Episode k of a task resets its "
-        "environment with a seed that the run's seed, the task's id and k alone decide: an offset "
-        "hashed from the first two, plus k times 618,033, modulo 1,000,000. Episodes of a task "
-        "never share a seed.",
-        "Seeds of evaluation are below 1,000,000. Training and collecting use seeds from 1,000,000 "
+        "A task's episodes are chosen before the first is played. The seed that resets episode k "
+        "depends only on the run's seed, the task's id and k: an offset hashed from the first two, "
+        "plus k times 618,033, modulo 1,000,000. No two episodes of a task share a seed.",
+        "Evaluation uses seeds below 1,000,000. Training and collecting use seeds from 1,000,000 "
         "on.",
-        "Exactly these episodes are played, each once and to its end. The number of environments "
-        "played at a time, the number of processes and an interruption change none of them, so "
-        "short episodes count neither more nor less often than long ones.",
-        "An environment is reset with the seed of its episode, and is never stepped after the end "
-        "of one. What a policy draws at random follows from its own seed and the episode's.",
+        "Each of these episodes is played once, to its end, and no other. The number of parallel "
+        "environments, the number of processes and interruptions do not change them, so short "
+        "episodes count neither more nor less often than long ones.",
+        "An environment is reset with its episode's seed and never stepped after the episode's "
+        "end. A policy's random draws depend only on the policy's seed and the episode's.",
     ),
     "Ends": (
-        "An episode ends when its environment says that it is terminated, or when it is truncated "
-        "by a time limit. Which of the two it was is recorded: `terminated` is true for the "
-        "first and false for the second; where both fall on one timestep it is true.",
-        "Losing a life ends no episode. A game of Atari is played until it is over or truncated.",
+        "An episode ends when its environment terminates it, or when a time limit truncates it. "
+        "The record says which: `terminated` is true after a termination, also where both fall on "
+        "the same timestep, and false after a truncation alone.",
+        "Losing a life ends no episode. An Atari game is played until it is over or truncated.",
     ),
     "Scores": (
-        "A return is the sum of an episode's rewards as its environment gives them, undiscounted, "
-        "unclipped.",
-        'An episode is a success when `info["success"]` is true at any of its timesteps, and '
-        "has no success where its environment says nothing of it.",
+        "A return is the undiscounted, unclipped sum of the rewards that the environment gives in "
+        "an episode.",
+        'An episode is a success if `info["success"]` is true at any of its timesteps. If the '
+        "environment reports no success, the episode has none to score.",
         "A task's normalised score is (return − random) / (expert − random), with the mean "
-        "returns of random actions and of the expert as measured by this benchmark; a run in "
-        "other simulators than theirs says so. Nothing is clipped.",
-        "A task whose expert does not beat random, or has none, is named and left out of "
-        "normalised averages. So are tasks that the policy cannot play: they are named, are "
-        "in no average, and count neither as zero nor as failures.",
-        "An episode that its environment makes impossible to finish is named and in no figure.",
-        "Intervals are 95 % percentiles of 2,000 bootstrap replicates in which episodes are "
-        "redrawn within their task. There is none where a task has fewer than five episodes.",
-        "Episodes of a task are distinct where their first observations, actions or rewards "
-        "differ. How many are is told where it is fewer than were played.",
+        "returns of random actions and of the expert as measured by this benchmark. It is never "
+        "clipped. A run with other simulator versions than the references says so.",
+        "A task without an expert, or with one that does not beat random, is listed and left out "
+        "of normalised averages. So is a task that the policy cannot play: it counts neither as "
+        "zero nor as a failure.",
+        "An episode that its environment cannot finish is listed and counts in no figure.",
+        "Intervals are 95 % percentiles of 2,000 bootstrap replicates, which resample episodes "
+        "within their task. A task with fewer than five episodes has no interval.",
+        "Two episodes of a task are distinct if their first observations, actions or rewards "
+        "differ. The report gives the number of distinct episodes if it is below the number "
+        "played.",
     ),
     "Suites": (
-        "Atari: 57 games of the Arcade Learning Environment. An action lasts 4 frames, the last 2 "
-        "of them pooled by their maximum; observations are 84 x 84, grey, the newest 4 stacked. "
-        "No sticky actions, but under the protocol `atari-sticky` each frame repeats the action "
-        "before it with probability 0.25; the game's own set of actions, up to 30 idle frames at "
-        "the start, at most 108,000 frames a game.",
-        "BabyAI: JAT's 39 levels. The level decides how many steps an episode may take.",
+        "Atari: 57 games of the Arcade Learning Environment. An action lasts 4 frames, and the "
+        "observation takes the maximum of the last 2. Observations are 84 x 84, grey, the newest 4 "
+        "stacked. A game has its own action set, up to 30 idle frames at the start, and at most "
+        "108,000 frames a game. Actions are not sticky; under the protocol `atari-sticky`, each "
+        "frame repeats the previous action with probability 0.25.",
+        "BabyAI: JAT's 39 levels. Each level sets its own limit of steps.",
         "dm_control: the 28 tasks of the suite's benchmarking set, 1,000 steps, rewards in [0, 1] "
         "for each step.",
-        "Meta-World: the 50 tasks of MT50 v3, the goal visible, 500 steps; an episode does not end "
-        "with success.",
+        "Meta-World: the 50 tasks of MT50 v3, the goal visible, 500 steps; an episode continues "
+        "after success.",
         "MuJoCo: Gymnasium's 11 `-v5` tasks with their own rewards and limits.",
     ),
     "Players": (
-        "A policy acts on observations; experts that are programs may read the environment itself. "
-        "Before an episode a network may be shown a demonstration, which is recorded.",
-        "Experts play their most likely actions, or sampled ones where their config says so: those "
-        "games of Atari in which they score more that way. Other policies sample. A run may say "
-        "otherwise, which is recorded.",
+        "A policy acts on observations. An expert that is a program may read the environment "
+        "itself. A network may be prompted with a demonstration, which the record names.",
+        "Experts play their most likely actions, except on the Atari games where sampled actions "
+        "score more: there their config asks for sampling. Other policies sample. A run can choose "
+        "otherwise, and records its choice.",
     ),
 }
 """Sentences, by what they are about."""
@@ -131,12 +131,14 @@ def render_rules() -> str:
     ]
     head = (
         "# The protocol\n\n"
-        f"Version {VERSION}. `protocol_hash`, which is in every report, covers this number, the "
-        "values in these rules\n(`protocol.rules` in `run.json` and `summary.json`), the tasks, "
-        "the number of episodes, the seed and the simulators'\nversions. The sentences are in no "
-        "hash. Runs under different protocols are not compared unless forced. Version 1\nhashed "
-        "the sentences: it is still read, and runs under today's sentences are compared with new "
-        "ones.\n\n"
+        f"Version {VERSION}. Every report has a `protocol_hash`. It covers this version number, "
+        "the values in these rules\n"
+        "(`protocol.rules` in `run.json` and `summary.json`), the tasks, the number of episodes, "
+        "the seed and the simulators'\n"
+        "versions, but not the sentences. Runs under different protocols are compared only if you "
+        "force it. Version 1 hashed\n"
+        "the sentences. It is still read, and its runs are compared with new ones where the rules "
+        "meant the same.\n\n"
         "`python -m benchmarks.rules > docs/protocol.md` writes this page."
     )
     return "\n\n".join([head, *sections]) + "\n"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Console
 
@@ -121,7 +121,7 @@ class _Run:
         try:
             self._play_pending(tasks)
         except BaseException:
-            with suppress(OSError):  # a full disk is told about once
+            with suppress(OSError):  # a full disk is reported once
                 self._summarise()
             raise
         try:
@@ -214,11 +214,13 @@ def select_tasks(suite: str, pattern: str | None) -> list[Task]:
 class Bench(BenchFlags, Command):
     """Score policies on a suite of tasks, beside random actions and the expert."""
 
+    sections: ClassVar[Mapping[str, str]] = {"--suite": "the run", "--policy": "policies"}
+
     def run(self, call: Invocation) -> int:
         output, runs = self.runs(call.line())
         started = time.monotonic()
         console = new_console()
-        for settings in runs[1:]:  # a mistake in the last is told before the first plays for hours
+        for settings in runs[1:]:  # a mistake in the last is reported before the first plays
             describe_policy(settings.policy)
             left_out(settings.policy, select_tasks(settings.suite, settings.tasks))
         try:
@@ -258,7 +260,7 @@ def _run_and_tell(settings: RunSettings, console: Console) -> bool:
 
 
 def _in_float32(settings: RunSettings, *, console: Console) -> Summary | None:
-    """The same episodes in float32, where the run was of fewer bits: what those cost is to be told.
+    """The same episodes in float32, where the run was of fewer bits, to show what those cost.
 
     They are recorded in a folder in the run's own.
     """

@@ -76,8 +76,8 @@ class PlanOptions:
             nearest bin, or unchanged in a vector) and refuses an integer outside its Discrete,
             MultiDiscrete or MultiBinary. "clip" reads the nearest member, "error" refuses both.
             `Plan.outside` counts them.
-        sequence_length: Elements of a Sequence that have tokens. Longer observations are cut and
-            count as outside; longer actions are refused.
+        sequence_length: Elements of a Sequence, nodes and edges of a Graph, that have tokens.
+            Longer observations are cut and count as outside; longer actions are refused.
 
     Raises:
         ValueError: A value is not allowed.

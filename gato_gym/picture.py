@@ -26,6 +26,7 @@ COLOURS = {
     "discrete": "#ffd92f",
     "sequence": "#e78ac3",
     "oneof": "#e78ac3",
+    "graph": "#e78ac3",
     "separator": "#b3b3b3",
     "action": "#fc8d62",
 }

@@ -120,6 +120,11 @@ class Plan:
         return self.options.actions == "parallel"
 
     @property
+    def image_channels(self) -> dict[str, int]:
+        """Channels of each part that is read as images, by path."""
+        return {reader.path: reader.size[2] for reader in self._images}
+
+    @property
     def has_text(self) -> bool:
         """Whether the observation holds text."""
         return bool(self._texts)
@@ -375,7 +380,7 @@ def compile_plan(
 
     Args:
         observation_space: Box, Discrete, MultiDiscrete, MultiBinary, Text (or MiniGrid's
-            MissionSpace), and Dict, Tuple, Sequence and OneOf of these, nested.
+            MissionSpace), and Dict, Tuple, Sequence, OneOf and Graph of these, nested.
         action_space: The same but MissionSpace.
         options: The choices; None for the lean layout with its defaults.
         vocabulary: The ids; None for disjoint ranges.

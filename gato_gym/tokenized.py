@@ -97,8 +97,8 @@ class Field:
 
     Attributes:
         path: The part of the observation or action; "" for the separator and for bare spaces.
-        kind: "text", "image", "vector", "value", "discrete", "sequence", "oneof", "grid",
-            "separator" or "action".
+        kind: "text", "image", "vector", "value", "discrete", "sequence", "oneof", "graph",
+            "grid", "separator" or "action".
         tokens: Number of its own tokens; 0 if that varies (text) or it shares the body's last token
             with other parts.
         count: Number of its ids, patches or grids in an encoded timestep; 0 for text.

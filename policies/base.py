@@ -41,10 +41,12 @@ class Policy(ABC):
     Attributes:
         samples: Whether an expert is scored and recorded by sampled actions rather than by its most
             likely ones. ``predict`` follows its argument either way.
+        accepts_nan: Whether observations may have NaN.
         span: Entered around tokenising, for those who measure where time goes.
     """
 
     samples: bool = False
+    accepts_nan: bool = False
     span: Span = nullcontext
 
     def __init__(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
@@ -108,13 +110,15 @@ class Policy(ABC):
             >>> expert.distribution(observation).deviation.shape
             (1,)
         """
-        found = self.decide(observation, state, episode_start, deterministic=True).distribution
-        if found is None:
+        distribution = self.decide(
+            observation, state, episode_start, deterministic=True
+        ).distribution
+        if distribution is None:
             raise TypeError(
                 f"{type(self).__name__} does not give the distribution of its actions: expected an "
                 "expert of a task"
             )
-        return found
+        return distribution
 
     def decide(
         self,
@@ -124,8 +128,8 @@ class Policy(ABC):
         deterministic: bool = False,
     ) -> Decision:
         """Actions, state and distribution at once; the arguments are those of :meth:`predict`."""
-        given = rows_of(self.observation_space, observation)
-        single, rows = given is None, given or 1
+        batch_rows = rows_of(self.observation_space, observation)
+        single, rows = batch_rows is None, batch_rows or 1
         batch = batch_of_one(self.observation_space, observation) if single else observation
         if episode_start is None:
             starts = np.full(rows, state is None)
@@ -141,11 +145,11 @@ class Policy(ABC):
         )
         if not single:
             return decision
-        found = decision.distribution
+        distribution = decision.distribution
         return Decision(
-            first_of_batch(self.action_space, decision.actions),
+            row_of(self.action_space, decision.actions),
             decision.state,
-            None if found is None else found.first(),
+            None if distribution is None else distribution.first(),
         )
 
     def seed_episodes(
@@ -182,6 +186,16 @@ class Policy(ABC):
             (True, False)
         """
         return state
+
+    def execute(self, state: State, row: int, action: Any) -> None:  # noqa: B027 (most do nothing)
+        """Record in the state that a row executes ``action``, whatever the policy chose for it.
+
+        A policy that keeps a plan (BabyAI's bot) continues from there; the others ignore it.
+        """
+
+    def failure_of(self, state: State, row: int) -> str | None:
+        """Why the policy has given up in a row's episode; None while it has not."""
+        return None
 
     @abstractmethod
     def _predict_batch(
@@ -228,19 +242,15 @@ def batch_of_one(space: gym.Space[Any], observation: Any) -> Any:
         )
     if is_text_space(space):
         return (str(observation),)
-    if isinstance(space, (spaces.Sequence, spaces.OneOf)):
+    if isinstance(space, (spaces.Sequence, spaces.OneOf, spaces.Graph)):
         return (observation,)
     return np.asarray(observation)[None]
 
 
-def first_of_batch(space: gym.Space[Any], actions: Any) -> Any:
-    """Row 0 of a batch of actions, as a member of ``space``."""
+def row_of(space: gym.Space[Any], batch: Any, row: int = 0) -> Any:
+    """A row of a batch of observations or actions, as a member of ``space``."""
     if isinstance(space, spaces.Dict):
-        return {key: first_of_batch(sub, actions[key]) for key, sub in space.spaces.items()}
+        return {key: row_of(sub, batch[key], row) for key, sub in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(
-            first_of_batch(sub, part) for sub, part in zip(space.spaces, actions, strict=True)
-        )
-    if isinstance(space, spaces.Box):
-        return np.asarray(actions[0])
-    return actions[0]
+        return tuple(row_of(sub, part, row) for sub, part in zip(space.spaces, batch, strict=True))
+    return np.asarray(batch[row]) if isinstance(space, spaces.Box) else batch[row]

@@ -1,6 +1,7 @@
 """Processes that work for this one.
 
 * :class:`WorkerPool` -- starts, hears, answers and ends them; :class:`Ended` -- the end of one.
+* :class:`JobPool` -- gives them jobs, one after another.
 * :class:`WorkerFailure` -- what a worker says when it cannot do its work.
 * :class:`WorkerError` -- work that was not done.
 """
@@ -9,12 +10,12 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 from policies.threads import one_thread
 
@@ -30,23 +31,38 @@ class WorkerFailure:
     Attributes:
         message: For the user.
         asked_wrongly: Whether what was asked for cannot be done.
+        trace: The traceback of an unexpected error.
     """
 
     message: str
     asked_wrongly: bool = False
+    trace: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """An exception; a ValueError says that what was asked for cannot be done."""
+        if isinstance(error, ValueError):
+            return cls(str(error), asked_wrongly=True)
+        return cls(f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+
+    def error(self) -> ValueError | WorkerError:
+        """The exception to raise for it, where it ends all work."""
+        if self.asked_wrongly:
+            return ValueError(self.message)
+        return WorkerError(f"a worker failed: {self.message}\n{self.trace}".rstrip())
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A process has ended.
+    """A worker has ended.
 
     Attributes:
-        pid: The number that the operating system knew it by.
-        code: Its exit code.
+        how: What is known of its end; empty where it ended as it should.
+        pid: The number that the operating system knew its process by, on this machine.
     """
 
-    pid: int
-    code: int
+    how: str
+    pid: int | None = None
 
 
 class WorkerPool:
@@ -55,7 +71,7 @@ class WorkerPool:
     Args:
         main: What each runs: called with its connection, ``arguments``, and those of
             :meth:`start`. Ctrl-C does not reach it; a closed connection asks it to end.
-        arguments: Of every process.
+        arguments: Arguments of every process.
     """
 
     def __init__(self, main: Callable[..., None], *arguments: Any) -> None:
@@ -80,6 +96,11 @@ class WorkerPool:
         self._workers[number] = process, ours
         return number
 
+    @property
+    def numbers(self) -> list[int]:
+        """The processes there are."""
+        return list(self._workers)
+
     def pid(self, number: int) -> int:
         """The operating system's number of a process."""
         return int(self._workers[number][0].pid)
@@ -99,34 +120,142 @@ class WorkerPool:
             try:
                 heard.append((number, ready.recv()))
             except (EOFError, OSError):  # cut short, where it was killed while it spoke
-                process, _ = self._workers.pop(number)
-                ready.close()
-                process.join()
-                heard.append((number, Ended(process.pid, process.exitcode)))
+                heard.append((number, self._ended(number)))
         return heard
 
     def kill(self, number: int) -> Ended:
         """End a process at once."""
+        self._workers[number][0].kill()
+        return self._ended(number)
+
+    def _ended(self, number: int) -> Ended:
         process, connection = self._workers.pop(number)
-        process.kill()
         process.join()
         connection.close()
-        return Ended(process.pid, process.exitcode)
+        code = process.exitcode
+        return Ended(f"exit code {code}, expected 0" if code else "", process.pid)
 
-    def stop(self) -> None:
-        """End all, cleanly where they can."""
-        for process, connection in self._workers.values():
+    def stop(self, *numbers: int) -> None:
+        """End all, or these, cleanly where they can."""
+        leaving = [self._workers.pop(number) for number in numbers or self.numbers]
+        for process, connection in leaving:
             connection.close()
             process.terminate()
-        for process, _ in self._workers.values():
+        for process, _ in leaving:
             process.join(timeout=10.0)
             process.kill()
             process.join()
-        self._workers.clear()
+
+
+Job = TypeVar("Job")
+
+
+class JobPool(Generic[Job]):
+    """Processes that do jobs, each one at a time; one that ends is replaced.
+
+    A context manager, which ends the processes and loses what they have in hand.
+
+    Args:
+        prepare: Called once in each process, with ``arguments`` and those of :meth:`new_process`;
+            what it returns is called with each job.
+        arguments: Arguments of every process.
+        count: Number of processes; 0 does the jobs of :meth:`run` in this one.
+        fresh: Whether each job has a process of its own, which keeps nothing of others.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[..., Callable[[Job], Any]],
+        *arguments: Any,
+        count: int,
+        fresh: bool = False,
+    ) -> None:
+        self.pool = WorkerPool(_do_jobs, prepare, *arguments)
+        self.in_hand: dict[int, Job] = {}
+        self._here = None if count else prepare(*arguments)
+        self._count, self._fresh = count, fresh
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.stop()
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether another job can be begun."""
+        return len(self.in_hand) < self._count
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Any]]:
+        """Do jobs, each taken when it can begin; as they end, with their results.
+
+        The result is a :class:`WorkerFailure` where a job raised, or its process was killed.
+        """
+        if self._here is not None:
+            yield from ((job, _result(self._here, job)) for job in jobs)
+            return
+        waiting = iter(jobs)
+        while True:
+            while self.has_idle and (job := next(waiting, None)) is not None:
+                self.start(job)
+            if not self.in_hand:
+                return
+            yield from self.finished()
+
+    def start(self, job: Job) -> None:
+        """Give a job to an idle process."""
+        self._give(self._idle_process(), job)
+
+    def finished(self, timeout: float | None = None) -> list[tuple[Job, Any]]:
+        """Wait until a job is done, or the timeout is over; jobs with their results."""
+        done: list[tuple[Job, Any]] = []
+        for number, message in self.pool.messages(timeout):
+            job = self.in_hand.pop(number, None)
+            if isinstance(message, Ended):
+                message = self.lost(number, job, message)
+            elif self._fresh:
+                self.pool.stop(number)
+            if job is not None:
+                done.append((job, message))
+        return done
+
+    def new_process(self) -> int:
+        """Start one more; its number."""
+        return self.pool.start()
+
+    def lost(self, number: int, job: Job | None, ended: Ended) -> WorkerFailure:
+        """A process has ended, with a job in hand or without: what becomes of the job."""
+        how = ended.how or "exit code 0"
+        return WorkerFailure(f"its process ended: {how}; it may have run out of memory")
+
+    def _idle_process(self) -> int:
+        idle = next((number for number in self.pool.numbers if number not in self.in_hand), None)
+        return self.new_process() if idle is None else idle
+
+    def _give(self, number: int, job: Job) -> None:
+        self.in_hand[number] = job
+        self.pool.send(number, job)
+
+
+def _do_jobs(
+    connection: Connection, prepare: Callable[..., Callable[[Any], Any]], *arguments: Any
+) -> None:
+    do = prepare(*arguments)
+    while True:
+        connection.send(_result(do, connection.recv()))
+
+
+def _result(do: Callable[[Job], Any], job: Job) -> Any:
+    try:
+        return do(job)
+    except (Exception, SystemExit) as error:
+        return WorkerFailure.of(error)
 
 
 def _begin(main: Callable[..., None], connection: Connection, *arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # cleanly: no half-written files stay
-    with suppress(EOFError, ConnectionError):  # the parent is gone, or wants no more
+    # Cleanly: no half-written files stay. Not by SystemExit, which fails an episode alone.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # the parent is gone, or wants no more
+    with suppress(EOFError, ConnectionError, KeyboardInterrupt):
         main(connection, *arguments)

@@ -88,7 +88,7 @@ def make_policy(
             :func:`policies.gato.prompts.demonstration` takes.
         cut: Which part of a longer demonstration is kept, as in
             :meth:`policies.gato.policy.GatoPolicy.load`.
-        algorithm: Of an archive, which does not name its own: one of :data:`ALGORITHMS`.
+        algorithm: Algorithm of an archive, which does not name it: one of :data:`ALGORITHMS`.
         trust_zip: Whether an archive's author is trusted: reading it runs code that is in it.
 
     Raises:

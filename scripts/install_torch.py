@@ -42,7 +42,7 @@ def pip_finds_cpu_build(requirement: str) -> bool:
     report = subprocess.run(command, capture_output=True, check=False)
     if report.returncode:
         return False
-    versions = [found["metadata"]["version"] for found in json.loads(report.stdout)["install"]]
+    versions = [package["metadata"]["version"] for package in json.loads(report.stdout)["install"]]
     return any(version.endswith("+cpu") for version in versions)
 
 

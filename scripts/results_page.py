@@ -20,11 +20,11 @@ def number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def repeated(found: dict[str, Any]) -> str:
+def repeated(task: dict[str, Any]) -> str:
     """How many of a task's episodes are distinct, where that is fewer."""
-    distinct = found.get("distinct")
-    few = distinct is not None and distinct < found["episodes"]
-    return f" ({distinct} of {found['episodes']} distinct)" if few else ""
+    distinct = task.get("distinct")
+    few = distinct is not None and distinct < task["episodes"]
+    return f" ({distinct} of {task['episodes']} distinct)" if few else ""
 
 
 def section(summary: dict[str, Any]) -> list[str]:
@@ -41,19 +41,19 @@ def section(summary: dict[str, Any]) -> list[str]:
         "| average | value | 95 % interval | tasks |",
         "|---|---|---|---|",
     ]
-    for name, found in summary["aggregates"].items():
-        interval = "-" if found["low"] is None else f"{found['low']:.3f} to {found['high']:.3f}"
-        lines.append(f"| {name} | {found['value']:.3f} | {interval} | {found['tasks']} |")
+    for name, result in summary["aggregates"].items():
+        interval = "-" if result["low"] is None else f"{result['low']:.3f} to {result['high']:.3f}"
+        lines.append(f"| {name} | {result['value']:.3f} | {interval} | {result['tasks']} |")
     lines += [
         "",
         "| task | random | expert | policy | normalised | success |",
         "|---|---|---|---|---|---|",
     ]
-    for task, found in summary["tasks"].items():
+    for task, result in summary["tasks"].items():
         lines.append(
-            f"| {task} | {number(found['random'], digits)} | {number(found['expert'], digits)} "
-            f"| {number(found['mean'], digits)}{repeated(found)} "
-            f"| {number(found['normalised'], 2)} | {number(found['success'], 2)} |"
+            f"| {task} | {number(result['random'], digits)} | {number(result['expert'], digits)} "
+            f"| {number(result['mean'], digits)}{repeated(result)} "
+            f"| {number(result['normalised'], 2)} | {number(result['success'], 2)} |"
         )
     return [*lines, ""]
 

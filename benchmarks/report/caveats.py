@@ -27,7 +27,7 @@ def caveats(
     """A sentence for each thing to know.
 
     Args:
-        header: Of the run.
+        header: The run's header.
         tasks: Its figures.
         failures: Episodes that failed and were not played since.
     """
@@ -107,6 +107,6 @@ def _changed_since_measured(suite: str, header: RunHeader) -> list[str]:
     changed = differences(measured.simulators, simulators, path="simulators")
     for task, rules in protocol.tasks.items():
         if task in measured.tasks:
-            expected = replace(rules, sticky=measured.tasks[task].sticky)  # is told by itself
+            expected = replace(rules, sticky=measured.tasks[task].sticky)  # has a line of its own
             changed += differences(asdict(measured.tasks[task]), asdict(expected), path=task)
     return changed

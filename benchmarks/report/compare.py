@@ -225,11 +225,11 @@ def _successes(episodes: Episodes) -> list[Pair]:
 def _averages(
     scores: Sequence[Pair], successes: Sequence[Pair], *, paired: bool
 ) -> tuple[AverageDifference, ...]:
-    wanted = [(*each, scores) for each in _AVERAGES]
-    wanted.append(("success", statistics.mean_of_tasks, successes))
+    averages = [(*each, scores) for each in _AVERAGES]
+    averages.append(("success", statistics.mean_of_tasks, successes))
     return tuple(
         AverageDifference(*_difference(of, average, paired=paired), name=name, tasks=len(of))
-        for name, average, of in wanted
+        for name, average, of in averages
         if of
     )
 
@@ -272,8 +272,8 @@ def _improvement(
 def _players(a: RecordedRun, b: RecordedRun) -> tuple[str, str]:
     """What was scored in each: name and weights, and whatever else of them differs."""
     policies = [dict(run.header.policy) for run in (a, b)]
-    told = {"name", "weights"}
-    others = sorted({*policies[0], *policies[1]} - told)
+    shown = {"name", "weights"}
+    others = sorted({*policies[0], *policies[1]} - shown)
     unlike = [name for name in others if policies[0].get(name) != policies[1].get(name)]
 
     def label(policy: dict[str, Any]) -> str:

@@ -52,7 +52,7 @@ TITLES = {
 }
 
 _WIDEST = (-0.5, 2.0)
-"""Scores that bars show at most; what lies beyond is drawn to the edge and told in numbers."""
+"""Scores that bars show at most; beyond, a bar ends at the edge and a number says how far."""
 
 
 LARGEST_VIDEO, LARGEST_VIDEOS = 3 * 2**20, 24 * 2**20
@@ -83,7 +83,7 @@ class Scale:
         return cls(max(_WIDEST[0], min([0.0, *known])), min(_WIDEST[1], max([1.1, *known])))
 
     def place(self, score: float) -> float:
-        """Of a score; of one off the scale, the nearest end."""
+        """Where a score lies; for one off the scale, the nearest end."""
         inside = min(max(score, self.low), self.high)
         return round(100.0 * (inside - self.low) / (self.high - self.low), 2)
 
@@ -97,15 +97,15 @@ class Scale:
 
 
 _COLOURS = {"bar": "#3b6fb6", "soft": "#5a6470", "rule": "#d9dee4", "reference": "#b4541a"}
-"""Of drawings, by the names of ``report.css``, which has others in the dark."""
+"""Colours of drawings, by the names of ``report.css``, which has others in the dark."""
 
 
 def render_page(summary: Summary, folder: Path | None = None) -> str:
     """The page of a run, as HTML.
 
     Args:
-        summary: Of the run.
-        folder: Of the run, where its videos are; None shows none.
+        summary: The run's summary.
+        folder: The run's folder, where its videos are; None shows none.
     """
     template = template_of("report.html.j2")
     profile = summary.profile
@@ -118,7 +118,8 @@ def render_page(summary: Summary, folder: Path | None = None) -> str:
         style=asset("report.css"),
         averages={each.name: each for each in summary.aggregates},
         suites={
-            suite: {each.name: each for each in found} for suite, found in summary.suites.items()
+            suite: {each.name: each for each in averages}
+            for suite, averages in summary.suites.items()
         },
         charts=[
             (suite, Scale.of(tasks), tasks) for suite, tasks in _by_suite(summary.tasks).items()
@@ -189,7 +190,7 @@ def _by_suite(tasks: Sequence[TaskSummary]) -> Mapping[str, list[TaskSummary]]:
 
 
 def _drawings(profile: Profile) -> list[tuple[str, Figure]]:
-    """Of episodes and of tasks: caption and drawing."""
+    """Caption and drawing, for episodes and for tasks."""
     return [
         ("Episodes above each score", _drawing(profile, profile.episodes, most=None)),
         ("Tasks above each percentage of expert", _drawing(profile, profile.tasks, profile.count)),

@@ -58,7 +58,7 @@ class Beside:
     """Several policies side by side.
 
     Attributes:
-        protocol: Of all of them.
+        protocol: The protocol of all.
         sides: The policies, in the order in which they were named.
         rows: The protocol's tasks.
         common: Ids of the tasks that all of them played.
@@ -89,7 +89,7 @@ class Beside:
                 for side in self.sides
             ],
             "common": list(self.common),
-            "pairs": [{**found.to_json(), "a": a, "b": b} for a, b, found in self.pairs],
+            "pairs": [{**pair.to_json(), "a": a, "b": b} for a, b, pair in self.pairs],
             "notes": list(self.notes),
         }
 
@@ -98,7 +98,7 @@ def read_beside(folders: Sequence[Path]) -> Beside:
     """Put recorded runs side by side.
 
     Args:
-        folders: Of at least two runs of one protocol.
+        folders: Folders of two or more runs of one protocol.
 
     Raises:
         BenchmarkError: A folder holds no run, or their protocols differ.
@@ -162,29 +162,29 @@ def write(output: Path, folders: Sequence[Path]) -> RenderableType:
     return render(comparison)
 
 
-def render_page(found: Beside) -> str:
+def render_page(beside: Beside) -> str:
     """One page that loads nothing, as HTML."""
     return template_of("comparison.html.j2").render(
-        found=found, style=asset("report.css"), names=_average_names(found)
+        beside=beside, style=asset("report.css"), names=_average_names(beside)
     )
 
 
-def render(found: Beside) -> RenderableType:
+def render(beside: Beside) -> RenderableType:
     """Tasks with each policy's normalised score, averages, and each pair of policies."""
-    protocol, names = found.protocol, [side.name for side in found.sides]
+    protocol, names = beside.protocol, [side.name for side in beside.sides]
     table = _table(f"side by side on {protocol.suite}: normalised scores", "task", *names)
-    title = f"averages over the {len(found.common)} tasks that all played"
+    title = f"averages over the {len(beside.common)} tasks that all played"
     averages = _table(title, "average", *names)
-    for row in found.rows:
+    for row in beside.rows:
         table.add_row(row.task.removeprefix(f"{protocol.suite}-"), *map(_cell, row.figures))
-    for name in _average_names(found):
-        averages.add_row(name, *(_average(side.averages.get(name)) for side in found.sides))
-    lines = [f"note: {note}" for note in found.notes]
+    for name in _average_names(beside):
+        averages.add_row(name, *(_average(side.averages.get(name)) for side in beside.sides))
+    lines = [f"note: {note}" for note in beside.notes]
     lines.append(
         f"{protocol.episodes} episodes a task, seed {protocol.seed}, {protocol.name} protocol "
         f"{protocol.hash}, rules {protocol.rules_label}"
     )
-    return Group(table, averages, _pairs(found), *map(Text, lines))
+    return Group(table, averages, _pairs(beside), *map(Text, lines))
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
@@ -195,10 +195,10 @@ def _table(title: str, first: str, *columns: str) -> Table:
     return table
 
 
-def _pairs(found: Beside) -> RenderableType:
+def _pairs(beside: Beside) -> RenderableType:
     columns = ("probability of improvement", "normalised mean, B − A", "worse", "better")
     table = _table("each pair, in pairs of episodes", "B over A", *columns)
-    for a, b, pair in found.pairs:
+    for a, b, pair in beside.pairs:
         mean = next((each for each in pair.averages if each.name == "normalised mean"), None)
         verdicts = [task.verdict for task in pair.tasks]
         table.add_row(
@@ -210,8 +210,8 @@ def _pairs(found: Beside) -> RenderableType:
     return table
 
 
-def _average_names(found: Beside) -> list[str]:
-    return list(dict.fromkeys(name for side in found.sides for name in side.averages))
+def _average_names(beside: Beside) -> list[str]:
+    return list(dict.fromkeys(name for side in beside.sides for name in side.averages))
 
 
 def _cell(task: TaskSummary | None) -> str:

@@ -86,8 +86,8 @@ class Summary:
             "complete": self.complete,
             "aggregates": {each.name: each.to_json() for each in self.aggregates},
             "suites": {
-                suite: {each.name: each.to_json() for each in found}
-                for suite, found in self.suites.items()
+                suite: {each.name: each.to_json() for each in averages}
+                for suite, averages in self.suites.items()
             },
             "profile": self.profile.to_json() if self.profile else None,
             "failures": [failure.to_json() for failure in self.failures],
@@ -112,7 +112,7 @@ def summarise(
     """Reduce episodes to figures; their order does not matter.
 
     Args:
-        header: Of the run they belong to.
+        header: Header of the run they belong to.
         results: Episodes played so far.
         failures: Episodes that failed and were not played since.
         measured: Random and expert returns by task id; None takes the packaged ones.
@@ -247,17 +247,17 @@ def render(summary: Summary) -> RenderableType:
 
 
 def _played(task: TaskSummary) -> str:
-    told = [f"{task.failed} failed"] if task.failed else []
+    remarks = [f"{task.failed} failed"] if task.failed else []
     if task.distinct is not None and task.distinct < task.episodes:
-        told.append(f"{task.distinct} of {task.episodes} distinct")
-    return _number(task.mean) + (f" ({', '.join(told)})" if told else "")
+        remarks.append(f"{task.distinct} of {task.episodes} distinct")
+    return _number(task.mean) + (f" ({', '.join(remarks)})" if remarks else "")
 
 
-def _averages(title: str, found: Sequence[Aggregate]) -> Table:
+def _averages(title: str, aggregates: Sequence[Aggregate]) -> Table:
     averages = Table(title=title, title_justify="left")
     for column in ("average", "value", "95 % interval", "tasks"):
         averages.add_column(column, justify="left" if column == "average" else "right")
-    for each in found:
+    for each in aggregates:
         interval = "-" if each.low is None else f"{each.low:.3f} to {each.high:.3f}"
         averages.add_row(each.name, f"{each.value:.3f}", interval, str(each.tasks))
     return averages

@@ -31,8 +31,8 @@ class TaskSummary:
         high: Upper end.
         flag: Why the task is left out of the normalised averages, or None.
         failed: Episodes that failed; no figure contains them.
-        distinct: Of the episodes, those whose first observation, actions or rewards differ; None
-            where the record does not tell.
+        distinct: Episodes whose first observation, actions or rewards differ; None
+            where the record does not say.
     """
 
     task: str

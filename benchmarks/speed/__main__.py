@@ -61,9 +61,9 @@ def weights(seconds: float, *, device: str, threads: int) -> Iterator[Comparison
     limits = {"79m": "at most 2.5"} if place.type == "cpu" else {"1.18b": "at most 1.6"}
     for name, limit in limits.items():
         for precision in ("bfloat16", "int8"):
-            asked = limit if precision == "bfloat16" else ""
+            shown_limit = limit if precision == "bfloat16" else ""
             yield predicting.reading(
-                name, device=place, precision=precision, limit=asked, seconds=seconds
+                name, device=place, precision=precision, limit=shown_limit, seconds=seconds
             )
 
 

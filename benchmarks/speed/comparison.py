@@ -129,8 +129,8 @@ def compare_percentile(
         fast: The way in question.
         percentile: Which.
         before: Called before each turn, untimed.
-        calls: Of each way in a turn.
-        turns: Of a round.
+        calls: Calls of each way in a turn.
+        turns: Turns of a round.
         rounds: How many ratios the median is of.
         limit: As in :class:`Comparison`.
     """

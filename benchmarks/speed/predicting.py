@@ -329,7 +329,7 @@ def reading(
     Args:
         name: As in :func:`make_policy`.
         device: Where.
-        precision: Of the weights.
+        precision: Precision of the weights.
         limit: What the ratio should be, in words.
         seconds: As in :func:`benchmarks.speed.comparison.compare`.
     """

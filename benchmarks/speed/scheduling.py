@@ -35,7 +35,7 @@ def overhead(
         policy: Who plays.
         suite: Suite name.
         tasks: Which of its tasks; None for all.
-        episodes: Of each task.
+        episodes: Episodes of each task.
         rounds: How many ratios the median is of.
 
     Returns:
@@ -61,7 +61,7 @@ def speedup(
         policy: Who plays.
         suite: Suite name.
         tasks: Which of its tasks; None for all.
-        episodes: Of each task.
+        episodes: Episodes of each task.
         rounds: How many ratios the median is of.
 
     Returns:

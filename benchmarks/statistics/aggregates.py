@@ -111,7 +111,7 @@ def averages(scores: TaskScores, successes: TaskScores) -> tuple[Aggregate, ...]
         ``success``; without those that there are no tasks for.
     """
     suites = tuple(map(suite_of, scores))
-    wanted: list[tuple[str, Average, TaskScores]] = [
+    groups: list[tuple[str, Average, TaskScores]] = [
         ("normalised mean", statistics.mean_of_tasks, scores),
         ("normalised median", statistics.median_of_tasks, scores),
         ("normalised IQM", statistics.interquartile_mean, scores),
@@ -120,7 +120,7 @@ def averages(scores: TaskScores, successes: TaskScores) -> tuple[Aggregate, ...]
         ("mean of suites' IQMs", MeanOfGroups(statistics.interquartile_mean, suites), scores),
         ("success", statistics.mean_of_tasks, successes),
     ]
-    return tuple(_aggregate(*each) for each in wanted if each[2])
+    return tuple(_aggregate(*each) for each in groups if each[2])
 
 
 def averages_of_suites(

@@ -24,7 +24,7 @@ FEWEST = 5
 that episode, and of two or three most are."""
 
 REPETITIONS = 2000
-"""Replicates of a bootstrap, when not told otherwise."""
+"""Replicates of a bootstrap, by default."""
 
 _CHUNK = 100_000
 """Episodes redrawn at a time: the working memory of a chunk stays in a processor's cache."""
@@ -119,7 +119,7 @@ def paired_replicates(
     Args:
         scores: One player's.
         others: The other's, of the same tasks in the same order.
-        figure: Of both, such as :func:`difference_of` an average.
+        figure: Statistic of both, such as :func:`difference_of` an average.
         paired: The k-th episodes of both are the same episode, and are drawn together. What is
             common to both, such as a hard start, then does not widen the interval.
         repetitions: Number of replicates.

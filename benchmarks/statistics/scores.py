@@ -253,7 +253,7 @@ class MeanOfGroups:
     aggregate that JAT's headline is.
 
     Attributes:
-        average: Of one group.
+        average: Average of one group.
         groups: The group of each task, by any names.
 
     Example:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gato_gym.atomic_io import inside
 from gato_gym.bounded_io import as_type, read_json
 
 FOLDER, INDEX = "videos", "videos.json"
@@ -23,7 +24,7 @@ class Clip:
     Attributes:
         task: Task id.
         episode: Which of the task's episodes.
-        seed: Of the episode.
+        seed: Seed of the episode.
         file: Path, from the run's folder.
         total_return: What the filmed episode returned.
         length: Its timesteps.
@@ -65,10 +66,10 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 
 def read_clips(folder: Path) -> tuple[Clip, ...]:
-    """The videos of a run that are there, by task and episode."""
+    """The videos of a run that are there, by task and episode; of other folders' files, none."""
     try:
         clips = [Clip.from_json(each) for each in _entries(folder / INDEX)]
     except (OSError, ValueError, KeyError, TypeError):
         return ()
-    here = [clip for clip in clips if (folder / clip.file).is_file()]
-    return tuple(sorted(here, key=lambda clip: (clip.task, clip.episode)))
+    existing = [clip for clip in clips if inside(folder, clip.file)]
+    return tuple(sorted(existing, key=lambda clip: (clip.task, clip.episode)))

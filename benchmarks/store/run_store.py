@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.protocol import BenchmarkError, Protocol, differences, listed
-from benchmarks.store.lock import NAME as LOCK
-from benchmarks.store.lock import FolderLock
-from gato_gym.atomic_io import write_json
+from gato_gym.atomic_io import no_link, write_json
 from gato_gym.bounded_io import as_type, parse_json, read_bytes, read_json
+from gato_gym.folder_lock import NAME as LOCK
+from gato_gym.folder_lock import FolderInUseError, FolderLock
 from gato_gym.simulators import installed_versions
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
 
@@ -145,8 +145,8 @@ class Record:
 
     Raises:
         BenchmarkError: The folder is not empty and ``resume`` is False; or it was recorded
-            under another protocol or policy; or a record in it cannot be read; or another
-            process writes to it.
+            under another protocol or policy; or a record in it cannot be read, or is a link; or
+            another process writes to it.
     """
 
     def __init__(self, folder: Path, header: RunHeader, *, resume: bool) -> None:
@@ -159,6 +159,8 @@ class Record:
             raise BenchmarkError(f"{folder} is a file, expected a folder: pass another --output")
         try:
             self._lock = FolderLock(folder)
+        except FolderInUseError as error:
+            raise BenchmarkError(f"{error} (--output)") from error
         except OSError as error:
             raise BenchmarkError(
                 f"{folder} cannot be written to ({error}), expected a folder with room: pass "
@@ -172,6 +174,7 @@ class Record:
                     f"{folder} is not empty, expected a new folder: pass --resume to continue what "
                     "it holds, or another --output"
                 )
+            self._check_links()
             self._check_header()
             self._load_results()
         except BaseException:
@@ -195,7 +198,8 @@ class Record:
         try:
             if self._lines is None:
                 write_json(self.folder / "run.json", self.header.to_json())
-                self._lines = (self.folder / "results.jsonl").open("ab", buffering=0)
+                path = self.folder / "results.jsonl"
+                self._lines = open(path, "ab", buffering=0, opener=no_link)  # noqa: SIM115
             _write_line(self._lines, line)
         except OSError as error:
             raise RecordError(
@@ -224,6 +228,14 @@ class Record:
             if task not in self.header.left_out
         }
 
+    def _check_links(self) -> None:
+        for path in self.folder.rglob("*"):
+            if path.is_symlink():
+                raise BenchmarkError(
+                    f"{path} is a link, expected a run's own file: what it points to would be "
+                    "written to; take a copy without links, or pass another --output"
+                )
+
     def _check_header(self) -> None:
         path = self.folder / "run.json"
         try:
@@ -234,12 +246,12 @@ class Record:
                 f"{path} cannot be read ({error}), expected the record of a run: pass another "
                 "--output"
             ) from error
-        asked = self.header.to_json()
+        header = self.header.to_json()
         # Simulators are part of the protocol; other versions may differ between two sittings.
         parted = protocol.differences(self.header.protocol) + [
             difference
             for part in ("format", "policy")
-            for difference in differences(recorded.get(part), asked[part], path=part)
+            for difference in differences(recorded.get(part), header[part], path=part)
         ]
         if parted:
             raise BenchmarkError(
@@ -275,7 +287,7 @@ class RecordedRun:
 
 
 def read_run(folder: Path) -> RecordedRun:
-    """Read a run, which may still be going on; nothing is changed.
+    """Read a run, which may still be under way; nothing is changed.
 
     Raises:
         BenchmarkError: The folder holds no run, or one of another format.

@@ -2,7 +2,7 @@
 
 Trains one small network for each variant on a slice of the shipped mixture, and plays the same
 episodes with each. Variants of one layout, whose steps cost the same, have equally many; those of
-another have as much processor time. A variant that is finished is kept, so that the command can be
+another have as much time. A variant that is finished is kept, so that the command can be
 stopped and run again; the table is drawn from all that are there.
 
 * :data:`VARIANTS` -- what is compared.
@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,29 +33,27 @@ from benchmarks.statistics.aggregates import suite_of
 from benchmarks.statistics.bootstrap import stratified_bootstrap
 from benchmarks.statistics.scores import mean_of_tasks
 from benchmarks.studies.plots import write_csv
-from gato_gym import compile_plan, get_task
+from gato_gym import get_task
 from gato_gym.atomic_io import write_whole
 from gato_gym.bounded_io import read_json, read_text
 from gato_gym.commands.common import exit_status
+from gato_gym.folder_lock import FolderLock
 from policies import GatoPolicy
-from policies.model.network import GatoNetwork
+from policies.model.network import GatoNetwork, count_parameters
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
-from policies.training.config import TrainConfig, train_config
-from policies.training.data.datasets import DatasetTask, find_tasks
-from policies.training.data.encoding import shard_task
+from policies.training.config import TrainConfig
 from policies.training.data.packing import Packer
 from policies.training.data.shards import TaskShard
-from policies.training.export import averaged_network, write_checkpoint
 from policies.training.loss import mean_losses
+from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
-from policies.training.trainer import Trainer
 
 BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
 
 
 COLUMNS = ("variant", "what", "steps", "parameters", "accuracy", "error")
-"""Of the table; success in each suite and its interval follow."""
+"""Columns of the table; success in each suite and its interval follow."""
 
 Result = Mapping[str, Any]
 
@@ -123,10 +119,9 @@ NETWORK = {
     "width": 64, "layers": 2, "heads": 2, "head_size": 32, "feed_forward": 128,
     "vector_hidden": 128, "text_rank": 16, "grid_channels": 16,
 }  # fmt: skip
-EPISODES = {"babyai": (2000, 200), "metaworld": (64, 16)}
-"""Episodes of a task's dataset to train on, and the following ones to hold out."""
+HELD_OUT = 0.2
+"""Share of a task's episodes, the last ones, that are not trained on."""
 HELD_OUT_BATCHES = 16
-MEASURED_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -134,9 +129,9 @@ class Variant:
     """One network, by what differs from the first.
 
     Attributes:
-        name: Of its folder and its line.
+        name: Name of its folder and its line.
         what: The difference in words.
-        layout: Of the tokens.
+        layout: Layout of the tokens.
         memory: What later timesteps see, of every task; None for each task's own.
         changes: Other fields of :class:`~policies.training.settings.TrainSettings`.
     """
@@ -172,72 +167,26 @@ VARIANTS = (
 NAMES = tuple(variant.name for variant in VARIANTS)
 
 
-@dataclass(frozen=True)
-class Slice:
-    """A layout's episodes: those to train on and those held out, by task id."""
-
-    training: dict[str, TaskShard]
-    held_out: dict[str, TaskShard]
-
-    def remembering(self, memory: str | None) -> Slice:
-        """The same where later timesteps see something else."""
-        if memory is None:
-            return self
-        return Slice(*(
-            {task: _remembering(shard, memory) for task, shard in shards.items()}
-            for shards in (self.training, self.held_out)
-        ))  # fmt: skip
-
-
-def _remembering(shard: TaskShard, memory: str) -> TaskShard:
-    old = shard.plan
-    options = dataclasses.replace(old.options, memory=memory)
-    plan = compile_plan(old.observation_space, old.action_space, options)
-    return dataclasses.replace(shard, plan=plan)
-
-
-def find_datasets(root: Path, layout: str = "lean") -> list[DatasetTask]:
-    """The collected episodes of :data:`TASKS`."""
-    names = [root / "gato" / f"{task}-v0" for task in TASKS]
-    return find_tasks(names, share=0.0, layout=layout, group_by="suite")
-
-
-def make_slice(layout: str, root: Path, work: Path) -> Slice:
-    """A layout's episodes, encoded if they are not there yet: normalised as what is trained on."""
-    training, held_out = {}, {}
-    for task in find_datasets(root, layout):
-        count, more = EPISODES[task.group]
-        places, folders = task.places(), [work / f"{p}-{layout}" for p in ("train", "held-out")]
-        shard = shard_task(task, folders[0] / task.id, places[:count])
-        later = places[count : count + more]
-        held_out[task.id] = shard_task(task, folders[1] / task.id, later, shard.plan.options)
-        training[task.id] = shard
-    return Slice(training, held_out)
-
-
-def configure(variant: Variant, steps: int) -> TrainConfig:
-    """The configuration of a variant."""
+def settings_of(variant: Variant, root: Path, work: Path, seconds: float = 60.0) -> TrainSettings:
+    """What a variant is trained with: as many steps as fit into so many seconds."""
     base = TrainSettings(
-        datasets=(),
-        output=Path(),
+        datasets=tuple(str(root / "gato" / f"{task}-v0") for task in TASKS),
+        output=work / variant.name,
+        shards=work / "shards" / f"{variant.layout}-{variant.memory or 'usual'}",
         network=NETWORK,
+        minutes=seconds / 60,
+        group_by="suite",
+        layout=variant.layout,
+        memory=variant.memory,
+        keep=0.0,
+        held_out=HELD_OUT,
         weights={"babyai": 0.5, "metaworld": 0.5},
         prompt_shares={"babyai": 0.06, "metaworld": 0.75},
         optimiser_options={"average": 0.99},
+        device="cpu",
+        score_every=0,
     )
-    settings = dataclasses.replace(base, **variant.changes)
-    return train_config(settings, list(settings.weights), [], steps)
-
-
-def steps_in(variant: Variant, shards: dict[str, TaskShard], folder: Path, seconds: float) -> int:
-    """Updates that this much processor time is enough for."""
-    trainer = Trainer(configure(variant, 1000), shards, folder, device="cpu")
-    for _ in range(2):
-        trainer.update()
-    begun = time.process_time()
-    for _ in range(MEASURED_STEPS):
-        trainer.update()
-    return max(1, int(seconds * MEASURED_STEPS / (time.process_time() - begun)))
+    return dataclasses.replace(base, **variant.changes)
 
 
 def held_out_errors(
@@ -251,38 +200,27 @@ def held_out_errors(
     return {"accuracy": losses["discrete_accuracy"], "error": losses["continuous_error"]}
 
 
-def run_variant(
-    variant: Variant, parts: Slice, folder: Path, *, root: Path, steps: int, episodes: int
-) -> dict[str, Any]:
+def run_variant(variant: Variant, settings: TrainSettings, *, episodes: int) -> dict[str, Any]:
     """Train one network, and play with it.
 
     Args:
         variant: What is trained.
-        parts: The episodes.
-        folder: Of the variant; a training that was begun there is resumed.
-        root: Folder of the datasets, for the demonstrations.
-        steps: Updates.
-        episodes: Of each task to play.
+        settings: Its run, which is resumed where it has begun.
+        episodes: Episodes of each task to play.
 
     Returns:
         Everything that the table is made of, as JSON values.
     """
-    shards = parts.training
-    trainer = Trainer(configure(variant, steps), shards, folder, device="cpu")
-    trainer.resume()
-    trainer.run()
-    network = averaged_network(folder)
-    errors = held_out_errors(network, trainer.config, parts.held_out)
-    tasks = find_datasets(root)
-    shown = {task.id: (task.demonstration(), task.needs_prompt(tasks)) for task in tasks}
-    plans = {name: shard.plan for name, shard in shards.items()}
-    write_checkpoint(folder / "checkpoint", network, plans, shown)
-    results = [r for task in TASKS for r in play_task(task, folder / "checkpoint", episodes)]
+    run = TrainRun(settings)
+    checkpoint = run.train()
+    network = run.export(checkpoint)
+    errors = held_out_errors(network, run.config, run.held_out)
+    results = [result for task in TASKS for result in play_task(task, checkpoint, episodes)]
     return {
         "variant": variant.name,
         "what": variant.what,
-        "steps": steps,
-        "parameters": sum(p.numel() for p in network.parameters()),
+        "steps": run.config.steps,
+        "parameters": count_parameters(network),
         **errors,
         "episodes": [result.to_json() for result in results],
     }
@@ -328,8 +266,8 @@ def main(
 
     Args:
         variants: Names of the variants to train.
-        seconds: Processor time of a training.
-        episodes: Of each task to play.
+        seconds: Time of a training, on a core of its own.
+        episodes: Episodes of each task to play.
         root: Folder of the datasets.
         work: Folder of the study.
         csv: File of the table.
@@ -339,28 +277,26 @@ def main(
     by_name = {variant.name: variant for variant in VARIANTS}
     if unknown := sorted(set(variants) - set(by_name)):
         raise ValueError(f"variants names {unknown}: expected some of {list(by_name)}")
-    for name in variants:
-        if not (work / name / "result.json").exists():
-            _measure(by_name[name], work, root, seconds=seconds, episodes=episodes)
+    with FolderLock(work):
+        for name in variants:
+            if not (work / name / "result.json").exists():
+                _measure(by_name[name], work, root, seconds=seconds, episodes=episodes)
     files = [work / name / "result.json" for name in by_name]
     results = [read_json(path) for path in files if path.exists()]
     write_table(results, csv, page)
 
 
 def _measure(variant: Variant, work: Path, root: Path, *, seconds: float, episodes: int) -> None:
-    folder = work / variant.name
-    parts = make_slice(variant.layout, root, work).remembering(variant.memory)
-    budget = work / "steps.json"
+    settings, budget = settings_of(variant, root, work, seconds), work / "steps.json"
     known = read_json(budget) if budget.exists() else {}
     if variant.layout not in known:
-        measured = steps_in(variant, parts.training, folder / "measuring", seconds)
-        known[variant.layout] = measured
-        shutil.rmtree(folder / "measuring", ignore_errors=True)
+        known[variant.layout] = TrainRun(settings).config.steps
         budget.write_text(json.dumps(known))
     steps = known[variant.layout]
     print(f"{variant.name}: {steps} steps", flush=True)
-    result = run_variant(variant, parts, folder, root=root, steps=steps, episodes=episodes)
-    write_whole(folder / "result.json", json.dumps(result))
+    settings = dataclasses.replace(settings, steps=steps, minutes=None)
+    result = run_variant(variant, settings, episodes=episodes)
+    write_whole(settings.output / "result.json", json.dumps(result))
     solved = [e["success"] for e in result["episodes"]]
     print(
         f"{variant.name}: success {sum(solved) / len(solved):.3f}, "

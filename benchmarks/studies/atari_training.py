@@ -40,7 +40,7 @@ def trained_return(task: str, changes: Mapping[str, Any], *, seed: int, minutes:
         task: Task id, such as ``atari-breakout``.
         changes: Values of the recipe to replace.
         seed: Decides weights, actions and episodes.
-        minutes: Of a core; the learning rate falls as if the recipe's steps were to follow.
+        minutes: Minutes of a core; the learning rate falls as if the recipe's steps were to follow.
     """
     names = {f"atari-{name.lower()}": name for name in ACTIONS}
     recipe = dataclasses.replace(recipe_for(task), **changes)

@@ -104,7 +104,7 @@ def draw_scenes(count: int, seed: int, *, new: bool = False) -> list[Scene]:
 
     Args:
         count: How many, no two the same.
-        seed: Of the draw.
+        seed: Seed of the draw.
         new: Whether to draw from the combinations that training does not have, or from the others.
     """
     generator = np.random.default_rng(seed)
@@ -128,7 +128,10 @@ def write_scenes(scenes: Sequence[Scene], folder: Path) -> Path:
     from PIL import Image
 
     if not folder.exists():
-        with appearing(folder) as partial, (partial / "scenes.jsonl").open("w") as file:
+        with (
+            appearing(folder, own=("scenes.jsonl", "*.png")) as partial,
+            (partial / "scenes.jsonl").open("w") as file,
+        ):
             for index, scene in enumerate(scenes):
                 name = f"{index:05d}.png"
                 Image.fromarray(scene.render()).save(partial / name)
@@ -147,8 +150,8 @@ def count_hits(captions: Sequence[str], scenes: Sequence[Scene]) -> dict[str, in
         for kind, colour, place in itertools.product(KINDS, COLOURS, PLACES)
     }
     for caption, scene in zip(captions, scenes, strict=True):
-        said = by_sentence.get(caption.strip(), ("", "", ""))
-        right = [a == b for a, b in zip(said, scene.parts, strict=True)]
+        words = by_sentence.get(caption.strip(), ("", "", ""))
+        right = [a == b for a, b in zip(words, scene.parts, strict=True)]
         for name, hit in zip(hits, (*right, all(right)), strict=True):
             hits[name] += hit
     return hits
@@ -201,7 +204,7 @@ class Captions(Command):
         weight: Weight of captions, the control task's being 1.
         test_scenes: Scenes of each kind to caption.
         test_episodes: Episodes to play.
-        seed: Of scenes, weights and batches.
+        seed: Seed of scenes, weights and batches.
     """
 
     output: Path = Path("runs/captions")
@@ -230,6 +233,7 @@ class Captions(Command):
             weights={"scenes": self.weight},
             seed=self.seed,
             device="cpu",
+            score_every=0,
         )
         training = TrainRun(settings)
         training.describe()

@@ -19,6 +19,7 @@ import numpy as np
 
 import gato_gym
 from benchmarks.studies.plots import panels, write_csv
+from gato_gym.episodes.minari_datasets import environment_of
 from gato_gym.options import PlanOptions
 from policies.collection.scores import Scores, interval
 from policies.gato.checkpoint import Checkpoint
@@ -80,38 +81,29 @@ def make_environments(
     """Environments of a task.
 
     Args:
-        task: Its dataset tells the environment.
+        task: Its dataset names the environment.
         count: How many.
-        name: Id of the environment, where the dataset does not tell.
+        name: Id of the environment, where the dataset does not name it.
 
     Raises:
-        ValueError: Nothing tells which, or its spaces are not the dataset's.
+        ValueError: Nothing names it, or its spaces are not the dataset's.
     """
-    given: Any = name or task.sources[0].dataset.spec.env_spec
-    if given is None:
+    env_id = name or environment_of(task.sources[0].dataset)
+    if env_id is None:
         raise ValueError(
-            f"dataset {task.id!r} does not tell its environment, in which the network is to be "
-            "scored: pass --env, such as --env module:Mine-v0"
+            f"dataset {task.id!r} names no environment that is registered here, in which the "
+            "network is to be scored: pass --env, such as --env module:Mine-v0; a module that a "
+            "dataset names is not imported"
         )
-    envs = [gato_gym.make(given) for _ in range(count)]
+    envs = [gato_gym.make(env_id) for _ in range(count)]
     spaces = signature(envs[0].observation_space, envs[0].action_space)
-    wanted = signature(task.observation_space, task.action_space)
-    if spaces != wanted:
+    dataset_spaces = signature(task.observation_space, task.action_space)
+    if spaces != dataset_spaces:
         raise ValueError(
-            f"the environment has spaces {spaces}, and the dataset {wanted}: expected the same; "
-            "name the environment that was recorded with --env"
+            f"the environment has spaces {spaces}, and the dataset {dataset_spaces}: expected "
+            "the same; name the environment that was recorded with --env"
         )
     return envs
-
-
-def expert_return(task: DatasetTask) -> float:
-    """Mean return of the expert: of clean episodes as the dataset has it, or of all there are."""
-    recorded = [source.dataset.storage.metadata.get("expert_return") for source in task.sources]
-    means = [
-        float(source.returns.mean() if value is None else value)
-        for value, source in zip(recorded, task.sources, strict=True)
-    ]
-    return float(np.average(means, weights=[len(source.returns) for source in task.sources]))
 
 
 ARMS = {
@@ -128,8 +120,8 @@ class Unit:
 
     Attributes:
         arm: A key of :data:`ARMS`.
-        episodes: Of its subset; 0 for arms that are not trained.
-        seed: Of its subset and batches.
+        episodes: Episodes of its subset; 0 for arms that are not trained.
+        seed: Seed of its subset and batches.
     """
 
     arm: str
@@ -138,7 +130,7 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return f"{self.arm}-{self.episodes:04d}-seed-{self.seed}"
 
     @property

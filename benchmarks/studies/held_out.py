@@ -58,6 +58,7 @@ def held_out_settings(root: Path, shards: Path, work: Path, *, steps: int = 900)
         rows=16,
         length=256,
         device="cpu",
+        score_every=0,
     )
 
 
@@ -78,7 +79,7 @@ def train(
         shards: Folder of the encoded episodes, which gato-mini uses too.
         root: Folder of the datasets.
         work: Folder of the run.
-        threads: Of the CPU.
+        threads: Threads of the CPU.
     """
     torch.set_num_threads(threads)
     settings = replace(held_out_settings(root, shards, work, steps=steps), until=until)

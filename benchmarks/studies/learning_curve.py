@@ -111,7 +111,7 @@ def main(
     Args:
         work: Folder of the rounds, of which the first is scored.
         root: Folder of the datasets.
-        episodes: Of each task.
+        episodes: Episodes of each task.
         suites: Which are played.
         tasks: Which are played, as in benchmarks.run.
         steps: Which of those kept; None for all.

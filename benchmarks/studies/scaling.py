@@ -18,11 +18,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.studies.few_shot import expert_return, make_environments
+from benchmarks.studies.few_shot import make_environments
 from benchmarks.studies.plots import panels, write_csv
 from benchmarks.studies.settings import ScalingSettings
 from gato_gym.atomic_io import write_whole
 from gato_gym.bounded_io import read_json
+from gato_gym.folder_lock import FolderLock
 from gato_gym.terminal import new_console
 from policies.collection.scores import Scores, interval, play_scores
 from policies.gato.checkpoint import RUN_CHECKPOINT
@@ -36,10 +37,10 @@ from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
 MEASURED_BATCHES, MEASURED_ROWS = 8, 16
-"""Of the held-out episodes: enough that the order of two sizes is not that of the draw."""
+"""Batches of held-out episodes: enough that the order of two sizes is not that of the draw."""
 
 PROMPT_SHARE = 0.5
-"""Of the documents of a task that its observations do not tell from another."""
+"""Share of prompted documents, for a task whose observations do not identify it."""
 
 
 class ScalingRun:
@@ -70,50 +71,56 @@ class ScalingRun:
 
     def _train_settings(self, size: str) -> TrainSettings:
         """What a size is trained with: all but the network is the same for each."""
-        asked, tasks = self.settings, self.tasks.values()
+        settings, tasks = self.settings, self.tasks.values()
         return TrainSettings(
-            datasets=asked.datasets,
-            output=asked.output / "sizes" / size,
-            shards=asked.output / "shards",
+            datasets=settings.datasets,
+            output=settings.output / "sizes" / size,
+            shards=settings.output / "shards",
             preset=size,
-            steps=asked.stride * asked.points,
-            keep=asked.keep,
-            held_out=asked.held_out,
+            steps=settings.stride * settings.points,
+            keep=settings.keep,
+            held_out=settings.held_out,
             prompt_share=0.0,
             prompt_shares={t.id: PROMPT_SHARE for t in tasks if t.needs_prompt(tasks)},
             optimiser="muon",
-            rows=asked.rows,
-            length=asked.length,
+            rows=settings.rows,
+            length=settings.length,
             accumulate=1,
-            seed=asked.seed,
-            device=asked.device,
-            keep_every=asked.stride,
+            seed=settings.seed,
+            device=settings.device,
+            keep_every=settings.stride,
+            score_every=0,
         )
 
     def _check_same_study(self) -> None:
-        asked = self.settings
+        settings = self.settings
         identity = {
             "tasks": {name: task.identity() for name, task in self.tasks.items()},
-            "score_episodes": asked.score_episodes,
-            "held_out": asked.held_out,
-            "seed": asked.seed,
-            "stride": asked.stride,
-            "points": asked.points,
+            "score_episodes": settings.score_episodes,
+            "held_out": settings.held_out,
+            "seed": settings.seed,
+            "stride": settings.stride,
+            "points": settings.points,
         }
-        record_identity(asked.output / "scaling.json", identity, asked.output)
+        record_identity(settings.output / "scaling.json", identity, settings.output)
 
     def run(self) -> list[dict[str, Any]]:
         """Do what is not done yet; returns the table's rows.
 
         Raises:
+            FolderInUseError: Another process writes to the folder.
             KeyboardInterrupt: It was stopped; the same settings resume it.
         """
-        asked = self.settings
+        with FolderLock(self.settings.output):
+            return self._run()
+
+    def _run(self) -> list[dict[str, Any]]:
+        settings = self.settings
         rows: list[dict[str, Any]] = []
         for size, run in self.runs.items():
-            steps = range(asked.stride, run.config.steps + 1, asked.stride)
+            steps = range(settings.stride, run.config.steps + 1, settings.stride)
             measurements = {
-                step: asked.output / "sizes" / size / f"step-{step:06d}.json" for step in steps
+                step: settings.output / "sizes" / size / f"step-{step:06d}.json" for step in steps
             }
             if not all(path.exists() for path in measurements.values()):
                 parameters = count_parameters(GatoNetwork(run.config.network))
@@ -123,8 +130,8 @@ class ScalingRun:
                 if not path.exists():
                     write_whole(path, json.dumps(self._measure(size, step), indent=1))
                 rows.append(read_json(path))
-                write_csv(asked.output / "scaling.csv", rows)
-            draw_scaling(asked.output / "scaling.png", rows)
+                write_csv(settings.output / "scaling.csv", rows)
+            draw_scaling(settings.output / "scaling.png", rows)
         return rows
 
     def _measure(self, size: str, step: int) -> dict[str, Any]:
@@ -181,7 +188,7 @@ class ScalingRun:
     def _normalised(self, name: str, task: DatasetTask, scores: Scores) -> Any:
         if scores.successes is not None:
             return np.asarray(scores.successes, np.float64)
-        chance, expert = self._chance[name], expert_return(task)
+        chance, expert = self._chance[name], task.expert_return()
         if expert <= chance:
             raise ValueError(
                 f"{name}: the expert's return is {expert:g} and random's {chance:g}: a score needs "

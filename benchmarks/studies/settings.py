@@ -23,19 +23,20 @@ class FinetuneSettings:
         datasets: Ids or paths of Minari datasets of one environment.
         output: The run's folder.
         episodes: Numbers of episodes, each a point of the curve.
-        seeds: Of subsets and batches: 0 to ``seeds - 1``.
+        seeds: Seeds of subsets and batches: 0 to ``seeds - 1``.
         steps: Updates of each unit.
         lora: Rank of low-rank updates; None trains every weight.
         from_scratch: Whether fresh weights of the same sizes are trained on the same batches too.
         score_episodes: Episodes that each unit plays.
         environments: How many it plays at a time.
-        env: Id of the environment, where the dataset does not tell.
+        env: Id of the environment, where the dataset does not name it.
         rate: Peak learning rate of AdamW; None for the usual one. Muon's is twice that.
         optimiser: "muon" or "adamw"; None for the usual one.
-        layout: Of the tokens, "lean" or "paper"; None is as the checkpoint reads such spaces.
+        layout: Layout of the tokens, "lean" or "paper"; None is the checkpoint's for such spaces.
         memory: What later timesteps see, "all", "observations" or "none"; None as for ``layout``.
         options: Other fields of PlanOptions than those that the checkpoint has for such spaces.
-        keep: Share of the expert's windowed return that an episode must reach; 0 keeps all.
+        keep: Share of the expert's windowed return that an episode must reach; 0 keeps all, None
+            is as in training.
         rows: Packed sequences of a batch.
         length: Tokens of a packed sequence.
         device: "auto", "cpu", "cuda".
@@ -57,7 +58,7 @@ class FinetuneSettings:
     layout: str | None = None
     memory: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    keep: float = 0.8
+    keep: float | None = None
     rows: int = 8
     length: int = 256
     device: str = "auto"
@@ -70,7 +71,7 @@ class FinetuneSettings:
             raise ValueError(
                 f"episodes is {list(self.episodes)}: expected numbers of 1 or more, such as 1,3,10"
             )
-        if not 0 <= self.keep <= 1:
+        if not 0 <= (self.keep or 0) <= 1:
             raise ValueError(f"keep is {self.keep}: expected 0 to 1")
         if self.optimiser not in (None, "muon", "adamw"):
             raise ValueError(f"optimiser is {self.optimiser!r}: expected muon or adamw")
@@ -89,13 +90,13 @@ class ScalingSettings:
         datasets: Ids or paths of Minari datasets.
         output: The study's folder.
         sizes: Presets.
-        tokens: Of each training; rounded so that every measurement falls on a step.
+        tokens: Tokens of each training; rounded so that every measurement falls on a step.
         points: Measurements along a training, the last at its end.
-        score_episodes: Of each task and measurement; 0 measures the loss alone.
+        score_episodes: Episodes of each task and measurement; 0 measures the loss alone.
         environments: How many are played at a time.
         held_out: Share of each task's episodes that none is trained on, at least two.
-        seed: Of weights and batches.
-        keep: Share of the expert's windowed return that an episode must reach.
+        seed: Seed of weights and batches.
+        keep: As for fine-tuning.
         rows: Packed sequences of a batch.
         length: Tokens of a packed sequence.
         device: "auto", "cpu", "cuda".
@@ -110,7 +111,7 @@ class ScalingSettings:
     environments: int = 10
     held_out: float = 0.05
     seed: int = 0
-    keep: float = 0.8
+    keep: float | None = None
     rows: int = 8
     length: int = 256
     device: str = "auto"

@@ -81,7 +81,7 @@ def token_row(
     """The tokens of an action, with what each decodes to.
 
     Args:
-        plan: Of the environment that executed it.
+        plan: Plan of the environment that executed it.
         action: A member of the action space.
         step: The timestep.
         names: What the values of a Discrete are called, lowest first.

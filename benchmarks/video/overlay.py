@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["HEIGHT", "WIDTH", "Arrangement", "arrange", "draw"]
 
 WIDTH, HEIGHT = 1280, 720
-"""Of the picture; even, as H.264 needs it."""
+"""Size of the picture; even, as H.264 needs it."""
 
 MARGIN = 32
 SIDE = HEIGHT - 2 * MARGIN
-"""Of the square that the frame is fitted into."""
+"""Side of the square that the frame is fitted into."""
 
 LEFT, RIGHT = MARGIN + SIDE + MARGIN, WIDTH - MARGIN
 """Edges of the panel."""
@@ -40,7 +40,7 @@ LARGE, SMALL, TALL = (12, 16), (11, 14), 46
 height of those that are few."""
 
 LEAST_WIDTH = 200
-"""Of a chip with its label beside its id, so that short names do not make chips of many widths."""
+"""Width of a chip with its label beside its id: one width for short names of all lengths."""
 
 GUTTER = 54
 """Room for a row's number."""
@@ -197,11 +197,11 @@ def _draw_rows(picture: Image.Image, rows: tuple[TokenRow, ...], top: int) -> No
     pen, bottom = ImageDraw.Draw(picture), HEIGHT - MARGIN
     for age, row in enumerate(rows):
         plan = arrange(row.chips)
-        wanted = plan.lines(len(row.chips))
+        needed = plan.lines(len(row.chips))
         room = (bottom - top + plan.gap) // (plan.height + plan.gap)
-        if wanted > room and age:
+        if needed > room and age:
             return
-        lines = max(1, min(wanted, room))
+        lines = max(1, min(needed, room))
         strength = FADED[min(age, len(FADED) - 1)]
         if not age:
             pen.rounded_rectangle((LEFT - 14, top, LEFT - 10, top + plan.depth(lines)), 2, BRIGHT)
@@ -209,7 +209,7 @@ def _draw_rows(picture: Image.Image, rows: tuple[TokenRow, ...], top: int) -> No
             (LEFT + GUTTER - 14, top + plan.height // 2), f"{row.step}",
             BRIGHT if not age else DIM, _mono(15), anchor="rm",
         )  # fmt: skip
-        shown = row.chips if lines == wanted else row.chips[: lines * plan.columns - 1]
+        shown = row.chips if lines == needed else row.chips[: lines * plan.columns - 1]
         for index, chip in enumerate(shown):
             picture.paste(_chip(plan, chip, strength), _corner(plan, index, top))
         if len(shown) < len(row.chips):
@@ -217,7 +217,7 @@ def _draw_rows(picture: Image.Image, rows: tuple[TokenRow, ...], top: int) -> No
             middle = (left + plan.width // 2, above + plan.height // 2)
             rest = f"+{len(row.chips) - len(shown)}"
             pen.text(middle, rest, PLAIN, _mono(14), anchor="mm")
-        top += plan.depth(lines) + (12 if wanted > 1 else 8)
+        top += plan.depth(lines) + (12 if needed > 1 else 8)
 
 
 def _corner(plan: Arrangement, index: int, top: int) -> tuple[int, int]:
@@ -285,15 +285,15 @@ def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, *, lines: int) -> list[str]:
     """The text in lines no wider than ``width``; what does not fit the last is cut off."""
-    found: list[str] = []
+    wrapped: list[str] = []
     for paragraph in text.splitlines():
         line = ""
         for word in paragraph.split():
             longer = f"{line} {word}".lstrip()
             if line and _width(longer, font) > width:
-                found.append(line)
+                wrapped.append(line)
                 longer = word
             line = longer
-        found.append(line)
-    rest = " ".join(found[lines - 1 :])
-    return [_fit(line, font, width) for line in [*found[: lines - 1], rest] if line]
+        wrapped.append(line)
+    rest = " ".join(wrapped[lines - 1 :])
+    return [_fit(line, font, width) for line in [*wrapped[: lines - 1], rest] if line]

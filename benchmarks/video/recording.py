@@ -7,19 +7,16 @@
 
 Which episodes are filmed is decided before play: the first ones of each task. They are played once
 more for it, by the code and with the random numbers of the run, so that filming cannot change what
-is scored; whether they went as recorded is checked and told.
+is scored; whether they went as recorded is checked and reported.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
@@ -28,6 +25,7 @@ from benchmarks.protocol import BenchmarkError
 from benchmarks.store.clips import FOLDER, INDEX, Clip, read_clips
 from benchmarks.store.run_store import Record
 from gato_gym.atomic_io import write_json
+from policies.processes import JobPool, WorkerFailure
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 
 QUALITY = 27
@@ -57,7 +55,7 @@ def film(record: Record, choice: PolicyChoice, count: int, *, workers: int) -> I
     """Film the first episodes of each task that are played and not filmed yet.
 
     Args:
-        record: Of the run.
+        record: The run's record.
         choice: Who plays.
         count: How many of each task.
         workers: Processes.
@@ -67,30 +65,31 @@ def film(record: Record, choice: PolicyChoice, count: int, *, workers: int) -> I
     """
     clips = {(clip.task, clip.episode): clip for clip in read_clips(record.folder)}
     protocol = record.header.protocol
-    wanted = [
+    missing = [
         key
         for task in protocol.tasks
         for key in protocol.episodes_of(task)[:count]
         if key in record.results and (task, key.index) not in clips
     ]
-    if not wanted:
+    if not missing:
         return
     failed = set()
-    with _processes(min(workers, len(wanted)), record.folder) as executor:
-        jobs = {executor.submit(_film, choice, key, record.folder): key for key in wanted}
-        for job in as_completed(jobs):
-            key = jobs[job]
-            try:
-                clip = _clip(job.result(), record.results[key])
-            except Exception as error:  # of a renderer, an environment, the disk; a killed process
-                if key.task not in failed:
-                    yield f"no video of {key.task}: {error}"
-                failed.add(key.task)
-                continue
-            clips[key.task, key.index] = clip
-            ordered = [clips[place].to_json() for place in sorted(clips)]
-            write_json(record.folder / INDEX, {"clips": ordered})
-            yield clip
+    # Processes of their own: how MuJoCo renders is decided when it is imported.
+    try:
+        with JobPool(_filmer, choice, record.folder, count=min(workers, len(missing))) as pool:
+            for key, result in pool.run(missing):
+                if isinstance(result, WorkerFailure):  # a renderer, an environment, the disk
+                    if key.task not in failed:
+                        yield f"no video of {key.task}: {result.message}"
+                    failed.add(key.task)
+                    continue
+                clip = clips[key.task, key.index] = _clip(result, record.results[key])
+                ordered = [clips[place].to_json() for place in sorted(clips)]
+                write_json(record.folder / INDEX, {"clips": ordered})
+                yield clip
+    finally:
+        for partial_file in record.folder.glob(f"{FOLDER}/.*.partial.mp4"):
+            partial_file.unlink(missing_ok=True)
 
 
 def _clip(filmed: EpisodeResult, recorded: EpisodeResult) -> Clip:
@@ -108,36 +107,16 @@ def _file(key: EpisodeKey) -> str:
     return f"{FOLDER}/{key.task}-episode{key.index}.mp4"
 
 
-@contextmanager
-def _processes(count: int, folder: Path) -> Iterator[ProcessPoolExecutor]:
-    """Processes of their own: how MuJoCo renders is decided when it is imported."""
-    executor = ProcessPoolExecutor(
-        count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
-    )
-    before = set(multiprocessing.active_children())
-    try:
-        yield executor
-    except BaseException:
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-            process.join()
-        for partial in folder.glob(f"{FOLDER}/.*.partial.mp4"):
-            partial.unlink(missing_ok=True)
-        raise
-    executor.shutdown()
-
-
-def _begin() -> None:
-    """What a process does first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+def _filmer(choice: PolicyChoice, folder: Path) -> Callable[[EpisodeKey], EpisodeResult]:
+    """What films in a process, with a renderer chosen."""
     from benchmarks.video.screens import has_display
 
     if not has_display():
         os.environ.setdefault("MUJOCO_GL", "egl")
+    return partial(_film, choice, folder)
 
 
-def _film(choice: PolicyChoice, key: EpisodeKey, folder: Path) -> EpisodeResult:
+def _film(choice: PolicyChoice, folder: Path, key: EpisodeKey) -> EpisodeResult:
     """Play an episode into a file; what it came to. There is no file of half an episode."""
     from benchmarks.video.screens import Video
     from benchmarks.video.viewer import perform
@@ -171,8 +150,8 @@ def draws_in_software(task: str) -> bool:
         return False
     # In a process of its own: a context that is freed takes those after it along.
     with suppress(subprocess.TimeoutExpired):
-        asked = subprocess.run(
+        renderer = subprocess.run(
             [sys.executable, "-c", _RENDERER], capture_output=True, check=False, timeout=60
         )
-        return any(name in asked.stdout for name in (b"llvmpipe", b"softpipe", b"swrast"))
+        return any(name in renderer.stdout for name in (b"llvmpipe", b"softpipe", b"swrast"))
     return True

@@ -55,7 +55,7 @@ class Video:
     Args:
         path: The file.
         fps: Pictures a second.
-        quality: libx264's constant rate factor: 17 cannot be told from the original, and more is
+        quality: libx264's constant rate factor: 17 looks like the original, and more is
             smaller.
 
     Attributes:
@@ -184,7 +184,7 @@ class Window:
                 self.closed = True
             elif event.key == pygame.K_SPACE:
                 self._paused = not self._paused
-                paused = " (paused: space goes on, right arrow shows one timestep)"
+                paused = " (paused: space resumes, right arrow shows one timestep)"
                 pygame.display.set_caption(self._title + paused * self._paused)
             elif event.key == pygame.K_RIGHT:
                 onward = self._paused

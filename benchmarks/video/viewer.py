@@ -28,6 +28,7 @@ from benchmarks.video.screens import Screen
 from benchmarks.workers.worker import make_envs_and_policy
 from gato_gym.spaces import Plan, compile_plan
 from policies.rollout.env_batch import making
+from policies.rollout.members import as_reward, success_in
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
 from policies.threads import one_thread
@@ -192,7 +193,7 @@ class Spectator(gym.Wrapper[Any, Any, Any, Any]):
     Attributes:
         plan: How actions become tokens; by default the task's own.
         screen: Shown the timesteps; None for nobody.
-        every: Of so many timesteps, one is shown.
+        every: One in so many timesteps is shown.
         after_success: Timesteps after the first with success that are shown; None for all.
         scene: What is rendered; its frame is that of the last ``render``.
     """
@@ -238,16 +239,15 @@ class Spectator(gym.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = self.env.step(action)
         before = self.scene
         row = token_row(self.plan, action, step=before.step + 1, names=self._names)
-        success = before.success
-        if "success" in info:
-            success = bool(success) or bool(info["success"])
+        reported = success_in(info)
+        success = before.success if reported is None else bool(before.success) or reported
         if success and not before.success:
             self._solved = row.step
         self.scene = replace(
             before,
             instruction=instruction_of(observation),
             step=row.step,
-            total_return=before.total_return + float(reward),
+            total_return=before.total_return + as_reward(reward),
             success=success,
             rows=(row, *before.rows)[:HISTORY],
         )

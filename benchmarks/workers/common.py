@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from benchmarks.protocol import BenchmarkError
 from benchmarks.workers.worker import Report
-from policies.processes import WorkerError, WorkerFailure
+from policies.processes import Ended, WorkerError, WorkerFailure
 from policies.rollout.outcomes import EpisodeKey
 from policies.rollout.timing import TimeSpent
 
@@ -32,19 +31,19 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def check_loss(had: Sequence[EpisodeKey], times: int, how: str) -> None:
-    """Whether a run goes on that has lost a worker.
+def check_loss(keys: Sequence[EpisodeKey], times: int, how: str) -> None:
+    """Check that a run that has lost a worker can continue.
 
     Args:
-        had: What the worker had to play.
+        keys: What the worker had to play.
         times: How often the episode was lost that was lost most often.
         how: What is known of its end.
 
     Raises:
         WorkerError: It had nothing, or some episode was lost too often.
     """
-    if not had or times > MOST_LOSSES:
-        what = f"with {had[0].task}, seed {had[0].seed} under way" if had else "before it played"
+    if not keys or times > MOST_LOSSES:
+        what = f"with {keys[0].task}, seed {keys[0].seed} under way" if keys else "before it played"
         raise WorkerError(
             f"a worker ended {what}: {how}; it may have run out of memory; try fewer --workers or "
             "--num-envs"
@@ -57,31 +56,24 @@ class EpisodePool(Protocol):
     def start(self) -> int:
         """One more."""
 
-    def messages(self) -> Iterable[tuple[int, Report | WorkerFailure | Lost | None]]:
-        """What workers say now; waits for the first. None is said by one that is done."""
+    def messages(self) -> Iterable[tuple[int, Report | WorkerFailure | Ended]]:
+        """What workers say now, and their ends; waits for the first."""
 
     def lost(self, number: int) -> tuple[Sequence[EpisodeKey], int]:
         """Take back what a worker had to play; how often the most unlucky episode was lost."""
 
     def ended(self, number: int, key: EpisodeKey) -> bool:
-        """Whether a worker had this episode to play, which it tells the end of."""
+        """Whether a worker had this episode, of which it reports the end, to play."""
 
     def __len__(self) -> int:
         """How many work."""
-
-
-@dataclass(frozen=True)
-class Lost:
-    """A worker is gone; ``how`` says what is known of its end."""
-
-    how: str
 
 
 def collect(pool: EpisodePool, workers: int) -> Generator[Report]:
     """Let so many workers play, replacing those that are lost.
 
     Yields:
-        Results, failures and the time spent, as workers tell them.
+        Results, failures and the time spent, as workers report them.
 
     Raises:
         BenchmarkError: What was asked for cannot be done.
@@ -91,12 +83,11 @@ def collect(pool: EpisodePool, workers: int) -> Generator[Report]:
         pool.start()
     while len(pool):
         for number, message in pool.messages():
-            if isinstance(message, Lost):
-                check_loss(*pool.lost(number), message.how)
-                pool.start()
+            if isinstance(message, Ended):
+                if message.how:
+                    check_loss(*pool.lost(number), message.how)
+                    pool.start()
             elif isinstance(message, WorkerFailure):
                 raise (BenchmarkError if message.asked_wrongly else WorkerError)(message.message)
-            elif isinstance(message, TimeSpent) or (
-                message is not None and pool.ended(number, message.key)
-            ):
+            elif isinstance(message, TimeSpent) or pool.ended(number, message.key):
                 yield message

@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmarks.policies import PolicyChoice
-from benchmarks.workers.common import Lost, Workers, collect
+from benchmarks.workers.common import Workers, collect
 from benchmarks.workers.scheduler import EpisodeScheduler
-from benchmarks.workers.worker import EpisodeWorker, Report, tell
+from benchmarks.workers.worker import EpisodeWorker, Report, reports
 from policies.processes import Ended, WorkerPool
 from policies.rollout.outcomes import EpisodeKey
 from policies.threads import one_thread
@@ -92,9 +92,9 @@ class _Processes(WorkerPool):
         for number, message in super().messages(timeout):
             if isinstance(message, _Ask):
                 self.send(number, self._scheduler.take(number, message.rows, message.task))
-            elif isinstance(message, Ended):
-                lost = Lost(f"exit code {message.code}, expected 0") if message.code else None
-                heard.append((number, lost))
+            elif isinstance(message, Ended) and not message.how and self._scheduler.holds(number):
+                # A policy or an environment may end its process, with episodes under way, by 0 too.
+                heard.append((number, Ended("exit code 0 with episodes under way", message.pid)))
             else:
                 heard.append((number, message))
         return heard
@@ -110,5 +110,5 @@ def _work(connection: Connection, choice: PolicyChoice, num_envs: int | None) ->
         keys: tuple[EpisodeKey, ...] = connection.recv()
         return keys
 
-    for report in tell(EpisodeWorker(choice, num_envs), take, connection.poll):
+    for report in reports(EpisodeWorker(choice, num_envs), take, connection.poll):
         connection.send(report)

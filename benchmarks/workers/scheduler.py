@@ -1,4 +1,4 @@
-"""Which episodes are played where: given out while the run goes on, a few at a time.
+"""Which episodes are played where: given out during the run, a few at a time.
 
 * :func:`longest_first` -- the order in which tasks are begun.
 * :class:`EpisodeScheduler` -- what is left to play, and who plays what.
@@ -94,11 +94,15 @@ class EpisodeScheduler:
         self._held.setdefault(worker, set()).update(taken)
         return taken
 
+    def holds(self, worker: int) -> bool:
+        """Whether a worker has episodes that it has told no end of."""
+        return bool(self._held.get(worker))
+
     def ended(self, worker: int, key: EpisodeKey) -> bool:
         """A worker has played an episode.
 
         Returns:
-            Whether it had it to play; what it tells of another episode does not count.
+            Whether it had it to play; what it reports of another episode does not count.
         """
         held = self._held.get(worker, set())
         if key not in held:

@@ -3,7 +3,7 @@
 * :class:`PolicyChoice` -- which policy, and how it is asked to act.
 * :func:`make_envs_and_policy` -- a task's environments and the policy that plays in them.
 * :class:`EpisodeWorker` -- plays episodes that it is given, as long as there are some.
-* :func:`tell` -- what a player in another process tells.
+* :func:`reports` -- what a worker in another process reports.
 
 A policy on the CPU uses one thread in every case, so that its arithmetic is the same for any
 number of workers.
@@ -24,7 +24,7 @@ from benchmarks.protocol import BenchmarkError
 from policies.processes import WorkerFailure
 from policies.registry import BUILT_IN
 from policies.rollout.env_batch import make_rows
-from policies.rollout.faults import EnvironmentFault, describe
+from policies.rollout.faults import FAULTS, EnvironmentFault, describe
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, Outcome
 from policies.rollout.timing import Clock, TimeSpent, with_clock
 from policies.rollout.vector_rollout import IDLE_SHARE, Rollout
@@ -40,7 +40,7 @@ FEW_ROWS = 4
 """The same for experts and chance, who choose row by row: more would only take longer to make."""
 
 Report = Outcome | TimeSpent
-"""What playing tells: an episode that has ended, and what was spent since the last report."""
+"""What playing yields: an episode that has ended, and what was spent since the last report."""
 
 
 class Take(Protocol):
@@ -171,8 +171,8 @@ def make_envs_and_policy(
         envs = make_envs(task)
     except (BenchmarkError, ImportError, gym.error.Error) as error:
         raise BenchmarkError(f"{task.id}: {error}") from error
-    except Exception as error:
-        raise EnvironmentFault(f"{task.id} cannot be made: {error}") from error
+    except FAULTS as error:
+        raise EnvironmentFault(f"{task.id} cannot be made: {error!r}") from error
     try:
         policy: Any
         if hasattr(loaded, "with_env") and is_network(choice.name):
@@ -190,12 +190,17 @@ def make_envs_and_policy(
     except (ValueError, KeyError, OSError, ImportError, gym.error.Error) as error:
         message = str(error.args[0]) if isinstance(error, KeyError) else str(error)
         raise BenchmarkError(f"{task.id}, policy {choice.name}: {message}") from error
+    except FAULTS as error:
+        raise BenchmarkError(
+            f"{task.id}, policy {choice.name} cannot be made ({error!r}): expected a policy; mend "
+            "what makes it, or leave it out"
+        ) from error
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     return envs, policy
 
 
-def tell(
+def reports(
     player: EpisodeWorker, take: Take, stopped: Callable[[], bool]
 ) -> Generator[Report | WorkerFailure]:
     """As :meth:`EpisodeWorker.play`, with the error that ends it as the last word."""
@@ -203,5 +208,5 @@ def tell(
         yield from player.play(take, stopped)
     except BenchmarkError as error:
         yield WorkerFailure(str(error), asked_wrongly=True)
-    except Exception:
+    except FAULTS:
         yield WorkerFailure(f"a worker failed:\n{traceback.format_exc()}")

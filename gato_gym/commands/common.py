@@ -22,7 +22,7 @@ import shlex
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TextIO, TypeVar
 
@@ -40,6 +40,8 @@ OTHER_PATH = (
     FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError,
 )  # fmt: skip
 """Errors in what was asked: another command line, file or installation is needed."""
+
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 MARKERS = (
     tyro.conf.DisallowNone,
@@ -78,6 +80,8 @@ class Command(ABC):
 
     stopped: ClassVar[str] = ""
     """What is said after Ctrl-C, where a KeyboardInterrupt says nothing itself."""
+    sections: ClassVar[Mapping[str, str]] = {}
+    """Headings in the help, by the flag that each precedes."""
 
     @abstractmethod
     def run(self, call: Invocation) -> int | None:
@@ -97,13 +101,13 @@ def run_command(
         arguments: None takes the process's.
         prog: How it is called.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    typed = sys.argv[1:] if arguments is None else list(arguments)
     quiet = os.environ.get("RANK", "0") != "0"
-    call = Invocation(prog, given, new_console(soft_wrap=True, quiet=quiet))
+    call = Invocation(prog, typed, new_console(soft_wrap=True, quiet=quiet))
 
     def work() -> int | None:
         try:
-            requested = parse(command, given, prog=prog)
+            requested = parse(command, typed, prog=prog)
         except SystemExit as end:  # the help was shown
             return int(end.code or DONE)
         try:
@@ -132,18 +136,23 @@ def exit_status(work: Callable[[], int | None], stopped: str = "") -> int:
             print(end.code, file=sys.stderr)
         return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
     except KeyboardInterrupt as stop:
-        if said := str(stop) or stopped:
+        if said := _told(stop) or stopped:
             print(said, file=sys.stderr)
         return STOPPED
     except CommandFailed as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_told(error)}", file=sys.stderr)
         return FAILED
     except (*CANNOT_BE_DONE, *OTHER_PATH) as error:
-        return complain(str(error))
+        return complain(_told(error))
     except (ArithmeticError, OSError) as error:
-        complain(str(error))
+        complain(_told(error))
         another = isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
         return MISUSED if another else FAILED
+
+
+def _told(error: BaseException) -> str:
+    """What an error says, and the notes on it."""
+    return "; ".join(filter(None, (str(error), *getattr(error, "__notes__", ()))))
 
 
 def complain(message: str) -> int:
@@ -159,8 +168,9 @@ def parse(command: type[C], arguments: Sequence[str], *, prog: str) -> C:
         SystemExit: The help was asked for, and shown.
         ValueError: What was typed is no such command line, or the values do not go together.
     """
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), _in_one_line(arguments):
+    stderr = io.StringIO()
+    help_in_sections = _with_headings(command.sections)
+    with contextlib.redirect_stderr(stderr), _in_one_line(arguments), help_in_sections:
         try:
             return tyro.cli(command, prog=prog, args=arguments, config=MARKERS, registry=REGISTRY)
         except SystemExit as end:
@@ -170,10 +180,42 @@ def parse(command: type[C], arguments: Sequence[str], *, prog: str) -> C:
     if isinstance(cause, ValueError):  # the command's own check of its values
         raise cause
     # tyro draws a box: a title, what is wrong, and where help is, parted by rules
-    lines = [line.strip("│| ") for line in said.getvalue().splitlines()[1:]]
+    lines = [line.strip("│| ") for line in stderr.getvalue().splitlines()[1:]]
     words = " ".join(line for line in lines if not re.match("[+╰]?[-─]{3}", line))
     words = re.split(" ?(?:Argument|For full) helptext", words)[0].removeprefix("Error parsing ")
     raise ValueError(f"{' '.join(words.split()).rstrip('.')}: see {prog} --help")
+
+
+class _Help(io.StringIO):
+    """Takes what is printed for another file, as that file would show it."""
+
+    def __init__(self, file: TextIO) -> None:
+        super().__init__()
+        self._file = file
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._file.encoding
+
+    def isatty(self) -> bool:
+        return self._file.isatty()
+
+
+@contextlib.contextmanager
+def _with_headings(sections: Mapping[str, str]) -> Iterator[None]:
+    """Print the help with a heading before each of these flags."""
+    printed = _Help(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        for line in printed.getvalue().splitlines(keepends=True):
+            plain = _COLOUR.sub("", line).rstrip("\n")
+            heading = sections.get(plain.strip("│ ").split(" ")[0])
+            if heading is not None:
+                boxed = f"├─ {heading} ".ljust(len(plain) - 1, "─") + "┤"
+                print(boxed if plain.startswith("│") else f" {heading}")
+            sys.stdout.write(line)
 
 
 @contextlib.contextmanager

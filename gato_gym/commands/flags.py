@@ -49,8 +49,8 @@ def _read_numbers(text: str) -> tuple[int, ...]:
         raise ValueError(f"{text!r}: expected whole numbers, such as 1,3,10") from error
 
 
-Numbers = _one_word("N,N,…", _read_numbers, lambda value: ",".join(map(str, value)))
-Names = _one_word("NAME,…", lambda text: tuple(text.split(",")), ",".join)
+Numbers = _one_word("N,N,...", _read_numbers, lambda value: ",".join(map(str, value)))
+Names = _one_word("NAME,...", lambda text: tuple(text.split(",")), ",".join)
 
 MOST_THREADS = 1024
 

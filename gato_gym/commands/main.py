@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status (:mod:`gato_gym.commands.common`).
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    name, rest = (given[0], given[1:]) if given else ("--help", [])
+    typed = sys.argv[1:] if arguments is None else list(arguments)
+    name, rest = (typed[0], typed[1:]) if typed else ("--help", [])
     commands = find_commands()
     if name == "--version":
         print(f"gato-gym {gato_gym.__version__}")

@@ -2,8 +2,9 @@
 
 * :func:`append_episode`, :func:`read_episode` -- one episode, to and from an open file.
 * :func:`copy_episode` -- from one open file to another, without decoding.
-* :func:`check_episode` -- before another library reads one.
 * :func:`count_steps`, :func:`read_rewards` -- the length and the rewards of an episode in a file.
+* :func:`check_episode` -- refuses one whose numbers are in other files, or take far more memory.
+* :func:`drop_unfinished` -- removes an episode of which only a part was written.
 
 Minari reads these files as its own. Minari itself writes a resizable, chunked array for every
 field, which takes four times the space and three times the time for episodes of some tens of steps.
@@ -11,19 +12,25 @@ field, which takes four times the space and three times the time for episodes of
 Overlapping stacks of images are stored once: the episode's group contains ``frames`` with lossless
 compression, and its ``observations`` is a virtual HDF5 array of them, so that Minari and h5py read
 the stacks unchanged.
+
+What is read lies in the file itself: links, external storage and virtual arrays of other files,
+which HDF5 would follow to any file, are refused.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import math
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5o, h5p, h5s, h5t
+from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5p, h5s, h5t
 from numpy.typing import NDArray
 
 from gato_gym.bounded_io import parse_json
@@ -46,6 +53,12 @@ DEFLATE = 4
 LARGEST_ARRAY, DEFLATE_RATIO, DEEPEST = 4 * 2**30, 1032, 32
 """Bytes of the largest array of an episode that is read, how many bytes one of a compressed array
 stands for at most, and how many groups may be in one another."""
+
+SPARE_BYTES = 8 * 2**20
+"""Room that is left on the disk: a file in which a write has failed cannot be read again."""
+
+STEPS = b"total_steps"
+"""Attribute of an episode, written last."""
 
 TUPLE_INDEX = "_index_"
 COMPACT_BYTES = 48_000
@@ -80,14 +93,24 @@ def _damage_named(read: Callable[P, R]) -> Callable[P, R]:
 
 
 def append_episode(file: h5py.File, index: int, episode: Episode) -> None:
-    """Write an episode as number ``index``; Minari expects 0, 1, 2, …"""
+    """Write an episode as number ``index``; Minari expects 0, 1, 2, …
+
+    Raises:
+        OSError: The disk has too little room; the file stays as it was.
+    """
+    frames = _frames(episode.observations)
+    parts = (episode.observations if frames is None else frames, episode.actions, episode.rewards,
+             episode.executed, episode.distribution)  # fmt: skip
+    needed = _bytes_of(parts) + SPARE_BYTES
+    if (free := shutil.disk_usage(Path(file.filename).parent).free) < needed:
+        raise OSError(
+            errno.ENOSPC, f"{free} bytes of room, expected {needed} for an episode: make room"
+        )
     group = h5g.create(file.id, group_name(index))
     _write_attribute(group, b"id", np.int64(index))
-    _write_attribute(group, b"total_steps", np.int64(episode.length))
     if episode.seed is not None:
         _write_attribute(group, b"seed", np.int64(episode.seed))
     _write_attribute(group, INFO, np.bytes_(json.dumps(episode.info).encode()))
-    frames = _frames(episode.observations)
     if frames is None:
         _write(group, OBSERVATIONS, episode.observations)
     else:
@@ -103,22 +126,28 @@ def append_episode(file: h5py.File, index: int, episode: Episode) -> None:
         for name, part in infos.items():
             if part is not None:
                 _write(infos_group, name, part)
+    _write_attribute(group, STEPS, np.int64(episode.length))
+    file.flush()
 
 
 @_damage_named
 def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
-    """Read episode ``index`` of a task."""
+    """Read episode ``index`` of a task.
+
+    Raises:
+        ValueError: It is not in this file, see :func:`check_episode`.
+    """
     from gato_gym.episodes.episode import Episode
 
-    group = h5g.open(file.id, group_name(index))
+    group = _group(file, index)
     if FRAMES in group:
-        depth = h5d.open(group, OBSERVATIONS).shape[1]
+        depth = _member(group, OBSERVATIONS, virtual=True).shape[1]
         observations: Any = stacks_of(_read(group, FRAMES), depth)
     else:
         observations = _read(group, OBSERVATIONS)
     infos: dict[bytes, Any] = {}
     if b"infos" in group:
-        infos_group = h5g.open(group, b"infos")
+        infos_group = _member(group, b"infos")
         names = [name for name in (EXECUTED, DISTRIBUTION) if name in infos_group]
         infos = {name: _read(infos_group, name) for name in names}
     info = bytes(_read_attribute(group, INFO)) if h5a.exists(group, INFO) else b"{}"
@@ -138,10 +167,11 @@ def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
 
 def copy_episode(source: h5py.File, index: int, file: h5py.File, new_index: int) -> None:
     """Copy episode ``index`` of ``source`` to ``file`` as number ``new_index``."""
+    check_episode(source, index)
     h5o.copy(source.id, group_name(index), file.id, group_name(new_index))
     group = h5g.open(file.id, group_name(new_index))
     if FRAMES in group:  # stacks name their frames by the episode's number
-        shape = h5d.open(group, OBSERVATIONS).shape
+        shape = _member(group, OBSERVATIONS, virtual=True).shape
         group.unlink(OBSERVATIONS)
         _link_stacks(file, new_index, shape)
     h5a.open(group, b"id").write(np.asarray(np.int64(new_index)))
@@ -150,13 +180,13 @@ def copy_episode(source: h5py.File, index: int, file: h5py.File, new_index: int)
 @_damage_named
 def count_steps(file: h5py.File, index: int) -> int:
     """T of episode ``index``."""
-    return int(_read_attribute(h5g.open(file.id, group_name(index)), b"total_steps"))
+    return int(_read_attribute(_group(file, index), STEPS))
 
 
 @_damage_named
 def read_rewards(file: h5py.File, index: int) -> NDArray[Any]:
     """Rewards ``[T]`` of episode ``index``, without the rest of it."""
-    rewards = _read(h5g.open(file.id, group_name(index)), b"rewards")
+    rewards = _read(_group(file, index), b"rewards")
     if not isinstance(rewards, np.ndarray) or rewards.ndim != 1 or rewards.dtype.kind not in "fiub":
         raise ValueError("rewards are no vector of numbers")
     return rewards
@@ -164,12 +194,63 @@ def read_rewards(file: h5py.File, index: int) -> NDArray[Any]:
 
 @_damage_named
 def check_episode(file: h5py.File, index: int) -> None:
-    """Refuse an episode that would take far more memory than it is stored in.
+    """Refuse an episode whose numbers are in other files, or would take far more memory there.
 
     Raises:
-        ValueError: An array claims so.
+        ValueError: It has a link, external storage, a virtual array that is no stack of frames, or
+            an array that claims far more than is stored.
     """
-    _check_sizes(h5g.open(file.id, group_name(index)))
+    group = _group(file, index)
+    _check_members(group, stacked=FRAMES in group)
+
+
+def drop_unfinished(file: h5py.File) -> None:
+    """Remove an episode of which only a part was written, as on Ctrl-C."""
+    for name in list(file.id):
+        if not h5a.exists(h5g.open(file.id, name), STEPS):
+            file.id.unlink(name)
+
+
+def _check_members(group: Any, depth: int = 0, *, stacked: bool = False) -> None:
+    _check_depth(depth)
+    for name in group:
+        virtual = stacked and name == OBSERVATIONS
+        item = _member(group, name, virtual=virtual)
+        if isinstance(item, h5g.GroupID):
+            _check_members(item, depth + 1)
+        elif not virtual:
+            _check_size(item, name)
+
+
+def _group(file: h5py.File, index: int) -> Any:
+    return _member(h5g.open(file.id, b"/"), group_name(index))
+
+
+def _member(parent: Any, name: bytes, *, virtual: bool = False) -> Any:
+    """Open what lies in a group; a virtual array only where it is not read."""
+    foreign = "a link" if parent.links.get_info(name).type != h5l.TYPE_HARD else ""
+    item = None if foreign else h5o.open(parent, name)
+    if isinstance(item, h5d.DatasetID):
+        properties = item.get_create_plist()
+        if properties.get_external_count():
+            foreign = "stored in another file"
+        elif properties.get_layout() == h5d.VIRTUAL and not virtual:
+            foreign = "a virtual array"
+    if foreign:
+        where = (h5i.get_name(parent) or b"?").decode(errors="replace")
+        raise ValueError(
+            f"{name.decode(errors='replace')!r} in {where} is {foreign}, expected its numbers in "
+            "this file: other files are not read; take a copy that holds all of them"
+        )
+    return item
+
+
+def _bytes_of(part: Any) -> int:
+    if isinstance(part, dict):
+        part = tuple(part.values())
+    if isinstance(part, tuple):
+        return sum(map(_bytes_of, part))
+    return 0 if part is None else int(np.asarray(part).nbytes)
 
 
 def _write(parent: Any, name: bytes, part: Any) -> None:
@@ -228,7 +309,7 @@ def _link_stacks(file: h5py.File, index: int, shape: tuple[int, ...]) -> None:
 
 
 def _read(parent: Any, name: bytes, depth: int = 0) -> Any:
-    item = h5o.open(parent, name)
+    item = _member(parent, name)
     if isinstance(item, h5g.GroupID):
         _check_depth(depth)
         parts = {key.decode(): _read(item, key, depth + 1) for key in item}
@@ -242,16 +323,6 @@ def _read(parent: Any, name: bytes, depth: int = 0) -> Any:
     if array.dtype.kind in "SO":
         return [text.decode() for text in array.tolist()]
     return array
-
-
-def _check_sizes(parent: Any, depth: int = 0) -> None:
-    _check_depth(depth)
-    for name in parent:
-        item = h5o.open(parent, name)
-        if isinstance(item, h5g.GroupID):
-            _check_sizes(item, depth + 1)
-        else:
-            _check_size(item, name)
 
 
 def _check_depth(depth: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gato_gym.atomic_io import inside
 from gato_gym.bounded_io import as_type, check_file, read_json
 from gato_gym.space_json import read_space
 
@@ -40,17 +41,26 @@ def check_dataset(data: Path) -> None:
 
     Raises:
         FileNotFoundError: It holds none.
-        ValueError: Something in it is not as a dataset has it.
+        ValueError: Something in it is not as a dataset has it; or it lacks its spaces, for which
+            Minari would make the environment that the file names, whatever that runs; or its files
+            lie elsewhere.
     """
     path = data / "metadata.json"
     if not path.exists():
         raise FileNotFoundError(f"{data} holds no metadata.json: expected the folder of a dataset")
+    for each in data.iterdir():
+        if each.is_symlink() and inside(data, each.name) is None:
+            raise ValueError(f"{each} is a link to another folder: expected the file itself")
     metadata = as_type(dict[str, Any], read_json(path, largest=LARGEST_METADATA), str(path))
     for name, kind in _KINDS.items():
         as_type(kind, metadata.get(name), f"{path}: {name}")
     for name in ("observation_space", "action_space"):
-        if metadata.get(name) is not None:
-            read_space(metadata[name], f"{path}: {name}")
+        if metadata.get(name) is None:
+            raise ValueError(
+                f"{path} holds no {name}, expected it: an environment is not made because a file "
+                "names it; record the dataset with its spaces"
+            )
+        read_space(metadata[name], f"{path}: {name}")
     claimed, stored = metadata["total_episodes"], _count_episodes(data, metadata["data_format"])
     if not 0 <= claimed <= stored:
         raise ValueError(

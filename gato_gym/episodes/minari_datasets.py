@@ -3,15 +3,18 @@
 * :class:`Episode` -- one recorded episode.
 * :func:`write_minari`, :func:`read_minari` -- to a Minari dataset and back.
 * :func:`find_minari`, :func:`episodes_of` -- a dataset from its id, folder or file; its episodes.
-* :func:`new_minari` -- a dataset to be filled episode by episode.
+* :func:`new_minari` -- a dataset to be filled episode by episode; :func:`check_dataset_id` -- its
+  id, in form.
+* :func:`environment_of` -- the environment that a dataset is of.
 * :func:`returns_of` -- the returns of a dataset's episodes.
 * :func:`minari_metadata`, :func:`expert_return_of` -- what is kept beside the episodes.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,16 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from gato_gym.atomic_io import appearing
+from gato_gym.atomic_io import appearing, surviving
 from gato_gym.bounded_io import parse_json
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.metadata import check_dataset
+
+DATASET_FILES = ("data/metadata.json", "data/main_data.hdf5")
+"""What a dataset's folder holds that is written here."""
+
+ROOM = 2**20
+"""Bytes set aside while a dataset is recorded, to complete it on a full disk."""
 
 EXECUTED, DISTRIBUTION = "executed_actions", "action_distribution"
 """Keys in a Minari episode's infos: the actions that were executed, where they differ from the
@@ -98,11 +107,12 @@ def new_minari(
     root: Path | None = None,
     metadata: dict[str, Any],
     replace: bool = False,
+    keep: bool = False,
 ) -> Iterator[Any]:
     """A new Minari dataset, as an open HDF5 file to which :mod:`gato_gym.episodes.hdf5` adds
     episodes.
 
-    The dataset appears when the block ends without an error.
+    The dataset appears when the block ends, and nobody else may write it until then.
 
     Args:
         dataset_id: Id of the new dataset, such as ``gato/babyai-go-to-local-v0``.
@@ -110,23 +120,31 @@ def new_minari(
         root: Folder of datasets; None is Minari's own.
         metadata: JSON values kept with the dataset.
         replace: Whether a dataset of this id gives way.
+        keep: Whether the episodes are kept that were added before an error or Ctrl-C ended the
+            block: as this dataset, or as its next free version where it exists. A note on the
+            error tells.
 
     Raises:
-        ValueError: No episode was added, or the dataset exists.
+        FileExistsError: A folder of this name is there that is no dataset.
+        FolderInUseError: Another process writes it.
+        ValueError: No episode was added, the dataset exists, or the id is not in form.
     """
     import minari
     from minari.dataset.minari_storage import MinariStorage
 
     from gato_gym.episodes import hdf5
 
-    with minari_root(root):
-        folder = Path(os.path.abspath(minari.storage.get_dataset_path(dataset_id)))
-    if folder.exists() and not replace:
-        raise ValueError(
-            f"dataset {dataset_id!r} exists in {folder}: expected a new id; replace it with "
-            "--overwrite (replace=True), or choose another version or root"
-        )
-    with appearing(folder) as partial:
+    check_dataset_id(dataset_id)
+    folder = _folder_of(dataset_id, root)
+    failure: BaseException | None = None
+    with appearing(folder, own=DATASET_FILES, wait=0.0) as partial:
+        if (exists := folder.exists()) and not replace:
+            raise ValueError(
+                f"dataset {dataset_id!r} exists in {folder}: expected a new id; replace it with "
+                "--overwrite (replace=True), or choose another version or root"
+            )
+        room = partial / "room"
+        room.write_bytes(bytes(ROOM))
         storage = MinariStorage.new(
             partial / "data",
             env.observation_space,
@@ -134,15 +152,25 @@ def new_minari(
             env_spec=env.spec,
             jpeg_encoding=False,
         )
-        (path,) = (partial / "data").glob("*.hdf5")
-        with hdf5.open_file(path, "w") as file:
-            yield file
+        with hdf5.open_file(partial / DATASET_FILES[1], "w") as file:
+            try:
+                yield file
+            except BaseException as error:
+                if not keep:
+                    raise
+                room.unlink()  # a full disk has room again for what closing the file writes
+                hdf5.drop_unfinished(file)
+                if not len(file):
+                    raise
+                failure = error
             lengths = [hdf5.count_steps(file, index) for index in range(len(file.keys()))]
+        room.unlink(missing_ok=True)
         if not lengths:
             raise ValueError(f"dataset {dataset_id!r} would hold no episode: pass at least one")
+        name = _free_version(dataset_id, root) if failure is not None and exists else dataset_id
         storage.update_metadata(
             {
-                "dataset_id": dataset_id,
+                "dataset_id": name,
                 "author": {"gato-gym"},
                 "minari_version": minari.__version__,
                 "total_episodes": len(lengths),
@@ -151,6 +179,46 @@ def new_minari(
                 **metadata,
             }
         )
+        if failure is not None:
+            failure.add_note(f"{len(lengths)} episodes are kept as dataset {name!r}")
+            if name != dataset_id:
+                with appearing(_folder_of(name, root), own=DATASET_FILES, wait=0.0) as place:
+                    os.replace(partial / "data", place / "data")
+                raise failure
+    if failure is not None:
+        raise failure
+
+
+def check_dataset_id(dataset_id: str) -> None:
+    """Refuse an id that is none, before anything is done for it.
+
+    Raises:
+        ValueError: It is not of Minari's form, or has no version.
+
+    Example:
+        >>> check_dataset_id("my/cartpole-v0")
+    """
+    from minari.dataset.minari_dataset import DATASET_ID_RE
+
+    in_form = DATASET_ID_RE.fullmatch(dataset_id)
+    if in_form is None or in_form["version"] is None or "//" in dataset_id:
+        raise ValueError(
+            f"dataset id {dataset_id!r}: expected names of letters, digits, - and _, a folder of "
+            "two letters or more first, and a version, such as my/cartpole-v0"
+        )
+
+
+def _folder_of(dataset_id: str, root: Path | None) -> Path:
+    import minari
+
+    with minari_root(root):
+        return Path(os.path.abspath(minari.storage.get_dataset_path(dataset_id)))
+
+
+def _free_version(dataset_id: str, root: Path | None) -> str:
+    stem, _, version = dataset_id.rpartition("-v")
+    names = (f"{stem}-v{number}" for number in itertools.count(int(version) + 1))
+    return next(name for name in names if not _folder_of(name, root).exists())
 
 
 def read_minari(dataset_id: str, *, root: Path | None = None) -> Iterator[Episode]:
@@ -172,12 +240,48 @@ def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
     Args:
         dataset: A ``minari.MinariDataset``, the whole or a part (filtered or split).
         first: Number of the first one, counted within the part.
+
+    Raises:
+        ValueError: An episode's arrays are of lengths that do not belong together.
     """
+    name, indices = dataset.spec.dataset_id, _indices(dataset)[first:]
+    for index, episode in zip(indices, _read(dataset, indices), strict=True):
+        _check_lengths(episode, f"episode {index} of dataset {name!r}")
+        yield episode
+
+
+def _check_lengths(episode: Episode, what: str) -> None:
+    """Refuse arrays whose lengths would shift all that is read after them."""
+    steps, wrong = episode.length, {}
+    for name in (
+        "observations", "actions", "terminations", "truncations", "executed", "distribution",
+    ):  # fmt: skip
+        lengths = _lengths_of(getattr(episode, name))
+        if lengths - {steps + (name == "observations")}:
+            wrong[name] = sorted(lengths)
+    if wrong or not steps:
+        raise ValueError(
+            f"{what} has {steps} rewards"
+            + "".join(f", {name} of length {lengths}" for name, lengths in wrong.items())
+            + ": expected 1 or more, as many of all else, and one observation more; record it "
+            "again, or leave it out"
+        )
+
+
+def _lengths_of(part: Any) -> set[int]:
+    """The lengths of the arrays that a part of an episode is made of."""
+    if isinstance(part, dict):
+        part = tuple(part.values())
+    if isinstance(part, tuple):
+        return set().union(*map(_lengths_of, part))
+    return set() if part is None else {len(part) if np.ndim(part) else -1}
+
+
+def _read(dataset: Any, indices: Sequence[int]) -> Iterator[Episode]:
     from gato_gym.episodes import hdf5
 
     storage = dataset.storage
     task = dataset.spec.dataset_id.rpartition("/")[2].rpartition("-v")[0]
-    indices = _indices(dataset)[first:]
     if storage.FORMAT == "hdf5" and not storage.jpeg_encoding:
         (path,) = Path(storage.data_path).glob("*.hdf5")
         with hdf5.open_file(path, "r") as file:
@@ -203,8 +307,8 @@ def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
         )
 
 
-def _check_stored(storage: Any, indices: list[int]) -> None:
-    """Refuse episodes that Minari itself would read into more memory than they are stored in."""
+def _check_stored(storage: Any, indices: Sequence[int]) -> None:
+    """Refuse episodes of which Minari would read what they link to, or more than is stored."""
     from gato_gym.episodes import hdf5
 
     if storage.FORMAT == "hdf5":
@@ -252,12 +356,10 @@ def find_minari(source: str | Path | Any) -> Any:
 
     if isinstance(source, minari.MinariDataset):
         return source
-    path = Path(source)
+    path = surviving(Path(source))
     if not path.exists():
         return _load(str(source), None)
-    folder = path.parent if path.is_file() else path
-    data = folder / "data" if (folder / "data").is_dir() else folder
-    return _open(data, str(path))
+    return _open(path.parent if path.is_file() else path, str(path))
 
 
 def minari_metadata(dataset_id: str, *, root: Path | None = None) -> dict[str, Any]:
@@ -271,21 +373,24 @@ def minari_metadata(dataset_id: str, *, root: Path | None = None) -> dict[str, A
 
 
 def _load(dataset_id: str, root: Path | None) -> Any:
-    import minari
-
-    with minari_root(root):
-        data = Path(minari.storage.get_dataset_path(dataset_id)) / "data"
-    if not data.exists():
+    folder = surviving(_folder_of(dataset_id, root))
+    if not (folder / "data").is_dir():
         raise FileNotFoundError(
-            f"no Minari dataset {dataset_id!r} under {root or 'the Minari folder'}: make it "
-            "with gato-gym record or gato-gym collect, or name another root"
+            f"no Minari dataset {dataset_id!r} under {root or 'the Minari folder'}: make it with "
+            "gato-gym record or gato-gym collect, or name another root"
         )
-    return _open(data, repr(dataset_id))
+    return _open(folder, repr(dataset_id))
 
 
-def _open(data: Path, name: str) -> Any:
+def _open(folder: Path, name: str) -> Any:
+    """The dataset in a folder, which errors call ``name``: the one place where Minari reads one.
+
+    Raises:
+        ValueError: It is none, see :func:`gato_gym.episodes.metadata.check_dataset`.
+    """
     import minari
 
+    data = folder / "data" if (folder / "data").is_dir() else folder
     try:
         check_dataset(data)
         dataset = minari.MinariDataset(data)
@@ -296,6 +401,19 @@ def _open(data: Path, name: str) -> Any:
             "data/main_data.hdf5 and data/metadata.json, or that file"
         ) from error
     return dataset
+
+
+def environment_of(dataset: Any) -> str | None:
+    """The id of a dataset's environment, if it is registered here; None where it is not.
+
+    Nothing else of what the file says of it is used: an entry point, or a module before a colon,
+    would run whatever code it names.
+
+    Args:
+        dataset: A ``minari.MinariDataset``.
+    """
+    spec = dataset.spec.env_spec
+    return None if spec is None or ":" in spec.id or spec.id not in gym.registry else str(spec.id)
 
 
 def expert_return_of(dataset_id: str, *, root: Path | None = None) -> float | None:

@@ -3,6 +3,7 @@
 * :class:`NestedCodec` -- Dict and Tuple: their parts one after another.
 * :class:`SequenceCodec` -- Sequence: how many elements, then room for each.
 * :class:`OneOfCodec` -- OneOf: which branch, then room for every branch.
+* :class:`GraphCodec` -- Graph: its nodes, then its edges, each with the nodes it links.
 * :func:`compile_codec` -- the codec of a space, composite ones included.
 """
 
@@ -26,7 +27,7 @@ from gato_gym.plans.space_codecs import (
     TextCodec,
 )
 
-__all__ = ["NestedCodec", "OneOfCodec", "SequenceCodec", "compile_codec"]
+__all__ = ["GraphCodec", "NestedCodec", "OneOfCodec", "SequenceCodec", "compile_codec"]
 
 
 class NestedCodec(SpaceCodec):
@@ -90,6 +91,10 @@ class SequenceCodec(SpaceCodec):
     """Sequence: a discrete id for the number of elements, then the tokens of each.
 
     Positions past the last element hold the least legal ids, which decoding ignores.
+
+    Attributes:
+        feature: The codec of an element.
+        room: Most elements that have tokens.
     """
 
     def __init__(self, part: Part, feature: SpaceCodec) -> None:
@@ -101,7 +106,7 @@ class SequenceCodec(SpaceCodec):
                 f"PlanOptions.sequence_length is {self.room}: expected less than {base}, the "
                 "discrete ids"
             )
-        self._feature = feature
+        self.feature = feature
         self._start = self.vocabulary.discrete.start
         length = np.array([[self._start, self._start + self.room + 1]], np.int64)
         self.ranges = np.concatenate([length, *[feature.ranges] * self.room])
@@ -112,7 +117,7 @@ class SequenceCodec(SpaceCodec):
 
     def encode(self, members: Any, rows: int) -> Ids:
         batches = [self._elements(member) for member in members]
-        lengths = np.array([self._feature.rows(batch) for batch in batches], np.int64)
+        lengths = np.array([self.feature.rows(batch) for batch in batches], np.int64)
         if len(lengths) != rows:
             raise ValueError(
                 f"{self.part.name} holds {len(lengths)} sequences: expected {rows}, one a row"
@@ -120,18 +125,18 @@ class SequenceCodec(SpaceCodec):
         ids = np.tile(self.ranges[:, 0], (rows, 1))
         shown = self._cut(lengths)
         ids[:, 0] += shown
-        width = len(self._feature.ranges)
+        width = len(self.feature.ranges)
         for row, (batch, length) in enumerate(zip(batches, lengths.tolist(), strict=True)):
-            tokens = self._feature.encode(batch, length)[: shown[row]]
+            tokens = self.feature.encode(batch, length)[: shown[row]]
             ids[row, 1 : 1 + width * len(tokens)] = tokens.ravel()
         return ids
 
     def decode(self, ids: Ids) -> Any:
         lengths = (ids[:, 0] - self._start).tolist()
-        width = len(self._feature.ranges)
-        elements = self._feature.decode(ids[:, 1:].reshape(len(ids) * self.room, width))
+        width = len(self.feature.ranges)
+        elements = self.feature.decode(ids[:, 1:].reshape(len(ids) * self.room, width))
         return tuple(
-            self._member([self._feature.member(elements, row * self.room + i) for i in range(n)])
+            self._member([self.feature.member(elements, row * self.room + i) for i in range(n)])
             for row, n in enumerate(lengths)
         )
 
@@ -156,11 +161,11 @@ class SequenceCodec(SpaceCodec):
     def _elements(self, member: Any) -> Any:
         """The elements of one member as a batch of the feature's codec."""
         assert isinstance(self.space, spaces.Sequence)
-        return member if self.space.stack else self._feature.batch(member)
+        return member if self.space.stack else self.feature.batch(member)
 
     def _member(self, elements: list[Any]) -> Any:
         assert isinstance(self.space, spaces.Sequence)
-        return self._feature.batch(elements) if self.space.stack else tuple(elements)
+        return self.feature.batch(elements) if self.space.stack else tuple(elements)
 
 
 class OneOfCodec(SpaceCodec):
@@ -223,6 +228,67 @@ class OneOfCodec(SpaceCodec):
         return branch.member(branch.decode(ids[:, self._slices[index]]), 0)
 
 
+class GraphCodec(SpaceCodec):
+    """Graph: its nodes as a Sequence, then its edges as one, each with the two nodes it links.
+
+    An edge of a node without room is left out with the node, and so is a decoded edge of a node
+    beyond the number of nodes.
+    """
+
+    def __init__(self, part: Part, nodes: SequenceCodec, edges: SequenceCodec | None) -> None:
+        super().__init__(part)
+        self._nodes, self._edges = nodes, edges
+        parts = [nodes] if edges is None else [nodes, edges]
+        self.ranges, self.continuous, _ = _joined(parts)
+
+    def leaves(self, first: int = 0) -> list[tuple[str, int, int]]:
+        return [(self.part.path, first, first + len(self.ranges))]
+
+    def encode(self, members: Any, rows: int) -> Ids:
+        ids = self._nodes.encode([graph[0] for graph in members], rows)
+        if self._edges is None:
+            return ids
+        edges = [self._linked(graph, row) for row, graph in enumerate(members)]
+        return np.concatenate([ids, self._edges.encode(edges, rows)], axis=1)
+
+    def decode(self, ids: Ids) -> Any:
+        stop = len(self._nodes.ranges)
+        nodes = self._nodes.decode(ids[:, :stop])
+        if self._edges is None:
+            return tuple(spaces.GraphInstance(each, None, None) for each in nodes)
+        edges = self._edges.decode(ids[:, stop:])
+        return tuple(self._graph(*parts) for parts in zip(nodes, edges, strict=True))
+
+    def batch(self, members: Sequence[Any]) -> Any:
+        return tuple(members)
+
+    def _linked(self, graph: Any, row: int) -> Any:
+        """The edges of a graph, with their links, between nodes that have room."""
+        assert self._edges is not None
+        nodes, edges, links = graph
+        count = self._nodes.feature.rows(nodes)
+        pairs = np.zeros((0, 2), np.int64) if links is None else np.asarray(links, np.int64)
+        if ((pairs < 0) | (pairs >= count)).any():
+            raise ValueError(
+                f"{self.part.name} has links {pairs.tolist()} in row {row}: expected nodes in "
+                f"[0, {count})"
+            )
+        return self._between((edges, pairs), min(count, self._nodes.room))
+
+    def _graph(self, nodes: Any, edges: Any) -> spaces.GraphInstance:
+        features, links = self._between(edges, self._nodes.feature.rows(nodes))
+        if not len(links):
+            return spaces.GraphInstance(nodes, None, None)
+        return spaces.GraphInstance(nodes, features, links.astype(np.int32))
+
+    def _between(self, edges: tuple[Any, Ids], count: int) -> Any:
+        """Those of a batch of edges that link the first ``count`` nodes."""
+        assert self._edges is not None
+        feature = self._edges.feature
+        kept = np.flatnonzero((edges[1] < count).all(axis=1)).tolist()
+        return feature.batch([feature.member(edges, row) for row in kept])
+
+
 def _joined(codecs: Sequence[SpaceCodec]) -> tuple[Ids, Any, Ids]:
     """Ranges and continuity of codecs one after another, and where each one stops."""
     return (
@@ -237,7 +303,7 @@ def compile_codec(part: Part) -> SpaceCodec:
 
     Raises:
         ValueError: The space is none of Box, Discrete, MultiDiscrete, MultiBinary, Text, and Dict,
-            Tuple, Sequence or OneOf of these.
+            Tuple, Sequence, OneOf or Graph of these.
     """
     return _codec(part.space, part)
 
@@ -280,3 +346,16 @@ def _(space: Any, part: Part) -> SpaceCodec:
     return OneOfCodec(
         part, [compile_codec(part.child(i, sub)) for i, sub in enumerate(space.spaces)]
     )
+
+
+@_codec.register
+def _(space: spaces.Graph, part: Part) -> SpaceCodec:
+    def sequence(name: str, element: gym.Space[Any]) -> SequenceCodec:
+        child = part.child(name, spaces.Sequence(element, stack=True))
+        return SequenceCodec(child, compile_codec(child.child("*", element)))
+
+    nodes = sequence("nodes", space.node_space)
+    if space.edge_space is None:
+        return GraphCodec(part, nodes, None)
+    links = spaces.MultiDiscrete([nodes.room, nodes.room])
+    return GraphCodec(part, nodes, sequence("edges", spaces.Tuple([space.edge_space, links])))

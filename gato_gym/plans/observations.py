@@ -60,6 +60,7 @@ def _(space: gym.Space[Any], part: Part) -> Reader:
 
 @_reader.register(spaces.Sequence)
 @_reader.register(spaces.OneOf)
+@_reader.register(spaces.Graph)
 def _(space: gym.Space[Any], part: Part) -> Reader:
     return CodecReader(part)
 
@@ -153,8 +154,8 @@ def check_paths(part: Part, readers: Sequence[Reader]) -> None:
         if reader.path in options.stacks and not isinstance(reader, ImageReader):
             raise ValueError(
                 f"PlanOptions.stacks names {reader.path!r}, {reader.space}: expected a stack of "
-                "uint8 images of 16 pixels or more a side; name it in PlanOptions.images too to "
-                "read it as one"
+                "uint8 images of 16 pixels or more a side, 32 rows without channels; name it in "
+                "PlanOptions.images too to read it as one"
             )
         if reader.path in options.images and not isinstance(reader, ImageReader):
             raise ValueError(

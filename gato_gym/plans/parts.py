@@ -70,17 +70,12 @@ class Part:
 
     def refusal(self) -> ValueError:
         """The error that its space has no tokens, and what to do about it."""
-        hint = "transform it with a wrapper"
-        if isinstance(self.space, spaces.Graph):
-            hint = (
-                "turn the graph into a Dict of Sequences (node features, edge features, edge "
-                f"links) with a gymnasium.Transform{self.role.title()} wrapper"
-            )
+        hint = f"transform it with a gymnasium.Transform{self.role.title()} wrapper"
         if self.role == "observation":
             hint += f", or leave it out with PlanOptions(skip=({self.path!r},))"
         return ValueError(
             f"{self.name} is a {type(self.space).__name__} space: expected Box, Discrete, "
-            f"MultiDiscrete, MultiBinary, Text, Dict, Tuple, Sequence or OneOf; {hint}"
+            f"MultiDiscrete, MultiBinary, Text, Dict, Tuple, Sequence, OneOf or Graph; {hint}"
         )
 
     def array(self, values: Any, rows: int) -> NDArray[Any]:

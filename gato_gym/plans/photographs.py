@@ -28,15 +28,19 @@ __all__ = ["ImageReader", "frame_shape", "is_channels_first", "is_photograph"]
 SMALLEST_PHOTOGRAPH = 16
 """A Box with fewer rows or columns is not an image unless the options name it."""
 
-MOST_CHANNELS_FIRST = 16
-"""A longer first axis is an image's rows, not its channels."""
+LEAST_GREY_ROWS = 32
+"""A Box without channels and with fewer rows is a grid of characters: a terminal has 21 to 25."""
 
 
 def is_photograph(part: Part) -> bool:
     """Whether a Box is read as images.
 
-    It is if the options name it, or if it has at least 16 rows and columns and is uint8 or a float
-    of 1, 3 or 4 channels between 0 and 1 or 0 and 255.
+    It is if the options name it, or if it has at least 16 rows and columns and is
+
+    * uint8 between 0 and 255, with channels or at least 32 rows, or
+    * a float of 1, 3 or 4 channels between 0 and 1 or 0 and 255.
+
+    Boards of zeros and ones and grids of characters are numbers, therefore.
 
     Raises:
         ValueError: The options name it and its shape or bounds are not an image's.
@@ -52,10 +56,11 @@ def is_photograph(part: Part) -> bool:
     height, width, channels = _size(shape)
     if min(height, width) < SMALLEST_PHOTOGRAPH:
         return False
+    low, tops = (space.low == 0).all(), [(space.high == top).all() for top in (1, 255)]
     if space.dtype == np.uint8:
-        return True
-    pixels = (space.low == 0).all() and any((space.high == top).all() for top in (1, 255))
-    return bool(space.dtype.kind == "f" and pixels and len(shape) == 3 and channels in (1, 3, 4))
+        return bool(low and tops[1] and (len(shape) == 3 or height >= LEAST_GREY_ROWS))
+    floats = space.dtype.kind == "f" and low and any(tops)
+    return bool(floats and len(shape) == 3 and channels in (1, 3, 4))
 
 
 def _check_named(part: Part, space: spaces.Box, shape: tuple[int, ...]) -> None:
@@ -87,7 +92,7 @@ def frame_shape(part: Part) -> tuple[int, ...]:
 
 def is_channels_first(shape: tuple[int, ...]) -> bool:
     """Whether an image's channels are its first axis: the shorter of the first and the last."""
-    return len(shape) == 3 and shape[0] < min(MOST_CHANNELS_FIRST, shape[2])
+    return len(shape) == 3 and shape[0] < shape[2]
 
 
 def _size(shape: tuple[int, ...]) -> tuple[int, int, int]:

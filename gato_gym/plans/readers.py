@@ -5,7 +5,7 @@
   :mod:`gato_gym.plans.photographs`.
 * :class:`DigitsReader`, :class:`ValueReader`, :class:`NumbersReader` -- numbers as discrete ids, as
   continuous ids, and as they are.
-* :class:`CodecReader` -- a Sequence or a OneOf, as the ids of its codec.
+* :class:`CodecReader` -- a Sequence, a OneOf or a Graph, as the ids of its codec.
 * :func:`is_text_space` -- whether members are strings.
 """
 
@@ -274,7 +274,7 @@ class NumbersReader(Reader):
 
 @dataclass(frozen=True)
 class CodecReader(Reader):
-    """A Sequence or a OneOf: the ids that its codec spells it with."""
+    """A Sequence, a OneOf or a Graph: the ids that its codec spells it with."""
 
     @cached_property
     def codec(self) -> SpaceCodec:
@@ -284,7 +284,8 @@ class CodecReader(Reader):
     @property
     def kind(self) -> str:
         """The kind of space, in small letters."""
-        return type(self.space).__name__.lower()
+        kinds = {spaces.Sequence: "sequence", spaces.OneOf: "oneof", spaces.Graph: "graph"}
+        return next(kind for base, kind in kinds.items() if isinstance(self.space, base))
 
     @property
     def width(self) -> int:

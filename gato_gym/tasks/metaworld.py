@@ -88,8 +88,8 @@ def make_metaworld(name: str, *, render_mode: str | None = None) -> gym.Env[Any,
     need("metaworld", "metaworld")
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
-    made: Any = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-v3-goal-observable"]
-    env = made(seed=0, render_mode=render_mode)
+    env_class: Any = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-v3-goal-observable"]
+    env = env_class(seed=0, render_mode=render_mode)
     env.mujoco_renderer.default_cam_config = CAMERA
     return MetaWorldEnv(env)
 

@@ -5,7 +5,7 @@
 
 A task's episodes are numbered; unit u holds the attempts ``[u * n, (u + 1) * n)`` and is a file of
 its own that appears when it is complete. What a unit holds depends on the settings alone, so any
-number of workers makes the same dataset, and work that was stopped goes on at the missing units.
+number of workers makes the same dataset, and stopped work resumes at the missing units.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ def _record_unit(settings: CollectSettings, recorder: Recorder, job: Job) -> Uni
     dropped: dict[str, int] = {}
     faults: list[str] = []
     path = unit_path(settings, recorder.task, job.unit)
-    with appearing_file(path, alone=False) as partial, hdf5.open_file(partial, "w") as file:
+    with appearing_file(path) as partial, hdf5.open_file(partial, "w") as file:
         for index in range(job.unit * size, (job.unit + 1) * size):
             try:
                 episode = recorder.record(index, job.expert_return)

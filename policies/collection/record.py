@@ -23,6 +23,7 @@ from gato_gym.seeds import TRAINING_SEEDS_START
 from policies.collection.noise import HeldNoise, Noise, SampledNoise
 from policies.collection.recorder import Recording
 from policies.rollout.env_batch import PolicyLike
+from policies.rollout.episode import name_of
 from policies.rollout.vector_rollout import play_one
 
 
@@ -40,6 +41,9 @@ def record_episodes(
     on_episode: Callable[[Episode], None] | None = None,
 ) -> list[float]:
     """Play a policy and keep its episodes as a Minari dataset, which appears when it is complete.
+
+    Whatever ends the recording early, such as Ctrl-C or a full disk, the episodes that were
+    recorded are kept, see :func:`~gato_gym.episodes.minari_datasets.new_minari`.
 
     The dataset's metadata holds the mean return of episodes without noise as ``expert_return``.
 
@@ -62,7 +66,9 @@ def record_episodes(
         The return of each episode.
 
     Raises:
-        ValueError: The dataset exists, or the policy gave what is no action of the environment.
+        FolderInUseError: Another process records a dataset of this id.
+        ValueError: The dataset exists, its id is not in form, or the policy gave what is no action
+            of the environment.
     """
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}: expected 1 or more")
@@ -74,7 +80,9 @@ def record_episodes(
         "algorithm_name": type(policy).__name__,
         "description": f"Episodes of {type(policy).__name__} in {name_of(env)}",
     }
-    with new_minari(dataset_id, env=env, root=root, metadata=metadata, replace=replace) as file:
+    with new_minari(
+        dataset_id, env=env, root=root, metadata=metadata, replace=replace, keep=True
+    ) as file:
         for index in range(episodes):
             episode = _record_one(
                 env,
@@ -87,9 +95,9 @@ def record_episodes(
             returns.append(episode.total_return)
             if not episode.info.get("noise"):
                 clean.append(episode.total_return)
+                metadata["expert_return"] = float(np.mean(clean))
             if on_episode is not None:
                 on_episode(episode)
-        metadata["expert_return"] = float(np.mean(clean))
     return returns
 
 
@@ -97,7 +105,7 @@ def _record_one(
     env: gym.Env[Any, Any], policy: PolicyLike, seed: int, *, deterministic: bool, noise: float
 ) -> Episode:
     perturbed = _noise(noise, env.action_space, seed)
-    recording = Recording(perturbed)
+    recording = Recording(env, perturbed)
     play_one(env, policy, seed, deterministic=deterministic, record=lambda _: recording)
     success, level = recording.success, perturbed.level
     info = ({} if success is None else {"success": success}) | ({"noise": level} if level else {})
@@ -126,11 +134,6 @@ def play_returns(
         play_one(env, policy, seed + index, deterministic=deterministic)
         for index in range(episodes)
     ]
-
-
-def name_of(env: gym.Env[Any, Any]) -> str:
-    """Id of an environment, or its class's name."""
-    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
 def likeliest(policy: Any, *, stochastic: bool = False) -> bool:

@@ -39,8 +39,9 @@ from policies.collection.noise import (
     OtherPlayer,
     UniformNoise,
 )
-from policies.experts import execute, failure_of, make_expert
+from policies.experts import make_expert
 from policies.random_policy import RandomPolicy
+from policies.rollout.members import stack_members, success_in
 from policies.rollout.vector_rollout import play_one
 
 SEED_RANGE = 2**30
@@ -54,7 +55,7 @@ class RecordSettings:
     """What decides an episode beside its task and number.
 
     Attributes:
-        seed: Of the collection: another seed, other episodes.
+        seed: Seed of the collection; another seed gives other episodes.
         noise: Strength p of the noise, at least 0. Half of BabyAI's episodes execute a random
             action with probability p a step, and so do half of Atari's. Where actions are a Box, an
             episode draws its standard deviation from {0, p/4, p/2, 3p/4, p}, in units of half the
@@ -179,6 +180,8 @@ class Recorder:
         seed = episode_seed(self.task.id, index, seed=self.settings.seed)
         noise = self._noise(np.random.default_rng([seed, 1]), seed)
         recording = _ExpertRecording(
+            self.expert,
+            self.env,
             noise,
             steps_after_success=self.settings.steps_after_success,
             most_steps=self.settings.most_steps,
@@ -229,21 +232,24 @@ class Recording:
     """One episode as it is played: what was seen, chosen and executed.
 
     Args:
+        env: Where; gives the spaces.
         noise: What is executed instead of the policy's choice.
         steps_after_success: Stop so many steps after the first success; None plays to the end.
         most_steps: Stop after so many steps; None plays to the end.
 
     Attributes:
-        success: Whether the environment told of one; None where it told of neither.
+        success: Whether the environment reported one; None where it reported nothing.
     """
 
     def __init__(
         self,
+        env: gym.Env[Any, Any],
         noise: Noise,
         *,
         steps_after_success: int | None = None,
         most_steps: int | None = None,
     ) -> None:
+        self._spaces = env.observation_space, env.action_space
         self._noise, self._spare, self._most = noise, steps_after_success, most_steps
         self._observations = ObservationList()
         self._labels: list[Any] = []
@@ -271,7 +277,7 @@ class Recording:
     ) -> Any:
         """What to execute where the policy chose ``label``, which is what the episode keeps."""
         action = self._noise.execute(label)
-        self._labels.append(label)
+        self._labels.append(copy.deepcopy(label))
         self._distributions.append(distribution)
         self._executed.append(copy.deepcopy(action))
         return action
@@ -283,9 +289,9 @@ class Recording:
         self._see(observation)
         self._rewards.append(reward)
         self._terminated = terminated
-        success = info.get("success", info.get("is_success"))
+        success = success_in(info)
         if success is not None:
-            self.success = bool(self.success) or bool(success)
+            self.success = bool(self.success) or success
         if self.length == self._most:
             return True
         if not self.success or self._spare is None or terminated:
@@ -302,49 +308,46 @@ class Recording:
         distributions = [each for each in self._distributions if each is not None]
         return Episode(
             task=task_id,
-            observations=seen.stacked() if seen.overlap else _stack(seen.parts()),
-            actions=_stack(self._labels),
+            observations=seen.stacked()
+            if seen.overlap
+            else stack_members(self._spaces[0], seen.parts()),
+            actions=stack_members(self._spaces[1], self._labels),
             rewards=np.asarray(self._rewards, np.float32),
             terminations=last if self._terminated else never,
             truncations=never if self._terminated else last,
             seed=seed,
             info=info,
-            executed=_stack(self._executed) if self._noise.level else None,
+            executed=stack_members(self._spaces[1], self._executed) if self._noise.level else None,
             distribution=np.stack(distributions) if len(distributions) == len(last) else None,
         )
 
 
 class _ExpertRecording(Recording):
-    """Ends where the expert gives up, or chooses ``lost``; tells it what is executed."""
+    """Ends where the expert gives up, or chooses ``lost``; reports to it what is executed."""
 
     def __init__(
         self,
+        expert: Policy,
+        env: gym.Env[Any, Any],
         noise: Noise,
         *,
         steps_after_success: int | None,
         most_steps: int | None,
         lost: int | None,
     ) -> None:
-        super().__init__(noise, steps_after_success=steps_after_success, most_steps=most_steps)
-        self._lost = lost
+        super().__init__(env, noise, steps_after_success=steps_after_success, most_steps=most_steps)
+        self._expert, self._lost = expert, lost
 
     def execute(
         self, label: Any, state: Any, row: int, distribution: NDArray[np.float16] | None
     ) -> Any:
-        if failure_of(state, row) is not None or (self._lost is not None and label == self._lost):
+        failure = self._expert.failure_of(state, row)
+        if failure is not None or (self._lost is not None and label == self._lost):
             raise ExpertFailure
         action = super().execute(label, state, row, distribution)
-        execute(state, row, action)
+        self._expert.execute(state, row, action)
         return action
 
 
 class ExpertFailure(Exception):
     """The expert has lost its way: nothing is to be learned from this episode."""
-
-
-def _stack(parts: list[Any]) -> Any:
-    if isinstance(parts[0], dict):
-        return {key: _stack([part[key] for part in parts]) for key in parts[0]}
-    if isinstance(parts[0], tuple):
-        return tuple(_stack(list(column)) for column in zip(*parts, strict=True))
-    return parts if isinstance(parts[0], str) else np.stack(parts)

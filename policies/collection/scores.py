@@ -28,8 +28,8 @@ class Scores:
     """What became of some episodes.
 
     Attributes:
-        returns: Of each.
-        successes: Whether each succeeded; None where the environment does not tell.
+        returns: Return of each episode.
+        successes: Whether each succeeded; None where the environment does not report it.
     """
 
     returns: tuple[float, ...]
@@ -57,7 +57,8 @@ class Scores:
         Raises:
             ValueError: A field is missing or of another type.
         """
-        scores: Scores = as_type(cls, values, "scores")
+        kept = {name: values[name] for name in ("returns", "successes") if name in values}
+        scores: Scores = as_type(cls, kept, "scores")  # the file may hold what was played, too
         return scores
 
 
@@ -74,12 +75,13 @@ def play_scores(
     What a policy draws in it follows from the same seed. Recorded episodes have other seeds.
 
     Args:
-        envs: Of the same spaces; at most as many as ``episodes`` are used. They stay open.
+        envs: Environments with the same spaces, of which at most ``episodes`` are used. They stay
+            open.
         policy: Acts in all of them as one batch; in a single one, on single observations.
         episodes: How many.
         deterministic: Passed to ``predict``; False leaves it to the checkpoint's sampler, None to
             the expert's own way (:attr:`policies.base.Policy.samples`).
-        first_seed: Of episode 0.
+        first_seed: Seed of episode 0.
 
     Returns:
         The scores in the order of the seeds.
@@ -104,11 +106,11 @@ def interval(
     """Percentile bootstrap interval of the mean of the groups' means.
 
     Args:
-        groups: Of values: the episodes of each training seed, or of each task.
+        groups: Values in groups: the episodes of each training seed, or of each task.
         redraw_groups: Whether groups are a sample themselves, as seeds are and tasks are not: then
             they are redrawn before the values in them.
         confidence: Probability mass inside.
-        seed: Of the redrawing.
+        seed: Seed of the resampling.
 
     Example:
         >>> interval([[1.0, 1.0], [1.0]], redraw_groups=True)

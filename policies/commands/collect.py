@@ -34,7 +34,7 @@ class Collect(CollectSettings, Command):
         overwrite: Replace datasets that other settings made.
     """
 
-    stopped: ClassVar[str] = "stopped: run the same command again to go on"
+    stopped: ClassVar[str] = "stopped: run the same command again to resume"
 
     root: Path = Path("data")
     suite: str | None = None

@@ -165,8 +165,8 @@ class _Ship(Command):
         from policies.expert_training.queue import chosen
         from policies.expert_training.shipping import ship
 
-        said = {task: ship(ROOT / task, task) for task in chosen(None, self.tasks)}
-        finished = {task: line for task, line in said.items() if line is not None}
+        lines = {task: ship(ROOT / task, task) for task in chosen(None, self.tasks)}
+        finished = {task: line for task, line in lines.items() if line is not None}
         for task, line in finished.items():
             call.console.print(f"{task}: {line}", highlight=False)
         if not finished:
@@ -180,7 +180,7 @@ class _Ship(Command):
 class Expert(Command):
     """Train, score, convert and ship the experts of tasks."""
 
-    stopped: ClassVar[str] = "stopped: run the same command again to go on"
+    stopped: ClassVar[str] = "stopped: run the same command again to resume"
 
     command: (
         Annotated[_Train, subcommand("train")]

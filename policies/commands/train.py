@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from gato_gym.commands.common import Command, Invocation
 from gato_gym.commands.flags import check_threads
@@ -20,6 +22,19 @@ class Train(TrainSettings, Command):
         threads: Threads of a CPU; by default 1 for tiny, else all cores.
         dry_run: Encode, print the mixture, and stop.
     """
+
+    sections: ClassVar[Mapping[str, str]] = {
+        "--dataset": "data",
+        "--preset": "network",
+        "--tasks": "tasks and their tokens",
+        "--weights": "mixture",
+        "--optimiser": "optimisation",
+        "--sigma": "loss and regularisation",
+        "--recompute": "computing",
+        "--tensorboard": "what is kept",
+        "--score-every": "scores while training",
+        "--threads": "this command",
+    }
 
     threads: int | None = None
     dry_run: bool = False

@@ -30,7 +30,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, returns: Sequence[float]) -> Evaluation:
-        """Of a list of returns."""
+        """The evaluation of a list of returns."""
         spread = float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0
         return cls(float(np.mean(returns)), spread, len(returns))
 

@@ -8,13 +8,11 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -30,6 +28,7 @@ from policies.expert_training.shipping import (
 from policies.expert_training.trainer import TrainSettings, train
 from policies.expert_training.training_state import STATE_FILE, load_state
 from policies.experts.store import shipped_folder
+from policies.processes import JobPool, WorkerFailure
 
 FIRST_PASS = 400_000
 """Actions that a task without any expert gets before others get more: most games beat chance by
@@ -45,10 +44,10 @@ def chosen(suite: str | None, pattern: str | None) -> list[str]:
     """
     from gato_gym.tasks import list_tasks
 
-    found = {task.id for task in list_tasks(suite, pattern)}
-    ordered = [name for name in RECIPES if name in found]
+    matching = {task.id for task in list_tasks(suite, pattern)}
+    ordered = [name for name in RECIPES if name in matching]
     if not ordered:
-        recipe_for(min(found))
+        recipe_for(min(matching))
     return ordered
 
 
@@ -62,7 +61,7 @@ class Standing:
         recipe_steps: Actions that its recipe has.
         best: The best return that was evaluated; None before the first.
         bar: Return that its expert is meant to reach.
-        minutes: Of a core, so far.
+        minutes: Minutes of a core, so far.
         shipped: Share of the bar that the package's expert has; None where there is none.
         finished: Why the training has ended; None while it can be resumed.
     """
@@ -130,7 +129,7 @@ class TrainQueue:
             folder = self.settings.output or self.root / task
             console.print(f"the expert is in {folder / EXPERT_FOLDER}", highlight=False)
             return 0
-        failed = self._run_side_by_side(deadline, console)
+        failed = self._run_all(deadline, console)
         if failed:
             console.print(f"failed: {', '.join(failed)}", style="red")
         return 1 if failed else 0
@@ -173,49 +172,31 @@ class TrainQueue:
             threads=self.settings.threads,
         )
 
-    def _run_side_by_side(self, deadline: float | None, console: Console) -> list[str]:
+    def _run_all(self, deadline: float | None, console: Console) -> list[str]:
         """Run all stages, each in a process of its own; returns the tasks that failed."""
         failed: list[str] = []
-        stages, running = self._stages(console), dict[Future[None], str]()
-        jobs, ships = self.settings.jobs, self.settings.ships
-        with _processes(jobs) as pool:
-            while True:
-                while len(running) < jobs and not (deadline and time.monotonic() >= deadline):
-                    task, until = next(stages, (None, 0))
-                    if task is None:
-                        break
-                    if task not in failed:
-                        settings = self._training(task, until, deadline)
-                        running[pool.submit(train_and_ship, settings, ships)] = task
-                if not running:
-                    return failed
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    task = running.pop(future)
-                    if (error := future.exception()) is not None:
-                        failed.append(task)
-                        message = f"{task}: failed, {error!r}"
-                        console.print(message, style="red", markup=False, soft_wrap=True)
+        count = 0 if self.settings.jobs == 1 else self.settings.jobs
+        with JobPool(_trainer, self.settings.ships, count=count, fresh=True) as pool:
+            for training, result in pool.run(self._trainings(failed, deadline, console)):
+                if isinstance(result, WorkerFailure):
+                    failed.append(training.task)
+                    message = f"{training.task}: failed, {result.message}"
+                    console.print(message, style="red", markup=False, soft_wrap=True)
+        return failed
+
+    def _trainings(
+        self, failed: Sequence[str], deadline: float | None, console: Console
+    ) -> Iterator[TrainSettings]:
+        """What is trained in turn, until the time is over; nothing of a task that has failed."""
+        for task, until in self._stages(console):
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+            if task not in failed:
+                yield self._training(task, until, deadline)
 
 
-class _InThisProcess(Executor):
-    """Calls at once what is submitted."""
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-def _processes(jobs: int) -> Executor:
-    """One process a training, so that none keeps what another has loaded."""
-    if jobs == 1:
-        return _InThisProcess()
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, mp_context=spawn, max_tasks_per_child=1)
+def _trainer(ships: bool) -> Callable[[TrainSettings], None]:
+    return partial(train_and_ship, ships=ships)
 
 
 def train_and_ship(settings: TrainSettings, ships: bool) -> None:
@@ -224,6 +205,6 @@ def train_and_ship(settings: TrainSettings, ships: bool) -> None:
     train(settings, console=console)
     late = settings.seconds is not None and settings.seconds <= 0
     if ships and not late:
-        said = ship(settings.output, settings.task)
-        if said is not None:
-            console.print(f"{settings.task}: {said}", highlight=False, soft_wrap=True)
+        shipped = ship(settings.output, settings.task)
+        if shipped is not None:
+            console.print(f"{settings.task}: {shipped}", highlight=False, soft_wrap=True)

@@ -116,7 +116,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "dm_control-cheetah-run": _sac(7.5e5, 800, 860),
     "dm_control-fish-upright": _sac(2.5e5, 800, 920),
-    # ten episodes are too few to tell: an expert with 971 over ten had 734 over thirty others
+    # ten episodes are too few: an expert with 971 over ten had 734 over thirty others
     # 734 after 0.5 M steps; from that expert 938 after 0.6 M more
     "dm_control-finger-turn_easy": _sac(1.6e6, 800, 960, action_repeat=2, evaluation_episodes=30),
     "dm_control-finger-turn_hard": _sac(

@@ -24,18 +24,14 @@ import torch
 from rich.console import Console
 
 from gato_gym.atomic_io import write_whole
+from gato_gym.folder_lock import FolderLock
 from gato_gym.seeds import EVALUATION_SEEDS_START
 from gato_gym.simulators import installed_versions
 from policies.expert_training.evaluation import EVALUATION_ROWS, Evaluation, evaluate
 from policies.expert_training.learner import Learner, make_learner
 from policies.expert_training.recipe import Recipe
 from policies.expert_training.recipes import recipe_for
-from policies.expert_training.shipping import (
-    CURVE_FILE,
-    EXPERT_FOLDER,
-    SCORE_EPISODES,
-    score_expert,
-)
+from policies.expert_training.shipping import EXPERT_FOLDER, SCORE_EPISODES, score_expert
 from policies.expert_training.training_state import (
     STATE_FILE,
     TrainingState,
@@ -44,17 +40,24 @@ from policies.expert_training.training_state import (
     save_state,
 )
 from policies.expert_training.weight_averaging import Average
-from policies.experts.store import Network, network_from, play_with, read_config, save_expert
+from policies.experts.store import (
+    CURVE_FILE,
+    Network,
+    network_from,
+    play_with,
+    read_config,
+    save_expert,
+)
 from policies.threads import one_thread
 
 NOT_LEARNING = ("steps", "bar", "enough", "source", "evaluations", "evaluation_episodes")
-"""What may change in a recipe before a training goes on: none of it is of the learning itself."""
+"""What may change in a recipe before a training resumes: none of it affects the learning."""
 
 ALL_STEPS, ENOUGH = "all steps done", "enough, and flat"
 """Why a training ends."""
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
-"""Of hyperparameters, for a training that began when recipes had fewer of them."""
+"""Hyperparameters of a training that began when recipes had fewer of them."""
 
 LEARNING_TO_EVALUATION = 5
 """Steps of learning for each step of evaluation, at least."""
@@ -107,11 +110,12 @@ def train(settings: TrainSettings, *, console: Console) -> TrainingState:
         The state at the end; the expert is in ``output / "expert"``.
 
     Raises:
+        FolderInUseError: Another process trains in the folder.
         ValueError: No recipe, or the folder holds a training with other hyperparameters.
         MissingPackageError: Stable-Baselines3, SBX or the simulator is not installed.
         KeyboardInterrupt: What was evaluated last is saved.
     """
-    with one_thread():
+    with one_thread(), FolderLock(settings.output):
         return _Training(settings, console).run()
 
 
@@ -157,11 +161,11 @@ class _Training:
         # a resumed training began where it did, wherever others would begin now
         start = setting["recipe"].get("start")
         self.recipe = dataclasses.replace(self.recipe, start=start)
-        asked = self.setting["recipe"] = self.recipe.to_json()
+        recipe = self.setting["recipe"] = self.recipe.to_json()
         if setting["recipe"].get("evaluation_episodes") != self.recipe.evaluation_episodes:
             self.state.best = None  # over other episodes: what is evaluated next is the best
         saved = {name: value for name, value in setting["recipe"].items() if name in DEFAULTS}
-        setting["recipe"] = DEFAULTS | saved | {name: asked[name] for name in NOT_LEARNING}
+        setting["recipe"] = DEFAULTS | saved | {name: recipe[name] for name in NOT_LEARNING}
         if setting != self.setting:
             was, now = _flat(setting), _flat(self.setting)
             changed = [
@@ -275,7 +279,7 @@ class _Training:
         speed = (learner.steps - state.steps) / max(seconds - state.seconds, 1e-9)
         state.steps, state.updates, state.seconds = learner.steps, learner.updates, seconds
         returns = learner.take_returns(recipe.evaluation_episodes)
-        if returns == []:  # too few games have ended to tell
+        if returns == []:  # too few games have ended
             if not last or self.best is not None:
                 self._save(learner)
                 return
@@ -349,7 +353,7 @@ class _Training:
 
 
 def _seconds(device: str) -> float:
-    """Of the processor, as far as it is what learns: a busy machine makes no training longer."""
+    """Processor time, where the processor learns: a busy machine makes no training longer."""
     return time.process_time() if device == "cpu" else time.monotonic()
 
 

@@ -1,4 +1,4 @@
-"""A training's state in one file: what a run needs to go on, and its best network so far.
+"""A training's state in one file: what a run needs to resume, and its best network so far.
 
 * :class:`TrainingState` -- counters, curve, best network.
 * :func:`save_state`, :func:`load_state` -- one safetensors file with JSON in its header, written
@@ -35,13 +35,13 @@ class TrainingState:
 
     Attributes:
         steps: Environment steps done.
-        updates: Of the algorithm's own counter.
-        seconds: Of training and evaluating, over all runs.
+        updates: Updates that the algorithm counts.
+        seconds: Seconds of training and evaluating, over all runs.
         curve: An entry for each evaluation: steps, mean and std of returns, seconds.
         best: Mean return of the best evaluation; None before the first.
         best_steps: Steps of the best network.
-        best_config: What its tensors do not tell.
-        finished: Why the training has ended; None while it goes on.
+        best_config: What its tensors do not contain.
+        finished: Why the training has ended; None while it can continue.
     """
 
     steps: int = 0
@@ -81,9 +81,9 @@ def load_state(path: Path) -> tuple[TrainingState, dict[str, Tensor], dict[str, 
             return state, tensors, as_type(dict[str, Any], header["setting"], "setting")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TrainingStateError(
-            f"{path} is no training that can go on ({error!r}): remove it to start afresh"
+            f"{path} is no training that can be resumed ({error!r}): remove it to start afresh"
         ) from error
     raise TrainingStateError(
-        f"{path} has format {version} and this gato-gym reads {FORMAT}: go on with the version "
+        f"{path} has format {version} and this gato-gym reads {FORMAT}: resume with the version "
         "that wrote it, or remove the file to start afresh"
     )

@@ -45,6 +45,6 @@ class Average:
             name: (self._sums[name] / self._count).astype(tensor.dtype)
             for name, tensor in self._last.tensors().items()
         }
-        found = network_from(means, self._last.config())
+        network = network_from(means, self._last.config())
         self._count, self._sums, self._last = 0, {}, None
-        return found
+        return network

@@ -3,7 +3,6 @@
 * :func:`make_expert` -- the expert of a task, for an environment or a vector environment of it.
 * :func:`has_expert` -- whether a task has one.
 * :func:`load_trained` -- a trained expert: the one that is shipped, or one from a folder.
-* :func:`execute`, :func:`failure_of` -- for callers that perturb the expert's actions.
 """
 
 from __future__ import annotations
@@ -14,13 +13,10 @@ from typing import Any
 import gymnasium as gym
 
 from gato_gym.tasks import SCRIPTED_SUITES, get_task
-from policies.base import Policy, State, spaces_of
-from policies.experts.babyai import BotRow
+from policies.base import Policy, spaces_of
 
 __all__ = [
     "SCRIPTED_SUITES",
-    "execute",
-    "failure_of",
     "has_expert",
     "load_trained",
     "make_expert",
@@ -112,19 +108,3 @@ def load_trained(
     if trained_for != task_id:
         raise ExpertError(f"{place} holds the expert of {trained_for!r}, expected {task_id!r}")
     return play_with(load_expert(place), observation_space, action_space)
-
-
-def execute(state: State, row: int, action: Any) -> None:
-    """Record in an expert's state that a row executed ``action``, whatever the expert chose.
-
-    Experts that keep a plan (BabyAI's bot) continue from there; the others ignore it.
-    """
-    if isinstance(state, list) and isinstance(state[row], BotRow):
-        state[row].executed = int(action)
-
-
-def failure_of(state: State, row: int) -> str | None:
-    """Why the expert of a row has given up in this episode; None if it has not."""
-    if isinstance(state, list) and isinstance(state[row], BotRow):
-        return state[row].failure
-    return None

@@ -93,8 +93,8 @@ class BotRow:
 
     Attributes:
         bot: None once it has failed.
-        executed: The action executed last: its own choice unless :func:`policies.experts.execute`
-            replaced it.
+        executed: The action executed last: its own choice unless
+            :meth:`BabyAIBotPolicy.execute` replaced it.
         failure: Why it failed, or None. A failed bot chooses ``done``.
     """
 
@@ -154,6 +154,14 @@ class BabyAIBotPolicy(DistributionPolicy):
             rows[index] = _start(self._envs[int(index)].unwrapped)
         actions = np.asarray([_choose(row) for row in rows], np.int64)
         return Decision(actions, rows, Categorical.certain(actions, CHOICES))
+
+    def execute(self, state: list[BotRow], row: int, action: Any) -> None:
+        """As :meth:`policies.base.Policy.execute`: the row's bot plans from there."""
+        state[row].executed = int(action)
+
+    def failure_of(self, state: list[BotRow], row: int) -> str | None:
+        """As :meth:`policies.base.Policy.failure_of`."""
+        return state[row].failure
 
 
 def _start(level: Any) -> BotRow:

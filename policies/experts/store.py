@@ -23,7 +23,10 @@ from policies.experts.cnn import ImageExpert, ImageNetwork
 from policies.experts.mlp import ExpertError, ExpertNetwork, TrainedExpert
 
 FORMAT = 1
+CURVE_FILE = "curve.csv"
+"""How an expert's returns grew in training; a shipped expert has it."""
 SHIPPED = Path(__file__).parent / "trained"
+EXPERT_FILES = ("config.json", "model.safetensors", CURVE_FILE)
 LARGEST_FILE = 16 * 2**20
 """Bytes of the largest file of an expert that is read."""
 
@@ -60,14 +63,20 @@ def save_expert(folder: Path, network: Network, record: Mapping[str, Any]) -> No
         record: Further content of ``config.json``: how it was trained and what it scores.
 
     Raises:
-        FileExistsError: ``folder`` exists and is not an expert.
+        FileExistsError: ``folder`` exists and is not an expert, or holds something else too.
     """
-    if folder.exists() and not (folder / "config.json").exists() and any(folder.iterdir()):
-        raise FileExistsError(
-            f"{folder} exists and is not an expert: choose another folder or remove it"
-        )
+    if (folder / "config.json").exists():
+        try:
+            is_expert = bool({"activation", "strides"} & read_config(folder).keys())
+        except ExpertError:
+            is_expert = False
+        if not is_expert:
+            raise FileExistsError(
+                f"{folder / 'config.json'} is not an expert's of this version, expected one that "
+                "may be replaced: choose another folder"
+            )
     config = {"format": FORMAT, **network.config(), **record}
-    with appearing(folder) as partial:
+    with appearing(folder, own=EXPERT_FILES) as partial:
         save_file(network.tensors(), partial / "model.safetensors")
         write_json(partial / "config.json", config)
 

@@ -33,8 +33,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from gato_gym.atomic_io import appearing, surviving
+from gato_gym.atomic_io import appearing, check_replaceable, inside, surviving
 from gato_gym.bounded_io import as_type, check_file, read_bytes, read_versioned, reason_of
 from gato_gym.options import PlanOptions
 from gato_gym.text import default_tokenizer
@@ -49,6 +50,10 @@ FORMAT = 1
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 RUN_CHECKPOINT, RUN_STATE = "checkpoint", "training"
 """What a run's folder holds: the checkpoint that it has written, and the state to resume from."""
+WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+CHECKPOINT_FILES = (
+    "config.json", "model.safetensors", "prompts.safetensors", "text.model", "card.md",
+)  # fmt: skip
 LARGEST_CONFIG = 4 * 2**20
 """Largest ``config.json`` that is read, in bytes."""
 
@@ -100,15 +105,32 @@ def save_checkpoint(
         card: Text of ``card.md``.
 
     Raises:
-        FileExistsError: ``folder`` exists and is not a checkpoint.
+        FileExistsError: ``folder`` exists and is not a checkpoint, or holds something else too.
     """
-    if folder.exists() and not (folder / "config.json").exists() and any(folder.iterdir()):
-        raise FileExistsError(
-            f"{folder} exists and is not a checkpoint: choose another folder or remove it"
-        )
-    with appearing(folder) as temporary:
+    check_own_folder(folder)
+    with appearing(folder, own=CHECKPOINT_FILES) as temporary:
         card = card or f"# {folder.name}\n\nA Gato checkpoint.\n"
         _write(temporary, network, tasks, sampler, dtype, card)
+
+
+def check_own_folder(folder: Path) -> None:
+    """Refuse to replace a folder that is not a checkpoint's alone.
+
+    Raises:
+        FileExistsError: It is not.
+    """
+    check_replaceable(folder, CHECKPOINT_FILES)
+    if not (folder / "config.json").exists():
+        return
+    try:
+        is_checkpoint = {"network", "tasks"} <= _read_config(folder).keys()
+    except CheckpointError:
+        is_checkpoint = False
+    if not is_checkpoint:
+        raise FileExistsError(
+            f"{folder / 'config.json'} is not a checkpoint's of this version, expected one that "
+            "may be replaced: choose another folder"
+        )
 
 
 def _write(
@@ -139,6 +161,7 @@ def _write(
             name: {
                 "options": record.options.to_json(),
                 "signature": record.signature,
+                "prompt": record.prompt is not None,
                 "prompted": record.prompted,
                 "spaces": record.spaces,
             }
@@ -166,6 +189,7 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
         CheckpointError: It does not exist, is damaged, or has a newer format.
     """
     folder = locate_checkpoint(name)
+    _check_links(folder)
     config = _read_config(folder)
     tasks = _records(folder, config)
     try:
@@ -183,6 +207,17 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
     card = folder / "card.md"
     text = read_bytes(card, largest=LARGEST_CONFIG, error=CheckpointError) if card.exists() else b""
     return Checkpoint(network, tasks, sampler, text.decode("utf-8", "replace"))
+
+
+def _check_links(folder: Path) -> None:
+    """Refuse links to other folders, but for those of the hub's cache: a card would be shared."""
+    root = folder.parents[1] if folder.parent.name == "snapshots" else folder
+    for name in CHECKPOINT_FILES:
+        path = folder / name
+        if path.is_symlink() and inside(root, str(path.relative_to(root))) is None:
+            raise CheckpointError(
+                f"{path} is a link to another folder, expected the file itself: take a fresh copy"
+            )
 
 
 def read_tasks(folder: Path) -> dict[str, TaskRecord]:
@@ -239,10 +274,23 @@ def _record(
             as_type(dict[str, Any], entry["options"], f"{where}.options")
         ),
         signature=as_type(str, entry["signature"], f"{where}.signature"),
-        prompt=Prompt.from_tensors(prompts, task) if f"{task}/text" in prompts else None,
+        prompt=_prompt(task, entry, prompts),
         prompted=as_type(bool, entry["prompted"], f"{where}.prompted"),
         spaces=as_type(tuple[str, str] | None, entry.get("spaces"), f"{where}.spaces"),
     )
+
+
+def _prompt(
+    task: str, entry: Mapping[str, Any], tensors: Mapping[str, np.ndarray[Any, Any]]
+) -> Prompt | None:
+    """A task's demonstration; older files do not say whether there is one."""
+    is_there = any(name.startswith(f"{task}/") for name in tensors)
+    if as_type(bool, entry.get("prompt", is_there), f"tasks.{task}.prompt") != is_there:
+        raise ValueError(
+            f"tasks.{task}.prompt is {entry['prompt']!r}, and prompts.safetensors "
+            f"{'holds one' if is_there else 'holds none'}, expected the files of one checkpoint"
+        )
+    return Prompt.from_tensors(tensors, task) if is_there else None
 
 
 def _no_checkpoint(folder: Path, error: Exception) -> CheckpointError:
@@ -335,6 +383,7 @@ def _network_of(sizes: NetworkConfig, folder: Path) -> GatoNetwork:
     expected = {name: list(t.shape) for name, t in network.state_dict().items()}
     _check_shapes(expected, stored, path)
     weights = _read(path, load_file)
+    check_weights(weights, path)
     network.load_state_dict({name: t.float() for name, t in weights.items()}, strict=True)
     return network
 
@@ -364,6 +413,25 @@ def _check_shapes(
         raise CheckpointError(
             f"{path} does not fit config.json ({'; '.join(problems)}): "
             "they are of different checkpoints"
+        )
+
+
+def check_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that are no numbers: of another type than a network's, NaN or infinite.
+
+    Raises:
+        CheckpointError: Names the first.
+    """
+    for name, tensor in weights.items():
+        if tensor.dtype not in WEIGHT_TYPES:
+            problem = f"of type {tensor.dtype}"
+        elif not tensor.isfinite().all():
+            problem = "not finite"
+        else:
+            continue
+        raise CheckpointError(
+            f"{path} has {name} {problem}, expected finite numbers of float32, bfloat16 or "
+            "float16: the training diverged or the file is damaged, take a fresh copy"
         )
 
 

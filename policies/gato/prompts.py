@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.minari_datasets import episodes_of, find_minari
-from gato_gym.spaces import Plan
+from gato_gym.spaces import Plan, TokenizedBatch
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork
 from policies.model.sequence import (
@@ -31,6 +31,7 @@ from policies.model.sequence import (
     lay_out_prompt,
     prompt_steps,
 )
+from policies.observations import rows_of
 
 FIELDS = ("ids", "vectors", "grids", "images", "actions")
 
@@ -129,12 +130,13 @@ def prompt_from_episode(
         cut: Which part of a longer demonstration is kept, "end" or "start"; None rejects it.
 
     Raises:
-        ValueError: The demonstration is longer than ``capacity`` and ``cut`` is None.
+        ValueError: The demonstration is longer than ``capacity`` and ``cut`` is None, or is of
+            other spaces than the plan's.
     """
     if cut not in (None, "end", "start"):
         raise ValueError(f"cut is {cut!r}: expected 'end', 'start', or None to refuse")
     length = episode.length
-    encoded = plan.encode_batch(first_steps(episode.observations, length))
+    encoded, actions = _encode(plan, episode)
     text = cut_text(np.asarray(encoded.text[length - 1], np.int32))
     count = prompt_steps(plan, length, text if plan.has_text else None, capacity)
     if cut is None and count < length:
@@ -151,7 +153,7 @@ def prompt_from_episode(
         vectors=encoded.vectors[chosen],
         grids=encoded.grids[chosen],
         images=encoded.images[chosen],
-        actions=plan.encode_actions(episode.actions)[chosen],
+        actions=actions[chosen],
     )
     return Prompt(steps, text)
 
@@ -186,6 +188,25 @@ def check_prompt(plan: Plan, prompt: Prompt) -> None:
                 f"the prompt's {name} are {part.min()} to {part.max()}: expected ids of the task's "
                 "vocabulary; take a fresh copy of the checkpoint"
             )
+
+
+def _encode(plan: Plan, episode: Episode) -> tuple[TokenizedBatch, NDArray[np.int32]]:
+    """The observations and actions of an episode that fits the plan's spaces."""
+    observations = first_steps(episode.observations, episode.length)
+    try:
+        for name, space, values in (
+            ("observation", plan.observation_space, observations),
+            ("action", plan.action_space, episode.actions),
+        ):
+            if (rows := rows_of(space, values, name)) != episode.length:
+                raise ValueError(f"{name} has {rows} rows: expected {episode.length}")
+        return plan.encode_batch(observations), plan.encode_actions(episode.actions)
+    except (IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the prompt is an episode of {episode.task!r} that does not fit the policy ({error}): "
+            f"expected one of the policy's environment, with observations of "
+            f"{plan.observation_space} and actions of {plan.action_space}"
+        ) from error
 
 
 @torch.no_grad()

@@ -2,13 +2,16 @@
 
 * :class:`TaskRecord` -- what a checkpoint knows about a task.
 * :func:`find_task` -- the task of an environment.
-* :func:`signature` -- what must agree between training and use.
+* :func:`signature` -- what must agree between training and use; :func:`task_number`, the same
+  and the task's name as a number.
 * :func:`check_sizes` -- whether a plan's parts and ids fit a network.
+* :func:`check_row` -- whether a timestep fits a row of a batch.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +28,7 @@ from gato_gym.tasks import task_id_of
 from policies.base import spaces_of
 from policies.gato.prompts import Prompt
 from policies.model.config import NetworkConfig
+from policies.model.sequence import fed_actions
 
 
 class SpaceMismatchError(ValueError):
@@ -92,6 +96,9 @@ def describe_space(space: gym.Space[Any]) -> Any:
         return {f"Sequence, stack={space.stack}": describe_space(space.feature_space)}
     if isinstance(space, spaces.OneOf):
         return {"OneOf": [describe_space(branch) for branch in space.spaces]}
+    if isinstance(space, spaces.Graph):
+        edges = None if space.edge_space is None else describe_space(space.edge_space)
+        return {"Graph": [describe_space(space.node_space), edges]}
     if is_text_space(space):
         return "text"
     if isinstance(space, spaces.Discrete):
@@ -108,6 +115,13 @@ def signature(observation: gym.Space[Any], action: gym.Space[Any]) -> str:
     """A text that is equal for spaces that one task record serves."""
     described = {"observation": describe_space(observation), "action": describe_space(action)}
     return json.dumps(described, sort_keys=True)
+
+
+def task_number(task: str | None, plan: Plan) -> int:
+    """A number that two tasks share only if their name, spaces and token options agree; int64."""
+    spaces = signature(plan.observation_space, plan.action_space)
+    text = json.dumps([task, spaces, plan.options.to_json()])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)
 
 
 def find_task(
@@ -160,8 +174,16 @@ def find_task(
     )
 
 
-def check_sizes(config: NetworkConfig, plan: Plan) -> None:
-    """Refuse a plan with parts larger than the network's, or with other ids.
+def check_sizes(
+    config: NetworkConfig, plan: Plan, *, length: int | None = None, task: str | None = None
+) -> None:
+    """Refuse a plan with parts or timesteps larger than the network's, or with other ids.
+
+    Args:
+        config: The network's sizes.
+        plan: How spaces become tokens.
+        length: Tokens of a packed row, for training.
+        task: What the message calls the task.
 
     Raises:
         ValueError: Names the part.
@@ -176,12 +198,23 @@ def check_sizes(config: NetworkConfig, plan: Plan) -> None:
             f"image_size is {plan.options.image_size} and the network's {config.image_size}: "
             "change the plan's options or use a network made for it"
         )
+    for path, channels in plan.image_channels.items():
+        if channels > config.image_channels:
+            raise ValueError(
+                f"observation {path!r} is an image of {channels} channels: the network takes at "
+                f"most {config.image_channels}. If its first axis is frames, "
+                f"PlanOptions(stacks=({path!r},)) reads the newest; a wrapper that gives it as "
+                f"float32 has it read as numbers; PlanOptions(skip=({path!r},)) leaves it out"
+            )
+    room = (config.grid_size, config.grid_size, config.grid_planes)
+    if any(got > limit for got, limit in zip(plan.grid_size, room, strict=True)):
+        raise ValueError(
+            f"PlanOptions.grids names {list(plan.options.grids)} of size {plan.grid_size}: the "
+            f"network takes at most {room}. Out of grids it is read as numbers; "
+            "PlanOptions(skip=...) leaves it out"
+        )
     for name, got, limit in (
         ("vector_size", plan.options.vector_size, config.vector_size),
-        ("grid height", plan.grid_size[0], config.grid_size),
-        ("grid width", plan.grid_size[1], config.grid_size),
-        ("grid planes", plan.grid_size[2], config.grid_planes),
-        ("image channels", plan.image_shape[2], config.image_channels),
         ("parallel actions", plan.num_actions * plan.has_parallel_actions, config.action_places),
     ):
         if got > limit:
@@ -189,6 +222,37 @@ def check_sizes(config: NetworkConfig, plan: Plan) -> None:
                 f"{name} is {got} and the network takes at most {limit}: "
                 "change the plan's options or use a network made for it"
             )
+    last = plan.num_tokens  # all of which an action is predicted from, with the actions before it
+    if not plan.has_parallel_actions:
+        last += plan.num_actions - 1
+    larger = f"NetworkConfig(window={last}), train's --network '{{\"window\": {last}}}'"
+    _check_timestep(plan, last, config.window, "the network's window", larger, task)
+    if length is not None:
+        check_row(plan, length, task=task)
+
+
+def check_row(plan: Plan, length: int, *, text: int = 0, task: str | None = None) -> None:
+    """Refuse a plan whose timesteps, with a text of so many tokens, fit no row of a batch.
+
+    Raises:
+        ValueError: Names the numbers.
+    """
+    tokens = text + plan.num_tokens + fed_actions(plan)
+    larger = f"--length {tokens}"
+    _check_timestep(plan, tokens, length, "a row of a batch", larger, task)
+
+
+def _check_timestep(
+    plan: Plan, tokens: int, limit: int, room: str, larger: str, task: str | None
+) -> None:
+    if tokens > limit:
+        of = "" if task is None else f" of {task!r}"
+        images = f" ({len(plan.image_slots)} of images)" if len(plan.image_slots) else ""
+        raise ValueError(
+            f"a timestep{of} has {tokens} tokens{images} and {room} has {limit}: scale images down "
+            "(gymnasium.wrappers.ResizeObservation), leave parts out (PlanOptions.skip, train's "
+            f"--options '{{\"skip\": […]}}'), or ask for more ({larger})"
+        )
 
 
 def _environment_id(env: Any) -> str | None:

@@ -2,13 +2,12 @@
 
 * :class:`RunningEpisode` -- its reset, its steps and its outcome, within its time.
 * :class:`EpisodeRecorder` -- sees an episode as it is played, and may perturb its actions.
-* :func:`as_member` -- a single action as its space has it.
+* :func:`name_of` -- what an environment is called.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import math
 import time
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from policies.chance import hash_member
 from policies.rollout.faults import describe, time_limit
+from policies.rollout.members import as_observation, as_reward, success_in
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult
 from policies.rollout.timing import Clock
 
@@ -52,23 +52,9 @@ Record = Callable[[EpisodeKey], EpisodeRecorder]
 """Makes the recorder of an episode."""
 
 
-def as_member(space: gym.Space[Any], action: Any) -> Any:
-    """A single action as its space has it; SB3 gives 0-d arrays for Discrete, float64 for Boxes.
-
-    Raises:
-        ValueError: It is no member.
-    """
-    member = action
-    if isinstance(space, gym.spaces.Box):
-        member = np.asarray(action, space.dtype).reshape(space.shape)
-    elif isinstance(space, gym.spaces.Discrete):
-        member = space.dtype.type(np.asarray(action).reshape(-1)[0])
-    if not space.contains(member):
-        raise ValueError(
-            f"the policy gave {action!r}, which is no member of {space}: expected one; clip it, or "
-            "wrap the environment as it was in the policy's training"
-        )
-    return copy.deepcopy(member)
+def name_of(env: gym.Env[Any, Any]) -> str:
+    """Id of an environment, or its class's name."""
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
 def longer_than(seconds: float | None) -> str:
@@ -85,6 +71,7 @@ class RunningEpisode:
     clock: Clock
     timeout: float | None = None
     recorder: EpisodeRecorder | None = None
+    accepts_nan: bool = True
     started: float = field(default_factory=time.perf_counter)
     rewards: list[float] = field(default_factory=list)
     success: bool | None = None
@@ -96,6 +83,7 @@ class RunningEpisode:
         """Begin; the first observation."""
         with self._limited():
             observation, _ = env.reset(seed=self.key.seed)
+        observation = self._observed(observation)
         hash_member(self.spaces[0], observation, self.played)
         if self.recorder is not None:
             self.recorder.begin(observation)
@@ -106,26 +94,39 @@ class RunningEpisode:
 
         Raises:
             EpisodeTimeout: The environment has used up its time.
-            ValueError: The reward is not finite.
+            ValueError: The observation is not of its space, or the reward is no number that an
+                episode can keep.
         """
         with self._limited():
             observation, reward, terminated, truncated, info = env.step(action)
-        value = float(reward)
-        if not math.isfinite(value):
-            raise ValueError(
-                f"{self.key.task}, seed {self.key.seed}: reward {value} at timestep "
-                f"{len(self.rewards)}, expected a finite number: the environment is at fault"
-            )
+        observation = self._observed(observation)
+        value = self._checked(as_reward, reward)
         self.rewards.append(value)
         hash_member(self.spaces[1], action, self.played)
-        success = info.get("success", info.get("is_success"))
+        success = success_in(info)
         if success is not None:
-            self.success = bool(self.success) or bool(success)
+            self.success = bool(self.success) or success
         self.terminated = bool(terminated)
         stop = self.recorder is not None and self.recorder.step(
             observation, value, self.terminated, info
         )
         return observation, bool(terminated or truncated or stop)
+
+    def _observed(self, observation: Any) -> Any:
+        return self._checked(
+            as_observation, self.spaces[0], observation, accepts_nan=self.accepts_nan
+        )
+
+    def _checked(self, check: Callable[..., Any], *given: Any, **options: Any) -> Any:
+        """What the environment gave, as it has to be; an error says where it was."""
+        try:
+            return check(*given, **options)
+        except ValueError as error:
+            raise ValueError(f"{self._where}: {error}; the environment is at fault") from error
+
+    @property
+    def _where(self) -> str:
+        return f"{self.key.task}, seed {self.key.seed}, timestep {len(self.rewards)}"
 
     @contextlib.contextmanager
     def _limited(self) -> Generator[None]:
@@ -136,15 +137,14 @@ class RunningEpisode:
                 yield
                 return
             started = time.perf_counter()
-            where = f"{self.key.task}, seed {self.key.seed}, timestep {len(self.rewards)}"
-            message = f"{where}: the episode took its environment {longer_than(self.timeout)}"
+            message = f"{self._where}: the episode took its environment {longer_than(self.timeout)}"
             with time_limit(self.timeout - self.used, message):
                 yield
             self.used += time.perf_counter() - started
         finally:
             self.clock.end("environments", began)
 
-    def failure(self, error: Exception) -> EpisodeFailure:
+    def failure(self, error: BaseException) -> EpisodeFailure:
         seconds = time.perf_counter() - self.started
         return EpisodeFailure(self.key, describe(error), len(self.rewards), seconds)
 

@@ -39,25 +39,26 @@ class SharedForward:
         self._policy: MultiTaskPolicy | None = None
         self._state: MultiTaskState | None = None
 
-    def arrange(self, wanted: Sequence[tuple[object, Any, NDArray[np.int64]]]) -> None:
+    def arrange(self, batches: Sequence[tuple[object, Any, NDArray[np.int64]]]) -> None:
         """Say whose rows act from now on.
 
         Args:
-            wanted: A member, its policy, and its rows: numbers of rows that it has here already,
+            batches: A member, its policy, and its rows: numbers of rows that it has here already,
                 in their new order, or -1 for rows that start an episode with the next call. All
-                policies share what :func:`shared_by` tells.
+                policies share what :func:`shared_by` returns.
         """
         from policies.gato.multitask import MultiTaskPolicy
 
         parts = (
             {} if self._state is None else dict(zip(self._owners(), self._state.parts, strict=True))
         )
-        policy = MultiTaskPolicy([each for _, each, _ in wanted])
+        policy = MultiTaskPolicy([each for _, each, _ in batches])
         states = [
-            len(rows) if rows[0] < 0 else parts[id(member)].take(rows) for member, _, rows in wanted
+            len(rows) if rows[0] < 0 else parts[id(member)].take(rows)
+            for member, _, rows in batches
         ]
         self._policy, self._state = policy, policy.join(states)
-        self.members = [(member, len(rows)) for member, _, rows in wanted]
+        self.members = [(member, len(rows)) for member, _, rows in batches]
 
     def _owners(self) -> list[int]:
         return [id(member) for member, _ in self.members]
@@ -72,7 +73,7 @@ class SharedForward:
     ) -> list[Any]:
         """Actions of every member's rows; arguments one for each member."""
         assert self._policy is not None
-        if any(seed is not None for own in seeds for seed in own):
+        if any(seed is not None for batch_seeds in seeds for seed in batch_seeds):
             self._state = self._policy.seed_episodes(seeds, self._state)
         actions, self._state = self._policy.predict(
             observations, self._state, starts, deterministic

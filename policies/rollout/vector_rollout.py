@@ -13,8 +13,8 @@ from typing import Any
 import gymnasium as gym
 
 from policies.rollout.env_batch import EnvBatch, Envs, PolicyLike
-from policies.rollout.episode import Record, longer_than
-from policies.rollout.faults import EpisodeTimeout, time_limit
+from policies.rollout.episode import Record, longer_than, name_of
+from policies.rollout.faults import FAULTS, EpisodeTimeout, UsageError, time_limit
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult, Outcome
 from policies.rollout.shared_forward import SharedForward, shared_by
 from policies.rollout.timing import Clock
@@ -52,7 +52,8 @@ def play(
         episode_timeout: Seconds that an environment may spend on an episode, its reset and all
             its steps together, and that the policy may spend on one action; None for ever.
         clock: Measures environments and inference.
-        guard: Whether an error of an environment fails its episode alone; otherwise it is raised.
+        guard: Whether an error of an environment fails its episode alone, and one of the policy
+            those under way; otherwise it is raised.
         record: Makes a recorder for each episode, which sees it and may perturb its actions.
 
     Yields:
@@ -60,7 +61,7 @@ def play(
 
     Raises:
         UsageError: An environment cannot be used as it is asked for.
-        ValueError: A policy gave what is no action of the caller's single environment.
+        ValueError: A policy gave what is no action, and there is no ``guard``.
     """
     rollout = Rollout(
         deterministic=deterministic,
@@ -87,10 +88,10 @@ def play_one(
     Args:
         env: Not closed. What it raises is raised.
         policy: Sees single observations.
-        seed: Of the environment's reset, and of what the policy draws.
+        seed: Seed of the environment's reset and of the policy's draws.
         deterministic, record: As in :func:`play`.
     """
-    key = EpisodeKey("", 0, seed)
+    key = EpisodeKey(name_of(env), 0, seed)
     outcomes = play([env], policy, [key], deterministic=deterministic, guard=False, record=record)
     (outcome,) = outcomes
     assert isinstance(outcome, EpisodeResult)
@@ -177,8 +178,11 @@ class Rollout:
                 continue
             try:
                 actions = self._predict(shared, batches)
-            except EpisodeTimeout as error:
-                # Whose episode it was cannot be told, nor what is left of the state.
+            except FAULTS as error:
+                fails = self._guard or isinstance(error, EpisodeTimeout)
+                if not fails or isinstance(error, UsageError):
+                    raise
+                # It is unknown whose episode it was, and what is left of the state.
                 self._shared_forwards.pop(shared, None)
                 for batch in batches:
                     yield from batch.give_up(error)

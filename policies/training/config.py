@@ -1,7 +1,7 @@
 """Everything that a run's result depends on, and whether two runs depend on the same.
 
 * :class:`TrainConfig` -- what a run's result depends on; JSON out.
-* :func:`network_config`, :func:`train_config` -- from the settings of a run.
+* :func:`network_config`, :func:`row_length`, :func:`train_config` -- from the settings of a run.
 * :func:`as_begun` -- settings that a run is resumed with whatever this version would choose.
 * :func:`check_same_config`, :func:`check_same` -- refuse to resume under other settings.
 * :func:`record_identity` -- the same, of what is in a file of the run.
@@ -68,6 +68,9 @@ class TrainConfig:
         for name in ("steps", "rows", "length", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        least = self.mixture.smallest
+        if self.length < least:
+            raise ValueError(f"length is {self.length}: expected at least {least} tokens of a row")
         if self.accumulate > self.rows:
             raise ValueError(
                 f"accumulate is {self.accumulate} for {self.rows} rows: expected at most one part "
@@ -126,6 +129,11 @@ def network_config(
     return fitted(NetworkConfig.from_json(values), plans.values())
 
 
+def row_length(settings: TrainSettings) -> int:
+    """Tokens of a packed sequence, as asked for or the preset's."""
+    return settings.length or (1024 if settings.preset in PAPER_SIZES else 256)
+
+
 def train_config(
     settings: TrainSettings,
     groups: Sequence[str],
@@ -159,7 +167,7 @@ def train_config(
         optimiser=_optimiser(settings, steps),
         steps=steps,
         rows=settings.rows or (512 if large else 8),
-        length=settings.length or (1024 if large else 256),
+        length=row_length(settings),
         accumulate=settings.accumulate or (128 if large else 1),
         sigma=settings.sigma,
         observation_weight=settings.observation_weight,
@@ -206,7 +214,7 @@ def as_begun(config: TrainConfig, output: Path) -> TrainConfig:
     )
 
 
-def check_same_config(recorded: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
+def check_same_config(recorded: dict[str, Any], requested: dict[str, Any], output: Path) -> None:
     """Refuse to resume a run under another configuration, naming each difference.
 
     A setting that the run's version did not know yet is taken to have had its default.
@@ -215,8 +223,8 @@ def check_same_config(recorded: dict[str, Any], wanted: dict[str, Any], output: 
         ValueError: Any value differs.
     """
     defaults = _flatten(TrainConfig(NetworkConfig(), Mixture({})).to_json())
-    known = {key: value for key, value in defaults.items() if key in _flatten(wanted)}
-    check_same({**known, **_flatten(recorded)}, wanted, output)
+    known = {key: value for key, value in defaults.items() if key in _flatten(requested)}
+    check_same({**known, **_flatten(recorded)}, requested, output)
 
 
 def record_identity(path: Path, identity: dict[str, Any], output: Path) -> None:
@@ -231,23 +239,36 @@ def record_identity(path: Path, identity: dict[str, Any], output: Path) -> None:
     write_whole(path, json.dumps(identity, indent=1))
 
 
-def check_same(recorded: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
+def check_same(recorded: dict[str, Any], requested: dict[str, Any], output: Path) -> None:
     """Refuse to resume where nested values differ, naming each difference.
+
+    The hashes of datasets' files are not asked of what an older version recorded without them.
 
     Raises:
         ValueError: Any value differs.
     """
-    there, here = _flatten(recorded), _flatten(wanted)
+    if recorded == without_contents(recorded):
+        requested = without_contents(requested)
+    before, now = _flatten(recorded), _flatten(requested)
     differences = [
-        f"{key}: {there.get(key)!r} there, {here.get(key)!r} now"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
+        f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
     ]
     if differences:
         raise ValueError(
             f"{output} holds a run with another configuration ({'; '.join(differences)}): "
             "use its settings to resume it, or another --output"
         )
+
+
+def without_contents(values: Any) -> Any:
+    """JSON values without the entries ``contents`` of its objects."""
+    if isinstance(values, list):
+        return [without_contents(part) for part in values]
+    if not isinstance(values, dict):
+        return values
+    return {key: without_contents(part) for key, part in values.items() if key != "contents"}
 
 
 def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:

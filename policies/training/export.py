@@ -18,7 +18,7 @@ from gato_gym import Episode
 from gato_gym.atomic_io import surviving
 from gato_gym.bounded_io import read_json
 from gato_gym.spaces import Plan
-from policies.gato.checkpoint import save_checkpoint
+from policies.gato.checkpoint import check_weights, save_checkpoint
 from policies.gato.prompts import prompt_from_episode
 from policies.gato.sampling import Sampler
 from policies.gato.task_specs import TaskRecord
@@ -42,6 +42,7 @@ def averaged_network(
 
     Raises:
         FileNotFoundError: The run has no such checkpoint.
+        CheckpointError: Its weights are no finite numbers.
     """
     settings = read_json(run / "config.json")
     network = GatoNetwork(NetworkConfig.from_json(settings["network"]))
@@ -53,12 +54,17 @@ def averaged_network(
 
 
 def _averaged_weights(run: Path, step: int | None) -> dict[str, Tensor]:
-    if step is not None:
-        kept = load_file(kept_weights(run, step))
-        return {name: tensor.float() for name, tensor in kept.items()}
-    state = load_file(surviving(run / "last") / "optimiser.safetensors")
-    prefix = "average."
-    return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+    if step is None:
+        prefix, path = "average.", surviving(run / "last") / "optimiser.safetensors"
+    else:
+        prefix, path = "", kept_weights(run, step)
+    weights = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in load_file(path).items()
+        if name.startswith(prefix)
+    }
+    check_weights(weights, path)
+    return {name: tensor.float() for name, tensor in weights.items()}
 
 
 def saved_step(run: Path) -> int:
@@ -80,8 +86,8 @@ def write_checkpoint(
     Args:
         output: The checkpoint's folder.
         network: The weights.
-        plans: Of the tasks, by id.
-        shown: Each task's demonstration, and whether the policy acts after it unless told
+        plans: The tasks' plans, by id.
+        shown: Each task's demonstration, and whether the policy acts after it unless asked
             otherwise.
         sampler: How the checkpoint chooses actions; None is :data:`SAMPLER`.
         card: Text of its card.

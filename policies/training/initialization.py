@@ -54,24 +54,24 @@ def start_from(network: GatoNetwork, weights: Mapping[str, Tensor]) -> None:
             "of a network of this kind"
         )
     for name in state.keys() & weights.keys():
-        there = state[name]
-        _copy(there, weights[name].to(there), network.config, name)
+        parameter = state[name]
+        _copy(parameter, weights[name].to(parameter), network.config, name)
 
 
-def _copy(there: Tensor, given: Tensor, config: NetworkConfig, name: str) -> None:
-    if name == "embedding.grid.out.weight" and there.shape != given.shape:
+def _copy(parameter: Tensor, weight: Tensor, config: NetworkConfig, name: str) -> None:
+    if name == "embedding.grid.out.weight" and parameter.shape != weight.shape:
         cells, channels = config.grid_size, config.grid_channels
-        side = round((given.shape[1] // channels) ** 0.5)
-        there = there.view(len(there), cells, cells, channels)
-        given = given.view(len(given), side, side, channels)
-    if name == "embedding.vector.0.weight" and there.shape != given.shape:
-        there.zero_()
-    if there.ndim != given.ndim or any(
-        a < b for a, b in zip(there.shape, given.shape, strict=True)
+        side = round((weight.shape[1] // channels) ** 0.5)
+        parameter = parameter.view(len(parameter), cells, cells, channels)
+        weight = weight.view(len(weight), side, side, channels)
+    if name == "embedding.vector.0.weight" and parameter.shape != weight.shape:
+        parameter.zero_()
+    if parameter.ndim != weight.ndim or any(
+        a < b for a, b in zip(parameter.shape, weight.shape, strict=True)
     ):
         raise ValueError(
-            f"{name} is {list(given.shape)} in the weights and {list(there.shape)} in the network: "
-            "expected the same, or smaller"
+            f"{name} is {list(weight.shape)} in the weights and {list(parameter.shape)} in the "
+            "network: expected the same, or smaller"
         )
     with torch.no_grad():
-        there[tuple(slice(size) for size in given.shape)].copy_(given)
+        parameter[tuple(slice(size) for size in weight.shape)].copy_(weight)

@@ -22,7 +22,7 @@ def add_lora(network: GatoNetwork, rank: int, *, embeddings: bool) -> None:
 
     Args:
         network: Its backbone's four matrices a block get updates.
-        rank: Of the updates.
+        rank: Rank of the updates.
         embeddings: Whether embedding and head are trained too, in full: for spaces that the
             network has not seen.
 

@@ -167,7 +167,7 @@ def text_loss(
     Args:
         network: Gives the logits.
         hidden: float ``[B, T, D]``, the network's output.
-        targets: Of texts, one or more, see :func:`text_targets`.
+        targets: Targets of texts, one or more, see :func:`text_targets`.
         tasks: As in :func:`action_loss`.
     """
     text = network.config.vocabulary.text

@@ -105,7 +105,7 @@ class Muon(torch.optim.Optimizer):
         params: What this process holds of each matrix.
         lr: Learning rate; the update's RMS is ``0.2 * lr`` times the square root of the larger side
             over the root of the matrix's rank, as in arXiv 2502.16982.
-        momentum: Of the gradient's average (Nesterov's form).
+        momentum: Decay of the gradient's average (Nesterov's form).
         weight_decay: Decoupled.
         stacked: Number of matrices stacked along the first axis, by parameter's ``id``.
         parts: The way from what is held to the whole matrix, by parameter's ``id``.

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks import measure_references
 from benchmarks.experts import main
-from benchmarks.measure_references import PINNED, find_drift
+from benchmarks.measure_references import PINNED, ReferenceSettings, find_drift
 from benchmarks.protocol import BenchmarkError, Protocol
 
 PACKAGES = {
@@ -112,10 +112,9 @@ def test_some_tasks_are_measured_into_what_is_recorded(tmp_path: Any) -> None:
     quiet = Console(file=io.StringIO())
 
     def entry(tasks: str, seed: int = 0) -> dict[str, Any]:
-        return measure_references.measure(
-            "mujoco", episodes=2, seed=seed, workers=1, work=tmp_path / str(seed), console=quiet,
-            tasks=tasks,
-        )  # fmt: skip
+        work = tmp_path / str(seed)
+        settings = ReferenceSettings("mujoco", tasks, episodes=2, seed=seed, workers=1, work=work)
+        return measure_references.measure(settings, console=quiet)
 
     both = measure_references.merged(entry("pusher"), entry("reacher"))
     assert list(both["tasks"]) == list(both["protocol"]["tasks"])

@@ -68,7 +68,7 @@ def break_at(task, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     [
         (-1, explode, "RuntimeError: gears jammed"),
         (2, explode, "RuntimeError: gears jammed"),
-        (0, lambda: math.inf, "reward inf at timestep 0"),
+        (0, lambda: math.inf, "timestep 0: the reward is inf"),
         (1, hang, "longer than the 0.2 s of --episode-timeout"),
         (-1, hang, "longer than the 0.2 s of --episode-timeout"),
     ],

@@ -24,5 +24,6 @@ def test_failed_episodes_do_not_become_a_reference(
     summary = summarise(RunHeader(protocol, {"name": "expert"}), [], [failure])
     monkeypatch.setattr(experts, "run_benchmark", lambda settings, console: summary)
     console = Console(file=io.StringIO())
+    settings = experts.ReferenceSettings("babyai", episodes=1, workers=1, work=tmp_path)
     with pytest.raises(WorkerError, match=r"1 episodes of random failed.*OSError: broken"):
-        experts.measure("babyai", episodes=1, seed=0, workers=1, work=tmp_path, console=console)
+        experts.measure(settings, console=console)

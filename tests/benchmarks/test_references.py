@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.measure_references import measure
+from benchmarks.measure_references import ReferenceSettings, measure
 from benchmarks.references import published, published_normalised
 from gato_gym.tasks import list_tasks
 
@@ -74,7 +74,8 @@ def test_measuring_a_suite_of_trained_experts(
 
     def again() -> dict[str, Any]:
         quiet = Console(file=io.StringIO())
-        return measure("mujoco", episodes=2, seed=0, workers=1, work=tmp_path, console=quiet)
+        settings = ReferenceSettings("mujoco", episodes=2, workers=1, work=tmp_path)
+        return measure(settings, console=quiet)
 
     entry = again()
     assert list(entry["tasks"]) == ["mujoco-pusher", "mujoco-reacher"]

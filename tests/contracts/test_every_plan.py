@@ -63,7 +63,10 @@ pictures = st.builds(
 )
 # Box.contains warns of the scalars that a stack of 0-d members is made of
 stacked = boxes().filter(lambda box: box.shape).map(lambda box: spaces.Sequence(box, stack=True))
-leaves = boxes() | discretes | multi_discretes | multi_binaries | texts | stacked
+# the same holds of nodes and edges
+features = boxes().filter(lambda box: box.shape) | discretes
+graphs = st.builds(spaces.Graph, features, st.none() | features)
+leaves = graphs | boxes() | discretes | multi_discretes | multi_binaries | texts | stacked
 room = PlanOptions().sequence_length
 keys = st.sampled_from(["a", "B", "z", "0", "long name"])
 
@@ -95,6 +98,16 @@ def cut(space, member):
         return member[0], cut(space.spaces[member[0]], member[1])
     if isinstance(space, spaces.Sequence) and not space.stack:
         return tuple(cut(space.feature_space, element) for element in member[:room])
+    if isinstance(space, spaces.Graph) and len(member.nodes) > room:
+        member = member._replace(nodes=member.nodes[:room])
+    if isinstance(space, spaces.Graph) and member.edges is not None:
+        kept = np.flatnonzero((member.edge_links < room).all(axis=1))[:room]
+        edges, links = member.edges[kept], member.edge_links[kept]
+        return (
+            member._replace(edges=edges, edge_links=links)
+            if len(kept)
+            else member._replace(edges=None, edge_links=None)
+        )
     return member[:room] if isinstance(space, spaces.Sequence) else member
 
 
@@ -160,6 +173,11 @@ def pairs(space, a, b):
     elif isinstance(space, spaces.OneOf):
         assert a[0] == b[0]
         parts = [(space.spaces[a[0]], a[1], b[1])]
+    elif isinstance(space, spaces.Graph):
+        assert np.array_equal(a.edge_links, b.edge_links)
+        parts = [(space.node_space, x, y) for x, y in zip(a.nodes, b.nodes, strict=True)]
+        if a.edges is not None:
+            parts += [(space.edge_space, x, y) for x, y in zip(a.edges, b.edges, strict=True)]
     elif isinstance(space, spaces.Sequence):
         assert len(a) == len(b)
         parts = [(space.feature_space, x, y) for x, y in zip(a, b, strict=True)]
@@ -248,7 +266,7 @@ def test_observations_come_back(layout, space, seed):
 
 def near(space, back, member, plan):
     """Equal where nothing is lost, and within half a bin or float32's precision elsewhere."""
-    if isinstance(space, spaces.OneOf | spaces.Sequence):
+    if isinstance(space, spaces.OneOf | spaces.Sequence | spaces.Graph):
         close(space, back, member)
     elif isinstance(space, spaces.Dict | spaces.Tuple):
         keys = space.spaces if isinstance(space, spaces.Dict) else range(len(space.spaces))

@@ -17,7 +17,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from hostile_kinds import KINDS, inspect_run, limits, play_checkpoint, read_dataset
+from hostile_files import KINDS, inspect_run, limits, play_checkpoint, read_dataset
 from PIL import Image
 from small import SMALL, talking_plan
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile_kinds import KINDS, limits
+from hostile_files import KINDS, limits
 from rich.console import Console
 
 from gato_gym.commands.common import exit_status

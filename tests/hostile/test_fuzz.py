@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile_kinds import KINDS, limits, places, replaced
+from hostile_files import KINDS, limits, places, replaced
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 

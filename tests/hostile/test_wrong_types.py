@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hostile_kinds import KINDS, limits, places, replaced
+from hostile_files import KINDS, limits, places, replaced
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
 

@@ -60,6 +60,7 @@ def test_what_is_no_observation_is_refused(
         predict[kind](given)
 
 
+NET = spaces.Graph(spaces.Box(0, 1, (3,)), None)
 PAIR = spaces.Tuple((spaces.Discrete(3), spaces.Sequence(spaces.Discrete(4))))
 
 
@@ -78,6 +79,8 @@ PAIR = spaces.Tuple((spaces.Discrete(3), spaces.Sequence(spaces.Discrete(4))))
         (PAIR, (np.array([1, 2]), ((3,), ())), 2),
         (spaces.Sequence(spaces.Discrete(4)), (1, 2), None),
         (spaces.Sequence(spaces.Discrete(4)), ((1, 2), (0,), ()), 3),
+        (NET, spaces.GraphInstance(np.zeros((2, 3)), None, None), None),
+        (NET, (spaces.GraphInstance(np.zeros((2, 3)), None, None),) * 2, 2),
     ],
 )
 def test_rows_by_hand(space: gym.Space[Any], given: Any, rows: int | None) -> None:

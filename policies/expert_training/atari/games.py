@@ -6,7 +6,7 @@
 
 Frames are halved, as an expert's network sees them: a quarter of the pixels is three times as many
 steps a second on a CPU. For training alone, rewards are their sign and the loss of a life ends the
-return that is estimated, though the game goes on (Mnih et al., Nature 518, 2015, "Training
+return that is estimated, though the game continues (Mnih et al., Nature 518, 2015, "Training
 details"). The games' own returns are kept beside them, unclipped and over whole games.
 
 Shapes: N games, C frames of a stack.
@@ -103,7 +103,7 @@ class TrainingGames:
             self._scores += scored
             rewards += np.where(ended, 0, np.sign(scored))
             frame_numbers = info["episode_frame_number"]
-            # others that terminated have lost a life, and their game goes on
+            # others that terminated have lost a life, and their game continues
             begun = np.flatnonzero(frame_numbers < self._played)
             self._played = frame_numbers.copy()
             ended |= terminated | truncated

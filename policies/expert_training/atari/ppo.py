@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 VALUE_WEIGHT, GRADIENT_NORM = 0.5, 0.5
-"""Of Stable-Baselines3's PPO: the value's part of the loss, and the longest gradient."""
+"""As in Stable-Baselines3's PPO: the value's part of the loss, and the longest gradient."""
 
 LAST_LEARNING_RATE = 0.1
 """What is left of the learning rate at the last step; it falls linearly."""

@@ -18,12 +18,12 @@ from policies.expert_training.training_state import TrainingStateError
 
 def tensors_of(algorithm: Any) -> dict[str, Tensor]:
     """Weights, optimisers and normalisation of an algorithm, by names with "/" between parts."""
-    found = jax_tensors(algorithm) if is_jax(algorithm) else _torch_tensors(algorithm)
+    tensors = jax_tensors(algorithm) if is_jax(algorithm) else _torch_tensors(algorithm)
     for name, statistics in _normalisations(algorithm):
         for key in ("mean", "var", "count"):
             number = np.asarray(getattr(statistics, key), np.float64)
-            found[f"{name}/{key}"] = torch.from_numpy(number.copy())
-    return found
+            tensors[f"{name}/{key}"] = torch.from_numpy(number.copy())
+    return tensors
 
 
 def restore(algorithm: Any, tensors: Mapping[str, Tensor], *, optimisers: bool = True) -> None:
@@ -60,14 +60,14 @@ def _normalisations(algorithm: Any) -> list[tuple[str, Any]]:
 
 
 def _torch_tensors(algorithm: Any) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, part in algorithm.get_parameters().items():
         if "param_groups" in part:
             for index, entry in part["state"].items():
-                found |= {f"{name}/{index}/{key}": value for key, value in entry.items()}
+                tensors |= {f"{name}/{index}/{key}": value for key, value in entry.items()}
         else:
-            found |= {f"{name}/{key}": value for key, value in part.items()}
-    return found
+            tensors |= {f"{name}/{key}": value for key, value in part.items()}
+    return tensors
 
 
 def _restore_torch(algorithm: Any, tensors: Mapping[str, Tensor], *, optimisers: bool) -> None:

@@ -39,8 +39,8 @@ def make_algorithm(
     Args:
         recipe: Its hyperparameters.
         make_env: Makes one environment.
-        seed: Of weights, actions and episodes.
-        offset: Steps done before, so that a run that goes on meets other episodes.
+        seed: Seed of weights, actions and episodes.
+        offset: Steps done before, so that a resumed run meets other episodes.
         tensorboard: Folder of TensorBoard's events.
     """
     torch.set_num_threads(1)

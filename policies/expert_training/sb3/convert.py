@@ -87,14 +87,14 @@ def _torch_layers(policy: Any) -> tuple[list[Layer], str]:
     if not all(isinstance(layer, nn.Linear) for layer in (*linear, head)):
         raise ValueError(f"the policy's layers are {linear} and {head}: expected Linear ones")
 
-    found = [_numbers(layer) for layer in (*linear, head)]
+    arrays = [_numbers(layer) for layer in (*linear, head)]
     if isinstance(log_std, nn.Linear):
-        found.append(_numbers(log_std))
-    elif log_std.shape == found[-1][1].shape:
-        found.append((np.zeros_like(found[-1][0]), log_std.detach().cpu().numpy().astype("f4")))
+        arrays.append(_numbers(log_std))
+    elif log_std.shape == arrays[-1][1].shape:
+        arrays.append((np.zeros_like(arrays[-1][0]), log_std.detach().cpu().numpy().astype("f4")))
     else:
         raise ValueError("the policy explores with gSDE: expected a standard deviation an action")
-    return found, "tanh" if kinds == {nn.Tanh} else "relu"
+    return arrays, "tanh" if kinds == {nn.Tanh} else "relu"
 
 
 def _normalization(wrapper: Any, size: int) -> tuple[Array, Array, float]:

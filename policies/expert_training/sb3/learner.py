@@ -78,7 +78,7 @@ class BaselinesLearner:
         from stable_baselines3.common.callbacks import BaseCallback
 
         class AfterRollout(BaseCallback):
-            """Asks between rollouts whether to go on."""
+            """Asks between rollouts whether to continue."""
 
             goes_on = True
 

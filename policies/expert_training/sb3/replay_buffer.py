@@ -1,6 +1,6 @@
 """What an off-policy training remembers, in a file beside its state.
 
-Without it, a training that goes on begins to learn from nothing but its latest steps: finger-turn's
+Without it, a resumed training learns from nothing but its latest steps: finger-turn's
 expert had 970 before it was stopped, and 570 after.
 
 * :func:`narrow` -- a memory in float32.
@@ -59,7 +59,7 @@ def restore_memory(path: Path, memory: Any) -> None:
                 held = len(part)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingStateError(
-            f"{path} is no memory of this training ({error!r}): remove it to go on without"
+            f"{path} is no memory of this training ({error!r}): remove it to resume without"
         ) from error
     memory.full, memory.pos = held == memory.buffer_size, following % memory.buffer_size
     last = memory.pos - 1

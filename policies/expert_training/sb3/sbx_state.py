@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 STATES = ("actor_state", "qf_state")
-"""Of an algorithm's policy: weights, optimiser, and the critic's slower copy."""
+"""States of an algorithm's policy: weights, optimiser, and the critic's slower copy."""
 
 ENTROPY = "ent_coef_state"
 
@@ -28,11 +28,11 @@ def is_jax(algorithm: Any) -> bool:
 
 def jax_tensors(algorithm: Any) -> dict[str, Tensor]:
     """Everything that is learned, by names with "/" between parts."""
-    found = {}
+    tensors = {}
     for name, state in _states(algorithm).items():
         for key, value in _leaves(state).items():
-            found[f"{name}/{key}"] = torch.from_numpy(np.array(value))
-    return found
+            tensors[f"{name}/{key}"] = torch.from_numpy(np.array(value))
+    return tensors
 
 
 def restore_jax(algorithm: Any, tensors: Mapping[str, Tensor], *, optimisers: bool = True) -> None:
@@ -90,11 +90,11 @@ def put_actor(algorithm: Any, layers: Layers) -> None:
     import jax
 
     state = algorithm.policy.actor_state
-    own = state.params["params"]
-    names = _in_order(own)
-    was = [layer["kernel"].T.shape for layer in map(own.get, names)]
-    if (given := [weight.shape for weight, _ in layers]) != was:
-        raise ValueError(f"layers of {given}, expected {was}")
+    params = state.params["params"]
+    names = _in_order(params)
+    was = [layer["kernel"].T.shape for layer in map(params.get, names)]
+    if (shapes := [weight.shape for weight, _ in layers]) != was:
+        raise ValueError(f"layers of {shapes}, expected {was}")
     new = {
         name: {"kernel": jax.numpy.asarray(weight.T), "bias": jax.numpy.asarray(bias)}
         for name, (weight, bias) in zip(names, layers, strict=True)
@@ -114,8 +114,8 @@ def _states(algorithm: Any) -> dict[str, Any]:
 def _leaves(state: Any) -> dict[str, Any]:
     import jax
 
-    found, _ = jax.tree_util.tree_flatten_with_path(state)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return {
         "/".join(str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path): v
-        for path, v in found
+        for path, v in leaves
     }

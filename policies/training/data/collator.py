@@ -41,7 +41,7 @@ class NextCollector:
         """Ask for what follows some timesteps.
 
         Args:
-            shard: Of their task.
+            shard: Their task's shard.
             steps: int64 ``[n]``, timesteps of the shard.
             slots: int64 ``[n]``, the flattened token that predicts what follows each.
         """

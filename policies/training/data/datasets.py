@@ -5,8 +5,8 @@
 
 :mod:`policies.training.data.encoding` makes shards of them.
 
-A task is an environment: its id is the environment's, or the dataset's name where the dataset does
-not tell. In the mixture each task is a group by itself, or the tasks of a suite are one.
+A task is an environment: its id is the environment's, or the dataset's name where the dataset names
+no environment. In the mixture each task is a group by itself, or the tasks of a suite are one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Source:
     Attributes:
         dataset: A ``minari.MinariDataset``, the whole or a part (filtered or split).
         returns: float64 ``[E]``, of its episodes.
-        share: Of its expert's return that an episode must reach; 0 keeps every episode.
+        share: Share of its expert's return that an episode must reach; 0 keeps every episode.
     """
 
     dataset: Any
@@ -52,8 +52,8 @@ class Source:
     share: float
 
     @classmethod
-    def of(cls, dataset: Any, share: float) -> Source:
-        """The source that a dataset is.
+    def of(cls, dataset: Any, share: float | None) -> Source:
+        """The source that a dataset is; without a share it has :func:`usual_share`.
 
         Raises:
             ValueError: It holds no episode, or a return is no finite number.
@@ -65,7 +65,7 @@ class Source:
                 "record some with gato-gym record"
                 + (f", or keep some of its {stored} where it is filtered" if stored else "")
             )
-        return cls(dataset, returns_of(dataset), share)
+        return cls(dataset, returns_of(dataset), usual_share(dataset) if share is None else share)
 
     @cached_property
     def expert_return(self) -> float:
@@ -83,8 +83,22 @@ class Source:
         """The kept ones, in order."""
         return itertools.compress(episodes_of(self.dataset), self.kept)
 
-    def identity(self) -> dict[str, Any]:
-        """What its content is known by, as JSON values."""
+    @cached_property
+    def contents(self) -> str:
+        """A hash of the dataset's files: equal returns do not make equal episodes."""
+        digest, folder = hashlib.blake2b(digest_size=8), Path(self.dataset.storage.data_path)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            digest.update(path.relative_to(folder).as_posix().encode() + content)
+        return digest.hexdigest()
+
+    def identity(self, *, contents: bool = True) -> dict[str, Any]:
+        """What its content is known by, as JSON values.
+
+        Args:
+            contents: Whether by its files too, which older versions did not ask for.
+        """
         indices = np.asarray(self.dataset.episode_indices, np.int64)
         whole = np.array_equal(indices, np.arange(self.dataset.storage.total_episodes))
         part = {} if whole else {"part": _digest(indices)}
@@ -94,8 +108,22 @@ class Source:
             "steps": int(self.dataset.total_steps),
             "returns": _digest(self.returns),
             "keep": self.share,
+            **({"contents": self.contents} if contents else {}),
             **part,
         }
+
+
+def usual_share(dataset: Any) -> float:
+    """Share of the expert's return that is asked of a dataset's episodes: 0.8, as published.
+
+    None is asked where this package recorded one policy, as its metadata tell: returns then differ
+    by the luck of the start, and the best episodes are the easy ones.
+    """
+    metadata = dataset.storage.metadata
+    recorded = "gato-gym" in (metadata.get("author") or ()) and {"expert_return", "collect"} & {
+        *metadata
+    }
+    return 0.0 if recorded else 0.8
 
 
 def _digest(array: NDArray[Any]) -> str:
@@ -108,7 +136,7 @@ class DatasetTask:
 
     Attributes:
         id: The environment's id, or the dataset's name.
-        observation_space, action_space: Of one environment.
+        observation_space, action_space: Spaces of one environment.
         options: How they become tokens, without the vectors' statistics.
         sources: The datasets.
         group: What the mixture knows it by, and whose vectors have the same statistics.
@@ -148,10 +176,32 @@ class DatasetTask:
             sum(len(source.kept) for source in self.sources),
         )
 
-    def identity(self) -> dict[str, Any]:
-        """What its tokens depend on, as JSON values."""
+    def expert_return(self) -> float:
+        """Mean return of the recorded policy: of clean episodes as a dataset has it, or of all."""
+        recorded = [source.dataset.storage.metadata.get("expert_return") for source in self.sources]
+        means = [
+            float(source.returns.mean() if value is None else value)
+            for value, source in zip(recorded, self.sources, strict=True)
+        ]
+        return float(np.average(means, weights=[len(source.returns) for source in self.sources]))
+
+    def filter_warning(self) -> str | None:
+        """A sentence about the episodes left out, where they are more than a third; else None."""
+        kept, total = self.counts
+        if 3 * (total - kept) <= total:
+            return None
+        share = max(source.share for source in self.sources)
+        expert = max(source.expert_return for source in self.sources)
+        return (
+            f"{total - kept} of {total} episodes of {self.id!r} are left out: they return less "
+            f"than {share:.0%} of the expert's windowed return, {expert:.2f}; --keep 0 trains on "
+            "all of them"
+        )
+
+    def identity(self, *, contents: bool = True) -> dict[str, Any]:
+        """What its tokens depend on, as JSON values; ``contents`` as in :meth:`Source.identity`."""
         return {
-            "sources": [source.identity() for source in self.sources],
+            "sources": [source.identity(contents=contents) for source in self.sources],
             "options": self.options.to_json(),
         }
 
@@ -167,7 +217,7 @@ class DatasetTask:
         return best
 
     def needs_prompt(self, tasks: Iterable[DatasetTask]) -> bool:
-        """Whether only a demonstration tells which it is: others look the same, without a text."""
+        """Whether only a demonstration identifies it: others look the same, without a text."""
         spaces = signature(self.observation_space, self.action_space)
         alike = [t for t in tasks if signature(t.observation_space, t.action_space) == spaces]
         return len(alike) > 1 and not self.plan().has_text
@@ -176,7 +226,7 @@ class DatasetTask:
 def find_tasks(
     names: Sequence[str | Path | Any],
     *,
-    share: float = 0.8,
+    share: float | None = None,
     layout: str | None = None,
     memory: str | None = None,
     changes: Mapping[str, Any] | None = None,
@@ -187,7 +237,8 @@ def find_tasks(
     Args:
         names: Ids of Minari datasets, paths of their folders or files, or loaded ones, whole or in
             part. Those of one environment are one task.
-        share: Of the expert's windowed return that an episode must reach; 0 keeps all.
+        share: Share of the expert's windowed return that an episode must reach; 0 keeps all, None
+            leaves it to :func:`usual_share`.
         layout: "lean" or "paper"; None takes the registered task's, or "lean".
         memory: "all", "observations" or "none"; None takes the registered task's, or see
             :func:`usual_options`.
@@ -201,11 +252,13 @@ def find_tasks(
     tasks_by_id: dict[str, DatasetTask] = {}
     for name in names:
         task = _task_of(find_minari(name), share, group_by)
-        given = {"layout": layout, "memory": memory, **(changes or {})}
-        given = {key: value for key, value in given.items() if value is not None}
-        if "layout" in given:
-            given.setdefault("text", "")
-        options = PlanOptions.from_json({**task.options.to_json(), **given})
+        changed_options = {"layout": layout, "memory": memory, **(changes or {})}
+        changed_options = {
+            key: value for key, value in changed_options.items() if value is not None
+        }
+        if "layout" in changed_options:
+            changed_options.setdefault("text", "")
+        options = PlanOptions.from_json({**task.options.to_json(), **changed_options})
         task = dataclasses.replace(task, options=options)
         before = tasks_by_id.get(task.id)
         if before is not None:
@@ -215,7 +268,7 @@ def find_tasks(
     return [tasks_by_id[task] for task in sorted(tasks_by_id)]
 
 
-def _task_of(dataset: Any, share: float, group_by: str) -> DatasetTask:
+def _task_of(dataset: Any, share: float | None, group_by: str) -> DatasetTask:
     spec, source = dataset.spec, (Source.of(dataset, share),)
     name = spec.env_spec.id if spec.env_spec is not None else None
     registered = registered_task(name) if name is not None and name.startswith("Gato/") else None
@@ -249,10 +302,10 @@ def usual_options(observation_space: gym.Space[Any]) -> PlanOptions:
 
 
 def _check_same_spaces(first: DatasetTask, second: DatasetTask) -> None:
-    there = signature(first.observation_space, first.action_space)
-    here = signature(second.observation_space, second.action_space)
-    if there != here:
+    first_spaces = signature(first.observation_space, first.action_space)
+    second_spaces = signature(second.observation_space, second.action_space)
+    if first_spaces != second_spaces:
         raise ValueError(
-            f"two datasets of {first.id!r} have other spaces, {there} and {here}: expected those "
-            "of one environment; train on one of them"
+            f"two datasets of {first.id!r} have other spaces, {first_spaces} and {second_spaces}: "
+            "expected those of one environment; train on one of them"
         )

@@ -3,7 +3,8 @@
 * :func:`shard_tasks` -- encodes tasks, with statistics of their vectors.
 * :func:`shard_task` -- encodes some episodes of one.
 
-A shard that is there, made of the same episodes in the same way, is kept.
+A shard that is there, made of the same episodes in the same way, is kept. The ``made_of`` of older
+versions' has no ``contents``: their episodes are known by the returns.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from minari.serialization import serialize_space
 
+from gato_gym.atomic_io import file_name
 from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
 from policies.gato.task_specs import signature
+from policies.processes import JobPool, WorkerFailure
 from policies.training.data.datasets import DatasetTask, Place, registered_task
 from policies.training.data.shards import (
     FORMAT,
@@ -46,9 +47,9 @@ def shard_tasks(
 
     Args:
         tasks: The tasks. Vectors of a group have the statistics of all its tasks that are given.
-        folder: Of the shards.
+        folder: The shards' folder.
         augment: Copies of each episode under the symmetries of its task, beside the episode.
-        seed: Of the symmetries drawn.
+        seed: Seed of the symmetries drawn.
         workers: Processes.
 
     Returns:
@@ -56,20 +57,26 @@ def shard_tasks(
 
     Raises:
         ValueError: An observation or action is not what its space says.
+        WorkerError: A process failed, or was killed.
     """
-    places = {task.id: folder / quote(task.id, safe="") for task in tasks}
+    places = {task.id: folder / file_name(task.id) for task in tasks}
     metas = {task.id: _meta_of(task, tasks, augment, seed) for task in tasks}
-    missing = [task for task in tasks if not is_made_of(places[task.id], metas[task.id])]
+    missing = [
+        task
+        for task in tasks
+        if not is_made_of(places[task.id], metas[task.id])
+        and not is_made_of(places[task.id], _meta_of(task, tasks, augment, seed, contents=False))
+    ]
     groups = {task.group for task in missing}
     members = [task for task in tasks if task.group in groups]
-    with _processes(workers) as run:
-        measured = list(zip(members, run(_vector_moments, members), strict=True))
+    with JobPool(_caller, count=0 if workers == 1 else workers) as pool:
+        parts = _results(pool, {task.id: partial(_vector_moments, task) for task in members})
+        measured = [(task, parts[task.id]) for task in members]
         jobs = [
             _Job(places[task.id], task, _normalised(task, measured), metas[task.id], augment, seed)
             for task in missing
         ]
-        for _ in run(_encode, jobs):
-            pass
+        _results(pool, {job.task.id: partial(_encode, job) for job in jobs})
     return {name: TaskShard.open(place) for name, place in places.items()}
 
 
@@ -80,15 +87,18 @@ def shard_task(
 
     Args:
         task: The task.
-        folder: Of the shard.
-        places: Of the task's episodes.
+        folder: The shard's folder.
+        places: Where the task's episodes are.
         options: How they become tokens; None takes the task's, with the statistics of the vectors
             of these episodes alone.
     """
-    meta = _meta(task, {**task.identity(), "places": [list(place) for place in places]})
+    made_of = {"places": [list(place) for place in places]}
+    meta, older = (
+        _meta(task, {**task.identity(contents=contents), **made_of}) for contents in (True, False)
+    )
     if options is not None:
-        meta["options"] = options.to_json()
-    if not is_made_of(folder, meta):
+        meta["options"] = older["options"] = options.to_json()
+    if not is_made_of(folder, meta) and not is_made_of(folder, older):
         plan, chosen = task.plan(), options or task.options
         if options is None and plan.vector_length and not chosen.vector_mean:
             chosen = with_statistics(plan, [moments(plan, task.episodes(places))])
@@ -135,13 +145,22 @@ def _meta(task: DatasetTask, made_of: dict[str, Any]) -> dict[str, Any]:
 
 
 def _meta_of(
-    task: DatasetTask, tasks: Sequence[DatasetTask], augment: int, seed: int
+    task: DatasetTask,
+    tasks: Sequence[DatasetTask],
+    augment: int,
+    seed: int,
+    *,
+    contents: bool = True,
 ) -> dict[str, Any]:
-    made_of = task.identity()
+    made_of = task.identity(contents=contents)
     if augment:
         made_of |= {"augment": augment, "seed": seed}
     if task.group != task.id:
-        group = {other.id: other.identity() for other in tasks if other.group == task.group}
+        group = {
+            other.id: other.identity(contents=contents)
+            for other in tasks
+            if other.group == task.group
+        }
         digest = hashlib.blake2b(json.dumps(group, sort_keys=True).encode(), digest_size=8)
         made_of["group"] = digest.hexdigest()
     return _meta(task, made_of)
@@ -174,11 +193,19 @@ def _normalised(
     return with_statistics(plan, alike) if is_measured else task.options
 
 
-@contextmanager
-def _processes(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """``map``, in several processes where more than one is asked for."""
-    if workers == 1:
-        yield map
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield pool.map
+Call = Callable[[], Any]
+
+
+def _caller() -> Callable[[Call], Any]:
+    return operator.call
+
+
+def _results(pool: JobPool[Call], calls: dict[str, Call]) -> dict[str, Any]:
+    """What each of the calls returns; the first failure is raised."""
+    names = {call: name for name, call in calls.items()}
+    results: dict[str, Any] = {}
+    for call, result in pool.run(calls.values()):
+        if isinstance(result, WorkerFailure):
+            raise result.error()
+        results[names[call]] = result
+    return results

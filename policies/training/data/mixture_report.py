@@ -28,8 +28,8 @@ class TaskLine:
         task: Its id, or the name of texts.
         episodes: In its shard, or texts.
         steps: Timesteps in its shard; None of texts.
-        tokens: Of its shard laid out once, without prompts.
-        share: Of the drawn tokens that are no padding, in [0, 1].
+        tokens: Tokens of its shard laid out once, without prompts.
+        share: Share of the drawn tokens that are no padding, in [0, 1].
     """
 
     task: str
@@ -44,7 +44,7 @@ class MixtureCounts:
     """A mixture as it is drawn.
 
     Attributes:
-        lines: Of each task.
+        lines: A line for each task.
         padding: Share of positions that hold no token.
         prompted: Share of documents that carry a prompt.
         batches: How many batches were counted.
@@ -100,7 +100,7 @@ def mixture_table(
 
     Args:
         counts: What :func:`measure_mixture` found.
-        tokens: Of the whole run.
+        tokens: Tokens of the whole run.
         all_episodes: By task id, before the poor ones were left out.
     """
     table = Table(

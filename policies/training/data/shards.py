@@ -144,6 +144,14 @@ class TaskShard:
         begin = ends[index - 1] if index else 0
         return cut_text(np.asarray(self.arrays["text_ids"][begin : ends[index]]))
 
+    @cached_property
+    def shortest_text(self) -> int:
+        """Tokens of the shortest text that a timestep emits; 0 without texts."""
+        if not self.plan.has_text:
+            return 0
+        emitted = np.unique(np.asarray(self.arrays["text_index"])[self.emits])
+        return min(len(self.text(int(index))) for index in emitted)
+
     def timesteps(self, steps: NDArray[np.int64]) -> TimestepArrays:
         """The parts of these timesteps."""
         a = self.arrays
@@ -160,8 +168,8 @@ def is_made_of(folder: Path, meta: dict[str, Any]) -> bool:
     """Whether the folder holds a shard whose ``meta.json`` has these values."""
     if not (folder / "meta.json").exists():
         return False
-    there = as_type(dict[str, Any], read_json(folder / "meta.json"), str(folder / "meta.json"))
-    return {key: there.get(key) for key in meta} == plain_json(meta)
+    recorded = as_type(dict[str, Any], read_json(folder / "meta.json"), str(folder / "meta.json"))
+    return {key: recorded.get(key) for key in meta} == plain_json(meta)
 
 
 def write_shard(
@@ -242,7 +250,7 @@ def check_ends(folder: Path, arrays: Mapping[str, NDArray[Any]], ends: Mapping[s
 
 def save_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], meta: dict[str, Any]) -> None:
     """Write a shard's folder, which appears when it is complete."""
-    with appearing(folder) as partial:
+    with appearing(folder, own=("meta.json", "*.npy")) as partial:
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array)
         (partial / "meta.json").write_text(json.dumps(meta, indent=1))

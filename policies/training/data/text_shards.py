@@ -33,11 +33,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gato_gym.atomic_io import file_name, inside
 from gato_gym.bounded_io import as_type, check_file, parse_json, read_bytes, read_json, read_text
 from gato_gym.text import default_tokenizer
 from policies.model.config import NetworkConfig
@@ -138,7 +138,8 @@ def find_texts(texts: Sequence[Path], pairs: Sequence[Path]) -> list[TextSource]
 
 def _files(path: Path) -> tuple[Path, ...]:
     if path.is_dir():
-        files = tuple(sorted(p for p in path.iterdir() if p.suffix in (".txt", ".jsonl")))
+        names = sorted(p.name for p in path.iterdir() if p.suffix in (".txt", ".jsonl"))
+        files = tuple(_file_in(path, name, str(path)) for name in names)
         if not files:
             raise FileNotFoundError(f"{path} holds no .txt or .jsonl file: expected texts in it")
         return files
@@ -172,9 +173,16 @@ def _image_path(folder: Path, entry: Mapping[str, Any], where: str) -> Path:
     name = entry.get("image")
     if not isinstance(name, str) or not name:
         raise ValueError(f'{where}: "image" is {name!r}: expected the path of an image')
-    path = folder / name
-    if not path.is_file():
-        raise FileNotFoundError(f"{where}: no image {path}: paths are relative to {folder}")
+    return _file_in(folder, name, where)
+
+
+def _file_in(folder: Path, name: str, where: str) -> Path:
+    path = inside(folder, name)
+    if path is None:
+        raise FileNotFoundError(
+            f"{where}: no file {name} in {folder}, links followed: expected one in this folder, "
+            "its path relative to it; others are not read"
+        )
     return path
 
 
@@ -271,7 +279,7 @@ def shard_texts(sources: Sequence[TextSource], folder: Path) -> dict[str, TextSh
 
     Args:
         sources: The sources.
-        folder: Of the shards.
+        folder: The shards' folder.
 
     Returns:
         The shards by name.
@@ -282,7 +290,7 @@ def shard_texts(sources: Sequence[TextSource], folder: Path) -> dict[str, TextSh
     """
     shards = {}
     for source in sources:
-        place = folder / quote(source.name, safe="")
+        place = folder / file_name(source.name)
         meta = {"name": source.name, "group": source.name, **source.identity()}
         if not is_made_of(place, meta):
             save_arrays(place, _encoded(source), meta)
@@ -348,7 +356,7 @@ def draw_text_document(
     """A document of a shard.
 
     Args:
-        shard: Of texts or of pairs.
+        shard: Shard of texts or of pairs.
         generator: Draws it.
         config: The network's sizes.
         budget: Most tokens; what is beyond is cropped.

@@ -74,7 +74,7 @@ def with_statistics(plan: Plan, parts: Sequence[VectorMoments]) -> PlanOptions:
     """The plan's options with the mean and standard deviation of some moments.
 
     Args:
-        plan: Of the vectors.
+        plan: Plan that encodes the vectors.
         parts: At least one. A number that deviates from its mean by no more than rounding counts as
             constant: its deviation is 1.
     """

@@ -11,23 +11,28 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from recorded import ARM, BABYAI, write_invented
 
+from benchmarks.studies import ablation
 from benchmarks.studies.ablation import (
     BEGIN,
     END,
     NETWORK,
     VARIANTS,
     UntilSolved,
-    configure,
+    Variant,
+    run_variant,
+    settings_of,
     successes,
     write_table,
 )
 from policies.model.network import GatoNetwork
-from policies.training.config import TrainConfig
+from policies.training.config import TrainConfig, train_config
+from policies.training.run import TrainRun
 
 
 def result(name: str, solved: dict[str, list[bool]]) -> dict[str, Any]:
-    episodes = [{"task": t, "success": s} for t, found in solved.items() for s in found]
+    episodes = [{"task": t, "success": s} for t, outcomes in solved.items() for s in outcomes]
     return {
         "variant": name, "what": f"what {name} is", "steps": 7, "parameters": 99,
         "accuracy": 0.875, "error": 0.0625, "episodes": episodes,
@@ -67,6 +72,12 @@ def test_a_page_without_a_place_is_refused(tmp_path: Path) -> None:
     assert page.read_text() == "nothing"
 
 
+def configure(variant: Variant) -> TrainConfig:
+    return train_config(
+        settings_of(variant, Path("data"), Path("work")), ["babyai", "metaworld"], [], 100
+    )
+
+
 def fields_of(config: TrainConfig) -> dict[str, Any]:
     """The fields of the configuration, of its network and of its mixture, by name."""
     values = dataclasses.asdict(config)
@@ -75,10 +86,10 @@ def fields_of(config: TrainConfig) -> dict[str, Any]:
 
 def test_variants_differ_from_the_first_in_what_they_name() -> None:
     first = VARIANTS[0]
-    base = configure(first, 100)
+    base = configure(first)
     plain = fields_of(base)
     for variant in VARIANTS[1:]:
-        config = fields_of(configure(variant, 100))
+        config = fields_of(configure(variant))
         named = {k for k, v in variant.changes.items() if k != "network" and plain[k] != v}
         named |= set(variant.changes.get("network", {})) - set(NETWORK)
         if "observation_weight" in named:
@@ -91,6 +102,34 @@ def test_variants_differ_from_the_first_in_what_they_name() -> None:
     assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
     sizes = [sum(p.numel() for p in GatoNetwork(base.network).backbone.parameters())]
     assert sizes[0] < 200_000, "a variant is to be trained in a minute or two"
+
+
+def test_a_variant_is_trained_without_the_episodes_that_it_is_measured_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[tuple[str, int]] = []
+
+    def play_task(task: str, checkpoint: Path, episodes: int) -> list[Any]:
+        assert (checkpoint / "config.json").exists()
+        played.append((task, episodes))
+        return []
+
+    monkeypatch.setattr(ablation, "TASKS", (BABYAI, ARM))
+    monkeypatch.setattr(ablation, "HELD_OUT_BATCHES", 1)
+    monkeypatch.setattr(ablation, "play_task", play_task)
+    write_invented(tmp_path / "data")
+    variant = next(v for v in VARIANTS if v.name == "memory-observations")
+    settings = settings_of(variant, tmp_path / "data", tmp_path / "work")
+    settings = dataclasses.replace(settings, steps=2, minutes=None)
+    run = TrainRun(settings)
+    for name in (BABYAI, ARM):
+        assert (len(run.shards[name].ends), len(run.held_out[name].ends)) == (2, 2)
+        assert run.shards[name].plan.options.memory == "observations"
+    values = run_variant(variant, settings, episodes=3)
+    assert played == [(BABYAI, 3), (ARM, 3)]
+    assert (values["variant"], values["steps"]) == ("memory-observations", 2)
+    assert 0 <= values["accuracy"] <= 1
+    assert 0 < values["error"] < 2
 
 
 class Solving(gym.Env[Any, Any]):

@@ -82,12 +82,12 @@ def test_a_known_task(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert float(rows["expert", 0]["return"]) == 40.0
     for arm, count in arms:
         row = rows[arm, count]
-        found = [
+        scores = [
             json.loads((root / f"runs/ft/units/{arm}-{count:04d}-seed-{s}/score.json").read_text())
             for s in range(2)
         ]
         assert row["seeds"] == "2"
-        mean = np.mean([score["returns"] for score in found])
+        mean = np.mean([score["returns"] for score in scores])
         assert float(row["return"]) == pytest.approx(mean, rel=1e-5)
         assert float(row["return_low"]) <= mean <= float(row["return_high"])
         assert row["success"] == "", "the environment does not tell"
@@ -214,7 +214,10 @@ def test_what_cannot_be_used_is_named(root: Path, capsys: pytest.CaptureFixture[
     assert main([*run, "--from", "gato-huge"]) == 2
     assert "no checkpoint 'gato-huge'" in capsys.readouterr().err
     assert finetune("--episodes", "1,7") == 2
-    assert "7 episodes of 'Cart-v0' are asked for and there are 6" in capsys.readouterr().err
+    assert (
+        "7 episodes of 'Cart-v0' are asked for and 6 of 6 are good enough"
+        in capsys.readouterr().err
+    )
     assert finetune("--episodes", "0") == 2
     assert "expected numbers of 1 or more" in capsys.readouterr().err
     assert finetune(dataset="my/none-v0") == 2

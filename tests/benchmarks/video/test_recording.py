@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +22,8 @@ from benchmarks.video import recording as clips
 from benchmarks.video import screens
 from benchmarks.video.viewer import Spectator
 from gato_gym.tasks import get_task
-from policies.processes import WorkerError
+from policies.processes import JobPool, WorkerError
+from policies.rollout.outcomes import EpisodeKey
 
 TASKS = "go-to-obj,open-red-door"
 
@@ -40,33 +40,23 @@ def settings(output: Path, **changes: Any) -> RunSettings:
 
 
 def recorded(folder: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    for line in found:
+    records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    for line in records:
         del line["seconds"]
-    return found
+    return records
 
 
-class InThisProcess:
-    """Runs what is submitted at once: starting processes takes seconds."""
+class InThisProcess(JobPool[EpisodeKey]):
+    """Does jobs at once: starting processes takes seconds."""
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.submitted = 0
-
-    def submit(self, function: Any, *arguments: Any) -> Any:
-        future: Any = Future()
-        try:
-            future.set_result(function(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def shutdown(self, **_: Any) -> None:
-        pass
+    def __init__(self, *arguments: Any, count: int) -> None:
+        super().__init__(*arguments, count=0)
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clips, "ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    monkeypatch.setattr(clips, "JobPool", InThisProcess)
 
 
 def test_the_first_episodes_are_filmed_and_nothing_else_changes(
@@ -105,12 +95,12 @@ def test_after_a_resume_what_is_missing_is_filmed(here: None, tmp_path: Path, qu
     (tmp_path / "results.jsonl").write_text("".join(lines[:1]))
     first = run_benchmark(settings(tmp_path, record=1, resume=True), console=quiet)
     assert len(first.clips) == 2
-    made = {clip.file: (tmp_path / clip.file).stat().st_mtime_ns for clip in first.clips}
+    written = {clip.file: (tmp_path / clip.file).stat().st_mtime_ns for clip in first.clips}
     (tmp_path / first.clips[0].file).unlink()
     again = run_benchmark(settings(tmp_path, record=1, resume=True), console=quiet)
     assert again.clips == first.clips
     kept = first.clips[1].file
-    assert (tmp_path / kept).stat().st_mtime_ns == made[kept]
+    assert (tmp_path / kept).stat().st_mtime_ns == written[kept]
     assert (tmp_path / first.clips[0].file).exists()
 
 
@@ -168,7 +158,7 @@ def test_what_cannot_be_filmed_leaves_the_scores(
         run_benchmark(settings(tmp_path, record=1), console=quiet)
     assert json.loads((tmp_path / "summary.json").read_text())["complete"]
     monkeypatch.undo()
-    monkeypatch.setattr(clips, "ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr(clips, "JobPool", InThisProcess)
     assert len(run_benchmark(settings(tmp_path, record=1, resume=True), console=quiet).clips) == 2
 
 
@@ -231,12 +221,20 @@ def test_no_partial_file_is_left(
     assert list((tmp_path / "videos").iterdir()) == []
 
 
-def test_a_stop_leaves_no_partial_file(tmp_path: Path) -> None:
-    (tmp_path / "videos").mkdir()
+def test_a_stop_leaves_no_partial_file(
+    here: None, tmp_path: Path, quiet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left = tmp_path / "videos" / ".x-episode0.7.partial.mp4"
-    left.touch()
-    with pytest.raises(KeyboardInterrupt), clips._processes(1, tmp_path):
+
+    def stopped(*_: Any, **__: Any) -> None:
+        left.parent.mkdir(exist_ok=True)
+        left.touch()
         raise KeyboardInterrupt
+
+    monkeypatch.setattr(clips, "_film", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(settings(tmp_path, record=1), console=quiet)
+    assert left.parent.exists()
     assert not left.exists()
 
 

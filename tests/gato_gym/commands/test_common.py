@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,30 @@ class Work(Command):
 
 def work(*arguments: str) -> int:
     return run_command(Work, ["--input", "x", *arguments], prog="work")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("width", ["60", "200"])
+def test_the_help_has_headings_between_flags(
+    width: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+
+    def help_of(sections: Mapping[str, str]) -> list[str]:
+        monkeypatch.setattr(Work, "sections", sections)
+        shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr("sys.stdout", shown)
+        assert run_command(Work, ["--help"], prog="work") == 0
+        shown.seek(0)
+        return shown.read().splitlines()
+
+    plain, lines = help_of({}), help_of({"--input": "what", "--fast": "how"})
+    headings = [line for line in lines if line not in plain]
+    assert [line.strip("├─┤ ") for line in headings] == ["what", "how"]
+    for heading, name in zip(headings, ("--input", "--fast"), strict=True):
+        assert name in lines[lines.index(heading) + 1]
+        assert encoding == "ascii" or len(heading) == len(plain[-1]), "as wide as the box"
+    assert [line for line in lines if line in plain] == plain, "no other line changes"
 
 
 def test_fields_are_flags() -> None:

@@ -1,3 +1,4 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -251,10 +252,13 @@ def test_encode_names_what_is_no_member():
         plan.encode_action({"a": np.zeros(2, np.float32), "b": "x"})
 
 
-def test_a_graph_is_refused_with_what_to_do():
-    graph = spaces.Graph(spaces.Box(0, 1, (2,)), None)
-    with pytest.raises(ValueError, match=r"expected Box, .*Dict of Sequences.*TransformAction"):
-        plan_for(spaces.Dict(a=graph))
+class Unheard(gym.Space):
+    """Of no kind that has tokens."""
+
+
+def test_an_unknown_space_is_refused_with_what_to_do():
+    with pytest.raises(ValueError, match=r"'a' is a Unheard .*expected Box, .*TransformAction"):
+        plan_for(spaces.Dict(a=Unheard()))
 
 
 def test_sequence_by_hand():
@@ -276,6 +280,35 @@ def test_stacked_sequence_by_hand():
     decoded = plan.decode(tokens)
     assert decoded.shape == (1, 2)
     assert space.contains(decoded)
+
+
+def test_graph_by_hand():
+    space = spaces.Graph(spaces.Box(-1, 1, (2,)), spaces.Discrete(3))
+    plan = plan_for(space, options=room_for(2))
+    length, node = [D, D + 3], [[C, C + 1024]] * 2
+    edge = [[D, D + 3], [D, D + 2], [D, D + 2]]
+    assert plan.action_ranges.tolist() == [length, *node * 2, length, *edge * 2]
+    nodes = np.float32([[-1, 1], [1, -1]])
+    graph = spaces.GraphInstance(nodes, np.array([2]), np.array([[1, 0]]))
+    tokens = plan.encode_action(graph)
+    assert tokens.tolist() == [
+        D + 2, C, C + 1023, C + 1023, C, D + 1, D + 2, D + 1, D, D, D, D,
+    ]  # fmt: skip
+    back = plan.decode(tokens)
+    assert space.contains(back)
+    np.testing.assert_allclose(back.nodes, nodes, atol=1 / 1024)
+    assert (back.edges.tolist(), back.edge_links.tolist()) == ([2], [[1, 0]])
+    one_node = plan.decode([D + 1, *tokens[1:]])
+    assert space.contains(one_node)
+    assert one_node.edges is one_node.edge_links is None, "it linked a node that is not there"
+    alone = spaces.GraphInstance(nodes[:1], None, None)
+    assert plan.encode_action(alone)[[0, 5]].tolist() == [D + 1, D]
+    with pytest.raises(ValueError, match=r"'nodes' has 3 elements in row 0: expected at most 2"):
+        plan.encode_action(spaces.GraphInstance(np.zeros((3, 2), np.float32), None, None))
+    with pytest.raises(
+        ValueError, match=r"links \[\[0, 2\]\] in row 0: expected nodes in \[0, 2\)"
+    ):
+        plan.encode_action(graph._replace(edge_links=np.array([[0, 2]])))
 
 
 def test_one_of_by_hand():
@@ -326,5 +359,5 @@ def test_the_extremes_of_integers(dtype):
     decoded = plan.decode(ids)
     assert space.contains(decoded)
     half_bin = (int(info.max) - int(info.min)) / 2048
-    for got, wanted in zip(decoded.tolist(), extremes.tolist(), strict=True):
-        assert abs(got - wanted) <= half_bin * 1.0001 + 0.5
+    for got, expected in zip(decoded.tolist(), extremes.tolist(), strict=True):
+        assert abs(got - expected) <= half_bin * 1.0001 + 0.5

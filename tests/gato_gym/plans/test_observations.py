@@ -1,5 +1,6 @@
 import dataclasses
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -84,21 +85,22 @@ def test_each_row_keeps_its_own_text():
 def test_images_channels_first_grey_and_mixed():
     rng = np.random.default_rng(0)
     space = spaces.Dict(
-        first=spaces.Box(0, 255, (3, 20, 16), np.uint8), grey=spaces.Box(0, 255, (16, 16), np.uint8)
+        first=spaces.Box(0, 255, (3, 20, 16), np.uint8), grey=spaces.Box(0, 255, (32, 16), np.uint8)
     )
     first, grey = (
         rng.integers(0, 256, (3, 20, 16), np.uint8),
-        rng.integers(0, 256, (16, 16), np.uint8),
+        rng.integers(0, 256, (32, 16), np.uint8),
     )
     plan = lean(space)
     images = plan.encode({"first": first, "grey": grey}).images
-    assert images.shape == (3, 16, 16, 3)
+    assert images.shape == (4, 16, 16, 3)
     assert (images[0] == first[:, :16].transpose(1, 2, 0)).all()
     assert (images[1, :4] == first[:, 16:].transpose(1, 2, 0)).all()
     assert not images[1, 4:].any()
-    assert (images[2, :, :, 0] == grey).all()
-    assert not images[2, :, :, 1:].any()
+    assert (images[2:, :, :, 0].reshape(32, 16) == grey).all()
+    assert not images[2:, :, :, 1:].any()
     assert plan.image_shape == (16, 16, 3)
+    assert plan.image_channels == {"first": 3, "grey": 1}
 
 
 def test_image_fit_and_patch_size():
@@ -118,9 +120,13 @@ def test_the_newest_frame_of_a_stack():
     assert lean(space).encode(frames).images.shape == (2, 16, 16, 4)
 
 
-def test_small_boxes_and_floats_that_are_no_pixels_are_tensors():
+def test_small_boxes_boards_characters_and_floats_that_are_no_pixels_are_tensors():
     for box in (
         spaces.Box(0, 255, (15, 16, 3), np.uint8),
+        spaces.Box(0, 1, (19, 19, 17), np.uint8),
+        spaces.Box(0, 1, (19, 19, 17), np.bool_),
+        spaces.Box(0, 255, (21, 79), np.uint8),
+        spaces.Box(32, 127, (40, 80), np.uint8),
         spaces.Box(0, 1, (16, 16)),
         spaces.Box(0, 1, (16, 16, 5)),
         spaces.Box(0, 2, (16, 16, 3)),
@@ -168,6 +174,16 @@ def test_frames_of_images_are_images_one_after_another(shape):
     assert (plan.image_intervals == np.tile(alone.image_intervals, (5, 1))).all()
     newest = lean(spaces.Box(0, 255, shape, np.uint8), stacks=("",))
     assert (newest.encode(frames).images == alone.encode(frames[-1]).images).all()
+
+
+@pytest.mark.parametrize(("frames", "side"), [(8, 84), (16, 84), (32, 84), (60, 64)])
+def test_a_stack_of_any_depth_has_its_frames_first(frames, side):
+    space = spaces.Box(0, 255, (frames, side, side), np.uint8)
+    assert lean(space).image_channels == {"": frames}
+    newest = lean(space, stacks=("",))
+    assert newest.image_channels == {"": 1}
+    stack = np.random.default_rng(0).integers(0, 256, space.shape, np.uint8)
+    assert (newest.decode_observation(newest.encode(stack)) == stack[-1]).all()
 
 
 def test_stacked_colours_first_and_last():
@@ -268,11 +284,26 @@ def test_paths_that_collide_are_refused():
         lean(space)
 
 
-def test_a_graph_is_refused_with_what_to_do():
-    graph = spaces.Graph(ACTION, None)
-    hint = r"observation 'a/0' is a Graph.*TransformObservation.*skip=\('a/0',\)"
+class Unheard(gym.Space):
+    """Of no kind that has tokens."""
+
+
+def test_an_unknown_space_is_refused_with_what_to_do():
+    hint = r"observation 'a/0' is a Unheard.*TransformObservation.*skip=\('a/0',\)"
     with pytest.raises(ValueError, match=hint):
-        lean(spaces.Dict(a=spaces.Tuple([graph])))
+        lean(spaces.Dict(a=spaces.Tuple([Unheard()])))
+
+
+@pytest.mark.parametrize("layout", ["paper", "lean"])
+def test_edges_of_nodes_without_room_are_cut_with_them(layout):
+    space = spaces.Dict(net=spaces.Graph(spaces.Discrete(5), spaces.Discrete(4)))
+    plan = compile_plan(space, ACTION, PlanOptions(layout=layout, sequence_length=2))
+    links = np.array([[2, 0], [0, 1], [1, 1]])
+    net = spaces.GraphInstance(np.array([4, 3, 2]), np.array([1, 2, 3]), links)
+    ids = plan.encode({"net": net}).ids[:9].tolist()
+    assert ids == [33024 + i for i in (2, 4, 3, 2, 2, 0, 1, 3, 1)]
+    assert plan.outside == {"net/nodes": 1}
+    assert plan.fields[0].kind == "graph"
 
 
 @pytest.mark.parametrize("layout", ["paper", "lean"])

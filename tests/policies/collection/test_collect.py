@@ -201,7 +201,7 @@ def test_clean_episodes_have_no_executed_actions() -> None:
 
 def test_an_expert_that_fails_is_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(get_task(TASK), RecordSettings())
-    monkeypatch.setattr("policies.collection.recorder.failure_of", lambda state, row: "lost")
+    monkeypatch.setattr(recorder.expert, "failure_of", lambda state, row: "lost")
     assert recorder.record(0, 0.0) == "expert failed"
 
 

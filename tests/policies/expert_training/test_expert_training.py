@@ -45,6 +45,7 @@ from policies.expert_training.training_state import (
 from policies.expert_training.weight_averaging import Average
 from policies.experts.mlp import ExpertNetwork, TrainedExpert
 from policies.experts.store import load_expert, read_config
+from policies.random_policy import RandomPolicy
 
 TASK = "mujoco-reacher"
 PPO_RECIPE = Recipe(
@@ -167,7 +168,7 @@ def test_a_memory_that_is_full_goes_on_where_it_was(tmp_path: Path) -> None:
     assert (fresh.pos, fresh.full) == (full.pos, True) == (25, True)
     np.testing.assert_array_equal(fresh.next_observations, full.next_observations)
     (tmp_path / MEMORY_FILE).write_bytes(b"\x80\x04cos\nsystem\n.")
-    with pytest.raises(TrainingStateError, match="remove it to go on without"):
+    with pytest.raises(TrainingStateError, match="remove it to resume without"):
         restore_memory(tmp_path / MEMORY_FILE, fresh)
 
 
@@ -433,7 +434,7 @@ def test_a_queue_goes_on_after_a_failure_and_skips_what_is_at_its_bar(
         ("mujoco-reacher", recipe_for("mujoco-reacher").steps),
         ("mujoco-walker", recipe_for("mujoco-walker").steps),
     ]
-    assert said.getvalue().count("mujoco-swimmer: failed, RuntimeError('diverged')") == 1
+    assert said.getvalue().count("mujoco-swimmer: failed, RuntimeError: diverged") == 1
     assert "mujoco-hopper: its expert comes with the package" in said.getvalue()
 
 
@@ -482,6 +483,10 @@ def test_what_is_shipped_beats_chance_and_what_was_there(
     monkeypatch.setattr("policies.experts.store.SHIPPED", tmp_path / "package")
     run = tmp_path / "run"
     assert shipping.ship(run, TASK, episodes=2) is None
+    env = get_task(TASK).make()
+    chance = RandomPolicy(env.observation_space, env.action_space)
+    returns = evaluate(chance, [env], 2, first_seed=SCORE_SEEDS_START)
+    assert shipping._chance(TASK, 2) == Evaluation.of(returns)
     train(settings(run), console=QUIET)
     scored = read_config(run / "expert")["score"]
     monkeypatch.setattr(
@@ -502,11 +507,7 @@ def test_what_is_shipped_beats_chance_and_what_was_there(
     for folder in (run / "expert", tmp_path / "package" / TASK):
         config = read_config(folder)
         assert config["score"]["episodes"] == 5
-        policy = TrainedExpert(
-            load_expert(folder), get_task(TASK).make().observation_space,
-            get_task(TASK).make().action_space,
-        )  # fmt: skip
-        env = get_task(TASK).make()
+        policy = TrainedExpert(load_expert(folder), env.observation_space, env.action_space)
         returns = evaluate(policy, [env], 5, first_seed=SCORE_SEEDS_START)
         assert config["score"]["mean"] == Evaluation.of(returns).mean
 

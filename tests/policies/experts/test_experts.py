@@ -17,7 +17,7 @@ from gato_gym.tasks import MissingPackageError, get_task, list_tasks
 from gato_gym.wrappers import GatoTokenize
 from policies.base import Policy
 from policies.experts import babyai as bots
-from policies.experts import execute, failure_of, make_expert
+from policies.experts import make_expert
 from policies.random_policy import RandomPolicy
 
 LOCAL = "babyai-go-to-local"
@@ -173,7 +173,9 @@ def test_a_bot_that_plans_without_end_gives_up(in_a_thread: bool) -> None:
         state[0].bot._stack.append(Endless())
         for _ in range(2):
             actions, state = policy.predict(observations, state)
-            found.append((actions[0], failure_of(state, 0), actions[1], failure_of(state, 1)))
+            found.append(
+                (actions[0], policy.failure_of(state, 0), actions[1], policy.failure_of(state, 1))
+            )
 
     if in_a_thread:
         thread = threading.Thread(target=run)
@@ -201,10 +203,10 @@ def test_a_bot_that_raises_gives_up(error: Exception, monkeypatch: pytest.Monkey
     monkeypatch.setattr(state[0].bot._bot, "replan", fail)
     action, state = policy.predict(observation, state)
     assert action == bots.DONE
-    assert type(error).__name__ in str(failure_of(state, 0))
+    assert type(error).__name__ in str(policy.failure_of(state, 0))
     env.reset(seed=1)
     _, state = policy.predict(observation, state, np.array([True]))
-    assert failure_of(state, 0) is None  # a new episode, a new bot
+    assert policy.failure_of(state, 0) is None  # a new episode, a new bot
 
 
 def test_a_search_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +229,7 @@ def test_the_bot_is_told_what_was_executed() -> None:
             action, state = policy.predict(observation, state)
             if generator.random() < 0.4:
                 action = np.int64(generator.integers(3))
-                execute(state, 0, action)
+                policy.execute(state, 0, action)
             observation, _, terminated, truncated, info = env.step(action)
             done = terminated or truncated
         assert info["success"]

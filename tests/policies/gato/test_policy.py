@@ -300,14 +300,53 @@ def test_a_network_refuses_ids_in_another_order(vocabulary: Vocabulary) -> None:
         dataclasses.replace(SMALL, vocabulary=vocabulary)
 
 
+@pytest.mark.parametrize(
+    ("shape", "channels"), [((64, 64, 13), 13), ((16, 84, 84), 16), ((40, 84, 84), 40)]
+)
+def test_an_image_of_too_many_channels_is_named_with_what_to_do(
+    shape: tuple[int, ...], channels: int
+) -> None:
+    seen = spaces.Dict(camera=spaces.Box(0, 255, shape, np.uint8), speed=spaces.Box(-1, 1, (2,)))
+    env = spaces_only(seen)
+    complaint = (
+        rf"'camera' is an image of {channels} channels: the network takes at most 4.*"
+        r"stacks=\('camera',\).*skip=\('camera',\)"
+    )
+    with pytest.raises(ValueError, match=complaint):
+        GatoPolicy.create(env, config=SMALL)
+    options = PlanOptions(vector_size=16, skip=("camera",))
+    action, _ = GatoPolicy.create(env, config=SMALL, options=options).predict(seen.sample())
+    assert env.action_space.contains(action)
+
+
+def test_a_grid_larger_than_the_networks_is_named_with_what_to_do() -> None:
+    env = spaces_only(spaces.Dict(chars=spaces.Box(0, 255, (21, 79), np.uint8)))
+    both_spaces = env.observation_space, env.action_space
+    plan = compile_plan(*both_spaces, PlanOptions(vector_size=16, grids=("chars",)))
+    with pytest.raises(ValueError, match=r"grids names \['chars'\] of size \(21, 79, 1\).*skip="):
+        GatoPolicy(GatoNetwork(SMALL), plan)
+    numbers = GatoPolicy.create(env, config=SMALL, options=PlanOptions(vector_size=16))
+    assert numbers.plan.vector_length == 21 * 79
+
+
+def spaces_only(observed: gym.Space[Any]) -> gym.Env[Any, Any]:
+    env: gym.Env[Any, Any] = gym.Env()
+    env.observation_space, env.action_space = observed, spaces.Discrete(3)
+    return env
+
+
+NET = spaces.Graph(spaces.Box(-1, 1, (2,)), spaces.Discrete(3))
+
+
 class Varied(gym.Env[Any, Any]):
-    """Observations of any length, actions of two kinds."""
+    """Observations of any length, actions of three kinds."""
 
     observation_space = spaces.Dict(
         seen=spaces.Sequence(spaces.Dict(kind=spaces.Discrete(3), at=spaces.Box(-1, 1, (2,)))),
         held=spaces.OneOf([spaces.Discrete(2), spaces.Text(3, charset="ab")]),
+        net=NET,
     )
-    action_space = spaces.OneOf([spaces.Box(-1, 1, (2,)), spaces.Sequence(spaces.Discrete(4))])
+    action_space = spaces.OneOf([spaces.Box(-1, 1, (2,)), spaces.Sequence(spaces.Discrete(4)), NET])
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
@@ -329,10 +368,13 @@ class Varied(gym.Env[Any, Any]):
             for _ in range(drawn.integers(4))
         )
         held = (np.int64(0), np.int64(1)) if drawn.random() < 0.5 else (np.int64(1), "ab")
-        return {"seen": seen, "held": held}
+        nodes = drawn.uniform(-1, 1, (drawn.integers(1, 4), 2)).astype(np.float32)
+        links = drawn.integers(len(nodes), size=(2, 2), dtype=np.int32)
+        net = spaces.GraphInstance(nodes, drawn.integers(3, size=2), links)
+        return {"seen": seen, "held": held, "net": net}
 
 
-def test_sequences_and_branches_are_played(tmp_path: Path) -> None:
+def test_sequences_branches_and_graphs_are_played(tmp_path: Path) -> None:
     torch.manual_seed(0)
     options = PlanOptions(vector_size=16, sequence_length=3)
     plan = compile_plan(Varied.observation_space, Varied.action_space, options)
@@ -359,3 +401,23 @@ def test_sequences_and_branches_are_played(tmp_path: Path) -> None:
     assert repr(again.predict(first)[0]) == repr(policy.predict(first)[0])
     with pytest.raises(ValueError, match="no task of the checkpoint has these spaces"):
         GatoPolicy.load(tmp_path / "saved", env=gym.make("CartPole-v1"))
+
+
+def test_a_timestep_longer_than_the_window_is_refused(tmp_path: Path) -> None:
+    """96 x 160 pixels are 6 x 10 patches."""
+
+    class Photographed(gym.Env[Any, Any]):
+        observation_space = spaces.Box(0, 255, (96, 160, 3), np.uint8)
+        action_space = spaces.Discrete(2)
+
+    narrow, options = dataclasses.replace(SMALL, window=59), PlanOptions(vector_size=16)
+    said = r"a timestep has 60 tokens \(60 of images\) and the network's window has "
+    with pytest.raises(ValueError, match=said + r"59: scale .*NetworkConfig\(window=60\)"):
+        GatoPolicy.create(Photographed(), config=narrow, options=options)
+    wide = dataclasses.replace(SMALL, window=60)
+    GatoPolicy.create(Photographed(), config=wide, options=options).save(tmp_path / "wide")
+    assert GatoPolicy.load(tmp_path / "wide", env=Photographed()).plan.num_tokens == 60
+    path = tmp_path / "wide" / "config.json"
+    path.write_text(path.read_text().replace('"window": 60', '"window": 59'))
+    with pytest.raises(ValueError, match=said + "59"):
+        GatoPolicy.load(tmp_path / "wide", env=Photographed())

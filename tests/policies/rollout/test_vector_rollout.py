@@ -80,7 +80,7 @@ def test_a_reward_that_is_not_finite_fails_the_episode(
     monkeypatch.setattr(type(task.make()), "step", broken)
     failures = list(play(make_rows(task, 1), policy, KEYS, deterministic=False))
     assert [failure.key for failure in failures] == KEYS
-    assert "seed 6: reward nan at timestep 0" in failures[0].reason
+    assert "seed 6, timestep 0: the reward is nan" in failures[0].reason
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import minari
 import numpy as np
 import pytest
+from recorded import ARM, BABYAI, OPEN, PUSH, arm_episode, babyai_episode, write_invented
 from safetensors.torch import load_file
 from small import SMALL
 
-from gato_gym import Episode, compile_plan, get_task, write_minari
+from gato_gym import compile_plan, get_task
 from gato_gym.episodes.minari_datasets import find_minari
 from policies import GatoPolicy
 from policies.training.data.datasets import find_tasks
@@ -21,42 +23,6 @@ from policies.training.data.encoding import shard_tasks
 from policies.training.data.shards import TaskShard
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
-
-BABYAI, OPEN = "babyai-go-to-obj", "babyai-open"
-ARM, PUSH = "metaworld-reach", "metaworld-push"
-
-
-def babyai_episode(number: int) -> Episode:
-    """Five steps of invented observations."""
-    generator = np.random.default_rng(number)
-    image = generator.integers(0, 4, (6, 7, 7, 3)).astype(np.uint8)
-    image[..., 0] = generator.choice([1, 2, 5, 6], (6, 7, 7))
-    words = ["go to the red ball"] * 6
-    return Episode(
-        task=BABYAI,
-        observations={"direction": np.arange(6) % 4, "image": image, "mission": words},
-        actions=generator.integers(0, 7, 5),
-        rewards=np.array([0, 0, 0, 0, 0.9], np.float32),
-        terminations=np.array([False] * 4 + [True]),
-        truncations=np.zeros(5, bool),
-        seed=number,
-        info={"success": True},
-    )
-
-
-def arm_episode(number: int) -> Episode:
-    """Twelve steps of invented observations with means and spreads of their own."""
-    generator = np.random.default_rng(number)
-    return Episode(
-        task=ARM,
-        observations=generator.normal(np.arange(39), 1 + np.arange(39) % 3, (13, 39)),
-        actions=generator.uniform(-1, 1, (12, 4)).astype(np.float32),
-        rewards=np.ones(12, np.float32),
-        terminations=np.zeros(12, bool),
-        truncations=np.array([False] * 11 + [True]),
-        seed=number,
-        info={"success": True, "noise": 0.5 if number == 0 else 0.0},
-    )
 
 
 def encode(root: Path, *tasks: str, augment: int = 2, workers: int = 1) -> None:
@@ -69,14 +35,7 @@ def encode(root: Path, *tasks: str, augment: int = 2, workers: int = 1) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    rooms, arms = (
-        ((BABYAI, babyai_episode), (OPEN, babyai_episode)),
-        ((ARM, arm_episode), (PUSH, arm_episode)),
-    )
-    for task, make in (*rooms, *arms):
-        env = get_task(task).make()
-        write_minari(f"gato/{task}-v0", [make(n) for n in range(4)], env=env, root=root)
-        env.close()
+    write_invented(root)
     encode(root, BABYAI, ARM)
     return root
 
@@ -99,7 +58,7 @@ def test_a_shard_is_what_its_plan_encodes(folder: Path) -> None:
     assert shard.emits[steps].tolist() == [True] + [False] * 4
 
 
-def test_numbers_are_normalised_by_the_suites_statistics(folder: Path) -> None:
+def test_numbers_are_normalised_by_their_statistics(folder: Path) -> None:
     shard = TaskShard.open(folder / "shards" / ARM)
     raw = np.concatenate([arm_episode(n).observations[:12] for n in range(4)])
     vectors = np.asarray(shard.arrays["vectors"])[:, 0, :39]
@@ -124,7 +83,7 @@ def test_a_part_of_a_dataset_is_trained_on_as_that_part(folder: Path, tmp_path: 
         vectors = np.asarray(shard.arrays["vectors"])[:, 0, :39]
         assert np.allclose(vectors, (raw - raw.mean(0)) / raw.std(0), atol=1e-4)
     whole = find_tasks([dataset], share=0.0)[0].identity()["sources"][0]
-    assert sorted(whole) == ["dataset", "episodes", "keep", "returns", "steps"]
+    assert sorted(whole) == ["contents", "dataset", "episodes", "keep", "returns", "steps"]
     assert (whole["episodes"], whole["steps"]) == (4, 48)
     with pytest.raises(
         ValueError, match=r"holds no episode: .*, or keep some of its 4 where it is"
@@ -148,7 +107,7 @@ def test_any_number_of_processes_makes_the_same_shards(folder: Path) -> None:
 
     one = contents()
     for name in (BABYAI, ARM):
-        (folder / "shards" / name / "meta.json").unlink()
+        shutil.rmtree(folder / "shards" / name)
     encode(folder, BABYAI, ARM, workers=2)
     assert contents() == one
 
