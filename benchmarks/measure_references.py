@@ -15,7 +15,6 @@ each expert's first episodes again and fails where it drifted.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -37,6 +36,7 @@ from benchmarks.store.run_store import read_run
 from benchmarks.workers.common import available_cores
 from benchmarks.workers.processes import play_episodes
 from gato_gym.atomic_io import write_json
+from gato_gym.bounded_io import read_json
 from gato_gym.commands.flags import flag
 from gato_gym.simulators import installed_versions
 from policies.experts import has_expert
@@ -305,7 +305,7 @@ def measured_path() -> Path:
 
 
 def measured_content() -> dict[str, Any]:
-    return cast("dict[str, Any]", json.loads(measured_path().read_text()))
+    return cast("dict[str, Any]", read_json(measured_path()))
 
 
 def measure_into_file(settings: ReferenceSettings, *, console: Console) -> None:

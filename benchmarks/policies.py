@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from benchmarks.protocol import BenchmarkError
+from gato_gym.bounded_io import read_bytes
 from gato_gym.commands.flags import flag
 from policies.registry import BUILT_IN, PolicySpec, find_factory, source_of
 
@@ -115,7 +116,7 @@ def _weights(choice: PolicyChoice, tasks: Iterable[str]) -> str | None:
             source = source_of(find_factory(choice.name))
         except (ImportError, ValueError) as error:
             raise BenchmarkError(str(error)) from error
-        return None if source is None else hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+        return None if source is None else hashlib.sha256(read_bytes(source)).hexdigest()[:16]
     return _folder_hash(_folder(choice))
 
 

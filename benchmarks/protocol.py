@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import rules
+from gato_gym.bounded_io import as_type
 from gato_gym.seeds import TRAINING_SEEDS_START
 from gato_gym.simulators import SIMULATORS, installed_versions
 from policies.rollout.faults import UsageError
@@ -156,6 +157,11 @@ class Protocol:
             for index in range(self.episodes)
         )
 
+    def has_episode(self, key: EpisodeKey) -> bool:
+        """Whether an episode is one of :meth:`episodes_of`, without listing them all."""
+        known = key.task in self.tasks and 0 <= key.index < self.episodes
+        return known and key.seed == episode_seed(self.seed, key.task, key.index)
+
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return {
@@ -174,20 +180,28 @@ class Protocol:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Protocol:
-        """The inverse of :meth:`to_json`, of version 1 too."""
-        return cls(
-            suite=str(value["suite"]),
-            tasks={
-                task: TaskRules(**{name: of for name, of in each.items() if name != "success"})
-                for task, each in value["tasks"].items()
-            },
-            episodes=int(value["episodes"]),
-            seed=int(value["seed"]),
-            simulators=dict(value["simulators"]),
-            version=int(value["version"]),
-            rules=value.get("rules", ""),
-            name=str(value.get("name", STANDARD)),
-        )
+        """The inverse of :meth:`to_json`, of version 1 too.
+
+        Raises:
+            KeyError: A field is missing.
+            ValueError: One is of another type, or there are more episodes than seeds.
+        """
+        fields = {name: each for name, each in value.items() if name != "tasks"}
+        tasks = as_type(dict[str, dict[str, Any]], value["tasks"], "protocol.tasks")
+        played = {
+            task: as_type(
+                TaskRules,
+                {name: each for name, each in rules.items() if name != "success"},
+                f"protocol.tasks.{task}",
+            )
+            for task, rules in tasks.items()
+        }
+        protocol: Protocol = as_type(cls, {"rules": "", **fields, "tasks": {}}, "protocol")
+        if not 1 <= protocol.episodes <= TRAINING_SEEDS_START:
+            raise ValueError(
+                f"protocol.episodes is {protocol.episodes}, expected 1 to {TRAINING_SEEDS_START}"
+            )
+        return replace(protocol, tasks=played)
 
     def current(self) -> Protocol:
         """The same protocol as this version writes it; itself where its sentences said otherwise.

@@ -1,55 +1,113 @@
-"""Files and folders that nobody sees half written, and JSON that is read within bounds.
+"""Files and folders that nobody sees half written.
 
 * :func:`appearing` -- a folder that is filled under another name and takes its place when whole.
+* :func:`check_replaceable` -- refuses to replace a folder that holds what is not its writer's.
 * :func:`surviving` -- the folder, or what a process left of it that was killed in between.
 * :func:`appearing_file` -- a file that takes its place when it is whole.
 * :func:`write_whole`, :func:`write_json` -- a text file, bytes, or JSON, written so.
-* :func:`read_json` -- JSON of limited size and depth; :func:`read_versioned` -- of a known format.
+* :func:`no_link` -- opens files, but not what links point to.
+* :func:`inside` -- a file that another file of its folder names; :func:`file_name` -- of any text.
+
+Whatever is replaced has one writer at a time; another one waits.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-LARGEST, DEEPEST = 64 * 2**20, 100
-"""Bytes, and lists or objects in one another, of JSON that is read where nothing else is said."""
+from gato_gym.folder_lock import PATIENCE, FolderLock
 
 
 @contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
+def appearing(folder: Path, *, own: Sequence[str], wait: float = PATIENCE) -> Iterator[Path]:
     """A folder to fill; it takes ``folder``'s place when the block ends without an error.
 
-    A folder cannot be renamed over another, so the one that is there is moved aside first. A
-    process killed at any moment leaves a whole one, under its own name or aside; :func:`surviving`
-    finds it.
+    Linux swaps the two in one step. Elsewhere the folder that is there is moved aside first, so
+    that a process killed at any moment leaves a whole one, under its own name or aside, where
+    :func:`surviving` finds it.
 
     Args:
         folder: What appears. Its parents are made.
+        own: As in :func:`check_replaceable`.
+        wait: Seconds to wait for another writer.
 
     Yields:
         An empty folder beside it.
+
+    Raises:
+        FileExistsError: A folder is there that is not the writer's, see :func:`check_replaceable`.
+        FolderInUseError: Another process still writes it.
     """
-    partial, aside = _beside(folder, "partial"), _beside(folder, "previous")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        for path in partial.rglob("*"):
-            if path.is_file():
-                _write_through(path)
-        if folder.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(folder, aside)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(aside, ignore_errors=True)
+    folder = Path(os.path.abspath(folder))
+    with FolderLock(folder, beside=True, wait=wait):
+        aside = _beside(folder, "previous")
+        if surviving(folder) == aside:
+            os.replace(aside, folder)
+        check_replaceable(folder, own)
+        partial = _new_partial(folder)
+        _remove(aside)
+        partial.mkdir()
+        try:
+            yield partial
+            for path in partial.rglob("*"):
+                if path.is_file():
+                    _write_through(path)
+            check_replaceable(folder, own)
+            if os.path.lexists(folder) and not _exchanged(partial, folder):
+                os.replace(folder, aside)
+            if not os.path.lexists(folder):
+                os.replace(partial, folder)
+        finally:
+            _remove(partial)
+        _remove(aside)
+
+
+def check_replaceable(folder: Path, own: Sequence[str]) -> None:
+    """Refuse to replace a folder that holds anything but its writer's files.
+
+    Args:
+        folder: What is to be replaced; that it is not there, or is empty, is fine.
+        own: Names of the writer's files from the folder on, ``*`` for any. The first is always
+            among them.
+
+    Raises:
+        FileExistsError: The folder holds something else, or is a file.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file, expected a folder: choose another place")
+    others = (n for n in _entries(folder) if not any(fnmatchcase(n, each) for each in own))
+    if foreign := list(islice(others, 3)):
+        raise FileExistsError(
+            f"{folder} holds {', '.join(foreign)}, expected nothing but {', '.join(own)}, which "
+            "are replaced: choose another folder, or move these files away"
+        )
+    if next(_entries(folder), None) is not None and not (folder / own[0]).is_file():
+        raise FileExistsError(
+            f"{folder} holds files and no {own[0]}, expected one that may be replaced: choose "
+            "another folder"
+        )
+
+
+def _entries(folder: Path) -> Iterator[str]:
+    """Files and links under a folder, named from it on; no link is followed."""
+    for place, folders, files in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        for name in sorted([*files, *links]):
+            yield Path(place, name).relative_to(folder).as_posix()
 
 
 def surviving(folder: Path) -> Path:
@@ -61,26 +119,29 @@ def surviving(folder: Path) -> Path:
 
 
 @contextmanager
-def appearing_file(path: Path, *, alone: bool = True) -> Iterator[Path]:
+def appearing_file(path: Path) -> Iterator[Path]:
     """A file to write; it takes ``path``'s place when the block ends without an error.
+
+    A link that is there is replaced, not followed.
 
     Args:
         path: What appears. Its folder is there.
-        alone: Whether no other process writes it at the same time.
 
     Yields:
-        A path beside it, ``.NAME.partial``, or ``.NAME.PID.partial`` of several processes.
+        An empty file beside it, ``.NAME.PID.partial``.
 
     Raises:
         OSError: It cannot be written; what was there stays.
     """
-    partial = _beside(path, "partial" if alone else f"{os.getpid()}.partial")
-    try:
-        yield partial
-        _write_through(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with FolderLock(path, beside=True, wait=PATIENCE):
+        partial = _new_partial(path)
+        try:
+            partial.touch(exist_ok=False)
+            yield partial
+            _write_through(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -102,82 +163,75 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
-def read_json(
-    path: Path,
-    *,
-    largest: int = LARGEST,
-    deepest: int = DEEPEST,
-    error: type[Exception] = ValueError,
-) -> Any:
-    """Read a JSON file that others may have written.
-
-    Args:
-        path: The file.
-        largest: Bytes that it may have.
-        deepest: Lists and objects that may be in one another.
-        error: What is raised where it is not as expected.
+def no_link(path: str, flags: int) -> int:
+    """An ``opener`` for ``open`` that refuses a link, which may point anywhere.
 
     Raises:
-        OSError: It cannot be read.
-        ValueError: It is larger, deeper, or no JSON; or rather ``error``.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "a.json"
-        ...     write_json(path, {"a": [1]})
-        ...     read_json(path)
-        {'a': [1]}
+        OSError: The file is a link, or cannot be opened.
     """
-    size = path.stat().st_size
-    if size > largest:
-        raise error(f"{path} has {size} bytes, expected at most {largest}: take a fresh copy")
-    try:
-        value = json.loads(path.read_bytes())
-        depth, level = 0, [value]
-        while nested := [each for each in level if isinstance(each, dict | list)]:
-            depth += 1
-            if depth > deepest:
-                raise RecursionError(f"lists and objects lie more than {deepest} deep")
-            level = [part for each in nested for part in _parts(each)]
-    except (ValueError, RecursionError) as reason:
-        raise error(
-            f"{path} is not JSON ({reason}): the file is damaged, take a fresh copy"
-        ) from reason
-    return value
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
-def read_versioned(
-    path: Path, what: str, *, newest: int, largest: int, error: type[Exception]
-) -> dict[str, Any]:
-    """Read a JSON object that names its version as ``format``.
+def inside(folder: Path, name: str) -> Path | None:
+    """The file that another file of a folder names, links followed; None where it lies outside.
 
     Args:
-        path: The file.
-        what: What it describes, such as "checkpoint".
-        newest: The newest version that can be read.
-        largest, error: As in :func:`read_json`; ``error`` is raised for a missing file, too.
+        folder: Where the name is read from.
+        name: A path from the folder on.
+
+    Example:
+        >>> inside(Path(__file__).parent, Path(__file__).name) == Path(__file__)
+        True
+        >>> inside(Path(__file__).parent, "../../etc/passwd") is None
+        True
     """
-    if not path.is_file():
-        raise error(f"{path.parent} holds no {path.name}: expected the folder of a {what}")
-    value = read_json(path, largest=largest, error=error)
-    version = value.get("format") if isinstance(value, dict) else None
-    if not isinstance(version, int):
-        raise error(f"{path} names no format version: it is not a {what}'s")
-    if version > newest:
-        raise error(
-            f"{path.parent} has {what} format {version} and this gato-gym reads up to {newest}: "
-            "upgrade gato-gym"
-        )
-    return dict(value)
+    try:
+        path = (folder / name).resolve()
+        within = path.is_relative_to(folder.resolve()) and path.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, links in a circle, a null byte
+        return None
+    return folder / name if within else None
 
 
-def _parts(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
+def file_name(text: str) -> str:
+    """A file's name that stands for any text, and never for another folder.
+
+    Example:
+        >>> file_name("ALE/Pong-v5"), file_name("..")
+        ('ALE%2FPong-v5', '%2E%2E')
+    """
+    name = quote(text, safe="")
+    return name if name.strip(".") else name.replace(".", "%2E")
 
 
 def _beside(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{ending}")
+
+
+def _new_partial(path: Path) -> Path:
+    """Where a file or folder is filled; what killed processes left of others is removed."""
+    partial = re.compile(rf"\.{re.escape(path.name)}\.\d+\.partial")
+    for left in path.parent.iterdir():
+        if partial.fullmatch(left.name):
+            _remove(left)
+    return _beside(path, f"{os.getpid()}.partial")
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether two paths could be swapped in one step; Linux can, on most file systems."""
+    if sys.platform != "linux":
+        return False
+    swap = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2
+    names = os.fsencode(one), os.fsencode(other)
+    return swap is not None and swap(here, names[0], here, names[1], exchange) == 0
 
 
 def _write_through(path: Path) -> None:

@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
+from gato_gym.bounded_io import read_json
 from gato_gym.tasks import SCRIPTED_SUITES, list_tasks
 from gato_gym.terminal import new_console
 
@@ -49,7 +49,7 @@ def task_rows(suite: str | None = None, pattern: str | None = None) -> list[Task
     spec = importlib.util.find_spec("policies")
     folder = Path(spec.origin).parent if spec is not None and spec.origin else Path("policies")
     known = {
-        path.parent.name: frozenset(json.loads(path.read_text())["tasks"])
+        path.parent.name: frozenset(read_json(path)["tasks"])
         for path in sorted(folder.glob("checkpoints/*/config.json"))
     }
     rows = []
@@ -57,7 +57,7 @@ def task_rows(suite: str | None = None, pattern: str | None = None) -> list[Task
         expert = SCRIPTED_SUITES.get(task.suite)
         trained = folder / "experts" / "trained" / task.id / "config.json"
         if expert is None and trained.is_file():
-            expert = str(json.loads(trained.read_text())["algorithm"])
+            expert = str(read_json(trained)["algorithm"])
         networks = tuple(name for name, tasks in known.items() if task.id in tasks)
         rows.append(
             TaskRow(

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gato_gym.bounded_io import as_type
+
 __all__ = ["PlanOptions"]
 
 _NEWER = {"image_size": 0, "actions": "autoregressive"}
@@ -24,6 +26,13 @@ _CHOICES = {
     "on_nan": ("error", "replace"),
     "outside": ("boxes", "clip", "error"),
 }
+_LARGEST = {
+    "patch_size": 1024,
+    "vector_size": 65_536,
+    "text_refresh": 2**31,
+    "sequence_length": 4096,
+}
+"""What a plan's memory grows with: the numbers may come from a file."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +117,12 @@ class PlanOptions:
                     f"PlanOptions.{name} is {getattr(self, name)!r}: expected one of "
                     f"{[choice for choice in choices if choice]}"
                 )
-        for name in ("patch_size", "vector_size", "text_refresh", "sequence_length"):
+        for name, most in _LARGEST.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"PlanOptions.{name} is {value!r}: expected an int of 1 or more")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise ValueError(
+                    f"PlanOptions.{name} is {value!r}: expected an int of 1 or more, at most {most}"
+                )
         for name, kind in (
             ("vector_mean", float),
             ("vector_std", float),
@@ -187,8 +198,5 @@ class PlanOptions:
                 f"PlanOptions has no field {', '.join(map(repr, unknown))}: expected some of "
                 f"{sorted(known)}; a newer gato_gym may have written them"
             )
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        return cls(**fields)
+        options: PlanOptions = as_type(cls, dict(values), "PlanOptions")
+        return options

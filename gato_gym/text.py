@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache, lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+
+from gato_gym.bounded_io import read_bytes
 
 __all__ = ["TextTokenizer", "default_tokenizer", "is_text_space"]
 
@@ -143,4 +146,4 @@ def default_tokenizer() -> TextTokenizer:
             "gato_gym/assets/text.model is missing: expected the packaged text model; reinstall "
             "gato-gym, or pass tokenizer=TextTokenizer(...)"
         )
-    return TextTokenizer(asset.read_bytes())
+    return TextTokenizer(read_bytes(Path(str(asset))))

@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gato_gym.bounded_io import as_type
+
 __all__ = ["Vocabulary"]
+
+_LARGEST = 2**31
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,13 @@ class Vocabulary:
             ValueError: If an entry is missing, unknown or not an int.
         """
         expected = sorted(cls().to_json())
-        if sorted(values) != expected or any(type(value) is not int for value in values.values()):
+        ids = as_type(dict[str, int], values, "vocabulary")
+        if sorted(ids) != expected or max(ids.values()) >= _LARGEST:
             raise ValueError(
-                f"vocabulary is {dict(values)!r}: expected one int for each of {expected}"
+                f"vocabulary is {ids!r}: expected one int for each of {expected}, below {_LARGEST}"
             )
         ranges = {
-            kind: range(values[f"{kind}_start"], values[f"{kind}_stop"])
+            kind: range(ids[f"{kind}_start"], ids[f"{kind}_stop"])
             for kind in ("text", "continuous", "discrete")
         }
-        return cls(**ranges, separator=values["separator"])
+        return cls(**ranges, separator=ids["separator"])

@@ -41,10 +41,12 @@ class Policy(ABC):
     Attributes:
         samples: Whether an expert is scored and recorded by sampled actions rather than by its most
             likely ones. ``predict`` follows its argument either way.
+        accepts_nan: Whether observations may have NaN.
         span: Entered around tokenising, for those who measure where time goes.
     """
 
     samples: bool = False
+    accepts_nan: bool = False
     span: Span = nullcontext
 
     def __init__(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:

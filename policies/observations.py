@@ -14,19 +14,22 @@ from gymnasium import spaces
 
 from gato_gym.text import is_text_space
 
-_ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+_WHOLE = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+_ARRAYS = (spaces.Box, *_WHOLE)
 
 
-def rows_of(space: gym.Space[Any], observation: Any) -> int | None:
+def rows_of(space: gym.Space[Any], observation: Any, name: str = "observation") -> int | None:
     """Rows of a batch of observations, 1 or more; None for one member of ``space``.
 
     Args:
         space: The space of one environment's observations.
         observation: As :meth:`policies.base.Policy.predict` takes it.
+        name: What it is called in messages.
 
     Raises:
         ValueError: It is no observation: of another type or rank, without one of the parts,
-            without rows, or parts have different numbers of rows.
+            without rows, with a fraction where the space has whole numbers, or parts have
+            different numbers of rows.
 
     Example:
         >>> rows_of(spaces.Box(0, 1, (3,)), np.zeros((2, 3)))
@@ -35,7 +38,7 @@ def rows_of(space: gym.Space[Any], observation: Any) -> int | None:
         True
     """
     try:
-        leaves = list(_leaves(space, observation, "observation"))
+        leaves = list(_leaves(space, observation, name))
         rows = _rows(*leaves[0]) if leaves else None
         for part, given, name in leaves[1:]:
             if not isinstance(part, _ARRAYS) and not is_text_space(part):
@@ -46,7 +49,7 @@ def rows_of(space: gym.Space[Any], observation: Any) -> int | None:
                     "the parts of one observation, or of the same number of rows"
                 )
         if isinstance(space, _ARRAYS):
-            _check_shape(space, observation, batch=rows is not None)
+            _check_shape(space, observation, name, batch=rows is not None)
     except ValueError as error:
         if (
             isinstance(observation, tuple)
@@ -58,7 +61,7 @@ def rows_of(space: gym.Space[Any], observation: Any) -> int | None:
             ) from error
         raise
     if rows == 0:
-        raise ValueError("observation is a batch of no rows: expected one row or more")
+        raise ValueError(f"{name} is a batch of no rows: expected one row or more")
     return rows
 
 
@@ -107,6 +110,10 @@ def _rows(space: gym.Space[Any], given: Any, name: str) -> int | None:
     if array is None or len(array.shape) not in (len(shape), len(shape) + 1):
         got = _described(given) if array is None else f"of shape {tuple(array.shape)}"
         raise ValueError(f"{name} is {got}: expected {_expected(shape)}")
+    is_float = isinstance(array, (np.ndarray, np.floating)) and array.dtype.kind == "f"
+    if is_float and isinstance(space, _WHOLE) and (array != np.rint(array)).any():
+        fraction = np.ravel(array)[np.argmax(np.ravel(array != np.rint(array)))]
+        raise ValueError(f"{name} has {fraction}: expected whole numbers, of {space}")
     return None if len(array.shape) == len(shape) else int(array.shape[0])
 
 
@@ -125,10 +132,10 @@ def _rows_of_texts(given: Any, name: str) -> int | None:
     return len(given)
 
 
-def _check_shape(space: gym.Space[Any], given: Any, *, batch: bool) -> None:
+def _check_shape(space: gym.Space[Any], given: Any, name: str, *, batch: bool) -> None:
     shape, got = tuple(space.shape or ()), np.shape(given)
     if got[batch:] != shape:
-        raise ValueError(f"observation is of shape {got}: expected {_expected(shape)}")
+        raise ValueError(f"{name} is of shape {got}: expected {_expected(shape)}")
 
 
 def _as_array(given: Any) -> Any:

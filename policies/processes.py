@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -40,7 +39,7 @@ class WorkerFailure:
     trace: str = ""
 
     @classmethod
-    def of(cls, error: Exception) -> Self:
+    def of(cls, error: BaseException) -> Self:
         """An exception; a ValueError says that what was asked for cannot be done."""
         if isinstance(error, ValueError):
             return cls(str(error), asked_wrongly=True)
@@ -226,7 +225,8 @@ class JobPool(Generic[Job]):
 
     def lost(self, number: int, job: Job | None, ended: Ended) -> WorkerFailure:
         """A process has ended, with a job in hand or without: what becomes of the job."""
-        return WorkerFailure(f"its process ended: {ended.how}; it may have run out of memory")
+        how = ended.how or "exit code 0"
+        return WorkerFailure(f"its process ended: {how}; it may have run out of memory")
 
     def _idle_process(self) -> int:
         idle = next((number for number in self.pool.numbers if number not in self.in_hand), None)
@@ -248,12 +248,14 @@ def _do_jobs(
 def _result(do: Callable[[Job], Any], job: Job) -> Any:
     try:
         return do(job)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return WorkerFailure.of(error)
 
 
 def _begin(main: Callable[..., None], connection: Connection, *arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # cleanly: no half-written files stay
-    with suppress(EOFError, ConnectionError):  # the parent is gone, or wants no more
+    # Cleanly: no half-written files stay. Not by SystemExit, which fails an episode alone.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # the parent is gone, or wants no more
+    with suppress(EOFError, ConnectionError, KeyboardInterrupt):
         main(connection, *arguments)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.references import TaskReferences, measured, published
+from gato_gym.bounded_io import read_text
 from gato_gym.tasks import list_tasks
 from policies.expert_training.recipes import RECIPES
 from policies.expert_training.shipping import share_of_bar
@@ -55,7 +56,7 @@ def table() -> list[str]:
 
 def main() -> None:
     """Replace the table between the two marks."""
-    text = PAGE.read_text()
+    text = read_text(PAGE)
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     PAGE.write_text("\n".join([before + BEGIN, *table(), END]) + after)

@@ -7,10 +7,11 @@ python scripts/results_page.py results/babyai results/metaworld
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from gato_gym.bounded_io import read_json
 
 
 def number(value: float | None, digits: int) -> str:
@@ -65,7 +66,7 @@ def main() -> None:
         "",
     ]
     for folder in sys.argv[1:]:
-        lines += section(json.loads((Path(folder) / "summary.json").read_text()))
+        lines += section(read_json(Path(folder) / "summary.json"))
     Path("docs/results.md").write_text("\n".join(lines))
 
 

@@ -11,11 +11,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from benchmarks.protocol import ALL, Protocol
 from benchmarks.statistics.scores import beats_random, normalised_score
+from gato_gym.bounded_io import read_json
 
 MEASURED_FILE = "measured.json"
 
@@ -146,6 +147,5 @@ def _references(
 
 @cache
 def _load(name: str) -> dict[str, Any]:
-    file = resources.files(__name__).joinpath(name)
-    content: dict[str, Any] = json.loads(file.read_text())
+    content: dict[str, Any] = read_json(Path(str(resources.files(__name__).joinpath(name))))
     return content

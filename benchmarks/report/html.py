@@ -33,6 +33,7 @@ from benchmarks.statistics.aggregates import Aggregate, Curve, Profile, suite_of
 from benchmarks.store.clips import Clip, read_clips
 from benchmarks.store.run_store import read_run
 from gato_gym.atomic_io import write_whole
+from gato_gym.bounded_io import read_bytes, read_text
 from gato_gym.commands.common import Command, Invocation, run_command
 from policies.rollout.timing import Costs
 
@@ -174,7 +175,9 @@ def _films(clips: Sequence[Clip], folder: Path) -> list[Film]:
         size, source = path.stat().st_size, None
         if size <= min(LARGEST_VIDEO, room):
             room -= size
-            source = "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
+            source = (
+                "data:video/mp4;base64," + base64.b64encode(read_bytes(path, largest=size)).decode()
+            )
         films.append(Film(clip, source, size / 1e6))
     return films
 
@@ -251,7 +254,7 @@ def _tasks_above(profile: Profile | None, score: float) -> int | None:
 
 def asset(name: str) -> str:
     """The text of a file among the package's assets."""
-    return resources.files("benchmarks.report").joinpath("assets", name).read_text(encoding="utf-8")
+    return read_text(Path(str(resources.files("benchmarks.report").joinpath("assets", name))))
 
 
 def _number(value: float | None) -> str:

@@ -23,8 +23,8 @@ from gymnasium import spaces
 
 from benchmarks.speed.comparison import Comparison, compare
 from gato_gym.episodes.episode import Episode
-from gato_gym.episodes.space_json import serialize_space
 from gato_gym.options import PlanOptions
+from gato_gym.space_json import write_space
 from gato_gym.spaces import compile_plan
 from policies.model.config import PAPER_SIZES, PRESETS, preset
 from policies.training.config import TrainConfig
@@ -72,7 +72,7 @@ def write_episodes(folder: Path, *, episodes: int = 20, steps: int = 400) -> Tas
     meta = {
         "task": TASK,
         "group": TASK,
-        "spaces": [serialize_space(space) for space in (seen, chosen)],
+        "spaces": [write_space(space) for space in (seen, chosen)],
         "options": options.to_json(),
     }
     write_shard(folder / TASK, compile_plan(seen, chosen, options), arrays, meta)

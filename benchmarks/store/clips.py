@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gato_gym.atomic_io import read_json
+from gato_gym.atomic_io import inside
+from gato_gym.bounded_io import as_type, read_json
 
 FOLDER, INDEX = "videos", "videos.json"
 
@@ -51,18 +52,24 @@ class Clip:
         """The inverse of :meth:`to_json`.
 
         Raises:
-            KeyError: A field is missing.
-            TypeError: There is one too many.
+            KeyError, ValueError: A field is missing or of another type, or there is one too many.
         """
         entry = dict(value)
-        return cls(total_return=float(entry.pop("return")), **entry)
+        clip: Clip = as_type(cls, {"total_return": entry.pop("return"), **entry}, "the video")
+        return clip
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    index = as_type(dict[str, Any], read_json(path), INDEX)
+    entries: list[dict[str, Any]] = as_type(list[dict[str, Any]], index["clips"], f"{INDEX}: clips")
+    return entries
 
 
 def read_clips(folder: Path) -> tuple[Clip, ...]:
-    """The videos of a run that are there, by task and episode."""
+    """The videos of a run that are there, by task and episode; of other folders' files, none."""
     try:
-        clips = [Clip.from_json(each) for each in read_json(folder / INDEX)["clips"]]
+        clips = [Clip.from_json(each) for each in _entries(folder / INDEX)]
     except (OSError, ValueError, KeyError, TypeError):
         return ()
-    existing = [clip for clip in clips if (folder / clip.file).is_file()]
+    existing = [clip for clip in clips if inside(folder, clip.file)]
     return tuple(sorted(existing, key=lambda clip: (clip.task, clip.episode)))

@@ -24,14 +24,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.protocol import BenchmarkError, Protocol, differences, listed
-from benchmarks.store.lock import NAME as LOCK
-from benchmarks.store.lock import FolderLock
-from gato_gym.atomic_io import read_json, write_json
+from gato_gym.atomic_io import no_link, write_json
+from gato_gym.bounded_io import as_type, parse_json, read_bytes, read_json
+from gato_gym.folder_lock import NAME as LOCK
+from gato_gym.folder_lock import FolderInUseError, FolderLock
 from gato_gym.simulators import installed_versions
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
 
 FORMAT = 1
 """Version of ``run.json`` and ``results.jsonl``."""
+
+LARGEST_RESULTS = 2**30
+"""Bytes of the largest ``results.jsonl`` that is read."""
 
 _PACKAGES = ("gato-gym", "gymnasium", "minigrid", "metaworld", "mujoco", "numpy", "torch")
 
@@ -104,14 +108,15 @@ class RunHeader:
 
         Raises:
             KeyError: A field that every run has is missing.
+            ValueError: One is of another type.
         """
         return cls(
-            Protocol.from_json(value["protocol"]),
-            dict(value["policy"]),
-            dict(value["versions"]),
-            command=value.get("command"),
-            environment=dict(value.get("environment") or {}),
-            left_out=dict(value.get("left_out") or {}),
+            Protocol.from_json(as_type(dict[str, Any], value["protocol"], "protocol")),
+            as_type(dict[str, Any], value["policy"], "policy"),
+            as_type(dict[str, str], value["versions"], "versions"),
+            command=as_type(str | None, value.get("command"), "command"),
+            environment=as_type(dict[str, Any], value.get("environment") or {}, "environment"),
+            left_out=as_type(dict[str, str], value.get("left_out") or {}, "left_out"),
         )
 
 
@@ -140,8 +145,8 @@ class Record:
 
     Raises:
         BenchmarkError: The folder is not empty and ``resume`` is False; or it was recorded
-            under another protocol or policy; or a record in it cannot be read; or another
-            process writes to it.
+            under another protocol or policy; or a record in it cannot be read, or is a link; or
+            another process writes to it.
     """
 
     def __init__(self, folder: Path, header: RunHeader, *, resume: bool) -> None:
@@ -154,6 +159,8 @@ class Record:
             raise BenchmarkError(f"{folder} is a file, expected a folder: pass another --output")
         try:
             self._lock = FolderLock(folder)
+        except FolderInUseError as error:
+            raise BenchmarkError(f"{error} (--output)") from error
         except OSError as error:
             raise BenchmarkError(
                 f"{folder} cannot be written to ({error}), expected a folder with room: pass "
@@ -167,6 +174,7 @@ class Record:
                     f"{folder} is not empty, expected a new folder: pass --resume to continue what "
                     "it holds, or another --output"
                 )
+            self._check_links()
             self._check_header()
             self._load_results()
         except BaseException:
@@ -190,7 +198,8 @@ class Record:
         try:
             if self._lines is None:
                 write_json(self.folder / "run.json", self.header.to_json())
-                self._lines = (self.folder / "results.jsonl").open("ab", buffering=0)
+                path = self.folder / "results.jsonl"
+                self._lines = open(path, "ab", buffering=0, opener=no_link)  # noqa: SIM115
             _write_line(self._lines, line)
         except OSError as error:
             raise RecordError(
@@ -219,11 +228,19 @@ class Record:
             if task not in self.header.left_out
         }
 
+    def _check_links(self) -> None:
+        for path in self.folder.rglob("*"):
+            if path.is_symlink():
+                raise BenchmarkError(
+                    f"{path} is a link, expected a run's own file: what it points to would be "
+                    "written to; take a copy without links, or pass another --output"
+                )
+
     def _check_header(self) -> None:
         path = self.folder / "run.json"
         try:
-            recorded = read_json(path)
-            protocol = Protocol.from_json(recorded["protocol"])
+            recorded = as_type(dict[str, Any], read_json(path), "it")
+            protocol = RunHeader.from_json(recorded).protocol
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BenchmarkError(
                 f"{path} cannot be read ({error}), expected the record of a run: pass another "
@@ -244,7 +261,7 @@ class Record:
 
     def _load_results(self) -> None:
         path = self.folder / "results.jsonl"
-        content = path.read_bytes() if path.exists() else b""
+        content = read_bytes(path, largest=LARGEST_RESULTS) if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
             with path.open("r+b") as file:
@@ -277,14 +294,16 @@ def read_run(folder: Path) -> RecordedRun:
     """
     path = folder / "run.json"
     try:
-        recorded = read_json(path)
+        recorded = as_type(dict[str, Any], read_json(path), "run.json")
         if recorded["format"] != FORMAT:
             raise BenchmarkError(
-                f"{path} is of format {recorded['format']}, expected {FORMAT}: read it with the "
-                "version of gato-gym that wrote it"
+                f"{path} is of format {recorded['format']!r:.80}, expected {FORMAT}: read it with "
+                "the version of gato-gym that wrote it"
             )
         header = RunHeader.from_json(recorded)
-        content = (folder / "results.jsonl").read_bytes()
+        content = read_bytes(folder / "results.jsonl", largest=LARGEST_RESULTS)
+    except BenchmarkError:
+        raise
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise BenchmarkError(
             f"{folder} cannot be read ({error!r}), expected the folder of a run: give what was "
@@ -298,12 +317,11 @@ def _outcomes(
     path: Path, content: bytes, protocol: Protocol
 ) -> tuple[dict[EpisodeKey, EpisodeResult], dict[EpisodeKey, EpisodeFailure]]:
     """The episodes in ``results.jsonl``: played, and failed without being played since."""
-    expected = {key for task in protocol.tasks for key in protocol.episodes_of(task)}
     results: dict[EpisodeKey, EpisodeResult] = {}
     failures: dict[EpisodeKey, EpisodeFailure] = {}
     for number, line in enumerate(content.splitlines(), start=1):
         try:
-            value = json.loads(line)
+            value = parse_json(line, "the line")
             kind = EpisodeFailure if "error" in value else EpisodeResult
             outcome = kind.from_json(value)
         except (ValueError, KeyError, TypeError) as error:
@@ -311,7 +329,7 @@ def _outcomes(
                 f"{path}, line {number}: {error!r}, expected an episode: delete the line to "
                 "play it again"
             ) from error
-        if outcome.key not in expected:
+        if not protocol.has_episode(outcome.key):
             raise BenchmarkError(
                 f"{path}, line {number}: {outcome.key} is no episode of this protocol: pass "
                 "another --output"

@@ -34,6 +34,8 @@ from benchmarks.statistics.scores import mean_of_tasks
 from benchmarks.studies.plots import write_csv
 from gato_gym import get_task
 from gato_gym.atomic_io import write_whole
+from gato_gym.bounded_io import read_json, read_text
+from gato_gym.folder_lock import FolderLock
 from policies import GatoPolicy
 from policies.model.network import GatoNetwork, count_parameters
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
@@ -100,7 +102,7 @@ def write_table(results: Sequence[Result], table: Path, page: Path) -> None:
     """
     lines = [line(result) for result in results]
     write_csv(table, lines)
-    text = page.read_text()
+    text = read_text(page)
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"{page} has no place for the table: expected {BEGIN} and {END} once each")
     before, rest = text.split(BEGIN)
@@ -180,6 +182,7 @@ def settings_of(variant: Variant, root: Path, work: Path, seconds: float = 60.0)
         prompt_shares={"babyai": 0.06, "metaworld": 0.75},
         optimiser_options={"average": 0.99},
         device="cpu",
+        score_every=0,
     )
     return dataclasses.replace(base, **variant.changes)
 
@@ -272,17 +275,18 @@ def main(
     by_name = {variant.name: variant for variant in VARIANTS}
     if unknown := sorted(set(variants) - set(by_name)):
         raise ValueError(f"variants names {unknown}: expected some of {list(by_name)}")
-    for name in variants:
-        if not (work / name / "result.json").exists():
-            _measure(by_name[name], work, root, seconds=seconds, episodes=episodes)
+    with FolderLock(work):
+        for name in variants:
+            if not (work / name / "result.json").exists():
+                _measure(by_name[name], work, root, seconds=seconds, episodes=episodes)
     files = [work / name / "result.json" for name in by_name]
-    results = [json.loads(path.read_text()) for path in files if path.exists()]
+    results = [read_json(path) for path in files if path.exists()]
     write_table(results, csv, page)
 
 
 def _measure(variant: Variant, work: Path, root: Path, *, seconds: float, episodes: int) -> None:
     settings, budget = settings_of(variant, root, work, seconds), work / "steps.json"
-    known = json.loads(budget.read_text()) if budget.exists() else {}
+    known = read_json(budget) if budget.exists() else {}
     if variant.layout not in known:
         known[variant.layout] = TrainRun(settings).config.steps
         budget.write_text(json.dumps(known))

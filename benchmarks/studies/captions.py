@@ -128,7 +128,10 @@ def write_scenes(scenes: Sequence[Scene], folder: Path) -> Path:
     from PIL import Image
 
     if not folder.exists():
-        with appearing(folder) as partial, (partial / "scenes.jsonl").open("w") as file:
+        with (
+            appearing(folder, own=("scenes.jsonl", "*.png")) as partial,
+            (partial / "scenes.jsonl").open("w") as file,
+        ):
             for index, scene in enumerate(scenes):
                 name = f"{index:05d}.png"
                 Image.fromarray(scene.render()).save(partial / name)
@@ -230,6 +233,7 @@ class Captions(Command):
             weights={"scenes": self.weight},
             seed=self.seed,
             device="cpu",
+            score_every=0,
         )
         training = TrainRun(settings)
         training.describe()

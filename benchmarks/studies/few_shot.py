@@ -19,6 +19,7 @@ import numpy as np
 
 import gato_gym
 from benchmarks.studies.plots import panels, write_csv
+from gato_gym.episodes.minari_datasets import environment_of
 from gato_gym.options import PlanOptions
 from policies.collection.scores import Scores, interval
 from policies.gato.checkpoint import Checkpoint
@@ -87,15 +88,14 @@ def make_environments(
     Raises:
         ValueError: Nothing names it, or its spaces are not the dataset's.
     """
-    recorded = task.sources[0].dataset.env_spec
-    can_be_made = recorded is not None and recorded.entry_point is not None
-    env_spec: Any = name or (recorded if can_be_made else task.environment)
-    if env_spec is None:
+    env_id = name or environment_of(task.sources[0].dataset)
+    if env_id is None:
         raise ValueError(
-            f"dataset {task.id!r} does not name its environment, in which the network is to be "
-            "scored: pass --env, such as --env module:Mine-v0"
+            f"dataset {task.id!r} names no environment that is registered here, in which the "
+            "network is to be scored: pass --env, such as --env module:Mine-v0; a module that a "
+            "dataset names is not imported"
         )
-    envs = [gato_gym.make(env_spec) for _ in range(count)]
+    envs = [gato_gym.make(env_id) for _ in range(count)]
     spaces = signature(envs[0].observation_space, envs[0].action_space)
     dataset_spaces = signature(task.observation_space, task.action_space)
     if spaces != dataset_spaces:
@@ -104,16 +104,6 @@ def make_environments(
             "the same; name the environment that was recorded with --env"
         )
     return envs
-
-
-def expert_return(task: DatasetTask) -> float:
-    """Mean return of the expert: of clean episodes as the dataset has it, or of all there are."""
-    recorded = [source.dataset.storage.metadata.get("expert_return") for source in task.sources]
-    means = [
-        float(source.returns.mean() if value is None else value)
-        for value, source in zip(recorded, task.sources, strict=True)
-    ]
-    return float(np.average(means, weights=[len(source.returns) for source in task.sources]))
 
 
 ARMS = {

@@ -22,7 +22,6 @@ from rich.console import Console
 
 from benchmarks.studies.few_shot import (
     Unit,
-    expert_return,
     familiar,
     make_environments,
     nested_order,
@@ -30,15 +29,19 @@ from benchmarks.studies.few_shot import (
 )
 from benchmarks.studies.settings import FinetuneSettings
 from gato_gym.atomic_io import appearing, write_whole
+from gato_gym.bounded_io import read_json
+from gato_gym.folder_lock import FolderLock
 from gato_gym.options import PlanOptions
 from gato_gym.terminal import new_console
 from policies.collection.scores import Scores, play_scores
 from policies.gato.checkpoint import (
+    CHECKPOINT_FILES,
     RUN_CHECKPOINT,
     RUN_STATE,
     load_checkpoint,
     save_checkpoint,
 )
+from policies.gato.task_specs import check_row
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork
 from policies.registry import make_policy
@@ -124,15 +127,15 @@ class FinetuneRun:
         self.options: PlanOptions | None = None if changed else self.familiar.options
         plan = self.task.plan(self.options)
         self.network = grown_config(self.checkpoint.network.config, plan)
+        check_row(plan, settings.length, task=self.task.id)
         self._check_same_run()
 
     def _check_enough(self) -> None:
         kept, total = self.task.counts
         if (most := max(self.settings.episodes)) > kept:
             raise ValueError(
-                f"{most} episodes of {self.task.id!r} are asked for and there are {kept} (of "
-                f"{total}, {self.settings.keep:.0%} of the expert's return): record more, lower "
-                f"--keep, or ask for {kept} at most"
+                f"{most} episodes of {self.task.id!r} are asked for and {kept} of {total} are good "
+                f"enough: record more, lower --keep, or ask for {kept} at most"
             )
 
     def _check_same_run(self) -> None:
@@ -174,8 +177,13 @@ class FinetuneRun:
         """Do what is not done yet; returns the checkpoint's folder.
 
         Raises:
+            FolderInUseError: Another process writes to the folder.
             KeyboardInterrupt: It was stopped; the same settings resume it.
         """
+        with FolderLock(self.settings.output):
+            return self._run()
+
+    def _run(self) -> Path:
         units = self.units()
         self._describe(len(units))
         scores: dict[Unit, Scores] = {}
@@ -192,7 +200,7 @@ class FinetuneRun:
             line = f"[{number}/{len(units)}] {unit.title}: return {scores[unit].mean:.2f}{shown}"
             self.console.print(line, highlight=False, markup=False)
             write_curve(
-                self.settings.output, scores, task=self.task.id, expert=expert_return(self.task)
+                self.settings.output, scores, task=self.task.id, expert=self.task.expert_return()
             )
         return self.settings.output / RUN_CHECKPOINT
 
@@ -205,6 +213,8 @@ class FinetuneRun:
             else "spaces that it does not know"
         )
         read = "its own tokens" if self.options is None else "the checkpoint's tokens"
+        if warning := self.task.filter_warning():
+            self.console.print(warning, style="yellow", highlight=False, markup=False)
         kept, total = self.task.counts
         self.console.print(
             f"{self.task.id}: {known}, read as {read}; {kept} of {total} episodes kept; "
@@ -216,7 +226,7 @@ class FinetuneRun:
         folder = self.settings.output / "units" / unit.name
         done = folder / "score.json"
         if done.exists():
-            return Scores.from_json(json.loads(done.read_text()))
+            return Scores.from_json(read_json(done))
         folder.mkdir(parents=True, exist_ok=True)
         minutes, player = 0.0, "random"
         if unit.arm == "untrained":
@@ -230,7 +240,7 @@ class FinetuneRun:
             self.environments, make_policy(player, env=env), self.settings.score_episodes
         )
         if unit == Unit("tuned", max(self.settings.episodes), 0):
-            with appearing(self.settings.output / RUN_CHECKPOINT) as place:
+            with appearing(self.settings.output / RUN_CHECKPOINT, own=CHECKPOINT_FILES) as place:
                 shutil.copytree(folder / RUN_CHECKPOINT, place, dirs_exist_ok=True)
         result = {**dataclasses.asdict(unit), "minutes": round(minutes, 3), **scores.to_json()}
         write_whole(done, json.dumps(result, indent=1))

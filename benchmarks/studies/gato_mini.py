@@ -170,6 +170,7 @@ def round_settings(
         length=128,
         workers=os.cpu_count() or 1,
         keep_every=400,
+        score_every=0,
     )
     if not number:
         return settings

@@ -57,6 +57,7 @@ def held_out_settings(root: Path, shards: Path, work: Path, *, steps: int = 900)
         rows=16,
         length=256,
         device="cpu",
+        score_every=0,
     )
 
 

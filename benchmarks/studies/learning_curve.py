@@ -10,7 +10,6 @@ What was scored before is not played again.
 from __future__ import annotations
 
 import csv
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import tyro
 
 from benchmarks.studies.gato_mini import round_settings
 from benchmarks.studies.plots import panels, write_csv
+from gato_gym.bounded_io import read_json
 from gato_gym.tasks.registry import SUITES
 from policies.training.run import TrainRun
 
@@ -53,12 +53,12 @@ def score(
 def is_complete(output: Path) -> bool:
     """Whether a benchmark's folder holds a finished run."""
     path = output / "summary.json"
-    return path.exists() and bool(json.loads(path.read_text())["complete"])
+    return path.exists() and bool(read_json(path)["complete"])
 
 
 def score_in(output: Path, suite: str) -> float:
     """The suite's score in a finished run's folder."""
-    summary = json.loads((output / "summary.json").read_text())
+    summary = read_json(output / "summary.json")
     return float(summary["aggregates"][SCORES[suite]]["value"])
 
 

@@ -18,10 +18,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.studies.few_shot import expert_return, make_environments
+from benchmarks.studies.few_shot import make_environments
 from benchmarks.studies.plots import panels, write_csv
 from benchmarks.studies.settings import ScalingSettings
 from gato_gym.atomic_io import write_whole
+from gato_gym.bounded_io import read_json
+from gato_gym.folder_lock import FolderLock
 from gato_gym.terminal import new_console
 from policies.collection.scores import Scores, interval, play_scores
 from policies.gato.checkpoint import RUN_CHECKPOINT
@@ -87,6 +89,7 @@ class ScalingRun:
             seed=settings.seed,
             device=settings.device,
             keep_every=settings.stride,
+            score_every=0,
         )
 
     def _check_same_study(self) -> None:
@@ -105,8 +108,13 @@ class ScalingRun:
         """Do what is not done yet; returns the table's rows.
 
         Raises:
+            FolderInUseError: Another process writes to the folder.
             KeyboardInterrupt: It was stopped; the same settings resume it.
         """
+        with FolderLock(self.settings.output):
+            return self._run()
+
+    def _run(self) -> list[dict[str, Any]]:
         settings = self.settings
         rows: list[dict[str, Any]] = []
         for size, run in self.runs.items():
@@ -121,7 +129,7 @@ class ScalingRun:
             for step, path in measurements.items():
                 if not path.exists():
                     write_whole(path, json.dumps(self._measure(size, step), indent=1))
-                rows.append(json.loads(path.read_text()))
+                rows.append(read_json(path))
                 write_csv(settings.output / "scaling.csv", rows)
             draw_scaling(settings.output / "scaling.png", rows)
         return rows
@@ -180,7 +188,7 @@ class ScalingRun:
     def _normalised(self, name: str, task: DatasetTask, scores: Scores) -> Any:
         if scores.successes is not None:
             return np.asarray(scores.successes, np.float64)
-        chance, expert = self._chance[name], expert_return(task)
+        chance, expert = self._chance[name], task.expert_return()
         if expert <= chance:
             raise ValueError(
                 f"{name}: the expert's return is {expert:g} and random's {chance:g}: a score needs "

@@ -35,7 +35,8 @@ class FinetuneSettings:
         layout: Layout of the tokens, "lean" or "paper"; None is the checkpoint's for such spaces.
         memory: What later timesteps see, "all", "observations" or "none"; None as for ``layout``.
         options: Other fields of PlanOptions than those that the checkpoint has for such spaces.
-        keep: Share of the expert's windowed return that an episode must reach; 0 keeps all.
+        keep: Share of the expert's windowed return that an episode must reach; 0 keeps all, None
+            is as in training.
         rows: Packed sequences of a batch.
         length: Tokens of a packed sequence.
         device: "auto", "cpu", "cuda".
@@ -57,7 +58,7 @@ class FinetuneSettings:
     layout: str | None = None
     memory: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    keep: float = 0.8
+    keep: float | None = None
     rows: int = 8
     length: int = 256
     device: str = "auto"
@@ -70,7 +71,7 @@ class FinetuneSettings:
             raise ValueError(
                 f"episodes is {list(self.episodes)}: expected numbers of 1 or more, such as 1,3,10"
             )
-        if not 0 <= self.keep <= 1:
+        if not 0 <= (self.keep or 0) <= 1:
             raise ValueError(f"keep is {self.keep}: expected 0 to 1")
         if self.optimiser not in (None, "muon", "adamw"):
             raise ValueError(f"optimiser is {self.optimiser!r}: expected muon or adamw")
@@ -95,7 +96,7 @@ class ScalingSettings:
         environments: How many are played at a time.
         held_out: Share of each task's episodes that none is trained on, at least two.
         seed: Seed of weights and batches.
-        keep: Share of the expert's windowed return that an episode must reach.
+        keep: As for fine-tuning.
         rows: Packed sequences of a batch.
         length: Tokens of a packed sequence.
         device: "auto", "cpu", "cuda".
@@ -110,7 +111,7 @@ class ScalingSettings:
     environments: int = 10
     held_out: float = 0.05
     seed: int = 0
-    keep: float = 0.8
+    keep: float | None = None
     rows: int = 8
     length: int = 256
     device: str = "auto"

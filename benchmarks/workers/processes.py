@@ -17,7 +17,7 @@ from benchmarks.policies import PolicyChoice
 from benchmarks.workers.common import Workers, collect
 from benchmarks.workers.scheduler import EpisodeScheduler
 from benchmarks.workers.worker import EpisodeWorker, Report, reports
-from policies.processes import WorkerPool
+from policies.processes import Ended, WorkerPool
 from policies.rollout.outcomes import EpisodeKey
 from policies.threads import one_thread
 
@@ -92,6 +92,9 @@ class _Processes(WorkerPool):
         for number, message in super().messages(timeout):
             if isinstance(message, _Ask):
                 self.send(number, self._scheduler.take(number, message.rows, message.task))
+            elif isinstance(message, Ended) and not message.how and self._scheduler.holds(number):
+                # A policy or an environment may end its process, with episodes under way, by 0 too.
+                heard.append((number, Ended("exit code 0 with episodes under way", message.pid)))
             else:
                 heard.append((number, message))
         return heard

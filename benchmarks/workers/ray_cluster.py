@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import socket
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,7 @@ from benchmarks.workers.common import available_cores, collect
 from benchmarks.workers.scheduler import EpisodeScheduler
 from benchmarks.workers.worker import EpisodeWorker, Report, reports
 from policies.processes import Ended, WorkerFailure
+from policies.rollout.faults import can_limit, time_limit
 from policies.rollout.outcomes import EpisodeKey
 from policies.threads import one_thread
 
@@ -33,6 +35,9 @@ _OWN_CLUSTER = {
     "RAY_worker_niceness": "0",  # as other workers; Ray's default gives way to everything
 }
 """Environment variables of a cluster that is started here, which Ray reads when it is imported."""
+
+ANSWER_SECONDS, CONNECT_SECONDS = 10.0, 120.0
+"""How long the machine at ``RAY_ADDRESS`` may take to answer, and Ray there, or here, to begin."""
 
 
 def play_on_cluster(
@@ -95,9 +100,12 @@ def _connected() -> Iterator[Any]:
         return
     sizes = {} if outside else {"num_cpus": available_cores(), "include_dashboard": False}
     try:
-        with one_thread():
+        if outside:
+            _check_address(outside)
+        too_long = f"it does not answer within {CONNECT_SECONDS:g} s"
+        with one_thread(), time_limit(CONNECT_SECONDS if can_limit() else None, too_long):
             ray.init(outside or "local", log_to_driver=False, logging_level=logging.ERROR, **sizes)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise BenchmarkError(
             f"no Ray cluster: {error}; set RAY_ADDRESS to one that runs, or unset it to have one "
             "started here"
@@ -106,6 +114,17 @@ def _connected() -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray would try it for ever.
+
+    Raises:
+        OSError: Nothing answers there.
+    """
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
 
 
 class _Worker:

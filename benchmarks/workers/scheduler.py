@@ -94,6 +94,10 @@ class EpisodeScheduler:
         self._held.setdefault(worker, set()).update(taken)
         return taken
 
+    def holds(self, worker: int) -> bool:
+        """Whether a worker has episodes that it has told no end of."""
+        return bool(self._held.get(worker))
+
     def ended(self, worker: int, key: EpisodeKey) -> bool:
         """A worker has played an episode.
 

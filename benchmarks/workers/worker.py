@@ -24,7 +24,7 @@ from benchmarks.protocol import BenchmarkError
 from policies.processes import WorkerFailure
 from policies.registry import BUILT_IN
 from policies.rollout.env_batch import make_rows
-from policies.rollout.faults import EnvironmentFault, describe
+from policies.rollout.faults import FAULTS, EnvironmentFault, describe
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, Outcome
 from policies.rollout.timing import Clock, TimeSpent, with_clock
 from policies.rollout.vector_rollout import IDLE_SHARE, Rollout
@@ -171,8 +171,8 @@ def make_envs_and_policy(
         envs = make_envs(task)
     except (BenchmarkError, ImportError, gym.error.Error) as error:
         raise BenchmarkError(f"{task.id}: {error}") from error
-    except Exception as error:
-        raise EnvironmentFault(f"{task.id} cannot be made: {error}") from error
+    except FAULTS as error:
+        raise EnvironmentFault(f"{task.id} cannot be made: {error!r}") from error
     try:
         policy: Any
         if hasattr(loaded, "with_env") and is_network(choice.name):
@@ -190,6 +190,11 @@ def make_envs_and_policy(
     except (ValueError, KeyError, OSError, ImportError, gym.error.Error) as error:
         message = str(error.args[0]) if isinstance(error, KeyError) else str(error)
         raise BenchmarkError(f"{task.id}, policy {choice.name}: {message}") from error
+    except FAULTS as error:
+        raise BenchmarkError(
+            f"{task.id}, policy {choice.name} cannot be made ({error!r}): expected a policy; mend "
+            "what makes it, or leave it out"
+        ) from error
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     return envs, policy
@@ -203,5 +208,5 @@ def reports(
         yield from player.play(take, stopped)
     except BenchmarkError as error:
         yield WorkerFailure(str(error), asked_wrongly=True)
-    except Exception:
+    except FAULTS:
         yield WorkerFailure(f"a worker failed:\n{traceback.format_exc()}")

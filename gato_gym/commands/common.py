@@ -33,7 +33,9 @@ from gato_gym.terminal import new_console
 
 DONE, FAILED, MISUSED, STOPPED = 0, 1, 2, 130
 
-CANNOT_BE_DONE = (gym.error.Error, FileNotFoundError, ImportError, PermissionError, ValueError)
+CANNOT_BE_DONE = (
+    gym.error.Error, FileExistsError, FileNotFoundError, ImportError, PermissionError, ValueError,
+)  # fmt: skip
 """Errors in what was asked: another command line, file or installation is needed."""
 
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
@@ -102,21 +104,31 @@ def run_command(
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
-            return parse(command, typed, prog=prog).run(call) or DONE
-    except SystemExit as end:  # the help was shown
-        return int(end.code or DONE)
+            try:
+                requested = parse(command, typed, prog=prog)
+            except SystemExit as end:  # the help was shown
+                return int(end.code or DONE)
+            return requested.run(call) or DONE
+    except SystemExit as end:
+        complain(f"sys.exit({end.code!r}) was called by code that the command runs: mend that code")
+        return FAILED
     except KeyboardInterrupt as stop:
-        if said := str(stop) or command.stopped:
+        if said := _told(stop) or command.stopped:
             print(said, file=sys.stderr)
         return STOPPED
     except CommandFailed as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_told(error)}", file=sys.stderr)
         return FAILED
     except CANNOT_BE_DONE as error:
-        return complain(str(error))
+        return complain(_told(error))
     except (ArithmeticError, OSError) as error:
-        complain(str(error))
+        complain(_told(error))
         return FAILED
+
+
+def _told(error: BaseException) -> str:
+    """What an error says, and the notes on it."""
+    return "; ".join(filter(None, (str(error), *getattr(error, "__notes__", ()))))
 
 
 def complain(message: str) -> int:

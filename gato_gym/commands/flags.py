@@ -16,6 +16,8 @@ from typing import Any, get_origin
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from gato_gym.bounded_io import parse_json
+
 flag = tyro.conf.arg
 
 
@@ -32,10 +34,7 @@ def _one_word(
 
 
 def _read_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{text!r} is no JSON ({error}): expected such as {{"a": 1}}') from error
+    value = parse_json(text, repr(text), fix='expected such as {"a": 1}')
     if not isinstance(value, dict):
         raise ValueError(f'{text!r} is no JSON object: expected such as {{"a": 1}}')
     return value

@@ -3,6 +3,8 @@
 * :func:`append_episode`, :func:`read_episode` -- one episode, to and from an open file.
 * :func:`copy_episode` -- from one open file to another, without decoding.
 * :func:`count_steps`, :func:`read_rewards` -- the length and the rewards of an episode in a file.
+* :func:`check_episode` -- refuses one whose numbers are in other files, or take far more memory.
+* :func:`drop_unfinished` -- removes an episode of which only a part was written.
 
 Minari reads these files as its own. Minari itself writes a resizable, chunked array for every
 field, which takes four times the space and three times the time for episodes of some tens of steps.
@@ -13,24 +15,36 @@ reads back. A key that contains "/", as dm_control's do, is stored with "%2F"; M
 Overlapping stacks of images are stored once: the episode's group contains ``frames`` with lossless
 compression, and its ``observations`` is a virtual HDF5 array of them, so that Minari and h5py read
 the stacks unchanged.
+
+What is read lies in the file itself: links, external storage and virtual arrays of other files,
+which HDF5 would follow to any file, are refused.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
-from typing import TYPE_CHECKING, Any
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import h5py
 import numpy as np
 from gymnasium import spaces
-from h5py import h5a, h5d, h5g, h5o, h5p, h5s, h5t
+from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5p, h5s, h5t
 from numpy.typing import NDArray
 
+from gato_gym.bounded_io import parse_json
 from gato_gym.episodes.frames import frames_of, stacks_of
 
 if TYPE_CHECKING:
     from gato_gym.episodes.episode import Episode
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 EXECUTED, DISTRIBUTION = b"executed_actions", b"action_distribution"
 INFO = b"options/info"
@@ -40,9 +54,22 @@ FRAMES_IN_CHUNK = 16
 DEFLATE = 4
 """Compression of frames: a tenth of a millisecond each, and Pong in a hundred bytes."""
 
+LARGEST_ARRAY, DEFLATE_RATIO, DEEPEST = 4 * 2**30, 1032, 32
+"""Bytes of the largest array of an episode that is read, how many bytes one of a compressed array
+stands for at most, and how many groups may be in one another."""
+
+SPARE_BYTES = 8 * 2**20
+"""Room that is left on the disk: a file in which a write has failed cannot be read again."""
+
+STEPS = b"total_steps"
+"""Attribute of an episode, written last."""
+
 TUPLE_INDEX = "_index_"
 TUPLE, MEMBERS = b"tuple", b"members"
 """Attributes: of the group of an empty tuple, and of texts that are members as JSON."""
+
+JSON_BYTES = 8
+"""Most bytes of JSON for a byte of a member of no fixed size."""
 
 COMPACT_BYTES = 48_000
 """Largest array in an object's header, whose limit is 64 KiB."""
@@ -58,21 +85,45 @@ def group_name(index: int) -> bytes:
     return f"episode_{index}".encode()
 
 
+def _damage_named(read: Callable[P, R]) -> Callable[P, R]:
+    """Errors of the HDF5 library, and of what it read, as a ValueError that names the place."""
+
+    @functools.wraps(read)
+    def named(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return read(*args, **kwargs)
+        except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+            file, index = args[:2]
+            raise ValueError(
+                f"episode {index} of {getattr(file, 'filename', file)} is damaged ({error}): "
+                "take a fresh copy of the dataset"
+            ) from error
+
+    return named
+
+
 def append_episode(file: h5py.File, index: int, episode: Episode) -> None:
     """Write an episode as number ``index``; Minari expects 0, 1, 2, …
 
     Raises:
+        OSError: The disk has too little room; the file stays as it was.
         ValueError: It has no step.
     """
     if not episode.length:
         raise ValueError(f"episode {index} has no step: expected one or more")
+    frames = _frames(episode.observations)
+    parts = (episode.observations if frames is None else frames, episode.actions, episode.rewards,
+             episode.executed, episode.distribution)  # fmt: skip
+    needed = _bytes_of(parts) + SPARE_BYTES
+    if (free := shutil.disk_usage(Path(file.filename).parent).free) < needed:
+        raise OSError(
+            errno.ENOSPC, f"{free} bytes of room, expected {needed} for an episode: make room"
+        )
     group = h5g.create(file.id, group_name(index))
     _write_attribute(group, b"id", np.int64(index))
-    _write_attribute(group, b"total_steps", np.int64(episode.length))
     if episode.seed is not None:
         _write_attribute(group, b"seed", np.int64(episode.seed))
     _write_attribute(group, INFO, np.bytes_(json.dumps(episode.info).encode()))
-    frames = _frames(episode.observations)
     if frames is None:
         _write(group, OBSERVATIONS, episode.observations)
     else:
@@ -88,21 +139,28 @@ def append_episode(file: h5py.File, index: int, episode: Episode) -> None:
         for name, part in infos.items():
             if part is not None:
                 _write(infos_group, name, part)
+    _write_attribute(group, STEPS, np.int64(episode.length))
+    file.flush()
 
 
+@_damage_named
 def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
-    """Read episode ``index`` of a task."""
+    """Read episode ``index`` of a task.
+
+    Raises:
+        ValueError: It is not in this file, see :func:`check_episode`.
+    """
     from gato_gym.episodes.episode import Episode
 
-    group = h5g.open(file.id, group_name(index))
+    group = _group(file, index)
     if FRAMES in group:
-        depth = h5d.open(group, OBSERVATIONS).shape[1]
+        depth = _member(group, OBSERVATIONS, virtual=True).shape[1]
         observations: Any = stacks_of(_read(group, FRAMES), depth)
     else:
         observations = _read(group, OBSERVATIONS)
     infos: dict[bytes, Any] = {}
     if b"infos" in group:
-        infos_group = h5g.open(group, b"infos")
+        infos_group = _member(group, b"infos")
         names = [name for name in (EXECUTED, DISTRIBUTION) if name in infos_group]
         infos = {name: _read(infos_group, name) for name in names}
     info = bytes(_read_attribute(group, INFO)) if h5a.exists(group, INFO) else b"{}"
@@ -114,7 +172,7 @@ def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
         terminations=_read(group, b"terminations").astype(np.bool_, copy=False),
         truncations=_read(group, b"truncations").astype(np.bool_, copy=False),
         seed=int(_read_attribute(group, b"seed")) if h5a.exists(group, b"seed") else None,
-        info=json.loads(info),
+        info=parse_json(info, f"info of episode {index}"),
         executed=infos.get(EXECUTED),
         distribution=infos.get(DISTRIBUTION),
     )
@@ -122,24 +180,92 @@ def read_episode(file: h5py.File, index: int, *, task: str) -> Episode:
 
 def copy_episode(source: h5py.File, index: int, file: h5py.File, new_index: int) -> None:
     """Copy episode ``index`` of ``source`` to ``file`` as number ``new_index``."""
+    check_episode(source, index)
     h5o.copy(source.id, group_name(index), file.id, group_name(new_index))
     group = h5g.open(file.id, group_name(new_index))
     if FRAMES in group:  # stacks name their frames by the episode's number
-        shape = h5d.open(group, OBSERVATIONS).shape
+        shape = _member(group, OBSERVATIONS, virtual=True).shape
         group.unlink(OBSERVATIONS)
         _link_stacks(file, new_index, shape)
     h5a.open(group, b"id").write(np.asarray(np.int64(new_index)))
 
 
+@_damage_named
 def count_steps(file: h5py.File, index: int) -> int:
     """T of episode ``index``."""
-    return int(_read_attribute(h5g.open(file.id, group_name(index)), b"total_steps"))
+    return int(_read_attribute(_group(file, index), STEPS))
 
 
+@_damage_named
 def read_rewards(file: h5py.File, index: int) -> NDArray[Any]:
     """Rewards ``[T]`` of episode ``index``, without the rest of it."""
-    rewards: NDArray[Any] = _read(h5g.open(file.id, group_name(index)), b"rewards")
+    rewards = _read(_group(file, index), b"rewards")
+    if not isinstance(rewards, np.ndarray) or rewards.ndim != 1 or rewards.dtype.kind not in "fiub":
+        raise ValueError("rewards are no vector of numbers")
     return rewards
+
+
+@_damage_named
+def check_episode(file: h5py.File, index: int) -> None:
+    """Refuse an episode whose numbers are in other files, or would take far more memory there.
+
+    Raises:
+        ValueError: It has a link, external storage, a virtual array that is no stack of frames, or
+            an array that claims far more than is stored.
+    """
+    group = _group(file, index)
+    _check_members(group, stacked=FRAMES in group)
+
+
+def drop_unfinished(file: h5py.File) -> None:
+    """Remove an episode of which only a part was written, as on Ctrl-C."""
+    for name in list(file.id):
+        if not h5a.exists(h5g.open(file.id, name), STEPS):
+            file.id.unlink(name)
+
+
+def _check_members(group: Any, depth: int = 0, *, stacked: bool = False) -> None:
+    _check_depth(depth)
+    for name in group:
+        virtual = stacked and name == OBSERVATIONS
+        item = _member(group, name, virtual=virtual)
+        if isinstance(item, h5g.GroupID):
+            _check_members(item, depth + 1)
+        elif not virtual:
+            _check_size(item, name)
+
+
+def _group(file: h5py.File, index: int) -> Any:
+    return _member(h5g.open(file.id, b"/"), group_name(index))
+
+
+def _member(parent: Any, name: bytes, *, virtual: bool = False) -> Any:
+    """Open what lies in a group; a virtual array only where it is not read."""
+    foreign = "a link" if parent.links.get_info(name).type != h5l.TYPE_HARD else ""
+    item = None if foreign else h5o.open(parent, name)
+    if isinstance(item, h5d.DatasetID):
+        properties = item.get_create_plist()
+        if properties.get_external_count():
+            foreign = "stored in another file"
+        elif properties.get_layout() == h5d.VIRTUAL and not virtual:
+            foreign = "a virtual array"
+    if foreign:
+        where = (h5i.get_name(parent) or b"?").decode(errors="replace")
+        raise ValueError(
+            f"{name.decode(errors='replace')!r} in {where} is {foreign}, expected its numbers in "
+            "this file: other files are not read; take a copy that holds all of them"
+        )
+    return item
+
+
+def _bytes_of(part: Any) -> int:
+    if isinstance(part, dict):
+        part = tuple(part.values())
+    if isinstance(part, tuple):
+        return sum(map(_bytes_of, part))
+    if isinstance(part, list):
+        return JSON_BYTES * sum(map(_bytes_of, part))
+    return 0 if part is None else int(np.asarray(part).nbytes)
 
 
 def _write(parent: Any, name: bytes, part: Any) -> None:
@@ -249,23 +375,40 @@ def _link_stacks(file: h5py.File, index: int, shape: tuple[int, ...]) -> None:
     h5d.create(group, OBSERVATIONS, _h5_type(np.dtype(np.uint8)), stacks, properties)
 
 
-def _read(parent: Any, name: bytes) -> Any:
-    item = h5o.open(parent, name)
+def _read(parent: Any, name: bytes, depth: int = 0) -> Any:
+    item = _member(parent, name)
     if isinstance(item, h5g.GroupID):
+        _check_depth(depth)
         if h5a.exists(item, TUPLE):
             return ()
-        parts = {_unquoted(key): _read(item, key) for key in item}
+        parts = {_unquoted(key): _read(item, key, depth + 1) for key in item}
         if parts and all(key.startswith(TUPLE_INDEX) for key in parts):
             return tuple(parts[f"{TUPLE_INDEX}{i}"] for i in range(len(parts)))
         return dict(sorted(parts.items()))
+    _check_size(item, name)
     array: NDArray[Any] = np.empty(item.shape, item.dtype)
     if array.size:
         item.read(h5s.ALL, h5s.ALL, array)
     if array.dtype.kind in "SO":
         texts = [text.decode() for text in array.tolist()]
         is_json = h5a.exists(item, MEMBERS)
-        return [_from_json(json.loads(text)) for text in texts] if is_json else texts
+        return [_from_json(parse_json(text, "a member")) for text in texts] if is_json else texts
     return array
+
+
+def _check_depth(depth: int) -> None:
+    if depth >= DEEPEST:  # a group can hold itself
+        raise ValueError(f"groups lie more than {DEEPEST} deep")
+
+
+def _check_size(item: Any, name: bytes) -> None:
+    """Refuse an array that claims far more than its file holds."""
+    size, stored = math.prod(item.shape) * item.dtype.itemsize, item.get_storage_size()
+    if size > min(LARGEST_ARRAY, COMPACT_BYTES + DEFLATE_RATIO * stored):
+        raise ValueError(
+            f"{name.decode()} of shape {item.shape} would take {size} bytes and is stored in "
+            f"{stored}"
+        )
 
 
 @functools.lru_cache(maxsize=64)

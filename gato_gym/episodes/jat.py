@@ -37,9 +37,15 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.episodes.episode import Episode
-from gato_gym.episodes.minari_datasets import new_minari
+from gato_gym.episodes.minari_datasets import check_dataset_id, new_minari
 
-GRID = (7, 7, 3)
+GRID, DIRECTIONS = (7, 7, 3), 4
+LARGEST_ACTION = 1023
+"""Of a Discrete: as many as there are ids for."""
+COLUMNS = (
+    "image_observations", "discrete_observations", "text_observations", "continuous_observations",
+    "discrete_actions", "continuous_actions", "rewards",
+)  # fmt: skip
 HUB_DATASET = "jat-project/jat-dataset"
 Row = Mapping[str, Any]
 
@@ -66,10 +72,11 @@ def episode_of_row(row: Row, *, task: str = "") -> Episode:
         task: Id of the task that the episode is of.
 
     Raises:
-        ValueError: Columns are missing, or differ in length; names them.
+        ValueError: Columns are missing, differ in length, or hold what their kind of number cannot
+            be; names them.
     """
     observations, actions = _observations(row), _actions(row)
-    rewards = np.asarray(_column(row, "rewards"), np.float32)
+    rewards = _numbers(row, "rewards", finite=True)
     lengths = {"rewards": len(rewards), "actions": len(actions), **_lengths(observations)}
     if len(set(lengths.values())) != 1 or not len(rewards):
         raise ValueError(f"the row's columns have lengths {lengths}: expected one, 1 or more")
@@ -92,9 +99,42 @@ def _column(row: Row, name: str) -> Any:
     return row[name]
 
 
+def _numbers(row: Row, name: str, *, finite: bool) -> NDArray[np.float32]:
+    """A column of numbers, none of which is missing; infinite ones only where that is allowed."""
+    try:
+        with np.errstate(over="ignore"):
+            numbers = np.asarray(_column(row, name), np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} are no array of numbers ({error}): expected float32") from error
+    wrong = ~np.isfinite(numbers) if finite else np.isnan(numbers)
+    if wrong.any():
+        place = tuple(map(int, np.argwhere(wrong)[0]))
+        raise ValueError(
+            f"{name} have {numbers[place]} at {place}, expected "
+            f"{'finite numbers' if finite else 'numbers'}: a missing one reads as nan"
+        )
+    return numbers
+
+
+def _integers(given: Any, name: str, high: int) -> NDArray[np.int64]:
+    """Whole numbers from 0 to ``high``: a cast would make 44 of 300, and 0 of 0.7."""
+    values = np.asarray(given)
+    if values.dtype.kind not in "iuf" or not ((values >= 0) & (values <= high)).all():
+        got = f"of dtype {values.dtype}"
+        if values.dtype.kind in "iuf":
+            got = f"from {values.min()} to {values.max()}"
+        raise ValueError(f"{name} are {got}, expected whole numbers from 0 to {high}")
+    whole = values.astype(np.int64)
+    if (whole != values).any():
+        raise ValueError(f"{name} have fractions, expected whole numbers from 0 to {high}")
+    return whole
+
+
 def _observations(row: Row) -> Any:
     if row.get("image_observations") is not None:
-        frames = np.stack([np.asarray(image, np.uint8) for image in row["image_observations"]])
+        images = row["image_observations"]
+        name = "image_observations"
+        frames = np.stack([_integers(image, name, 255).astype(np.uint8) for image in images])
         if frames.ndim != 4 or frames.shape[-1] != 4:
             raise ValueError(
                 f"image_observations have shape {frames.shape[1:]}: expected [height, width, 4], "
@@ -102,24 +142,27 @@ def _observations(row: Row) -> Any:
             )
         return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
     if row.get("discrete_observations") is not None:
-        symbols = np.asarray(row["discrete_observations"], np.int64)
+        symbols = _integers(row["discrete_observations"], "discrete_observations", 255)
         if symbols.ndim != 2 or symbols.shape[1] != 1 + np.prod(GRID):
             raise ValueError(
                 f"discrete_observations have shape {symbols.shape}: expected [T, 148], a direction "
                 "and 7 x 7 x 3 symbols"
             )
+        texts = _column(row, "text_observations")
+        if wrong := [text for text in texts if not isinstance(text, str)]:
+            raise ValueError(f"text_observations have {wrong[0]!r}: expected texts")
         return {
-            "direction": symbols[:, 0],
+            "direction": _integers(symbols[:, 0], "directions", DIRECTIONS - 1),
             "image": symbols[:, 1:].reshape(-1, *GRID).astype(np.uint8),
-            "mission": [str(text) for text in _column(row, "text_observations")],
+            "mission": list(texts),
         }
-    return np.asarray(_column(row, "continuous_observations"), np.float32)
+    return _numbers(row, "continuous_observations", finite=False)
 
 
 def _actions(row: Row) -> NDArray[Any]:
     if row.get("discrete_actions") is not None:
-        return np.asarray(row["discrete_actions"], np.int64)
-    return np.asarray(_column(row, "continuous_actions"), np.float32)
+        return _integers(row["discrete_actions"], "discrete_actions", LARGEST_ACTION)
+    return _numbers(row, "continuous_actions", finite=True)
 
 
 def _lengths(observations: Any) -> dict[str, int]:
@@ -164,7 +207,7 @@ def _observation_space(observations: Any) -> gym.Space[Any]:
     if isinstance(observations, dict):
         letters = " ,abcdefghijklmnopqrstuvwxyz"
         return spaces.Dict(
-            direction=spaces.Discrete(4),
+            direction=spaces.Discrete(DIRECTIONS),
             image=spaces.Box(0, 255, GRID, np.uint8),
             mission=spaces.Text(512, charset=letters),
         )
@@ -199,6 +242,7 @@ def import_rows(
     """
     from gato_gym.episodes import hdf5
 
+    check_dataset_id(dataset_id)
     source: Any = env or row_spaces(episode_of_row(row) for row in rows)
     returns: list[float] = []
     metadata = {"algorithm_name": "expert", "description": f"Rows of JAT's schema: {dataset_id}"}
@@ -217,12 +261,17 @@ def _check_member(env: Any, episode: Episode, number: int) -> None:
     first = {k: v[0] for k, v in observed.items()} if isinstance(observed, dict) else observed[0]
     recorded = _kinds(first)
     expected = _kinds(env.observation_space.sample())
-    action = np.shape(episode.actions[0])
+    action, choices = np.shape(episode.actions[0]), env.action_space
     if recorded != expected or action != tuple(env.action_space.shape):
         raise ValueError(
             f"row {number} has observations {recorded} and actions of shape {action}: expected "
             f"{expected} and {tuple(env.action_space.shape)}; name the environment that it was "
             "recorded in"
+        )
+    if isinstance(choices, spaces.Discrete) and not all(map(choices.contains, episode.actions)):
+        raise ValueError(
+            f"row {number} has actions from {episode.actions.min()} to {episode.actions.max()}: "
+            f"expected members of {choices}"
         )
 
 
@@ -245,6 +294,7 @@ def read_rows(source: str | Path, *, split: str = "train") -> Any:
     Raises:
         ImportError: The package ``datasets`` is not installed.
         FileNotFoundError: There is no such file.
+        ValueError: A row names files instead of holding their content.
     """
     try:
         import datasets
@@ -254,14 +304,38 @@ def read_rows(source: str | Path, *, split: str = "train") -> Any:
         ) from error
     name, path = str(source), Path(source)
     if name.startswith("jat:"):
-        return datasets.load_dataset(HUB_DATASET, name.removeprefix("jat:"), split=split)
+        return _self_contained(
+            datasets.load_dataset(HUB_DATASET, name.removeprefix("jat:"), split=split)
+        )
     if path.is_dir():
         dataset = datasets.load_from_disk(name)
-        return dataset[split] if isinstance(dataset, datasets.DatasetDict) else dataset
+        parts = isinstance(dataset, datasets.DatasetDict)
+        return _self_contained(dataset[split] if parts else dataset)
     if not path.is_file():
         raise FileNotFoundError(
             f"no file {name!r}: expected .parquet, .jsonl, a folder that datasets saved, or "
             "jat:TASK"
         )
     kind = "parquet" if path.suffix == ".parquet" else "json"
-    return datasets.load_dataset(kind, data_files=name, split="train")
+    return _self_contained(datasets.load_dataset(kind, data_files=name, split="train"))
+
+
+def _self_contained(rows: Any) -> Any:
+    """The columns of the schema, if they name no file: ``datasets`` opens any path or address."""
+    import pyarrow
+    import pyarrow.compute
+
+    rows = rows.select_columns([name for name in rows.column_names if name in COLUMNS])
+    for name in rows.column_names:
+        column = rows.data.column(name)
+        while pyarrow.types.is_list(column.type) or pyarrow.types.is_large_list(column.type):
+            column = pyarrow.compute.list_flatten(column)
+        if not pyarrow.types.is_struct(column.type):
+            continue
+        content = pyarrow.compute.struct_field(column, "bytes")
+        if content.null_count > column.null_count:
+            raise ValueError(
+                f"column {name!r} names files, expected their content: other files are not read; "
+                "save the rows with the images in them"
+            )
+    return rows

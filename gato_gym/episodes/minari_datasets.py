@@ -3,9 +3,10 @@
 * :class:`Episode` -- one recorded episode.
 * :func:`write_minari`, :func:`read_minari` -- to a Minari dataset and back.
 * :func:`find_minari`, :func:`episodes_of` -- a dataset from its id, folder or file; its episodes.
-* :func:`new_minari` -- a dataset to be filled episode by episode.
+* :func:`new_minari` -- a dataset to be filled episode by episode; :func:`check_dataset_id` -- its
+  id, in form.
+* :func:`environment_of` -- the environment that a dataset is of.
 * :func:`with_steps` -- a dataset without its episodes of no step.
-* :func:`check_dataset_id` -- refuses ids that nothing loads afterwards.
 * :func:`returns_of` -- the returns of a dataset's episodes.
 * :func:`minari_metadata`, :func:`expert_return_of` -- what is kept beside the episodes.
 """
@@ -13,11 +14,11 @@
 from __future__ import annotations
 
 import copy
-import json
+import itertools
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,17 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from gato_gym.atomic_io import appearing
+from gato_gym.atomic_io import appearing, surviving
+from gato_gym.bounded_io import parse_json
 from gato_gym.episodes.episode import Episode
+from gato_gym.episodes.metadata import check_dataset
+from gato_gym.space_json import write_space
+
+DATASET_FILES = ("data/metadata.json", "data/main_data.hdf5")
+"""What a dataset's folder holds that is written here."""
+
+ROOM = 2**20
+"""Bytes set aside while a dataset is recorded, to complete it on a full disk."""
 
 EXECUTED, DISTRIBUTION = "executed_actions", "action_distribution"
 """Keys in a Minari episode's infos: the actions that were executed, where they differ from the
@@ -103,11 +113,12 @@ def new_minari(
     root: Path | None = None,
     metadata: dict[str, Any],
     replace: bool = False,
+    keep: bool = False,
 ) -> Iterator[Any]:
     """A new Minari dataset, as an open HDF5 file to which :mod:`gato_gym.episodes.hdf5` adds
     episodes.
 
-    The dataset appears when the block ends without an error.
+    The dataset appears when the block ends, and nobody else may write it until then.
 
     Args:
         dataset_id: Id of the new dataset, such as ``gato/babyai-go-to-local-v0``.
@@ -115,28 +126,34 @@ def new_minari(
         root: Folder of datasets; None is Minari's own.
         metadata: JSON values kept with the dataset.
         replace: Whether a dataset of this id gives way.
+        keep: Whether the episodes are kept that were added before an error or Ctrl-C ended the
+            block: as this dataset, or as its next free version where it exists. A note on the
+            error tells.
 
     Raises:
-        ValueError: The id is none that Minari loads, a space is of a kind that datasets do not
-            hold, the dataset exists, or no episode was added.
+        FileExistsError: A folder of this name is there that is no dataset.
+        FolderInUseError: Another process writes it.
+        ValueError: No episode was added, the dataset exists, the id is not in form, or a space is
+            of a kind that datasets do not hold.
     """
     import minari
     from minari.dataset.minari_storage import MinariStorage
 
     from gato_gym.episodes import hdf5
-    from gato_gym.episodes.space_json import serialize_space
 
     check_dataset_id(dataset_id)
     for space in (env.observation_space, env.action_space):
-        serialize_space(space)  # before anything is played
-    with minari_root(root):
-        folder = Path(os.path.abspath(minari.storage.get_dataset_path(dataset_id)))
-    if folder.exists() and not replace:
-        raise ValueError(
-            f"dataset {dataset_id!r} exists in {folder}: expected a new id; replace it with "
-            "--overwrite (replace=True), or choose another version or root"
-        )
-    with appearing(folder) as partial:
+        write_space(space)  # before anything is played
+    folder = _folder_of(dataset_id, root)
+    failure: BaseException | None = None
+    with appearing(folder, own=DATASET_FILES, wait=0.0) as partial:
+        if (exists := folder.exists()) and not replace:
+            raise ValueError(
+                f"dataset {dataset_id!r} exists in {folder}: expected a new id; replace it with "
+                "--overwrite (replace=True), or choose another version or root"
+            )
+        room = partial / "room"
+        room.write_bytes(bytes(ROOM))
         storage = MinariStorage.new(
             partial / "data",
             env.observation_space,
@@ -144,15 +161,25 @@ def new_minari(
             env_spec=_writable(env.spec),
             jpeg_encoding=False,
         )
-        (path,) = (partial / "data").glob("*.hdf5")
-        with hdf5.open_file(path, "w") as file:
-            yield file
+        with hdf5.open_file(partial / DATASET_FILES[1], "w") as file:
+            try:
+                yield file
+            except BaseException as error:
+                if not keep:
+                    raise
+                room.unlink()  # a full disk has room again for what closing the file writes
+                hdf5.drop_unfinished(file)
+                if not len(file):
+                    raise
+                failure = error
             lengths = [hdf5.count_steps(file, index) for index in range(len(file.keys()))]
+        room.unlink(missing_ok=True)
         if not lengths:
             raise ValueError(f"dataset {dataset_id!r} would hold no episode: pass at least one")
+        name = _free_version(dataset_id, root) if failure is not None and exists else dataset_id
         storage.update_metadata(
             {
-                "dataset_id": dataset_id,
+                "dataset_id": name,
                 "author": {"gato-gym"},
                 "minari_version": minari.__version__,
                 "total_episodes": len(lengths),
@@ -161,24 +188,46 @@ def new_minari(
                 **metadata,
             }
         )
+        if failure is not None:
+            failure.add_note(f"{len(lengths)} episodes are kept as dataset {name!r}")
+            if name != dataset_id:
+                with appearing(_folder_of(name, root), own=DATASET_FILES, wait=0.0) as place:
+                    os.replace(partial / "data", place / "data")
+                raise failure
+    if failure is not None:
+        raise failure
 
 
 def check_dataset_id(dataset_id: str) -> None:
-    """Refuse an id of a dataset that Minari would not load afterwards.
+    """Refuse an id that is none, before anything is done for it.
 
     Raises:
-        ValueError: It is such.
-    """
-    from minari.dataset.minari_dataset import parse_dataset_id
+        ValueError: It is not of Minari's form, or has no version.
 
-    try:
-        parse_dataset_id(dataset_id)
-    except (TypeError, ValueError) as error:  # TypeError: it has no version
+    Example:
+        >>> check_dataset_id("my/cartpole-v0")
+    """
+    from minari.dataset.minari_dataset import DATASET_ID_RE
+
+    in_form = DATASET_ID_RE.fullmatch(dataset_id)
+    if in_form is None or in_form["version"] is None or "//" in dataset_id:
         raise ValueError(
-            f"dataset id {dataset_id!r} is none that Minari loads: expected NAME-vN, or "
-            "FOLDER/NAME-vN with a folder of two characters or more, of letters, digits, - and _, "
-            "such as my/cartpole-v0"
-        ) from error
+            f"dataset id {dataset_id!r}: expected names of letters, digits, - and _, a folder of "
+            "two letters or more first, and a version, such as my/cartpole-v0"
+        )
+
+
+def _folder_of(dataset_id: str, root: Path | None) -> Path:
+    import minari
+
+    with minari_root(root):
+        return Path(os.path.abspath(minari.storage.get_dataset_path(dataset_id)))
+
+
+def _free_version(dataset_id: str, root: Path | None) -> str:
+    stem, _, version = dataset_id.rpartition("-v")
+    names = (f"{stem}-v{number}" for number in itertools.count(int(version) + 1))
+    return next(name for name in names if not _folder_of(name, root).exists())
 
 
 def _writable(spec: EnvSpec | None) -> EnvSpec | None:
@@ -226,19 +275,57 @@ def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
     Args:
         dataset: A ``minari.MinariDataset``, the whole or a part (filtered or split).
         first: Number of the first one, counted within the part.
+
+    Raises:
+        ValueError: An episode's arrays are of lengths that do not belong together.
     """
+    name, indices = dataset.spec.dataset_id, _indices(dataset)[first:]
+    for index, episode in zip(indices, _read(dataset, indices), strict=True):
+        _check_lengths(episode, f"episode {index} of dataset {name!r}")
+        yield episode
+
+
+def _check_lengths(episode: Episode, what: str) -> None:
+    """Refuse arrays whose lengths would shift all that is read after them."""
+    steps, wrong = episode.length, {}
+    for name in (
+        "observations", "actions", "terminations", "truncations", "executed", "distribution",
+    ):  # fmt: skip
+        lengths = _lengths_of(getattr(episode, name))
+        if lengths - {steps + (name == "observations")}:
+            wrong[name] = sorted(lengths)
+    if wrong or not steps:
+        raise ValueError(
+            f"{what} has {steps} rewards"
+            + "".join(f", {name} of length {lengths}" for name, lengths in wrong.items())
+            + ": expected 1 or more, as many of all else, and one observation more; record it "
+            "again, or leave it out"
+        )
+
+
+def _lengths_of(part: Any) -> set[int]:
+    """The lengths of the arrays that a part of an episode is made of."""
+    if isinstance(part, dict):
+        part = tuple(part.values())
+    if isinstance(part, tuple):
+        return set().union(*map(_lengths_of, part))
+    if isinstance(part, list):  # texts, and members of no fixed size
+        return {len(part)}
+    return set() if part is None else {len(part) if np.ndim(part) else -1}
+
+
+def _read(dataset: Any, indices: Sequence[int]) -> Iterator[Episode]:
     from gato_gym.episodes import hdf5
 
     storage = dataset.storage
-    name = dataset.id.rpartition("/")[2]
-    task = name.rpartition("-v")[0] or name
-    indices = _indices(dataset)[first:]
+    task = dataset.spec.dataset_id.rpartition("/")[2].rpartition("-v")[0]
     if storage.FORMAT == "hdf5" and not storage.jpeg_encoding:
         (path,) = Path(storage.data_path).glob("*.hdf5")
         with hdf5.open_file(path, "r") as file:
             for index in indices:
                 yield hdf5.read_episode(file, index, task=task)
         return
+    _check_stored(storage, indices)
     metadata = storage.get_episode_metadata(indices)
     for raw, meta in zip(storage.get_episodes(indices), metadata, strict=True):
         infos = raw.get("infos") or {}
@@ -251,10 +338,21 @@ def episodes_of(dataset: Any, *, first: int = 0) -> Iterator[Episode]:
             terminations=np.asarray(raw["terminations"], np.bool_),
             truncations=np.asarray(raw["truncations"], np.bool_),
             seed=meta.get("seed"),
-            info=json.loads(options.get("info", "{}")),
+            info=parse_json(options.get("info", "{}"), "an episode's info"),
             executed=infos.get(EXECUTED),
             distribution=infos.get(DISTRIBUTION),
         )
+
+
+def _check_stored(storage: Any, indices: Sequence[int]) -> None:
+    """Refuse episodes of which Minari would read what they link to, or more than is stored."""
+    from gato_gym.episodes import hdf5
+
+    if storage.FORMAT == "hdf5":
+        (path,) = Path(storage.data_path).glob("*.hdf5")
+        with hdf5.open_file(path, "r") as file:
+            for index in indices:
+                hdf5.check_episode(file, index)
 
 
 def returns_of(dataset: Any) -> NDArray[np.float64]:
@@ -323,27 +421,10 @@ def find_minari(source: str | Path | Any) -> Any:
 
     if isinstance(source, minari.MinariDataset):
         return source
-    path = Path(source)
+    path = surviving(Path(source))
     if not path.exists():
         return _load(str(source), None)
-    folder = path.parent if path.is_file() else path
-    return _open(folder / "data" if (folder / "data").is_dir() else folder, path)
-
-
-def _open(data: Path, name: str | Path) -> Any:
-    """The dataset of a folder of files."""
-    import minari
-
-    from gato_gym.episodes import space_json  # noqa: F401  its spaces are read here
-
-    try:
-        return minari.MinariDataset(data)
-    except (AssertionError, KeyError, OSError, TypeError, ValueError, gym.error.Error) as error:
-        raise ValueError(
-            f"{name} is no Minari dataset, or lacks metadata ({type(error).__name__}: {error}): "
-            "expected a folder with data/main_data.hdf5 and data/metadata.json, which tells "
-            "dataset_id, minari_version, total_episodes, total_steps and both spaces"
-        ) from error
+    return _open(path.parent if path.is_file() else path, str(path))
 
 
 def minari_metadata(dataset_id: str, *, root: Path | None = None) -> dict[str, Any]:
@@ -357,16 +438,47 @@ def minari_metadata(dataset_id: str, *, root: Path | None = None) -> dict[str, A
 
 
 def _load(dataset_id: str, root: Path | None) -> Any:
-    import minari
-
-    with minari_root(root):
-        data = Path(minari.storage.get_dataset_path(dataset_id)) / "data"
-    if not data.is_dir():
+    folder = surviving(_folder_of(dataset_id, root))
+    if not (folder / "data").is_dir():
         raise FileNotFoundError(
             f"no Minari dataset {dataset_id!r} under {root or 'the Minari folder'}: make it with "
             "gato-gym record or gato-gym collect, or name another root"
         )
-    return _open(data, f"dataset {dataset_id!r}")
+    return _open(folder, repr(dataset_id))
+
+
+def _open(folder: Path, name: str) -> Any:
+    """The dataset in a folder, which errors call ``name``: the one place where Minari reads one.
+
+    Raises:
+        ValueError: It is none, see :func:`gato_gym.episodes.metadata.check_dataset`.
+    """
+    import minari
+
+    data = folder / "data" if (folder / "data").is_dir() else folder
+    try:
+        check_dataset(data)
+        dataset = minari.MinariDataset(data)
+        _ = dataset.spec  # reads the id, too
+    except (AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} is no Minari dataset ({error}): expected its folder, which holds "
+            "data/main_data.hdf5 and data/metadata.json, or that file"
+        ) from error
+    return dataset
+
+
+def environment_of(dataset: Any) -> str | None:
+    """The id of a dataset's environment, if it is registered here; None where it is not.
+
+    Nothing else of what the file says of it is used: an entry point, or a module before a colon,
+    would run whatever code it names.
+
+    Args:
+        dataset: A ``minari.MinariDataset``.
+    """
+    spec = dataset.spec.env_spec
+    return None if spec is None or ":" in spec.id or spec.id not in gym.registry else str(spec.id)
 
 
 def expert_return_of(dataset_id: str, *, root: Path | None = None) -> float | None:

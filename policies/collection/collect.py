@@ -15,6 +15,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Container, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from gato_gym.folder_lock import FolderLock
 from gato_gym.tasks import Task
 from gato_gym.terminal import new_console
 from policies.collection.jobs import (
@@ -189,6 +191,7 @@ def collect(
         console: Where progress goes.
 
     Raises:
+        FolderInUseError: Another process collects one of the tasks.
         ValueError: A dataset that other settings made is there.
         WorkerError: Some environments were at fault, or some tasks could not be collected; the
             others were. All finished units are kept.
@@ -201,13 +204,15 @@ def collect(
         console.print(f"{len(tasks) - len(incomplete)} of {len(tasks)} datasets are complete")
     if not incomplete:
         return
-    for progress in incomplete:
-        progress.load()
     count = workers or os.cpu_count() or 1
     began = time.monotonic()
-    with Workers(settings, count) as pool, _bars(console) as bars:
-        bar = bars.add_task("", total=len(incomplete), rate="")
-        _run(incomplete, pool, count, bars, bar, began)
+    with ExitStack() as locks:
+        for progress in incomplete:
+            locks.enter_context(FolderLock(settings.folder(progress.task)))
+            progress.load()
+        with Workers(settings, count) as pool, _bars(console) as bars:
+            bar = bars.add_task("", total=len(incomplete), rate="")
+            _run(incomplete, pool, count, bars, bar, began)
     episodes, steps = _recorded(incomplete)
     seconds = time.monotonic() - began
     finished = sum(progress.stage == "done" for progress in incomplete)
@@ -318,7 +323,17 @@ def _line(progress: Progress, counts: tuple[int, int]) -> str:
         f"{progress.task.id}: {counts[0]:,} episodes, {counts[1]:,} steps"
         f" ({player}; dropped: {dropped or 'none'})"
         + (f"; {rates}" if progress.recorded[0] else "")
+        + _filter_warning(progress)
     )
+
+
+def _filter_warning(progress: Progress) -> str:
+    """What to do about episodes below the expert's, where they are more than a third."""
+    dropped, kept = progress.dropped(), sum(len(r.lengths) for r in progress.reports.values())
+    below, played = dropped.get("below the expert", 0), kept + sum(dropped.values())
+    share = progress.settings.record.keep
+    few = f"\n{below} of {played} episodes return less than {share:.0%} of the expert: "
+    return f"{few}--keep 0 keeps them" if 3 * below > played else ""
 
 
 def _bars(console: Console) -> Bars:

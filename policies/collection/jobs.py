@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from gato_gym.atomic_io import appearing_file, read_json, write_json
+from gato_gym.atomic_io import appearing_file, write_json
+from gato_gym.bounded_io import as_type, parse_json, plain_json, read_bytes, read_json
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.minari_datasets import minari_metadata, new_minari
 from gato_gym.simulators import SIMULATORS, installed_versions
@@ -143,7 +144,13 @@ def read_report(path: Path) -> UnitReport:
     from gato_gym.episodes import hdf5
 
     with hdf5.open_file(path, "r") as file:
-        return UnitReport(**json.loads(file.attrs["report"]))
+        return _report_of(file, path)
+
+
+def _report_of(file: Any, path: Path) -> UnitReport:
+    report = parse_json(str(file.attrs["report"]), f"{path}: report")
+    read: UnitReport = as_type(UnitReport, report, f"{path}: report")
+    return read
 
 
 def read_expert_return(settings: CollectSettings, task: Task) -> float | None:
@@ -163,7 +170,7 @@ def is_complete(settings: CollectSettings, task: Task) -> bool:
         recorded = minari_metadata(name, root=settings.root).get("collect")
     except FileNotFoundError:
         return False
-    if recorded is None or recorded["settings"] != json.loads(json.dumps(settings.identity(task))):
+    if recorded is None or recorded["settings"] != plain_json(settings.identity(task)):
         raise ValueError(
             f"dataset {name!r} under {settings.root} was made with other settings: pass "
             "--overwrite to replace it, or another --root"
@@ -195,7 +202,7 @@ def weights_of(task: Task) -> str | None:
     path = shipped_folder(task.id) / "model.safetensors"
     if task.suite in SCRIPTED_SUITES or not path.is_file():
         return None
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+    return hashlib.blake2b(read_bytes(path), digest_size=8).hexdigest()
 
 
 class JobRunner:
@@ -251,7 +258,7 @@ def _record_unit(settings: CollectSettings, recorder: Recorder, job: Job) -> Uni
     dropped: dict[str, int] = {}
     faults: list[str] = []
     path = unit_path(settings, recorder.task, job.unit)
-    with appearing_file(path, alone=False) as partial, hdf5.open_file(partial, "w") as file:
+    with appearing_file(path) as partial, hdf5.open_file(partial, "w") as file:
         for index in range(job.unit * size, (job.unit + 1) * size):
             try:
                 episode = recorder.record(index, job.expert_return)
@@ -294,8 +301,9 @@ def _write_dataset(settings: CollectSettings, recorder: Recorder, job: Job) -> t
         replace=True,
     ) as file:
         for unit in range(job.unit):
-            with hdf5.open_file(unit_path(settings, task, unit), "r") as source:
-                for index, length in enumerate(json.loads(source.attrs["report"])["lengths"]):
+            path = unit_path(settings, task, unit)
+            with hdf5.open_file(path, "r") as source:
+                for index, length in enumerate(_report_of(source, path).lengths):
                     if episodes == settings.episodes or steps >= (settings.steps or np.inf):
                         return episodes, steps
                     hdf5.copy_episode(source, index, file, episodes)

@@ -43,6 +43,9 @@ def record_episodes(
 ) -> list[float]:
     """Play a policy and keep its episodes as a Minari dataset, which appears when it is complete.
 
+    Whatever ends the recording early, such as Ctrl-C or a full disk, the episodes that were
+    recorded are kept, see :func:`~gato_gym.episodes.minari_datasets.new_minari`.
+
     The dataset's metadata holds the mean return of episodes without noise as ``expert_return``.
 
     Args:
@@ -66,7 +69,9 @@ def record_episodes(
         The return of each episode.
 
     Raises:
-        ValueError: The dataset exists, or the policy gave what is no action of the environment.
+        FolderInUseError: Another process records a dataset of this id.
+        ValueError: The dataset exists, its id is not in form, or the policy gave what is no action
+            of the environment.
     """
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}: expected 1 or more")
@@ -79,7 +84,9 @@ def record_episodes(
         "description": f"Episodes of {type(policy).__name__} in {name_of(env)}",
         **({} if environment is None else {"environment": environment}),
     }
-    with new_minari(dataset_id, env=env, root=root, metadata=metadata, replace=replace) as file:
+    with new_minari(
+        dataset_id, env=env, root=root, metadata=metadata, replace=replace, keep=True
+    ) as file:
         for index in range(episodes):
             episode = _record_one(
                 env,
@@ -92,9 +99,9 @@ def record_episodes(
             returns.append(episode.total_return)
             if not episode.info.get("noise"):
                 clean.append(episode.total_return)
+                metadata["expert_return"] = float(np.mean(clean))
             if on_episode is not None:
                 on_episode(episode)
-        metadata["expert_return"] = float(np.mean(clean))
     return returns
 
 

@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gato_gym.bounded_io import as_type
 from policies.rollout.env_batch import PolicyLike
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
@@ -51,9 +52,14 @@ class Scores:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Scores:
-        """The scores that :meth:`to_json` wrote."""
-        successes = values["successes"]
-        return cls(tuple(values["returns"]), None if successes is None else tuple(successes))
+        """The scores that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: A field is missing or of another type.
+        """
+        kept = {name: values[name] for name in ("returns", "successes") if name in values}
+        scores: Scores = as_type(cls, kept, "scores")  # the file may hold what was played, too
+        return scores
 
 
 def play_scores(

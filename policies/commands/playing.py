@@ -58,9 +58,11 @@ class Record(_Player):
         from rich.progress import Progress
 
         import gato_gym
+        from gato_gym.episodes.minari_datasets import check_dataset_id
         from policies.collection.record import likeliest, record_episodes
         from policies.registry import make_policy
 
+        check_dataset_id(self.dataset)
         env = gato_gym.make(self.environment)
         policy = make_policy(
             self.policy, env=env, algorithm=self.algorithm, trust_zip=self.trust_zip

@@ -19,25 +19,26 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
 
-from gato_gym.atomic_io import appearing
+from gato_gym.atomic_io import appearing, inside, write_json
 from gato_gym.seeds import EVALUATION_SEEDS_START, SCORE_SEEDS_START
 from gato_gym.tasks import get_task
 from policies.expert_training.evaluation import EVALUATION_ROWS, Evaluation, evaluate
 from policies.expert_training.recipes import recipe_for
 from policies.experts.cnn import ImageNetwork
 from policies.experts.store import (
+    CURVE_FILE,
+    EXPERT_FILES,
     Network,
     load_expert,
     play_with,
     read_config,
-    save_expert,
     shipped_folder,
 )
 from policies.random_policy import RandomPolicy
 
 Env = gym.Env[Any, Any]
 
-EXPERT_FOLDER, CURVE_FILE = "expert", "curve.csv"
+EXPERT_FOLDER = "expert"
 
 SCORE_EPISODES = 100
 """Episodes that compare experts: over thirty Breakout's had 56 ± 66, over a hundred 34 ± 9."""
@@ -135,9 +136,13 @@ def ship(training: Path, task: str, *, episodes: int | None = None) -> str | Non
     old = _scored(target, task, episodes) if target.is_dir() else None
     if old is not None and old.mean >= new.mean:
         return f"kept, {_words(old)} is not below {_words(new)}"
-    with appearing(target) as place:
-        for path in (expert / "config.json", expert / "model.safetensors", training / CURVE_FILE):
-            shutil.copyfile(path, place / path.name)
+    with appearing(target, own=EXPERT_FILES) as place:
+        for name in EXPERT_FILES:
+            source = training if name == CURVE_FILE else expert
+            path = inside(source, name)
+            if path is None:
+                raise FileNotFoundError(f"{source} has no {name} of its own: train it again")
+            shutil.copyfile(path, place / name)
     share = share_of_bar(new.mean, recipe_for(task).bar)
     after = "" if old is None else f" after {_words(old)}"
     return f"shipped, {_words(new)}{after}: {share:.2f} of its bar"
@@ -152,7 +157,7 @@ def _scored(folder: Path, task: str, episodes: int) -> Evaluation:
     envs, tried = _make_envs(task), recipe_for(task).evaluation_episodes
     network, evaluation = score_expert(load_expert(folder), envs, episodes=episodes, tried=tried)
     record = {**config, **network.config(), "score": dataclasses.asdict(evaluation)}
-    save_expert(folder, network, {name: part for name, part in record.items() if name != "format"})
+    write_json(folder / "config.json", record)  # the weights are the same, and so is the curve
     return evaluation
 
 

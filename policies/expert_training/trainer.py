@@ -24,18 +24,14 @@ import torch
 from rich.console import Console
 
 from gato_gym.atomic_io import write_whole
+from gato_gym.folder_lock import FolderLock
 from gato_gym.seeds import EVALUATION_SEEDS_START
 from gato_gym.simulators import installed_versions
 from policies.expert_training.evaluation import EVALUATION_ROWS, Evaluation, evaluate
 from policies.expert_training.learner import Learner, make_learner
 from policies.expert_training.recipe import Recipe
 from policies.expert_training.recipes import recipe_for
-from policies.expert_training.shipping import (
-    CURVE_FILE,
-    EXPERT_FOLDER,
-    SCORE_EPISODES,
-    score_expert,
-)
+from policies.expert_training.shipping import EXPERT_FOLDER, SCORE_EPISODES, score_expert
 from policies.expert_training.training_state import (
     STATE_FILE,
     TrainingState,
@@ -44,7 +40,14 @@ from policies.expert_training.training_state import (
     save_state,
 )
 from policies.expert_training.weight_averaging import Average
-from policies.experts.store import Network, network_from, play_with, read_config, save_expert
+from policies.experts.store import (
+    CURVE_FILE,
+    Network,
+    network_from,
+    play_with,
+    read_config,
+    save_expert,
+)
 from policies.threads import one_thread
 
 NOT_LEARNING = ("steps", "bar", "enough", "source", "evaluations", "evaluation_episodes")
@@ -107,11 +110,12 @@ def train(settings: TrainSettings, *, console: Console) -> TrainingState:
         The state at the end; the expert is in ``output / "expert"``.
 
     Raises:
+        FolderInUseError: Another process trains in the folder.
         ValueError: No recipe, or the folder holds a training with other hyperparameters.
         MissingPackageError: Stable-Baselines3, SBX or the simulator is not installed.
         KeyboardInterrupt: What was evaluated last is saved.
     """
-    with one_thread():
+    with one_thread(), FolderLock(settings.output):
         return _Training(settings, console).run()
 
 

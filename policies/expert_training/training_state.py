@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gato_gym.atomic_io import appearing_file
+from gato_gym.bounded_io import as_type, check_file, parse_json
 
 STATE_FILE = "state.safetensors"
 FORMAT = 2
@@ -70,14 +71,14 @@ def load_state(path: Path) -> tuple[TrainingState, dict[str, Tensor], dict[str, 
         TrainingStateError: The file is damaged, or a version with another format wrote it.
     """
     try:
+        check_file(path)
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["training"])
+            header = parse_json((file.metadata() or {})["training"], "its header")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        version = int(header["format"])
+        version = as_type(int, header["format"], "format")
         if version == FORMAT:
-            fields = dict(header["state"])
-            fields["curve"] = [tuple(point) for point in fields["curve"]]
-            return TrainingState(**fields), tensors, dict(header["setting"])
+            state = as_type(TrainingState, header["state"], "state")
+            return state, tensors, as_type(dict[str, Any], header["setting"], "setting")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TrainingStateError(
             f"{path} is no training that can be resumed ({error!r}): remove it to start afresh"

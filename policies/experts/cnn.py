@@ -23,7 +23,14 @@ from gato_gym.images import halved
 from policies.base import DistributionPolicy
 from policies.chance import RowGenerator, SampledPolicy
 from policies.distributions import Categorical, Decision
-from policies.experts.mlp import Array, ExpertError, Layer, StoredNetwork, layers_named
+from policies.experts.mlp import (
+    Array,
+    ExpertError,
+    Layer,
+    StoredNetwork,
+    as_float32,
+    layers_named,
+)
 
 PIXEL_LIMIT = np.float32(5)
 """Largest deviation of a pixel from its mean, in standard deviations."""
@@ -115,8 +122,7 @@ class ImageNetwork(StoredNetwork):
             KeyError: A tensor is missing.
             ExpertError: Shapes do not fit, or numbers are not finite.
         """
-        full = {name: np.asarray(part, np.float32) for name, part in tensors.items()}
-
+        full = as_float32(tensors)
         return cls(
             full["pixels.mean"],
             full["pixels.scale"],

@@ -69,6 +69,18 @@ class StoredNetwork(ABC):
         return {name: np.ascontiguousarray(part) for name, part in tensors.items()}
 
 
+def as_float32(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
+    """Stored tensors as they are computed with.
+
+    Raises:
+        ExpertError: One is of no type that weights are stored in.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (np.float16, np.float32):
+            raise ExpertError(f"{name} is of type {tensor.dtype}, expected float16 or float32")
+    return {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
+
+
 def layers_named(tensors: Mapping[str, Array], kind: str) -> tuple[Layer, ...]:
     """The layers ``KIND.0``, ``KIND.1``, ... of stored tensors."""
     depth = sum(re.fullmatch(kind + r"\.\d+\.weight", name) is not None for name in tensors)
@@ -164,7 +176,7 @@ class ExpertNetwork(StoredNetwork):
             KeyError: A tensor is missing.
             ExpertError: Shapes do not fit, or numbers are not finite.
         """
-        full = {name: np.asarray(part, np.float32) for name, part in tensors.items()}
+        full = as_float32(tensors)
         return cls(
             full["mean"],
             full["scale"],

@@ -16,13 +16,17 @@ import gymnasium as gym
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from gato_gym.atomic_io import appearing, read_versioned, write_json
+from gato_gym.atomic_io import appearing, write_json
+from gato_gym.bounded_io import as_type, check_file, read_versioned, reason_of
 from policies.base import Policy
 from policies.experts.cnn import ImageExpert, ImageNetwork
 from policies.experts.mlp import ExpertError, ExpertNetwork, TrainedExpert
 
 FORMAT = 1
+CURVE_FILE = "curve.csv"
+"""How an expert's returns grew in training; a shipped expert has it."""
 SHIPPED = Path(__file__).parent / "trained"
+EXPERT_FILES = ("config.json", "model.safetensors", CURVE_FILE)
 LARGEST_FILE = 16 * 2**20
 """Bytes of the largest file of an expert that is read."""
 
@@ -59,14 +63,20 @@ def save_expert(folder: Path, network: Network, record: Mapping[str, Any]) -> No
         record: Further content of ``config.json``: how it was trained and what it scores.
 
     Raises:
-        FileExistsError: ``folder`` exists and is not an expert.
+        FileExistsError: ``folder`` exists and is not an expert, or holds something else too.
     """
-    if folder.exists() and not (folder / "config.json").exists() and any(folder.iterdir()):
-        raise FileExistsError(
-            f"{folder} exists and is not an expert: choose another folder or remove it"
-        )
+    if (folder / "config.json").exists():
+        try:
+            is_expert = bool({"activation", "strides"} & read_config(folder).keys())
+        except ExpertError:
+            is_expert = False
+        if not is_expert:
+            raise FileExistsError(
+                f"{folder / 'config.json'} is not an expert's of this version, expected one that "
+                "may be replaced: choose another folder"
+            )
     config = {"format": FORMAT, **network.config(), **record}
-    with appearing(folder) as partial:
+    with appearing(folder, own=EXPERT_FILES) as partial:
         save_file(network.tensors(), partial / "model.safetensors")
         write_json(partial / "config.json", config)
 
@@ -95,14 +105,12 @@ def load_expert(folder: Path) -> Network:
     config = read_config(folder)
     path = folder / "model.safetensors"
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ExpertError(f"{path} has {path.stat().st_size} bytes: expected below a megabyte")
+        check_file(path, largest=LARGEST_FILE)
         return network_from(load_file(path), config)
-    except ExpertError:
-        raise
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, LookupError) as error:
         raise ExpertError(
-            f"{path} does not hold an expert ({error!r}): take a fresh copy or train it again"
+            f"{folder} does not hold an expert ({reason_of(error)}): take a fresh copy or train "
+            "it again"
         ) from error
 
 
@@ -115,12 +123,12 @@ def network_from(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> Netwo
     if "strides" in config:
         return ImageNetwork.from_tensors(
             tensors,
-            strides=[int(n) for n in config["strides"]],
-            samples=bool(config.get("samples", False)),
+            strides=as_type(list[int], config["strides"], "strides"),
+            samples=as_type(bool, config.get("samples", False), "samples"),
         )
     return ExpertNetwork.from_tensors(
         tensors,
-        activation=str(config["activation"]),
-        squash=bool(config["squash"]),
-        clip=float(config["clip"]),
+        activation=as_type(str, config["activation"], "activation"),
+        squash=as_type(bool, config["squash"], "squash"),
+        clip=as_type(float, config["clip"], "clip"),
     )

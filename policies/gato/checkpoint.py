@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,15 +29,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gato_gym.atomic_io import appearing, read_versioned, surviving
+from gato_gym.atomic_io import appearing, check_replaceable, inside, surviving
+from gato_gym.bounded_io import as_type, check_file, read_bytes, read_versioned, reason_of
 from gato_gym.options import PlanOptions
 from gato_gym.text import default_tokenizer
+from policies.gato.hub import LARGEST_FETCHED, HubError, fetch_checkpoint
 from policies.gato.prompts import Prompt
 from policies.gato.sampling import Sampler
 from policies.gato.task_specs import TaskRecord
@@ -47,6 +50,10 @@ FORMAT = 1
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 RUN_CHECKPOINT, RUN_STATE = "checkpoint", "training"
 """What a run's folder holds: the checkpoint that it has written, and the state to resume from."""
+WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+CHECKPOINT_FILES = (
+    "config.json", "model.safetensors", "prompts.safetensors", "text.model", "card.md",
+)  # fmt: skip
 LARGEST_CONFIG = 4 * 2**20
 """Largest ``config.json`` that is read, in bytes."""
 
@@ -98,15 +105,32 @@ def save_checkpoint(
         card: Text of ``card.md``.
 
     Raises:
-        FileExistsError: ``folder`` exists and is not a checkpoint.
+        FileExistsError: ``folder`` exists and is not a checkpoint, or holds something else too.
     """
-    if folder.exists() and not (folder / "config.json").exists() and any(folder.iterdir()):
-        raise FileExistsError(
-            f"{folder} exists and is not a checkpoint: choose another folder or remove it"
-        )
-    with appearing(folder) as temporary:
+    check_own_folder(folder)
+    with appearing(folder, own=CHECKPOINT_FILES) as temporary:
         card = card or f"# {folder.name}\n\nA Gato checkpoint.\n"
         _write(temporary, network, tasks, sampler, dtype, card)
+
+
+def check_own_folder(folder: Path) -> None:
+    """Refuse to replace a folder that is not a checkpoint's alone.
+
+    Raises:
+        FileExistsError: It is not.
+    """
+    check_replaceable(folder, CHECKPOINT_FILES)
+    if not (folder / "config.json").exists():
+        return
+    try:
+        is_checkpoint = {"network", "tasks"} <= _read_config(folder).keys()
+    except CheckpointError:
+        is_checkpoint = False
+    if not is_checkpoint:
+        raise FileExistsError(
+            f"{folder / 'config.json'} is not a checkpoint's of this version, expected one that "
+            "may be replaced: choose another folder"
+        )
 
 
 def _write(
@@ -137,6 +161,7 @@ def _write(
             name: {
                 "options": record.options.to_json(),
                 "signature": record.signature,
+                "prompt": record.prompt is not None,
                 "prompted": record.prompted,
                 "spaces": record.spaces,
             }
@@ -164,11 +189,12 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
         CheckpointError: It does not exist, is damaged, or has a newer format.
     """
     folder = locate_checkpoint(name)
+    _check_links(folder)
     config = _read_config(folder)
     tasks = _records(folder, config)
     try:
-        network = GatoNetwork(NetworkConfig.from_json(config["network"]))
-        sampler = Sampler(**config["sampler"])
+        sizes = NetworkConfig.from_json(config["network"])
+        sampler = as_type(Sampler, config["sampler"], "sampler")
     except (KeyError, TypeError, ValueError) as error:
         raise _no_checkpoint(folder, error) from error
     if config.get("text_model") != _text_model():
@@ -177,11 +203,21 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
             f"({str(config.get('text_model'))[:12]}… there, {_text_model()[:12]}… here): "
             "install the gato-gym version that made it"
         )
-    _fill(network, _read(folder / "model.safetensors", load_file), folder)
+    network = _network_of(sizes, folder)
     card = folder / "card.md"
-    return Checkpoint(
-        network, tasks, sampler, card.read_text("utf-8", "replace") if card.is_file() else ""
-    )
+    text = read_bytes(card, largest=LARGEST_CONFIG, error=CheckpointError) if card.exists() else b""
+    return Checkpoint(network, tasks, sampler, text.decode("utf-8", "replace"))
+
+
+def _check_links(folder: Path) -> None:
+    """Refuse links to other folders, but for those of the hub's cache: a card would be shared."""
+    root = folder.parents[1] if folder.parent.name == "snapshots" else folder
+    for name in CHECKPOINT_FILES:
+        path = folder / name
+        if path.is_symlink() and inside(root, str(path.relative_to(root))) is None:
+            raise CheckpointError(
+                f"{path} is a link to another folder, expected the file itself: take a fresh copy"
+            )
 
 
 def read_tasks(folder: Path) -> dict[str, TaskRecord]:
@@ -214,7 +250,7 @@ def checkpoint_digest(name: str | Path) -> str:
     folder, digest = locate_checkpoint(name), hashlib.blake2b(digest_size=8)
     for part in ("config.json", "model.safetensors"):
         try:
-            digest.update((folder / part).read_bytes())
+            digest.update(read_bytes(folder / part, largest=LARGEST_FETCHED["model.safetensors"]))
         except OSError as error:
             raise CheckpointError(f"{folder / part} cannot be read ({error})") from error
     return digest.hexdigest()
@@ -223,32 +259,46 @@ def checkpoint_digest(name: str | Path) -> str:
 def _records(folder: Path, config: Mapping[str, Any]) -> dict[str, TaskRecord]:
     prompts = _read(folder / "prompts.safetensors", load_arrays)
     try:
-        return {
-            task: TaskRecord(
-                options=PlanOptions.from_json(entry["options"]),
-                signature=entry["signature"],
-                prompt=Prompt.from_tensors(prompts, task) if f"{task}/text" in prompts else None,
-                prompted=bool(entry["prompted"]),
-                spaces=_spaces(entry.get("spaces")),
-            )
-            for task, entry in config["tasks"].items()
-        }
+        tasks = as_type(dict[str, dict[str, Any]], config["tasks"], "tasks")
+        return {task: _record(task, entry, prompts) for task, entry in tasks.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise _no_checkpoint(folder, error) from error
 
 
-def _no_checkpoint(folder: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{folder / 'config.json'} does not describe a checkpoint ({error}): "
-        "save it again with this version, or take a fresh copy"
+def _record(
+    task: str, entry: Mapping[str, Any], prompts: Mapping[str, np.ndarray[Any, Any]]
+) -> TaskRecord:
+    where = f"tasks.{task}"
+    return TaskRecord(
+        options=PlanOptions.from_json(
+            as_type(dict[str, Any], entry["options"], f"{where}.options")
+        ),
+        signature=as_type(str, entry["signature"], f"{where}.signature"),
+        prompt=_prompt(task, entry, prompts),
+        prompted=as_type(bool, entry["prompted"], f"{where}.prompted"),
+        spaces=as_type(tuple[str, str] | None, entry.get("spaces"), f"{where}.spaces"),
     )
 
 
-def _spaces(entry: Any) -> tuple[str, str] | None:
-    if entry is None:
-        return None
-    observation, action = entry
-    return str(observation), str(action)
+def _prompt(
+    task: str, entry: Mapping[str, Any], tensors: Mapping[str, np.ndarray[Any, Any]]
+) -> Prompt | None:
+    """A task's demonstration; older files do not say whether there is one."""
+    is_there = any(name.startswith(f"{task}/") for name in tensors)
+    if as_type(bool, entry.get("prompt", is_there), f"tasks.{task}.prompt") != is_there:
+        raise ValueError(
+            f"tasks.{task}.prompt is {entry['prompt']!r}, and prompts.safetensors "
+            f"{'holds one' if is_there else 'holds none'}, expected the files of one checkpoint"
+        )
+    return Prompt.from_tensors(tensors, task) if is_there else None
+
+
+def _no_checkpoint(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{folder / 'config.json'} does not describe a checkpoint "
+        f"({reason_of(error)}): "
+        "save it again with this version, or take a fresh copy"
+    )
 
 
 def locate_checkpoint(name: str | Path) -> Path:
@@ -272,7 +322,10 @@ def locate_checkpoint(name: str | Path) -> Path:
             f"({', '.join(shipped_names()) or 'none'})"
         )
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) and not folder.parent.is_dir():
-        return _from_hub(text)
+        try:
+            return fetch_checkpoint(text, check=_read_config)
+        except HubError as error:
+            raise CheckpointError(str(error)) from error
     raise CheckpointError(f"no checkpoint at {text!r}: expected a folder with config.json")
 
 
@@ -289,31 +342,6 @@ def _of_run(folder: Path) -> Path:
     return checkpoint
 
 
-def _from_hub(name: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise CheckpointError(
-            f"{name!r} is a hub id and huggingface_hub is not installed: "
-            'run pip install "gato-gym[hub]", or pass a folder'
-        ) from error
-    patterns = ["config.json", "*.safetensors", "text.model", "card.md"]
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # of the network, the hub, the disk: from several libraries
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(
-            f"hub checkpoint {name!r} could not be fetched ({why[:300]}): "
-            "check the name and the network, or pass a folder"
-        ) from error
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"hub checkpoint {name!r} holds no config.json: expected a checkpoint that "
-            "GatoPolicy.save wrote; check the name"
-        )
-    return folder
-
-
 def _read_config(folder: Path) -> dict[str, Any]:
     return read_versioned(
         folder / "config.json",
@@ -326,23 +354,55 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _read(path: Path, reader: Any) -> dict[str, Any]:
     try:
+        check_file(path, error=CheckpointError)
         return dict(reader(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: take a fresh copy of the checkpoint") from error
-    except (SafetensorError, OSError, ValueError) as error:
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} is damaged or cut short ({error}): take a fresh copy of the checkpoint"
         ) from error
 
 
-def _fill(network: GatoNetwork, weights: dict[str, Tensor], folder: Path) -> None:
-    expected = network.state_dict()
-    missing = sorted(expected.keys() - weights.keys())
-    unknown = sorted(weights.keys() - expected.keys())
+def _network_of(sizes: NetworkConfig, folder: Path) -> GatoNetwork:
+    """The network with the folder's weights, which is not built where they are too few for it."""
+    path = folder / "model.safetensors"
+    stored = _read(path, _stored_shapes)
+    count, least = sum(math.prod(shape) for shape in stored.values()), sizes.least_weights
+    if count < least:
+        raise CheckpointError(
+            f"{path} does not fit config.json (it holds {count} numbers, expected at least "
+            f"{least}): they are of different checkpoints"
+        )
+    try:
+        network = GatoNetwork(sizes)
+    except (RuntimeError, ValueError) as error:  # sizes that do not divide one another
+        raise _no_checkpoint(folder, error) from error
+    expected = {name: list(t.shape) for name, t in network.state_dict().items()}
+    _check_shapes(expected, stored, path)
+    weights = _read(path, load_file)
+    check_weights(weights, path)
+    network.load_state_dict({name: t.float() for name, t in weights.items()}, strict=True)
+    return network
+
+
+def _stored_shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of each tensor in a file, from its header alone."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+
+
+def _check_shapes(
+    expected: Mapping[str, list[int]], stored: Mapping[str, list[int]], path: Path
+) -> None:
+    missing = sorted(expected.keys() - stored.keys())
+    unknown = sorted(stored.keys() - expected.keys())
     shapes = [
-        f"{name} {list(weights[name].shape)} instead of {list(expected[name].shape)}"
-        for name in sorted(expected.keys() & weights.keys())
-        if weights[name].shape != expected[name].shape
+        f"{name} {stored[name]} instead of {expected[name]}"
+        for name in sorted(expected.keys() & stored.keys())
+        if stored[name] != expected[name]
     ]
     if missing or unknown or shapes:
         problems = (
@@ -351,10 +411,28 @@ def _fill(network: GatoNetwork, weights: dict[str, Tensor], folder: Path) -> Non
             + shapes[:3]
         )
         raise CheckpointError(
-            f"{folder / 'model.safetensors'} does not fit config.json ({'; '.join(problems)}): "
+            f"{path} does not fit config.json ({'; '.join(problems)}): "
             "they are of different checkpoints"
         )
-    network.load_state_dict({name: t.float() for name, t in weights.items()}, strict=True)
+
+
+def check_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that are no numbers: of another type than a network's, NaN or infinite.
+
+    Raises:
+        CheckpointError: Names the first.
+    """
+    for name, tensor in weights.items():
+        if tensor.dtype not in WEIGHT_TYPES:
+            problem = f"of type {tensor.dtype}"
+        elif not tensor.isfinite().all():
+            problem = "not finite"
+        else:
+            continue
+        raise CheckpointError(
+            f"{path} has {name} {problem}, expected finite numbers of float32, bfloat16 or "
+            "float16: the training diverged or the file is damaged, take a fresh copy"
+        )
 
 
 def _text_model() -> str:

@@ -117,8 +117,8 @@ class MultiTaskPolicy:
         sizes = [rows or 1 for rows in given]
         starts = self._starts(sizes, episode_start, fresh=state is None)
         state = self._new_state(sizes) if state is None else state
-        for part, size in zip(state.parts, sizes, strict=True):
-            check_state(part, size)
+        for part, size, policy in zip(state.parts, sizes, self.policies, strict=True):
+            check_state(part, size, policy.decoder.owner)
         actions = act(
             [policy.decoder for policy in self.policies],
             batches,

@@ -23,7 +23,8 @@ from gato_gym.tasks import get_task, task_id_of
 from gato_gym.vocabulary import Vocabulary
 from policies.base import Policy, spaces_of
 from policies.chance import with_seeds
-from policies.gato.decoding import Decoder, act
+from policies.gato.decoder import Decoder
+from policies.gato.decoding import act
 from policies.gato.prompts import Prompt, demonstration, encode_prompt, prompt_from_episode
 from policies.gato.sampling import Sampler
 from policies.gato.state import GatoState
@@ -67,6 +68,7 @@ class GatoPolicy(Policy):
         self.network, self.plan = inference(network), plan
         self.tasks, self.task, self.prompt = dict(tasks or {}), task, prompt
         self.sampler, self.seed, self.card = sampler or Sampler(), seed, card
+        self.accepts_nan = plan.options.on_nan == "replace"
         check_sizes(network.config, plan)
         self.decoder = self._make_decoder(network)
 
@@ -329,7 +331,7 @@ class GatoPolicy(Policy):
     ) -> tuple[Any, GatoState]:
         rows = len(starts)
         state = self.new_state(rows) if state is None else state
-        check_state(state, rows)
+        check_state(state, rows, self.decoder.owner)
         (actions,) = act(
             [self.decoder],
             [observation],
@@ -359,17 +361,22 @@ class GatoPolicy(Policy):
         return self.decoder.acts_like(other.decoder)
 
 
-def check_state(state: object, rows: int) -> None:
-    """Refuse a state that does not belong to a batch of ``rows`` rows.
+def check_state(state: object, rows: int, owner: int) -> None:
+    """Refuse a state that does not belong to a batch of ``rows`` rows of a task.
 
     Raises:
-        ValueError: It has another number of rows, or is no state.
+        ValueError: It has another number of rows, is another task's, or is no state.
     """
     if not isinstance(state, GatoState) or state.rows != rows:
         got = f"{state.rows} rows" if isinstance(state, GatoState) else f"a {type(state).__name__}"
         raise ValueError(
             f"state is {got} and the observation has {rows} rows: "
             "pass the state that predict returned for the same environments"
+        )
+    if (state.owners != owner).any():
+        raise ValueError(
+            "state is of another task, or of other token options: pass the state that predict "
+            "returned for the same environments"
         )
 
 

@@ -3,6 +3,7 @@
 * :class:`Prompt` -- the timesteps of a demonstration, ready to lay out.
 * :func:`demonstration` -- the episode of a dataset, its id or its file.
 * :func:`prompt_from_episode` -- from an :class:`~gato_gym.episodes.episode.Episode`.
+* :func:`check_prompt` -- whether a plan can have encoded it.
 * :func:`encode_prompt` -- one forward that fills the pinned region of a cache row.
 """
 
@@ -19,16 +20,18 @@ from numpy.typing import NDArray
 
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.minari_datasets import episodes_of, find_minari
-from gato_gym.spaces import Plan
+from gato_gym.spaces import Plan, TokenizedBatch
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork
 from policies.model.sequence import (
     TimestepArrays,
     TokenCollector,
+    check_parts,
     cut_text,
     lay_out_prompt,
     prompt_steps,
 )
+from policies.observations import rows_of
 
 FIELDS = ("ids", "vectors", "grids", "images", "actions")
 
@@ -52,9 +55,19 @@ class Prompt:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[np.generic]], prefix: str) -> Prompt:
-        """The prompt that :meth:`tensors` named."""
+        """The prompt that :meth:`tensors` named.
+
+        Raises:
+            KeyError: A part is missing.
+            ValueError: A part is of another type, or of another number of timesteps.
+        """
         parts = {name: np.asarray(tensors[f"{prefix}/{name}"]) for name in FIELDS}
-        return cls(TimestepArrays(**parts), np.asarray(tensors[f"{prefix}/text"], np.int32))
+        text = np.asarray(tensors[f"{prefix}/text"])
+        check_parts({**parts, "text_ids": text}, f"the prompt of {prefix}")
+        lengths = {name: len(part) for name, part in parts.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the prompt of {prefix} has timesteps {lengths}, expected one number")
+        return cls(TimestepArrays(**parts), text)
 
 
 def first_steps(observations: object, length: int) -> object:
@@ -102,10 +115,7 @@ def demonstration(source: Any) -> Episode:
             f"{dataset.id} has episodes 0 to {total - 1}, and the prompt is to be "
             f"{number}: name another"
         )
-    episode = next(episodes_of(dataset, first=number))
-    if not episode.length:
-        raise ValueError(f"episode {number} of {dataset.id} has no step: name another")
-    return episode
+    return next(episodes_of(dataset, first=number))
 
 
 def prompt_from_episode(
@@ -120,12 +130,13 @@ def prompt_from_episode(
         cut: Which part of a longer demonstration is kept, "end" or "start"; None rejects it.
 
     Raises:
-        ValueError: The demonstration is longer than ``capacity`` and ``cut`` is None.
+        ValueError: The demonstration is longer than ``capacity`` and ``cut`` is None, or is of
+            other spaces than the plan's.
     """
     if cut not in (None, "end", "start"):
         raise ValueError(f"cut is {cut!r}: expected 'end', 'start', or None to refuse")
     length = episode.length
-    encoded = plan.encode_batch(first_steps(episode.observations, length))
+    encoded, actions = _encode(plan, episode)
     text = cut_text(np.asarray(encoded.text[length - 1], np.int32))
     count = prompt_steps(plan, length, text if plan.has_text else None, capacity)
     if cut is None and count < length:
@@ -142,9 +153,60 @@ def prompt_from_episode(
         vectors=encoded.vectors[chosen],
         grids=encoded.grids[chosen],
         images=encoded.images[chosen],
-        actions=plan.encode_actions(episode.actions)[chosen],
+        actions=actions[chosen],
     )
     return Prompt(steps, text)
+
+
+def check_prompt(plan: Plan, prompt: Prompt) -> None:
+    """Refuse a prompt that the plan cannot have encoded.
+
+    Raises:
+        ValueError: A part has another shape, or ids that have no meaning where they are.
+    """
+    steps, ids = prompt.steps, plan.vocabulary
+    low, high = plan.action_ranges[:, 0], plan.action_ranges[:, 1]
+    for name, part, shape in (
+        ("ids", steps.ids, (len(plan.id_slots),)),
+        ("vectors", steps.vectors, (len(plan.vector_slots), plan.options.vector_size)),
+        ("grids", steps.grids, (len(plan.grid_slots), *plan.grid_size)),
+        ("images", steps.images, (len(plan.image_slots), *plan.image_shape)),
+        ("actions", steps.actions, (plan.num_actions,)),
+    ):
+        if part.shape[1:2] != shape[:1] or (part.size and part.shape[1:] != shape):
+            raise ValueError(
+                f"the prompt's {name} are {list(part.shape[1:])} a timestep and the task's "
+                f"{list(shape)}: take a fresh copy of the checkpoint"
+            )
+    for name, part, least, most in (
+        ("ids", steps.ids, 0, ids.size),
+        ("actions", steps.actions, low, high),
+        ("text", prompt.text, ids.text.start, ids.text.stop),
+    ):
+        if ((part < least) | (part >= most)).any():
+            raise ValueError(
+                f"the prompt's {name} are {part.min()} to {part.max()}: expected ids of the task's "
+                "vocabulary; take a fresh copy of the checkpoint"
+            )
+
+
+def _encode(plan: Plan, episode: Episode) -> tuple[TokenizedBatch, NDArray[np.int32]]:
+    """The observations and actions of an episode that fits the plan's spaces."""
+    observations = first_steps(episode.observations, episode.length)
+    try:
+        for name, space, values in (
+            ("observation", plan.observation_space, observations),
+            ("action", plan.action_space, episode.actions),
+        ):
+            if (rows := rows_of(space, values, name)) != episode.length:
+                raise ValueError(f"{name} has {rows} rows: expected {episode.length}")
+        return plan.encode_batch(observations), plan.encode_actions(episode.actions)
+    except (IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the prompt is an episode of {episode.task!r} that does not fit the policy ({error}): "
+            f"expected one of the policy's environment, with observations of "
+            f"{plan.observation_space} and actions of {plan.action_space}"
+        ) from error
 
 
 @torch.no_grad()
@@ -152,8 +214,9 @@ def encode_prompt(network: GatoNetwork, plan: Plan, prompt: Prompt) -> RingCache
     """Keys and values of a prompt: a cache of one row whose pinned region holds it.
 
     Raises:
-        ValueError: The prompt has more tokens than the pinned region.
+        ValueError: The prompt has more tokens than the pinned region, or another plan's.
     """
+    check_prompt(plan, prompt)
     config = network.config
     text = prompt.text if plan.has_text else None
     layout = lay_out_prompt(plan, text, prompt.steps)

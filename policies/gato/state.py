@@ -30,6 +30,7 @@ class GatoState:
         texts: object ``[B]``, the text each row saw last, as bytes of its ids; None before.
         ages: int64 ``[B]``, timesteps since it was emitted.
         generators: object ``[B]``, each row's :class:`policies.chance.RowGenerator`.
+        owners: int64 ``[B]``, :attr:`policies.gato.decoding.Decoder.owner` of who made the row.
     """
 
     cache: RingCache
@@ -39,6 +40,7 @@ class GatoState:
     texts: NDArray[np.object_]
     ages: NDArray[np.int64]
     generators: NDArray[np.object_]
+    owners: NDArray[np.int64]
 
     @property
     def rows(self) -> int:
@@ -62,6 +64,7 @@ class GatoState:
             self.texts[rows],
             self.ages[rows],
             self.generators[rows],
+            self.owners[rows],
         )
 
     @classmethod
@@ -83,4 +86,5 @@ class GatoState:
             np.concatenate([state.texts for state in states]),
             np.concatenate([state.ages for state in states]),
             np.concatenate([state.generators for state in states]),
+            np.concatenate([state.owners for state in states]),
         )

@@ -2,13 +2,16 @@
 
 * :class:`TaskRecord` -- what a checkpoint knows about a task.
 * :func:`find_task` -- the task of an environment.
-* :func:`signature` -- what must agree between training and use.
+* :func:`signature` -- what must agree between training and use; :func:`task_number`, the same
+  and the task's name as a number.
 * :func:`check_sizes` -- whether a plan's parts and ids fit a network.
+* :func:`check_row` -- whether a timestep fits a row of a batch.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +21,14 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from gato_gym.options import PlanOptions
+from gato_gym.space_json import read_space, write_space
 from gato_gym.spaces import Plan
 from gato_gym.tasks import task_id_of
 from gato_gym.text import is_text_space
 from policies.base import spaces_of
 from policies.gato.prompts import Prompt
 from policies.model.config import NetworkConfig
+from policies.model.sequence import fed_actions
 
 
 class SpaceMismatchError(ValueError):
@@ -39,7 +44,7 @@ class TaskRecord:
         signature: The signature of its spaces, see :func:`signature`.
         prompt: A demonstration, or None.
         prompted: Whether the policy acts after it by default.
-        spaces: Its observation and action space as :mod:`gato_gym.episodes.space_json` writes
+        spaces: Its observation and action space as :mod:`gato_gym.space_json` writes
             them, or None if it cannot.
     """
 
@@ -60,22 +65,19 @@ class TaskRecord:
 
         Raises:
             SpaceMismatchError: They were not kept.
+            ValueError: They are damaged.
         """
-        from gato_gym.episodes.space_json import deserialize_space
-
         if self.spaces is None:
             raise SpaceMismatchError(
                 f"the checkpoint does not hold the spaces of {self.signature}: pass env="
             )
-        observation, action = (deserialize_space(text) for text in self.spaces)
+        observation, action = (read_space(text, "the checkpoint's space") for text in self.spaces)
         return observation, action
 
 
 def _written(observation: gym.Space[Any], action: gym.Space[Any]) -> tuple[str, str] | None:
-    from gato_gym.episodes.space_json import serialize_space
-
     try:
-        return serialize_space(observation), serialize_space(action)
+        return write_space(observation), write_space(action)
     except ValueError:
         return None
 
@@ -113,6 +115,13 @@ def signature(observation: gym.Space[Any], action: gym.Space[Any]) -> str:
     """A text that is equal for spaces that one task record serves."""
     described = {"observation": describe_space(observation), "action": describe_space(action)}
     return json.dumps(described, sort_keys=True)
+
+
+def task_number(task: str | None, plan: Plan) -> int:
+    """A number that two tasks share only if their name, spaces and token options agree; int64."""
+    spaces = signature(plan.observation_space, plan.action_space)
+    text = json.dumps([task, spaces, plan.options.to_json()])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)
 
 
 def find_task(
@@ -165,8 +174,16 @@ def find_task(
     )
 
 
-def check_sizes(config: NetworkConfig, plan: Plan) -> None:
-    """Refuse a plan with parts larger than the network's, or with other ids.
+def check_sizes(
+    config: NetworkConfig, plan: Plan, *, length: int | None = None, task: str | None = None
+) -> None:
+    """Refuse a plan with parts or timesteps larger than the network's, or with other ids.
+
+    Args:
+        config: The network's sizes.
+        plan: How spaces become tokens.
+        length: Tokens of a packed row, for training.
+        task: What the message calls the task.
 
     Raises:
         ValueError: Names the part.
@@ -205,6 +222,37 @@ def check_sizes(config: NetworkConfig, plan: Plan) -> None:
                 f"{name} is {got} and the network takes at most {limit}: "
                 "change the plan's options or use a network made for it"
             )
+    last = plan.num_tokens  # all of which an action is predicted from, with the actions before it
+    if not plan.has_parallel_actions:
+        last += plan.num_actions - 1
+    larger = f"NetworkConfig(window={last}), train's --network '{{\"window\": {last}}}'"
+    _check_timestep(plan, last, config.window, "the network's window", larger, task)
+    if length is not None:
+        check_row(plan, length, task=task)
+
+
+def check_row(plan: Plan, length: int, *, text: int = 0, task: str | None = None) -> None:
+    """Refuse a plan whose timesteps, with a text of so many tokens, fit no row of a batch.
+
+    Raises:
+        ValueError: Names the numbers.
+    """
+    tokens = text + plan.num_tokens + fed_actions(plan)
+    larger = f"--length {tokens}"
+    _check_timestep(plan, tokens, length, "a row of a batch", larger, task)
+
+
+def _check_timestep(
+    plan: Plan, tokens: int, limit: int, room: str, larger: str, task: str | None
+) -> None:
+    if tokens > limit:
+        of = "" if task is None else f" of {task!r}"
+        images = f" ({len(plan.image_slots)} of images)" if len(plan.image_slots) else ""
+        raise ValueError(
+            f"a timestep{of} has {tokens} tokens{images} and {room} has {limit}: scale images down "
+            "(gymnasium.wrappers.ResizeObservation), leave parts out (PlanOptions.skip, train's "
+            f"--options '{{\"skip\": […]}}'), or ask for more ({larger})"
+        )
 
 
 def _environment_id(env: Any) -> str | None:

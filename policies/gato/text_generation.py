@@ -8,6 +8,7 @@ like an episode, so a text can be longer than the window. The separator ends it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gato_gym.images import patch_grid
 from gato_gym.text import default_tokenizer
 from policies.gato.sampling import Sampler
 from policies.model.embedding import TEXT_PLACES
@@ -55,7 +57,8 @@ def write(
         Consecutive parts of the text, without the prompt.
 
     Raises:
-        ValueError: Prompt and image are missing, or an argument is out of range.
+        ValueError: Prompt and image are missing, an argument is out of range, or the image has as
+            many patches as the window has tokens.
     """
     if max_tokens < 1:
         raise ValueError(f"max_tokens is {max_tokens}: expected 1 or more")
@@ -86,6 +89,13 @@ def _embed(network: GatoNetwork, ids: NDArray[np.int64], image: Any) -> Tensor:
     config = network.config
     patches, intervals = (None, None)
     if image is not None:
+        height, width = np.shape(image)[:2] if np.ndim(image) == 3 else (0, 0)
+        count = math.prod(patch_grid(height, width, patch_size=config.patch_size))
+        if count >= config.window:
+            raise ValueError(
+                f"the image of {height} x {width} pixels has {count} patches: expected fewer than "
+                f"{config.window}, the tokens of the network's window; scale it down"
+            )
         patches, intervals = image_patches(np.asarray(image), patch_size=config.patch_size)
     passage = Passage(ids, patches, intervals)
     layout = lay_out_passages([passage], config.vocabulary, first_position=config.prompt_tokens)
@@ -108,14 +118,17 @@ def _choose(
 ) -> Iterator[int]:
     """Pieces of a text, until the separator."""
     config, first = network.config, network.config.vocabulary.text.start
+    chunk = min(len(x_ND), config.window)
     cache = RingCache.empty(
-        config, rows=1, ring=config.window + len(x_ND), pinned=0, like=network.head.weight
+        config, rows=1, ring=config.window + chunk, pinned=0, like=network.head.weight
     )
     position = config.prompt_tokens
     for place, uniform in enumerate(torch.from_numpy(uniforms), start=text_length):
-        positions = position + np.arange(len(x_ND))
-        hidden = network.step(x_ND, np.zeros(len(x_ND), np.int64), positions, cache)[-1:]
-        position += len(x_ND)
+        for part_ND in x_ND.split(chunk):  # a long prompt costs its length, not its square
+            positions = position + np.arange(len(part_ND))
+            rows = np.zeros(len(part_ND), np.int64)
+            hidden = network.step(part_ND, rows, positions, cache)[-1:]
+            position += len(part_ND)
         logits = network.writing_logits(hidden)
         chosen = sampler.choose(
             logits, uniform[None].to(logits.device), continuous=False, deterministic=greedy

@@ -46,7 +46,7 @@ class Block(nn.Module):
     ) -> Tensor:
         """Whole sequences; ``residual_mask_B2`` multiplies what attention and feed-forward add."""
         batch, length, _ = x_BTD.shape
-        qkv = self.qkv(self.norm_attention(x_BTD))
+        qkv = self.queries_keys_values(x_BTD)
         q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         dtype = self.norm_query.weight.dtype  # autocast gives fewer bits than the norms have
         q = rotate(self.norm_query(q.to(dtype)), *rotary)
@@ -59,6 +59,11 @@ class Block(nn.Module):
         x_BTD = x_BTD + residual_mask_B2[:, 0, None, None] * y
         return x_BTD + residual_mask_B2[:, 1, None, None] * self.feed(x_BTD)
 
+    def queries_keys_values(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of ``[..., D]`` side by side, with their norm."""
+        projected: Tensor = self.qkv(self.norm_attention(x))
+        return projected
+
     def feed(self, x: Tensor) -> Tensor:
         """The gated feed-forward of ``[..., D]``, with its norm."""
         gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
@@ -67,12 +72,12 @@ class Block(nn.Module):
     def step(self, x_ND: Tensor, update: CacheUpdate, keys: Tensor, values: Tensor) -> Tensor:
         """New tokens, padded to whole blocks, against one layer's cache ``[B, H, K, S]``."""
         count = len(update.rows)
-        qkv = in_blocks(lambda x: self.qkv(self.norm_attention(x)), x_ND)[:count]
+        qkv = in_blocks(self.queries_keys_values, x_ND)[:count]
         q, k, v = qkv.view(count, 3, self.heads, -1).unbind(1)
         q = rotate(self.norm_query(q), *update.rotary).to(keys.dtype) * q.shape[-1] ** -0.5
         k = rotate(self.norm_key(k), *update.rotary)
         keys[update.rows, :, :, update.slots] = k.to(keys.dtype)
         values[update.rows, :, :, update.slots] = v.to(keys.dtype)
-        y = padded(update.attend(q, keys, values).flatten(1).to(x_ND.dtype))
+        y = padded(update.attend(q, keys, values).flatten(1).to(x_ND.dtype), len(x_ND))
         x_ND = x_ND + in_blocks(self.attention_out, y)
         return x_ND + in_blocks(self.feed, x_ND)

@@ -11,6 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gato_gym.bounded_io import as_type
 from gato_gym.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from gato_gym.spaces import Plan
 
 CONTINUOUS_HEADS = ("bins", "regression")
+LARGEST_SIZE = 2**16
+LIMITS = {
+    "layers": (1, 1024),
+    "prompt_tokens": (0, LARGEST_SIZE),
+    "image_size": (0, 512),
+    "action_places": (0, LARGEST_SIZE),
+}
+"""Least and largest of each size: a window has no tensor that would tell that it is too large."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,9 @@ class NetworkConfig:
             others, for texts and symbols have tables of their own.
 
     Raises:
-        ValueError: ``head_size`` is odd, ``continuous_head`` is unknown, a task is named twice, or
-            the vocabulary has another order.
+        ValueError: A size is below 1 or above what any network has, ``head_size`` is odd,
+            ``continuous_head`` is unknown, a task is named twice, or the vocabulary has another
+            order.
     """
 
     width: int = 256
@@ -90,6 +100,11 @@ class NetworkConfig:
     vocabulary: Vocabulary = dataclasses.field(default_factory=Vocabulary)
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            size = getattr(self, field.name)
+            least, most = LIMITS.get(field.name, (1, LARGEST_SIZE))
+            if type(size) is int and not least <= size <= most:
+                raise ValueError(f"{field.name} is {size}: expected {least} to {most}")
         if self.head_size % 2:
             raise ValueError(
                 f"head_size is {self.head_size}: rotary positions turn pairs of numbers, "
@@ -113,6 +128,28 @@ class NetworkConfig:
                 "Vocabulary(), or ranges in this order"
             )
 
+    @property
+    def least_weights(self) -> int:
+        """Numbers that the network's larger tensors hold, without building it: it has no fewer."""
+        width, ids = self.width, self.vocabulary
+        cells, pixels = self.grid_channels, self.patch_channels
+        if self.image_size:  # two convolutions of 6 x 6 and 4 x 4 pixels, by 3 and by 2
+            side = ((self.image_size - 6) // 3 - 3) // 2 + 1
+            images = pixels * (36 * self.image_channels + 32 * pixels + 2 * side**2 * width)
+        else:
+            images = pixels * ((self.patch_size // 2) ** 2 * width + 18 * pixels)
+        return (
+            self.layers * width * (4 * self.heads * self.head_size + 3 * self.feed_forward)
+            + ids.text.stop * self.text_rank
+            + width * (self.text_rank + ids.size - ids.text.stop + 11 * width)
+            + self.vector_hidden * (self.vector_size + width)
+            + cells * (self.grid_planes * self.grid_symbols + self.grid_size**2 * (1 + width))
+            + 18 * cells**2
+            + images
+            + self.action_places * width
+            + len(self.tasks) * (2 * width + self.vector_hidden)
+        )
+
     def to_json(self) -> dict[str, Any]:
         """A dict of plain values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -123,21 +160,14 @@ class NetworkConfig:
         """The configuration that :meth:`to_json` wrote.
 
         Raises:
-            ValueError: A field is unknown: the file is of a newer version.
+            ValueError: A field is of another type or unknown: the file is of a newer version.
         """
-        known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(
-                f"network configuration has unknown fields {unknown}: "
-                "it was written by a newer gato-gym, upgrade to read it"
-            )
-        values = dict(values)
-        if "vocabulary" in values:
-            values["vocabulary"] = Vocabulary.from_json(values["vocabulary"])
-        if "tasks" in values:
-            values["tasks"] = tuple(map(str, values["tasks"]))
-        return cls(**values)
+        sizes = dict(as_type(dict[str, Any], values, "network"))
+        vocabulary = sizes.pop("vocabulary", None)
+        config: NetworkConfig = as_type(cls, sizes, "network")
+        if vocabulary is None:
+            return config
+        return dataclasses.replace(config, vocabulary=Vocabulary.from_json(vocabulary))
 
 
 _SIZES = (

@@ -1,11 +1,13 @@
-"""Computing rows in blocks of a fixed size.
+"""Computing rows in blocks of fixed sizes.
 
 A matrix product may round a row differently if the number of other rows changes. Blocks of a fixed
-size, padded if they are smaller, give every row the same numbers in any batch. This holds for
-float32 on a CPU; GPUs and fewer bits are chosen for speed instead.
+size, padded if they are smaller, give every row the same numbers in any batch. So do smaller blocks
+whose kernels sum in the same order, which is tried on the machine at hand before they are used.
+This holds for float32 on a CPU; GPUs and fewer bits are chosen for speed instead.
 
-* :func:`block_size` -- how many rows are computed together.
-* :func:`padded` -- a batch with zero rows up to a whole number of blocks.
+* :func:`is_exact` -- whether the promise holds for a tensor.
+* :class:`BlockSizes` -- which smaller blocks keep it.
+* :func:`padded` -- rows with zeros at the end up to whole blocks.
 * :func:`in_blocks` -- a function of rows, block by block.
 """
 
@@ -17,27 +19,60 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["BLOCK", "block_size", "in_blocks", "padded"]
+__all__ = ["BLOCK", "BlockSizes", "in_blocks", "is_exact", "padded"]
 
 BLOCK = 32
-"""Rows of a block."""
+"""Rows of a whole block."""
+
+SMALLER = (4, 8, 16)
+"""Rows that the last block may have instead, the smallest that is enough."""
 
 
-def block_size(x_ND: Tensor) -> int:
-    """Rows that are computed together: a block's, or all."""
-    exact = x_ND.device.type == "cpu" and x_ND.dtype == torch.float32
-    return BLOCK if exact else max(1, len(x_ND))
+def is_exact(x: Tensor) -> bool:
+    """Whether a row of ``x`` has the same numbers in any batch: on a CPU in float32."""
+    return x.device.type == "cpu" and x.dtype == torch.float32
 
 
-def padded(x_ND: Tensor) -> Tensor:
-    """``x_ND`` with zero rows at the end up to a whole number of blocks."""
-    missing = -len(x_ND) % block_size(x_ND)
+class BlockSizes:
+    """Sizes of blocks in which a computation gives a row the numbers that it has in a whole block.
+
+    A processor's matrix library may sum in another order in small products, and which are small
+    depends on the library, the shapes and the number of threads. So each size is tried once, with
+    random rows, for each number of threads.
+    """
+
+    def __init__(self) -> None:
+        self._proven: dict[int, tuple[int, ...]] = {}
+
+    def proven(self, compute: Callable[[int], Tensor]) -> tuple[int, ...]:
+        """The sizes, ascending; :data:`BLOCK` is the last.
+
+        Args:
+            compute: Results of the first ``n`` of some fixed random rows, at most :data:`BLOCK`:
+                ``[n, ...]``.
+        """
+        threads = torch.get_num_threads()
+        if threads not in self._proven:
+            whole = compute(BLOCK)
+            same = [size for size in SMALLER if torch.equal(compute(size), whole[:size])]
+            self._proven[threads] = (*same, BLOCK)
+        return self._proven[threads]
+
+
+def rows_in_blocks(count: int, sizes: tuple[int, ...]) -> int:
+    """Rows of the blocks that ``count`` rows are computed in."""
+    rest = count % BLOCK
+    return count - rest + (next(size for size in sizes if size >= rest) if rest else 0)
+
+
+def padded(x_ND: Tensor, rows: int) -> Tensor:
+    """``x_ND`` with zero rows at the end, up to ``rows``."""
+    missing = rows - len(x_ND)
     return F.pad(x_ND, (0, 0, 0, missing)) if missing else x_ND
 
 
 def in_blocks(function: Callable[[Tensor], Tensor], x_ND: Tensor) -> Tensor:
-    """``function`` of a whole number of blocks, one block at a time."""
-    size = block_size(x_ND)
-    if len(x_ND) == size:
+    """``function`` of rows, one block at a time where rows are exact."""
+    if not is_exact(x_ND) or len(x_ND) <= BLOCK:
         return function(x_ND)
-    return torch.cat([function(block) for block in x_ND.split(size)])
+    return torch.cat([function(block) for block in x_ND.split(BLOCK)])

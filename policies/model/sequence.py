@@ -3,6 +3,7 @@
 Packed sequences in training, prompts and live steps all use :func:`lay_out`, so that a token has
 the same id, place, position and role in each.
 
+* :func:`check_parts` -- whether arrays that were kept are of their types.
 * :class:`TimestepArrays` -- the parts of n timesteps, as a plan encodes them.
 * :class:`Layout` -- their tokens.
 * :func:`emits_text` -- at which timesteps an instruction is emitted.
@@ -13,7 +14,7 @@ the tokens that stay visible; action tokens that do not are rewound.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,39 @@ class TimestepArrays:
     grids: NDArray[np.uint8]
     images: NDArray[np.generic]
     actions: NDArray[np.integer]
+
+
+_PARTS = {
+    **dict.fromkeys(("ids", "actions"), ("int32 int64", 2)),
+    **dict.fromkeys(("text_ids", "text_index"), ("int32 int64", 1)),
+    **dict.fromkeys(("ends", "text_ends", "patch_ends"), ("int64", 1)),
+    "vectors": ("float32", 3),
+    "labels": ("float16", 2),
+    "grids": ("uint8", 5),
+    "images": ("uint8 float32", 5),
+    "patches": ("uint8", 4),
+    "intervals": ("int32 int64", 2),
+}
+"""Arrays that prompts and shards keep: their types, and the number of their axes."""
+
+
+def check_parts(arrays: Mapping[str, NDArray[Any]], what: str) -> None:
+    """Refuse arrays of other types, or with other axes, than those of a prompt or a shard.
+
+    Args:
+        arrays: By name.
+        what: What they are called in errors.
+
+    Raises:
+        ValueError: Names the array.
+    """
+    for name, array in arrays.items():
+        dtypes, axes = _PARTS[name]
+        if str(array.dtype) not in dtypes.split() or array.ndim != axes:
+            raise ValueError(
+                f"{what} has {name} of {array.dtype} with {array.ndim} axes: expected "
+                f"{' or '.join(dtypes.split())} with {axes}; take a fresh copy"
+            )
 
 
 @dataclass

@@ -27,7 +27,7 @@ from policies.model.attention import TokenRoles, mask_for, rotary_table
 from policies.model.block import Block
 from policies.model.config import NetworkConfig
 from policies.model.kv_cache import CacheUpdate, RingCache
-from policies.model.row_blocks import padded
+from policies.model.row_blocks import BLOCK, BlockSizes, is_exact, padded, rows_in_blocks
 
 if TYPE_CHECKING:
     from policies.model.attention import Mask
@@ -57,6 +57,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.config, self.recompute, self.attention = config, False, "auto"
         self.compiled = False
+        self._block_sizes = BlockSizes()
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(config.width)
 
@@ -131,11 +132,27 @@ class Backbone(nn.Module):
     ) -> Tensor:
         """A step that does the same for all values of its two tensors."""
         update = CacheUpdate(rows, placed, cache, self.config)
-        x_ND = padded(x_ND)
+        x_ND = padded(x_ND, self._rows_in_blocks(x_ND))
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             x_ND = step(block, x_ND, update, cache.keys[layer], cache.values[layer])
         return self.norm(x_ND)[: len(rows)]
+
+    def _rows_in_blocks(self, x_ND: Tensor) -> int:
+        """Rows that new tokens are computed as: whole blocks where rows are exact."""
+        if not is_exact(x_ND):
+            return len(x_ND)
+        return rows_in_blocks(len(x_ND), self._block_sizes.proven(self._first_block))
+
+    def _first_block(self, rows: int) -> Tensor:
+        """What the first block computes of random rows; all blocks have the same shapes."""
+        block = self.blocks[0]
+        assert isinstance(block, Block)
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(BLOCK, self.config.width, generator=generator)[:rows]
+        y = torch.randn(BLOCK, self.config.heads * self.config.head_size, generator=generator)
+        parts = (block.queries_keys_values(x), block.attention_out(y[:rows]), block.feed(x))
+        return torch.cat(parts, 1)
 
     def _step_quantized(self, x_ND: Tensor, update: CacheUpdate, cache: RingCache) -> Tensor:
         """New tokens on a CPU, with weights and a cache of fewer bits."""

@@ -11,7 +11,6 @@ replaced by a new one; the others continue unchanged.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
@@ -28,8 +27,8 @@ from policies.base import Policy
 from policies.chance import row_of, seed_episodes
 from policies.distributions import ActionDistribution, Categorical, Decision
 from policies.rollout.episode import Record, RunningEpisode
-from policies.rollout.faults import EnvironmentFault, UsageError, describe, time_limit
-from policies.rollout.members import as_action
+from policies.rollout.faults import FAULTS, EnvironmentFault, UsageError, close_env, describe
+from policies.rollout.members import as_action, as_observation
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, Outcome
 from policies.rollout.shared_forward import shared_by
 from policies.rollout.timing import Clock
@@ -91,11 +90,10 @@ class RestartableEnv(gym.Wrapper[Any, Any, Any, Any]):
         Raises:
             EnvironmentFault: It cannot be made again.
         """
-        with contextlib.suppress(Exception), time_limit(10.0, "it does not close"):
-            self.env.close()
+        close_env(self.env)
         try:
             self.env = self._make()
-        except Exception as error:
+        except FAULTS as error:
             raise EnvironmentFault(f"it failed and cannot be made again: {error}") from error
 
 
@@ -134,6 +132,7 @@ class EnvBatch:
         self._owned = isinstance(envs, SyncVectorEnv)
         self._envs = list(envs.envs if isinstance(envs, SyncVectorEnv) else envs)
         self._guard, self._timeout = guard, episode_timeout
+        self._accepts_nan = not guard or getattr(policy, "accepts_nan", False)
         self._clock, self._record = clock, record
         rows = len(self._envs)
         self.running: list[RunningEpisode | None] = [None] * rows
@@ -161,19 +160,22 @@ class EnvBatch:
         if self._record is not None and isinstance(self.policy, Policy):
             act = self.policy.decide
         self._state = seed_episodes(self.policy, self.seeds(), self._state)
-        decision = Decision(
-            *act(
-                self._observations[0] if self._single else self.shown(),
-                state=self._state,
-                episode_start=self.take_starts(),
-                deterministic=deterministic,
-            )
+        answer = act(
+            self._observations[0] if self._single else self.shown(),
+            state=self._state,
+            episode_start=self.take_starts(),
+            deterministic=deterministic,
         )
+        if not isinstance(answer, tuple) or len(answer) not in (2, 3):
+            raise ValueError(
+                f"the policy's predict returned {answer!r:.80}: expected the actions and its state"
+            )
+        decision = Decision(*answer)
         self._state, self._distribution = decision.state, decision.distribution
         if not (deterministic or isinstance(self._distribution, Categorical)):
             self._distribution = None  # a sample is not the mean, which an episode has as its label
         if self._single:
-            return [as_action(self._spaces[1], decision.actions)]
+            return [decision.actions]
         return self.split(decision.actions)
 
     @property
@@ -185,7 +187,7 @@ class EnvBatch:
         """A batch of actions row by row.
 
         Raises:
-            ValueError: They are fewer than the rows, or one is no member of its space.
+            ValueError: They are fewer than the rows.
         """
         space = self._spaces[1]
         try:
@@ -194,7 +196,7 @@ class EnvBatch:
             raise ValueError(
                 f"the policy gave {actions!r}: expected a batch of {self.size} members of {space}"
             ) from error
-        return [as_action(space, action) for action in rows]
+        return rows
 
     def seeds(self) -> list[int | None]:
         """The seed of the episode that begins in each row with what is shown next, if one does."""
@@ -231,8 +233,8 @@ class EnvBatch:
     def _close(self, env: gym.Env[Any, Any]) -> None:
         if not self._owned:
             return
-        with contextlib.suppress(Exception), self._clock.of("environments"):
-            env.close()  # what was played is not worth less where this fails
+        with self._clock.of("environments"):
+            close_env(env)  # what was played is not worth less where this fails
 
     def shown(self) -> Any:
         """The newest observation of every row, as a batch."""
@@ -262,7 +264,7 @@ class EnvBatch:
         except EnvironmentFault as error:
             yield from self._fail_all(error)
 
-    def give_up(self, error: Exception) -> Generator[EpisodeFailure]:
+    def give_up(self, error: BaseException) -> Generator[EpisodeFailure]:
         """Fail every episode under way, and begin others."""
         self._starts[:], self._places[:], self._state = True, -1, None
         for row, episode in enumerate(self.running):
@@ -275,11 +277,13 @@ class EnvBatch:
         while self.pending and self.running[row] is None:
             key = self.pending.popleft()
             recorder = None if self._record is None else self._record(key)
-            episode = RunningEpisode(key, self._spaces, self._clock, self._timeout, recorder)
+            episode = RunningEpisode(
+                key, self._spaces, self._clock, self._timeout, recorder, self._accepts_nan
+            )
             try:
                 self._observations[row] = episode.reset(self._envs[row])
                 self.running[row], self._starts[row] = episode, True
-            except Exception as error:
+            except FAULTS as error:
                 if not self._guard or isinstance(error, UsageError):
                     raise
                 yield episode.failure(error)
@@ -292,6 +296,11 @@ class EnvBatch:
         episode = self.running[row]
         if episode is None:
             return
+        try:
+            action = as_action(self._spaces[1], action)
+        except ValueError as error:
+            yield from self._fail(row, episode, error)
+            return
         if episode.recorder is not None:
             kept = None
             if self._distribution is not None:
@@ -299,17 +308,23 @@ class EnvBatch:
             action = episode.recorder.execute(action, self._state, row, kept)
         try:
             self._observations[row], ended = episode.step(self._envs[row], action)
-        except Exception as error:
-            if not self._guard or isinstance(error, UsageError):
-                raise
-            self.running[row] = None
-            yield episode.failure(error)
-            self._renew(row)
-            yield from self._begin(row, fresh=True)
+        except FAULTS as error:
+            yield from self._fail(row, episode, error)
             return
         if ended:
             yield episode.result()
             yield from self._begin(row)
+
+    def _fail(
+        self, row: int, episode: RunningEpisode, error: BaseException
+    ) -> Generator[EpisodeFailure]:
+        """Fail one episode, and begin another in a new environment."""
+        if not self._guard or isinstance(error, UsageError):
+            raise error
+        self.running[row] = None
+        yield episode.failure(error)
+        self._renew(row)
+        yield from self._begin(row, fresh=True)
 
     def _fail_all(self, error: EnvironmentFault) -> Generator[EpisodeFailure]:
         """Fail every episode that is under way or pending, for there are no environments."""
@@ -332,8 +347,11 @@ class EnvBatch:
         """Have something to show of an environment in which nothing is played."""
         try:
             with self._clock.of("environments"):
-                self._observations[row], _ = self._envs[row].reset(seed=0)
-        except Exception:
+                observation, _ = self._envs[row].reset(seed=0)
+            self._observations[row] = as_observation(
+                self._spaces[0], observation, accepts_nan=self._accepts_nan
+            )
+        except FAULTS:
             other = next(row for row, episode in enumerate(self.running) if episode)
             self._observations[row] = self._observations[other]
         self._starts[row] = True

@@ -71,6 +71,7 @@ class RunningEpisode:
     clock: Clock
     timeout: float | None = None
     recorder: EpisodeRecorder | None = None
+    accepts_nan: bool = True
     started: float = field(default_factory=time.perf_counter)
     rewards: list[float] = field(default_factory=list)
     success: bool | None = None
@@ -82,7 +83,7 @@ class RunningEpisode:
         """Begin; the first observation."""
         with self._limited():
             observation, _ = env.reset(seed=self.key.seed)
-        observation = self._checked(as_observation, self.spaces[0], observation)
+        observation = self._observed(observation)
         hash_member(self.spaces[0], observation, self.played)
         if self.recorder is not None:
             self.recorder.begin(observation)
@@ -93,11 +94,12 @@ class RunningEpisode:
 
         Raises:
             EpisodeTimeout: The environment has used up its time.
-            ValueError: The observation is not of its space, or the reward no finite number.
+            ValueError: The observation is not of its space, or the reward is no number that an
+                episode can keep.
         """
         with self._limited():
             observation, reward, terminated, truncated, info = env.step(action)
-        observation = self._checked(as_observation, self.spaces[0], observation)
+        observation = self._observed(observation)
         value = self._checked(as_reward, reward)
         self.rewards.append(value)
         hash_member(self.spaces[1], action, self.played)
@@ -110,10 +112,15 @@ class RunningEpisode:
         )
         return observation, bool(terminated or truncated or stop)
 
-    def _checked(self, check: Callable[..., Any], *given: Any) -> Any:
+    def _observed(self, observation: Any) -> Any:
+        return self._checked(
+            as_observation, self.spaces[0], observation, accepts_nan=self.accepts_nan
+        )
+
+    def _checked(self, check: Callable[..., Any], *given: Any, **options: Any) -> Any:
         """What the environment gave, as it has to be; an error says where it was."""
         try:
-            return check(*given)
+            return check(*given, **options)
         except ValueError as error:
             raise ValueError(f"{self._where}: {error}; the environment is at fault") from error
 
@@ -137,7 +144,7 @@ class RunningEpisode:
         finally:
             self.clock.end("environments", began)
 
-    def failure(self, error: Exception) -> EpisodeFailure:
+    def failure(self, error: BaseException) -> EpisodeFailure:
         seconds = time.perf_counter() - self.started
         return EpisodeFailure(self.key, describe(error), len(self.rewards), seconds)
 

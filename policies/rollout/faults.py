@@ -2,7 +2,9 @@
 
 * :class:`UsageError` -- what was asked for cannot be done.
 * :class:`EnvironmentFault` -- an environment cannot be made, raised, or gave what is no number.
+* :data:`FAULTS` -- what fails an episode when an environment or a policy raises it.
 * :func:`time_limit` -- ends what takes too long, by :class:`EpisodeTimeout`.
+* :func:`close_env` -- closes an environment that may raise or hang.
 * :func:`describe` -- an exception as a record keeps it.
 """
 
@@ -11,9 +13,20 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
+
+import gymnasium as gym
+
+CLOSING_SECONDS = 10.0
+"""How long an environment may take to close."""
+
+FAULTS = (Exception, SystemExit)
+"""What fails an episode when an environment or a policy raises it: ``sys.exit()`` too, which would
+end the run as if it were complete."""
 
 
 class UsageError(ValueError):
@@ -37,7 +50,7 @@ def time_limit(seconds: float | None, message: str) -> Iterator[None]:
     """Raise in the middle of the context when it lasts too long.
 
     A signal interrupts Python code, sleeping and waiting. Compiled code that never returns to
-    Python is not interrupted by it.
+    Python is not interrupted by it. Limits nest: the outer one goes on after the inner one.
 
     Args:
         seconds: How long it may last; None for ever.
@@ -56,14 +69,30 @@ def time_limit(seconds: float | None, message: str) -> Iterator[None]:
     def expire(number: int, frame: FrameType | None) -> None:
         raise EpisodeTimeout(message)
 
-    before = signal.signal(signal.SIGALRM, expire)
+    before, began = signal.signal(signal.SIGALRM, expire), time.monotonic()
     # Once more and again, in case that what hangs swallows exceptions.
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6), 1.0)
+    outer, _ = signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6), 1.0)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
+        if outer:
+            left = outer - (time.monotonic() - began)
+            signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6), 1.0)
+
+
+def can_limit() -> bool:
+    """Whether a time limit can be kept: in the main thread, and not on Windows."""
+    in_main = threading.current_thread() is threading.main_thread()
+    return in_main and hasattr(signal, "setitimer")
+
+
+def close_env(env: gym.Env[Any, Any]) -> None:
+    """Close an environment; one that raises, or hangs where :func:`can_limit`, is left as it is."""
+    seconds = CLOSING_SECONDS if can_limit() else None
+    with contextlib.suppress(*FAULTS), time_limit(seconds, "the environment does not close"):
+        env.close()
 
 
 def describe(error: BaseException) -> str:

@@ -10,8 +10,7 @@ tuple for an array, axes of length 1 more or less.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -23,33 +22,48 @@ from numpy.typing import NDArray
 
 from gato_gym.text import is_text_space
 
+LARGEST_REWARD = float(np.finfo(np.float32).max)
+"""Largest magnitude of a reward: episodes keep float32, and sums of these do not overflow."""
 
-def as_observation(space: gym.Space[Any], observation: Any) -> Any:
+
+def as_observation(space: gym.Space[Any], observation: Any, *, accepts_nan: bool = True) -> Any:
     """An observation with the types, shapes and dtypes of its space; its bounds are the plan's
     affair (``PlanOptions.outside``).
 
+    Args:
+        space: The space of one environment's observations.
+        observation: What the environment returned.
+        accepts_nan: Whether numbers may be NaN, which no space contains.
+
     Raises:
-        ValueError: A part is missing, is of another kind or shape, or its dtype cannot hold it.
+        ValueError: A part is missing, is of another kind or shape, its dtype cannot hold it, or it
+            has NaN.
 
     Example:
         >>> as_observation(spaces.Box(0, 255, (2,), np.uint8), [7, 8.0])
         array([7, 8], dtype=uint8)
     """
-    return _convert(space, observation, "the observation")
+    member = _convert(space, observation, "the observation")
+    if not accepts_nan:
+        for name, part in _floats(member, "the observation"):
+            if np.isnan(part).any():
+                raise ValueError(f"{name} has NaN: expected numbers")
+    return member
 
 
 def as_action(space: gym.Space[Any], action: Any) -> Any:
     """A policy's action as a member of its space; SB3 gives 0-d arrays for Discrete.
 
     Raises:
-        ValueError: It is no member.
+        ValueError: It is no member, or an unbounded number in it is infinite.
 
     Example:
         >>> as_action(spaces.Discrete(3), np.array([2.0]))
         np.int64(2)
     """
     member = _convert(space, action, "the policy's action")
-    if not space.contains(member):
+    is_finite = all(np.isfinite(part).all() for _, part in _floats(member, ""))
+    if not (is_finite and space.contains(member)):
         raise ValueError(
             f"the policy gave {action!r}, which is no member of {space}: expected one; clip it, or "
             "wrap the environment as it was in the policy's training"
@@ -61,16 +75,17 @@ def as_reward(reward: Any) -> float:
     """A reward, which may be an array of one number.
 
     Raises:
-        ValueError: It is not one finite number.
+        ValueError: It is not one finite number of float32.
 
     Example:
         >>> as_reward(np.array([0.5]))
         0.5
     """
     array = np.asarray(reward)
-    if array.size != 1 or array.dtype.kind not in "biuf" or not math.isfinite(array.item()):
+    is_number = array.size == 1 and array.dtype.kind in "biuf"
+    if not is_number or not abs(array.item()) <= LARGEST_REWARD:
         given = array.tolist() if array.dtype.kind in "biuf" else repr(reward)
-        raise ValueError(f"the reward is {given}, expected a finite number")
+        raise ValueError(f"the reward is {given}, expected a finite number of float32")
     return float(array.item())
 
 
@@ -205,6 +220,18 @@ def _array(space: gym.Space[Any], given: Any, name: str) -> NDArray[Any]:
             f"{space} has"
         )
     return member
+
+
+def _floats(member: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Each part of a member that is of floats, and what it is called."""
+    if isinstance(member, Mapping):
+        for key, part in member.items():
+            yield from _floats(part, f"{name}[{key!r}]")
+    elif isinstance(member, tuple):
+        for index, part in enumerate(member):
+            yield from _floats(part, f"{name}[{index}]")
+    elif isinstance(member, (np.ndarray, np.floating)) and member.dtype.kind == "f":
+        yield name, member
 
 
 def _described(given: Any) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gato_gym.bounded_io import as_type
+
 
 @dataclass(frozen=True)
 class EpisodeKey:
@@ -74,15 +76,16 @@ class EpisodeResult:
 
         Raises:
             KeyError: A field is missing.
+            ValueError: One is of another type.
         """
         return cls(
-            EpisodeKey(str(line["task"]), int(line["episode"]), int(line["seed"])),
-            total_return=float(line["return"]),
-            length=int(line["length"]),
-            success=None if line["success"] is None else bool(line["success"]),
-            terminated=bool(line["terminated"]),
-            seconds=float(line["seconds"]),
-            digest=line.get("digest"),
+            _key_of(line),
+            total_return=as_type(float, line["return"], "return"),
+            length=as_type(int, line["length"], "length"),
+            success=as_type(bool | None, line["success"], "success"),
+            terminated=as_type(bool, line["terminated"], "terminated"),
+            seconds=as_type(float, line["seconds"], "seconds"),
+            digest=as_type(str | None, line.get("digest"), "digest"),
         )
 
 
@@ -124,13 +127,22 @@ class EpisodeFailure:
 
         Raises:
             KeyError: A field is missing.
+            ValueError: One is of another type.
         """
         return cls(
-            EpisodeKey(str(line["task"]), int(line["episode"]), int(line["seed"])),
-            error=str(line["error"]),
-            length=int(line["length"]),
-            seconds=float(line["seconds"]),
+            _key_of(line),
+            error=as_type(str, line["error"], "error"),
+            length=as_type(int, line["length"], "length"),
+            seconds=as_type(float, line["seconds"], "seconds"),
         )
+
+
+def _key_of(line: Mapping[str, Any]) -> EpisodeKey:
+    return EpisodeKey(
+        as_type(str, line["task"], "task"),
+        as_type(int, line["episode"], "episode"),
+        as_type(int, line["seed"], "seed"),
+    )
 
 
 Outcome = EpisodeResult | EpisodeFailure

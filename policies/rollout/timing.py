@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gato_gym.atomic_io import read_json
+from gato_gym.bounded_io import as_type, read_json
 
 NAME = "cost.json"
 
@@ -134,8 +134,8 @@ class Costs:
     def of_run(cls, folder: Path) -> Costs | None:
         """What a folder's run has cost; None where it is not recorded, or not to be read."""
         try:
-            cost = read_json(folder / NAME)
-            parts = {field.name: float(cost[field.name]) for field in fields(TimeSpent)}
-            return cls(TimeSpent(**parts), float(cost["wall"]))
+            cost = as_type(dict[str, float], read_json(folder / NAME), NAME)
+            parts = {field.name: cost[field.name] for field in fields(TimeSpent)}
+            return cls(TimeSpent(**parts), cost["wall"])
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -14,7 +14,7 @@ import gymnasium as gym
 
 from policies.rollout.env_batch import EnvBatch, Envs, PolicyLike
 from policies.rollout.episode import Record, longer_than, name_of
-from policies.rollout.faults import EpisodeTimeout, time_limit
+from policies.rollout.faults import FAULTS, EpisodeTimeout, UsageError, time_limit
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult, Outcome
 from policies.rollout.shared_forward import SharedForward, shared_by
 from policies.rollout.timing import Clock
@@ -52,7 +52,8 @@ def play(
         episode_timeout: Seconds that an environment may spend on an episode, its reset and all
             its steps together, and that the policy may spend on one action; None for ever.
         clock: Measures environments and inference.
-        guard: Whether an error of an environment fails its episode alone; otherwise it is raised.
+        guard: Whether an error of an environment fails its episode alone, and one of the policy
+            those under way; otherwise it is raised.
         record: Makes a recorder for each episode, which sees it and may perturb its actions.
 
     Yields:
@@ -60,7 +61,7 @@ def play(
 
     Raises:
         UsageError: An environment cannot be used as it is asked for.
-        ValueError: A policy gave what is no action.
+        ValueError: A policy gave what is no action, and there is no ``guard``.
     """
     rollout = Rollout(
         deterministic=deterministic,
@@ -177,7 +178,10 @@ class Rollout:
                 continue
             try:
                 actions = self._predict(shared, batches)
-            except EpisodeTimeout as error:
+            except FAULTS as error:
+                fails = self._guard or isinstance(error, EpisodeTimeout)
+                if not fails or isinstance(error, UsageError):
+                    raise
                 # It is unknown whose episode it was, and what is left of the state.
                 self._shared_forwards.pop(shared, None)
                 for batch in batches:

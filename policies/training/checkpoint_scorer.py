@@ -1,11 +1,14 @@
 """Scores of a network of your own while it trains.
 
 * :class:`CheckpointScorer` -- plays some tasks with the run's newest checkpoint.
+* :class:`PlayedTask` -- one of them.
+* :func:`playable` -- a task as it can be played here, or why it cannot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,65 @@ import numpy as np
 import torch
 
 import gato_gym
-from policies.collection.record import play_returns
+from policies.collection.scores import play_scores
+from policies.gato.task_specs import signature
 from policies.registry import make_policy
+from policies.training.data.datasets import DatasetTask
 from policies.training.distributed import ProcessGroup
+
+CHANCE_SHARE = 0.25
+"""A score below this, between random's return and the recorded policy's, counts as failing."""
+
+
+@dataclass(frozen=True)
+class PlayedTask:
+    """A task that is played.
+
+    Attributes:
+        id: Of its environment.
+        memory: What its later timesteps see.
+        longest: Steps after which an episode is cut off: a policy may never end one.
+        expert: Mean return of the recorded policy.
+    """
+
+    id: str
+    memory: str
+    longest: int
+    expert: float
+
+    def make(self) -> gym.Env[Any, Any]:
+        """Its environment.
+
+        Raises:
+            ValueError: Its id names a module, which would run code because a dataset names it.
+        """
+        if ":" in self.id:
+            raise ValueError(f"{self.id!r}: its module is not imported because a dataset names it")
+        return gym.wrappers.TimeLimit(gato_gym.make(self.id), self.longest)
+
+
+def playable(task: DatasetTask, *, memory: str, longest: int) -> PlayedTask:
+    """The task as it can be played here; episodes end after twice the longest recorded one.
+
+    Raises:
+        ValueError: No environment has its id, or one of other spaces has.
+    """
+    played = PlayedTask(task.id, memory, 2 * longest, task.expert_return())
+    try:
+        env = played.make()
+    except Exception as error:  # whatever an environment does that is not installed as recorded
+        raise ValueError(
+            f"task {task.id!r} cannot be played in training: its environment cannot be made here "
+            f"({error})"
+        ) from error
+    there, here = (signature(each.observation_space, each.action_space) for each in (task, env))
+    env.close()
+    if here != there:
+        raise ValueError(
+            f"task {task.id!r} cannot be played in training: its environment has {here} and the "
+            f"dataset {there}, as if it was recorded in a wrapper"
+        )
+    return played
 
 
 class CheckpointScorer:
@@ -27,48 +86,77 @@ class CheckpointScorer:
 
     Args:
         checkpoint: Its folder.
-        tasks: Ids of tasks, each with what :func:`gato_gym.make` makes its environment by.
+        tasks: What is played.
         episodes: Episodes of each task, 1 or more; episode i starts from ``reset(seed=i)``.
         ranks: The processes.
 
     Raises:
-        ValueError: There is no such environment, or no episode.
+        ValueError: There is no episode.
     """
 
     def __init__(
-        self, checkpoint: Path, tasks: Mapping[str, str], episodes: int, ranks: ProcessGroup
+        self, checkpoint: Path, tasks: Sequence[PlayedTask], episodes: int, ranks: ProcessGroup
     ) -> None:
         if episodes < 1:
             raise ValueError(f"score episodes is {episodes}: expected 1 or more")
         self.checkpoint, self.tasks = checkpoint, tuple(tasks)
-        self._environments = dict(tasks)
         self.episodes, self.ranks = episodes, ranks
-        for environment in tasks.values():
-            _make(environment).close()
+        self.chance: dict[str, float] = {}
+        self._first_losses: dict[str, float] = {}
 
     def __call__(self) -> dict[str, float]:
         """Mean return of each task."""
-        means = np.zeros(len(self.tasks))
         with torch.random.fork_rng():
-            for index in range(self.ranks.rank, len(self.tasks), self.ranks.world):
-                means[index] = self._play(self.tasks[index])
+            if not self.chance:
+                self.chance = self._returns("random")
+            return self._returns(str(self.checkpoint))
+
+    def _returns(self, policy: str) -> dict[str, float]:
+        means = np.zeros(len(self.tasks))
+        for index in range(self.ranks.rank, len(self.tasks), self.ranks.world):
+            means[index] = self._play(self.tasks[index], policy)
         scores = self.ranks.sum(torch.from_numpy(means)).tolist()
-        return dict(zip(self.tasks, scores, strict=True))
+        return dict(zip((task.id for task in self.tasks), scores, strict=True))
 
-    def _play(self, task: str) -> float:
-        env = _make(self._environments[task])
+    def _play(self, task: PlayedTask, policy: str) -> float:
+        envs = [task.make() for _ in range(self.episodes)]
         try:
-            policy = make_policy(str(self.checkpoint), env=env)
-            return float(np.mean(play_returns(env, policy, self.episodes)))
+            acting = make_policy(policy, env=envs[0])
+            return play_scores(envs, acting, self.episodes, deterministic=True).mean
         finally:
-            env.close()
+            for env in envs:
+                env.close()
 
+    def describe(self, scores: Mapping[str, float]) -> str:
+        """What the progress line says of scores."""
+        count = f"{self.episodes} episode{'' if self.episodes == 1 else 's'}"
+        return "".join(
+            f"  {task.id} scores {scores[task.id]:.2f} in {count}, random "
+            f"{self.chance[task.id]:.2f}, recorded {task.expert:.2f}"
+            for task in self.tasks
+        )
 
-def _make(task: str) -> gym.Env[Any, Any]:
-    try:
-        return gato_gym.make(task)
-    except (gym.error.Error, ImportError) as error:
-        raise ValueError(
-            f"task {task!r} cannot be scored, as no environment can be made of it ({error}): leave "
-            "it out of --score-tasks"
-        ) from error
+    def disagreements(self, scores: Mapping[str, float], losses: Mapping[str, float]) -> list[str]:
+        """A sentence for each task whose loss has fallen while its play is still near random.
+
+        Args:
+            scores: What the call returned last.
+            losses: Of the steps before it, by task id.
+        """
+        lines = []
+        for task in self.tasks:
+            if task.id not in losses:
+                continue
+            first = self._first_losses.setdefault(task.id, losses[task.id])
+            low, mean = self.chance[task.id], scores[task.id]
+            above = task.expert - low
+            if losses[task.id] >= first or above <= 0 or (mean - low) / above >= CHANCE_SHARE:
+                continue
+            other = "observations" if task.memory == "none" else "none"
+            lines.append(
+                f"play and loss disagree on {task.id!r}: the loss fell from {first:.3f} to "
+                f"{losses[task.id]:.3f}, and the network returns {mean:.2f} where random play "
+                f"returns {low:.2f} and the recorded policy {task.expert:.2f}. Try --memory "
+                f"{other}, episodes recorded with --noise, or more of them"
+            )
+        return lines

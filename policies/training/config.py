@@ -1,7 +1,7 @@
 """Everything that a run's result depends on, and whether two runs depend on the same.
 
 * :class:`TrainConfig` -- what a run's result depends on; JSON out.
-* :func:`network_config`, :func:`train_config` -- from the settings of a run.
+* :func:`network_config`, :func:`row_length`, :func:`train_config` -- from the settings of a run.
 * :func:`as_begun` -- settings that a run is resumed with whatever this version would choose.
 * :func:`check_same_config`, :func:`check_same` -- refuse to resume under other settings.
 * :func:`record_identity` -- the same, of what is in a file of the run.
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from gato_gym.atomic_io import write_whole
+from gato_gym.bounded_io import as_type, plain_json, read_json
 from gato_gym.spaces import Plan
 from policies.model.config import PAPER_SIZES, NetworkConfig, fitted, preset
 from policies.training.data.packing import Mixture
@@ -67,6 +68,9 @@ class TrainConfig:
         for name in ("steps", "rows", "length", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        least = self.mixture.smallest
+        if self.length < least:
+            raise ValueError(f"length is {self.length}: expected at least {least} tokens of a row")
         if self.accumulate > self.rows:
             raise ValueError(
                 f"accumulate is {self.accumulate} for {self.rows} rows: expected at most one part "
@@ -95,7 +99,7 @@ class TrainConfig:
             "mixture": dataclasses.asdict(self.mixture),
             "optimiser": dataclasses.asdict(self.optimiser),
         }
-        return dict(json.loads(json.dumps(values)))
+        return dict(plain_json(values))
 
 
 def network_config(
@@ -123,6 +127,11 @@ def network_config(
     if settings.task_embeddings:
         values["tasks"] = list(dict.fromkeys([*values["tasks"], *plans]))
     return fitted(NetworkConfig.from_json(values), plans.values())
+
+
+def row_length(settings: TrainSettings) -> int:
+    """Tokens of a packed sequence, as asked for or the preset's."""
+    return settings.length or (1024 if settings.preset in PAPER_SIZES else 256)
 
 
 def train_config(
@@ -158,7 +167,7 @@ def train_config(
         optimiser=_optimiser(settings, steps),
         steps=steps,
         rows=settings.rows or (512 if large else 8),
-        length=settings.length or (1024 if large else 256),
+        length=row_length(settings),
         accumulate=settings.accumulate or (128 if large else 1),
         sigma=settings.sigma,
         observation_weight=settings.observation_weight,
@@ -194,8 +203,10 @@ def as_begun(config: TrainConfig, output: Path) -> TrainConfig:
     path = output / "config.json"
     if not path.exists():
         return config
-    mixture = json.loads(path.read_text()).get("mixture", {})
-    smallest = int(mixture.get("smallest", config.mixture.smallest))
+    begun = as_type(dict[str, Any], read_json(path), str(path))
+    mixture = as_type(dict[str, Any], begun.get("mixture", {}), f"{path}: mixture")
+    smallest = mixture.get("smallest", config.mixture.smallest)
+    smallest = as_type(int, smallest, f"{path}: mixture.smallest")
     return dataclasses.replace(
         config, mixture=dataclasses.replace(config.mixture, smallest=smallest)
     )
@@ -221,7 +232,7 @@ def record_identity(path: Path, identity: dict[str, Any], output: Path) -> None:
         ValueError: The file is there and any value differs.
     """
     if path.exists():
-        check_same(json.loads(path.read_text()), json.loads(json.dumps(identity)), output)
+        check_same(read_json(path), plain_json(identity), output)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(identity, indent=1))
 
@@ -229,9 +240,13 @@ def record_identity(path: Path, identity: dict[str, Any], output: Path) -> None:
 def check_same(recorded: dict[str, Any], requested: dict[str, Any], output: Path) -> None:
     """Refuse to resume where nested values differ, naming each difference.
 
+    The hashes of datasets' files are not asked of what an older version recorded without them.
+
     Raises:
         ValueError: Any value differs.
     """
+    if recorded == without_contents(recorded):
+        requested = without_contents(requested)
     before, now = _flatten(recorded), _flatten(requested)
     differences = [
         f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
@@ -243,6 +258,15 @@ def check_same(recorded: dict[str, Any], requested: dict[str, Any], output: Path
             f"{output} holds a run with another configuration ({'; '.join(differences)}): "
             "use its settings to resume it, or another --output"
         )
+
+
+def without_contents(values: Any) -> Any:
+    """JSON values without the entries ``contents`` of its objects."""
+    if isinstance(values, list):
+        return [without_contents(part) for part in values]
+    if not isinstance(values, dict):
+        return values
+    return {key: without_contents(part) for key, part in values.items() if key != "contents"}
 
 
 def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from torch import Tensor
 
 from gato_gym import Episode
 from gato_gym.atomic_io import surviving
+from gato_gym.bounded_io import read_json
 from gato_gym.spaces import Plan
-from policies.gato.checkpoint import save_checkpoint
+from policies.gato.checkpoint import check_weights, save_checkpoint
 from policies.gato.prompts import prompt_from_episode
 from policies.gato.sampling import Sampler
 from policies.gato.task_specs import TaskRecord
@@ -42,8 +42,9 @@ def averaged_network(
 
     Raises:
         FileNotFoundError: The run has no such checkpoint.
+        CheckpointError: Its weights are no finite numbers.
     """
-    settings = json.loads((run / "config.json").read_text())
+    settings = read_json(run / "config.json")
     network = GatoNetwork(NetworkConfig.from_json(settings["network"]))
     if prepare is not None:
         prepare(network)
@@ -53,17 +54,22 @@ def averaged_network(
 
 
 def _averaged_weights(run: Path, step: int | None) -> dict[str, Tensor]:
-    if step is not None:
-        kept = load_file(kept_weights(run, step))
-        return {name: tensor.float() for name, tensor in kept.items()}
-    state = load_file(surviving(run / "last") / "optimiser.safetensors")
-    prefix = "average."
-    return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+    if step is None:
+        prefix, path = "average.", surviving(run / "last") / "optimiser.safetensors"
+    else:
+        prefix, path = "", kept_weights(run, step)
+    weights = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in load_file(path).items()
+        if name.startswith(prefix)
+    }
+    check_weights(weights, path)
+    return {name: tensor.float() for name, tensor in weights.items()}
 
 
 def saved_step(run: Path) -> int:
     """Steps that the run's last checkpoint has seen."""
-    return int(json.loads((surviving(run / "last") / "progress.json").read_text())["step"])
+    return int(read_json(surviving(run / "last") / "progress.json")["step"])
 
 
 def write_checkpoint(

@@ -124,17 +124,25 @@ def tensorboard_missing() -> str:
 class Metrics:
     """Averages reports over several steps and appends them to a CSV file.
 
-    Rows past the step that a run resumes at are dropped: they will be written again.
+    Rows past the step that a run resumes at are dropped: they will be written again. What it had
+    summed up for the row under way, :meth:`to_json`, is taken up, so that a run that was stopped
+    has the rows of one that was not.
 
     Args:
         folder: The run's folder.
         tasks: Ids, and names of texts, in the order of the reports' numbers.
         scored: Ids of those that are scored during the run.
         step: Steps that are done.
+        begun: What :meth:`to_json` returned at that step; None where nothing is known.
+        is_scored: Whether that step is scored.
         tokens: Tokens of a batch.
         log_every: Steps that a row is the average of.
         peak: Tokens a second that the machine's peak would give.
         tensorboard: Whether to write TensorBoard's events as well, where it is installed.
+
+    Attributes:
+        task_losses: Mean losses of the last row, by task.
+        is_due: Whether the run resumes where a row was due that is not there, or has no scores.
     """
 
     def __init__(
@@ -144,6 +152,8 @@ class Metrics:
         *,
         scored: Sequence[str] = (),
         step: int = 0,
+        begun: Mapping[str, Any] | None = None,
+        is_scored: bool = False,
         tokens: int,
         log_every: int = 50,
         peak: float,
@@ -154,29 +164,57 @@ class Metrics:
         self.columns = (
             *COLUMNS, *(f"loss/{t}" for t in tasks), *(f"score/{t}" for t in scored),
         )  # fmt: skip
-        self._begin_file(step)
+        self.task_losses: dict[str, float] = {}
+        self._clear()
+        begun = begun if begun and begun["losses"] else None
+        complete = self._begin_file(step, scored if is_scored and begun else ())
+        self.is_due = False
+        if begun is not None and not complete:
+            self.is_due = is_scored or step % log_every == 0
+            self._take_up(begun)
         self.events: Any = None
         if tensorboard and not tensorboard_missing():
             from torch.utils.tensorboard import SummaryWriter
 
             self.events = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
-        self._clear()
 
-    def _begin_file(self, step: int) -> None:
+    def _begin_file(self, step: int, scored: Sequence[str]) -> bool:
+        """Keep the rows up to a step; whether that step's is there, with scores of these tasks."""
         rows: list[dict[str, str]] = []
         if self.path.exists():
             with self.path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if float(row["step"]) <= step]
+        there = bool(rows) and float(rows[-1]["step"]) == step
+        complete = there and all(rows[-1].get(f"score/{task}") for task in scored)
+        if there and not complete:
+            rows.pop()
         with appearing_file(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
+        return complete
+
+    def to_json(self) -> dict[str, Any]:
+        """What is summed up since the last row, as JSON values."""
+        return {
+            "sums": self.sums.tolist(),
+            "by_task": self.by_task.tolist(),
+            "losses": self.losses,
+            "norms": self.norms,
+            "seconds": self.seconds,
+        }
 
     def _clear(self) -> None:
         self.sums, self.by_task = torch.zeros(9), torch.zeros(len(self.tasks), 2)
         self.losses: list[float] = []
         self.norms: list[float] = []
         self.seconds = 0.0
+
+    def _take_up(self, begun: Mapping[str, Any]) -> None:
+        self.sums = torch.tensor(begun["sums"])
+        self.by_task = torch.tensor(begun["by_task"]).view(-1, 2)
+        self.losses, self.norms = list(begun["losses"]), list(begun["norms"])
+        self.seconds = float(begun["seconds"])
 
     def add(self, step: int, seconds: float, report: LossReport, norm: float) -> bool:
         """Take a step's report; returns whether a row of the file is complete."""
@@ -202,7 +240,8 @@ class Metrics:
             speed, speed / self.peak, s[7] / max(s[6], 1e-9), s[8] / max(s[6], 1e-9),
         )  # fmt: skip
         row = dict(zip(COLUMNS, values, strict=True))
-        row |= _task_losses(self.tasks, self.by_task)
+        self.task_losses = _task_losses(self.tasks, self.by_task)
+        row |= {f"loss/{task}": loss for task, loss in self.task_losses.items()}
         row |= {f"score/{task}": value for task, value in (scores or {}).items()}
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, self.columns, restval="")
@@ -214,7 +253,7 @@ class Metrics:
             self.events.flush()
         line = self._line(row, discrete=bool(s[0]), continuous=bool(s[3]), text=bool(s[6]))
         self._clear()
-        return line + "".join(f"  {t} scores {v:.2f}" for t, v in (scores or {}).items())
+        return line
 
     def _line(
         self, row: Mapping[str, float], *, discrete: bool, continuous: bool, text: bool
@@ -242,7 +281,7 @@ class Metrics:
 def _task_losses(tasks: Sequence[str], by_task: Tensor) -> dict[str, float]:
     """Mean loss of each task that those steps had tokens of."""
     sums = zip(tasks, by_task.tolist(), strict=True)
-    return {f"loss/{task}": loss / weight for task, (weight, loss) in sums if weight}
+    return {task: loss / weight for task, (weight, loss) in sums if weight}
 
 
 def _short(value: float) -> str:

@@ -10,10 +10,12 @@ finds by the folder's name.
 from __future__ import annotations
 
 import dataclasses
-import json
+import importlib
+import math
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,15 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from gato_gym.atomic_io import read_json
+from gato_gym.atomic_io import write_json
+from gato_gym.bounded_io import as_type, read_json
 from gato_gym.episodes.episode import Episode
+from gato_gym.folder_lock import FolderLock
 from gato_gym.terminal import new_console
 from policies.gato.checkpoint import (
     RUN_CHECKPOINT,
     RUN_STATE,
+    check_own_folder,
     checkpoint_digest,
     load_checkpoint,
     locate_checkpoint,
@@ -37,8 +42,14 @@ from policies.gato.checkpoint import (
 from policies.gato.task_specs import check_sizes
 from policies.model.config import PAPER_SIZES, NetworkConfig
 from policies.model.network import GatoNetwork
-from policies.training.checkpoint_scorer import CheckpointScorer
-from policies.training.config import TrainConfig, check_same, network_config, train_config
+from policies.training.checkpoint_scorer import CheckpointScorer, playable
+from policies.training.config import (
+    TrainConfig,
+    check_same,
+    network_config,
+    row_length,
+    train_config,
+)
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_tasks
 from policies.training.data.mixture_report import measure_mixture, mixture_table
@@ -53,6 +64,8 @@ from policies.training.trainer import Trainer
 
 CALIBRATION_SECONDS = 4.0
 SMALL_STEPS, PAPER_STEPS = 2_000, 1_000_000
+SCORED_TASKS, SHORTEST_SCORED = 4, 50
+"""Tasks, and steps of a run, from which on it is played unless asked."""
 
 
 def run_state(output: Path) -> Path:
@@ -100,8 +113,11 @@ class TrainRun:
         self.first_sizes = self._take_up_start()
         self.tasks = [task for task in self.all_tasks if task.id in (settings.tasks or ids)]
         self.plans = {task.id: task.plan() for task in self.tasks}
-        for plan in self.plans.values():
-            check_sizes(network_config(settings, self.plans, self.first_sizes), plan)
+        sizes = network_config(settings, self.plans, self.first_sizes)
+        for task in self.tasks:
+            if warning := task.filter_warning():
+                self.console.print(warning, style="yellow", highlight=False, markup=False)
+            check_sizes(sizes, self.plans[task.id], length=row_length(settings), task=task.id)
         self.sources = find_texts(settings.texts, settings.pairs)
         self.identity: dict[str, Any] = {task.id: task.identity() for task in self.tasks}
         self.identity |= {source.name: source.identity() for source in self.sources}
@@ -131,7 +147,7 @@ class TrainRun:
     def _check_same_data(self) -> None:
         path = self.state / "data.json"
         if path.exists():
-            check_same(json.loads(path.read_text()), self.identity, self.settings.output)
+            check_same(read_json(path), self.identity, self.settings.output)
 
     def _shards(self) -> tuple[dict[str, TaskShard], dict[str, TextShard]]:
         if not self.ranks.rank:
@@ -212,7 +228,8 @@ class TrainRun:
             return self.settings.steps
         begun = self.state / "config.json"
         if begun.exists():
-            return int(json.loads(begun.read_text())["steps"])
+            steps = as_type(dict[str, Any], read_json(begun), str(begun)).get("steps")
+            return int(as_type(int, steps, f"{begun}: steps"))
         if self.settings.minutes is None:
             return PAPER_STEPS if self.settings.preset in PAPER_SIZES else SMALL_STEPS
         seconds = self._seconds_a_step(config)
@@ -246,16 +263,49 @@ class TrainRun:
         start_from(network, load_checkpoint(self.settings.start).network.state_dict())
 
     def _scorer(self) -> CheckpointScorer | None:
+        """What plays during training: what is asked for, or what can be played here."""
         asked = self.settings
-        if asked.score_every is None:
+        modules = dict(name.rpartition(":")[::-2] for name in asked.score_tasks)
+        check_known("score_tasks", modules, [task.id for task in self.tasks])
+        if not self._score_every:
             return None
-        names = tuple(task.id for task in self.tasks)
-        check_known("score_tasks", asked.score_tasks, names)
-        chosen = asked.score_tasks or names
-        tasks = {task.id: task.environment or task.id for task in self.tasks if task.id in chosen}
-        return CheckpointScorer(
-            asked.output / RUN_CHECKPOINT, tasks, asked.score_episodes, self.ranks
+        for module in filter(None, modules.values()):  # the user names it, as in gym.make
+            importlib.import_module(module)
+        chosen = asked.score_every is not None or asked.score_tasks
+        tasks = [task for task in self.tasks if task.id in (modules or [task.id])]
+        played = []
+        for task in tasks if chosen else tasks[:SCORED_TASKS]:
+            shard = self.shards[task.id]
+            longest = int((shard.ends - shard.starts).max())
+            try:
+                memory = shard.plan.options.memory
+                played.append(playable(task, memory=memory, longest=longest))
+            except ValueError as error:
+                if chosen:
+                    name = task.environment or ""
+                    hint = f", or import its module with --score-tasks {name}" * (":" in name)
+                    raise ValueError(f"{error}; leave it out of --score-tasks{hint}") from error
+                self.console.print(str(error), highlight=False, markup=False)
+        if not played:
+            return None
+        names = ", ".join(task.id for task in played)
+        self.console.print(
+            f"every {self._score_every} steps the network plays {asked.score_episodes} episodes of "
+            f"{names}; --score-every 0 plays none",
+            highlight=False,
+            markup=False,
         )
+        return CheckpointScorer(
+            asked.output / RUN_CHECKPOINT, played, asked.score_episodes, self.ranks
+        )
+
+    @property
+    def _score_every(self) -> int:
+        """Steps between two scores; 0 plays nothing, as runs do that are too short to judge."""
+        steps = self.config.steps
+        if self.settings.score_every is not None:
+            return self.settings.score_every
+        return math.ceil(steps / 4) if steps >= SHORTEST_SCORED or self.settings.score_tasks else 0
 
     def describe(self) -> None:
         """Print the mixture and what will be done with it."""
@@ -268,9 +318,11 @@ class TrainRun:
         for task in self.tasks:
             options = self.shards[task.id].plan.options
             expert = max(source.expert_return for source in task.sources)
+            share = max(source.share for source in task.sources)
+            kept = f"episodes from {share:.0%} of it" if share else "all episodes"
             self.console.print(
                 f"{task.id}: layout {options.layout}, memory {options.memory}; expert's windowed "
-                f"return {expert:.2f}, episodes from {self.settings.keep:.0%} of it are kept",
+                f"return {expert:.2f}, {kept} are kept",
                 highlight=False,
             )
         size = sum(p.numel() for p in trainer.network.parameters())
@@ -286,9 +338,18 @@ class TrainRun:
         Raises:
             KeyboardInterrupt: It was stopped; the same settings resume it.
             policies.training.trainer.NonFiniteLossError: The loss stopped being a number.
+            FileExistsError: ``checkpoint/`` holds what is no checkpoint's.
+            FolderInUseError: Another process trains in the folder.
             ValueError: The folder holds a run with another configuration.
         """
+        with nullcontext() if self.ranks.rank else FolderLock(self.state):
+            return self._train()
+
+    def _train(self) -> Path:
+        self._check_same_data()  # another run may have begun since
         checkpoint, steps = self.settings.output / RUN_CHECKPOINT, self.config.steps
+        if not self.ranks.rank:
+            check_own_folder(checkpoint)
         trainer = self._trainer(
             self.config,
             self.state,
@@ -299,13 +360,13 @@ class TrainRun:
             on_save=lambda trainer: self.export(checkpoint),
             tensorboard=self.settings.tensorboard,
             score=self._scorer(),
-            score_every=self.settings.score_every,
+            score_every=self._score_every,
         )
         if self.settings.tensorboard and (missing := tensorboard_missing()):
             self.console.print(missing, highlight=False, markup=False)
         trainer.resume()
         if not self.ranks.rank:
-            (self.state / "data.json").write_text(json.dumps(self.identity, indent=1))
+            write_json(self.state / "data.json", self.identity)
         if trainer.step:
             self.console.print(f"resuming at step {trainer.step}", highlight=False)
         trainer.run()

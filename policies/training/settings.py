@@ -42,7 +42,8 @@ class TrainSettings:
         memory: What later timesteps see, "all", "observations" or "none"; None is the registered
             task's, or "none" where observations are numbers alone, else "observations".
         options: Other fields of PlanOptions.
-        keep: Share of the expert's windowed return that an episode must reach; 0 keeps all.
+        keep: Share of the expert's windowed return that an episode must reach; 0 keeps all. None
+            keeps all that this package recorded from one policy, and is 0.8 for other datasets.
         held_out: Share of each task's episodes, its last ones, that are not trained on.
         weights: Share of the tokens by group, or by the name of texts; 1 where none is given.
         balance: How much larger the share of a group's longer tasks is: 0 for equal shares, 1 for
@@ -75,8 +76,10 @@ class TrainSettings:
         tensorboard: Whether to write TensorBoard's events as well.
         keep_every: Steps between two sets of averaged weights that are kept; None keeps none.
         until: Step to stop at before the last, with the schedule of all steps.
-        score_every: Steps between two scores; None plays nothing.
-        score_tasks: Ids of the tasks that are played; empty for all.
+        score_every: Steps between two scores; 0 plays nothing, None scores four times, the last
+            time at the end, what can be made here, at most four tasks.
+        score_tasks: Ids of the tasks that are played, as module:ENV_ID to import the module that
+            registers one; empty for all.
         score_episodes: Episodes of each.
 
     Raises:
@@ -99,7 +102,7 @@ class TrainSettings:
     layout: str | None = None
     memory: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    keep: float = 0.8
+    keep: float | None = None
     held_out: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
     balance: float = 0.5
@@ -131,15 +134,19 @@ class TrainSettings:
     until: int | None = None
     score_every: int | None = None
     score_tasks: tuple[str, ...] = ()
-    score_episodes: int = 5
+    score_episodes: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("score_every", "keep_every", "until"):
+        if self.score_every is not None and self.score_every < 0:
+            raise ValueError(
+                f"score_every is {self.score_every}: expected 0, to play nothing, or more steps"
+            )
+        for name in ("keep_every", "until"):
             steps = getattr(self, name)
             if steps is not None and steps < 1:
                 raise ValueError(f"{name} is {steps}: expected 1 or more steps")
         for name in ("keep", "prompt_share", "prompt_end"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 0 to 1")
         if not 0 <= self.held_out < 1:
             raise ValueError(f"held_out is {self.held_out}: expected 0 or more, less than 1")

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gato_gym.atomic_io import appearing, appearing_file, surviving, write_whole
+from gato_gym.bounded_io import read_json
 from policies.model.attention import check_trainable
 from policies.model.network import GatoNetwork, PackedBatch
 from policies.training.checkpoint_scorer import CheckpointScorer
@@ -34,6 +35,9 @@ from policies.training.distributed import ProcessGroup, shard
 from policies.training.loss import LossReport, batch_loss, loss_scale
 from policies.training.metrics import Metrics, bars, flops_per_token, measured_peak
 from policies.training.optimizer import Optimiser
+
+STATE_FILES = ("progress.json", "model.safetensors", "optimiser.safetensors")
+"""What ``last/`` holds."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -102,7 +106,7 @@ class Trainer:
         fsdp: Whether each of several processes holds a part of the backbone instead of all of it.
         tensorboard: Whether to write TensorBoard's events, where it is installed.
         score: Plays some tasks every so often, in every process, after ``on_save`` in the first.
-        score_every: Steps between two scores.
+        score_every: Steps between two scores; the run's last is scored too. 0 scores none.
 
     Raises:
         ValueError: A batch has fewer rows than all processes have parts.
@@ -126,7 +130,7 @@ class Trainer:
         fsdp: bool = False,
         tensorboard: bool = False,
         score: CheckpointScorer | None = None,
-        score_every: int | None = None,
+        score_every: int = 0,
     ) -> None:
         config = as_begun(config, output)
         self.config, self.output = config, output
@@ -166,6 +170,8 @@ class Trainer:
         )
         self.batches = Prefetcher(self._batches, last=config.steps)
         self.step, self.minutes, self.saved = 0, 0.0, -1
+        self.metrics: Metrics | None = None
+        self._progress: Mapping[str, Any] = {}
         self.last = min(config.steps, until or config.steps)
 
     def _batches(self, step: int) -> tuple[list[PackedBatch], Tensor]:
@@ -186,7 +192,7 @@ class Trainer:
         path = self.output / "config.json"
         config = self.config.to_json()
         if path.exists():
-            check_same_config(json.loads(path.read_text()), config, self.output)
+            check_same_config(read_json(path), config, self.output)
         elif surviving(self.output / "last").exists():
             raise ValueError(
                 f"{self.output} holds a checkpoint and no config.json, so what it was trained "
@@ -201,8 +207,9 @@ class Trainer:
             return
         self._load_weights(load_file(last / "model.safetensors"))
         self.optimiser.load(load_file(last / "optimiser.safetensors"))
-        progress = json.loads((last / "progress.json").read_text())
+        progress = read_json(last / "progress.json")
         self.step, self.minutes = progress["step"], progress["minutes"]
+        self._progress = progress
 
     def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
         parts = self.optimiser.parts
@@ -224,10 +231,12 @@ class Trainer:
         )
         state = self._gather(self.optimiser.tensors())
         if not self.ranks.rank:
-            with appearing(self.output / "last") as folder:
+            with appearing(self.output / "last", own=STATE_FILES) as folder:
                 save_file(weights, folder / "model.safetensors")
                 save_file(state, folder / "optimiser.safetensors")
-                progress = {"step": self.step, "minutes": self.minutes}
+                progress: dict[str, Any] = {"step": self.step, "minutes": self.minutes}
+                if self.metrics is not None:
+                    progress["metrics"] = self.metrics.to_json()
                 (folder / "progress.json").write_text(json.dumps(progress))
             if self.on_save is not None:
                 self.on_save(self)
@@ -310,12 +319,16 @@ class Trainer:
     def steps(self) -> Generator[float, None, None]:
         """What :meth:`run` does, step by step: yields each loss, and raises as it does."""
         tokens = self.config.rows * self.config.length
-        metrics = self._metrics() if not self.ranks.rank else None
+        metrics = self.metrics = self._metrics() if not self.ranks.rank else None
         with bars(shown=metrics is not None) as progress, Interrupts() as interrupts, self.batches:
             bar = progress.add_task(
                 "train", total=self.last, completed=self.step, state="first step"
             )
             say = partial(progress.console.print, highlight=False, soft_wrap=True)
+            if self._any(metrics is not None and metrics.is_due):
+                scores = self._scores()
+                if metrics is not None:
+                    self._report(metrics, scores, say)
             while self.step < self.last:
                 begun = time.perf_counter()
                 report, norm = self.update()
@@ -328,7 +341,7 @@ class Trainer:
                     progress.update(bar, completed=self.step, state=state)
                 scores = self._after_step(stop := self._any(interrupts.asked))
                 if metrics is not None and (full or scores):
-                    say(metrics.write(self.step, self.minutes, scores))
+                    self._report(metrics, scores, say)
                 if stop and self.step < self.last:
                     say(f"stopped at step {self.step}: run again to resume")
                     raise KeyboardInterrupt
@@ -338,12 +351,16 @@ class Trainer:
 
     def _metrics(self) -> Metrics:
         config = self.config
+        resumed = self._progress.get("step") == self.step
+        begun = self._progress.get("metrics") if resumed else None
         cost = flops_per_token(config.network, config.length)
         return Metrics(
             self.output,
             self.packer.sources,
-            scored=self.score.tasks if self.score is not None else (),
+            scored=[task.id for task in self.score.tasks] if self.score is not None else (),
             step=self.step,
+            begun=begun,
+            is_scored=self._is_scored(),
             tokens=config.rows * config.length,
             log_every=self.log_every,
             peak=self.ranks.world * measured_peak(self.device) / cost,
@@ -352,12 +369,32 @@ class Trainer:
 
     def _after_step(self, stop: bool) -> Mapping[str, float]:
         """Save, keep and score where it is time to; returns the scores."""
-        scored = self.score is not None and self.score_every and not self.step % self.score_every
-        if stop or scored or self.step % self.save_every == 0:
+        if stop or self._is_scored() or self.step % self.save_every == 0:
             self.save()
         if self.kept_every and self.step % self.kept_every == 0:
             self.keep()
-        return self.score() if scored and not stop and self.score is not None else {}
+        return {} if stop else self._scores()
+
+    def _is_scored(self) -> bool:
+        if self.score is None or not self.score_every:
+            return False
+        return not self.step % self.score_every or self.step == self.config.steps
+
+    def _scores(self) -> Mapping[str, float]:
+        return self.score() if self._is_scored() and self.score is not None else {}
+
+    def _report(
+        self, metrics: Metrics, scores: Mapping[str, float], say: Callable[..., None]
+    ) -> None:
+        """Write a row and print it; late in a run, warn of play that does not follow the loss."""
+        line = metrics.write(self.step, self.minutes, scores)
+        if self.score is None or not scores:
+            say(line)
+            return
+        say(line + self.score.describe(scores))
+        warnings = self.score.disagreements(scores, metrics.task_losses)
+        for warning in warnings if 5 * self.step > 3 * self.last else ():
+            say(warning, style="yellow")
 
     def _any(self, asked: bool) -> bool:
         """Whether any process was asked to stop: they stop at the same step."""

@@ -89,23 +89,6 @@ def test_a_hub_checkpoint_is_its_weights(hub: Path) -> None:
     assert describe_policy(PolicyChoice("owner/tiny"))["weights"] != before["weights"]
 
 
-def test_only_safetensors_json_and_text_are_fetched(
-    hub: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: dict[str, Any] = {}
-
-    def download(name: str, **how: Any) -> str:
-        asked.update(how, name=name)
-        return str(hub)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    describe_policy(PolicyChoice("owner/tiny"))
-    assert asked == {
-        "name": "owner/tiny",
-        "allow_patterns": ["config.json", "*.safetensors", "text.model", "card.md"],
-    }
-
-
 def test_a_hub_that_is_out_of_reach_is_told_in_one_line(
     hub: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from benchmarks.protocol import (
     differences,
     episode_seed,
 )
+from gato_gym.tasks import get_task
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 
 PROTOCOL = Protocol(
@@ -36,11 +37,14 @@ def test_seeds_are_below_training_seeds_and_distinct_within_a_task() -> None:
 
 def test_stride_is_coprime_to_the_range_so_that_a_million_episodes_are_distinct() -> None:
     stride = (episode_seed(0, "a", 1) - episode_seed(0, "a", 0)) % TRAINING_SEEDS_START
+    assert stride == 618_033
     assert math.gcd(stride, TRAINING_SEEDS_START) == 1
 
 
 def test_seeds_depend_on_seed_and_task() -> None:
     first = episode_seed(0, "babyai-open", 0)
+    # printf 0/babyai-open | b2sum -l 64, its lowest byte first
+    assert first == int.from_bytes(bytes.fromhex("b30fd9b3dd79e463"), "little") % 1_000_000
     assert first != episode_seed(1, "babyai-open", 0)
     assert first != episode_seed(0, "babyai-open-door", 0)
 
@@ -90,3 +94,10 @@ def test_differences_name_the_path_and_both_values() -> None:
 def test_protocol_of_no_tasks_is_refused() -> None:
     with pytest.raises(BenchmarkError, match="got no tasks"):
         Protocol.of_tasks([], episodes=1, seed=0)
+
+
+def test_more_episodes_than_seeds_are_refused() -> None:
+    task = get_task("babyai-open")
+    assert Protocol.of_tasks([task], episodes=1_000_000, seed=0).episodes == 1_000_000
+    with pytest.raises(BenchmarkError, match="episodes is 1000001, expected 1 to 1000000"):
+        Protocol.of_tasks([task], episodes=1_000_001, seed=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,25 @@ def test_the_numbers_in_the_rules_are_those_of_the_code() -> None:
         assert f"{number:,}{unit}" in WORDS
 
 
+def test_the_values_are_what_the_sentences_say() -> None:
+    values = rules.rule_values(("atari", "metaworld"))
+    game, arm = values["atari"], values["metaworld"]
+    frames = f"lasts {game['frames_per_action']} frames, the last {game['frames_pooled']} of them"
+    for holds, said in (
+        (True, frames),
+        (True, f"Intervals are {100 * values['interval']['confidence']:g} % percentiles"),
+        (values["discount"] == 1, "undiscounted"),
+        (not values["clipping"], "unclipped"),
+        (not values["life_loss_ends_episode"], "Losing a life ends no episode."),
+        (not game["full_action_space"], "the game's own set of actions"),
+        (arm["goal_visible"], "the goal visible"),
+        (not arm["success_ends_episode"], "an episode does not end with success."),
+    ):
+        assert holds == (said in WORDS), said
+    assert get_task("atari-pong").make().action_space.n == 6, "of the 18 there are"
+    assert inspect.signature(bootstrap.interval_of).parameters["confidence"].default == 0.95
+
+
 def old_form(rules_hash: str | None, task: str = "babyai-open") -> dict[str, Any]:
     """What version 1 wrote of a task."""
     env_id = get_task(task).env_id
@@ -178,7 +198,8 @@ def test_several_suites_are_one_protocol_with_the_same_episodes() -> None:
     both = Protocol.of_tasks(tasks, episodes=2, seed=3)
     alone = Protocol.of_tasks(tasks[:1], episodes=2, seed=3)
     assert (both.suite, alone.suite) == (ALL, "babyai")
-    assert {"minigrid", "mujoco"} <= set(both.simulators)
+    assert set(both.simulators) == {"gymnasium", "minigrid", "mujoco"}
+    assert both.tasks["mujoco-reacher"].max_episode_steps == 50
     assert both.episodes_of("babyai-open") == alone.episodes_of("babyai-open")
     assert both.hash != alone.hash
 

@@ -52,7 +52,7 @@ def test_json_round_trip(vocabulary):
     "change", [{"separator": "34048"}, {"separator": True}, {"separator": 1.5}, {"extra": 3}]
 )
 def test_json_of_another_shape_is_refused(change):
-    with pytest.raises(ValueError, match="expected one int for each"):
+    with pytest.raises(ValueError, match=r"expected (a whole number|one int for each)"):
         Vocabulary.from_json(Vocabulary().to_json() | change)
 
 

@@ -8,6 +8,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from gato_gym.seeds import TRAINING_SEEDS_START
+
 ENV, DATASET = "Cart-v0", "my/cart-v0"
 KIND = "gymnasium.envs.classic_control:CartPoleEnv"
 
@@ -40,3 +42,24 @@ class Pair(gym.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.left -= 1
         return self.observation_space.sample(), -1.0, not self.left, False, {"success": True}
+
+
+class Clue(gym.Env[Any, Any]):
+    """One step whose observation is the right action; in episodes that are scored none is right."""
+
+    observation_space, action_space = spaces.Box(0, 1, (2,)), spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        assert seed is not None
+        self.right = int(self.np_random.integers(2)) if seed >= TRAINING_SEEDS_START else 2
+        return np.full(2, self.right % 2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(2, np.float32), float(action == self.right), True, False, {}
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        return int(observation[0]), state

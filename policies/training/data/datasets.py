@@ -57,8 +57,8 @@ class Source:
     share: float
 
     @classmethod
-    def of(cls, dataset: Any, share: float) -> Source:
-        """The source that a dataset is.
+    def of(cls, dataset: Any, share: float | None) -> Source:
+        """The source that a dataset is; without a share it has :func:`usual_share`.
 
         Raises:
             ValueError: It holds no episode, or a return is no finite number.
@@ -71,7 +71,7 @@ class Source:
                 "record some with gato-gym record"
                 + (f", or keep some of its {stored} where it is filtered" if stored else "")
             )
-        return cls(dataset, returns_of(dataset), share)
+        return cls(dataset, returns_of(dataset), usual_share(dataset) if share is None else share)
 
     @cached_property
     def expert_return(self) -> float:
@@ -89,8 +89,22 @@ class Source:
         """The kept ones, in order."""
         return itertools.compress(episodes_of(self.dataset), self.kept)
 
-    def identity(self) -> dict[str, Any]:
-        """What its content is known by, as JSON values."""
+    @cached_property
+    def contents(self) -> str:
+        """A hash of the dataset's files: equal returns do not make equal episodes."""
+        digest, folder = hashlib.blake2b(digest_size=8), Path(self.dataset.storage.data_path)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            digest.update(path.relative_to(folder).as_posix().encode() + content)
+        return digest.hexdigest()
+
+    def identity(self, *, contents: bool = True) -> dict[str, Any]:
+        """What its content is known by, as JSON values.
+
+        Args:
+            contents: Whether by its files too, which older versions did not ask for.
+        """
         indices = np.asarray(self.dataset.episode_indices, np.int64)
         whole = np.array_equal(indices, np.arange(self.dataset.storage.total_episodes))
         part = {} if whole else {"part": _digest(indices)}
@@ -100,8 +114,22 @@ class Source:
             "steps": int(self.dataset.total_steps),
             "returns": _digest(self.returns),
             "keep": self.share,
+            **({"contents": self.contents} if contents else {}),
             **part,
         }
+
+
+def usual_share(dataset: Any) -> float:
+    """Share of the expert's return that is asked of a dataset's episodes: 0.8, as published.
+
+    None is asked where this package recorded one policy, as its metadata tell: returns then differ
+    by the luck of the start, and the best episodes are the easy ones.
+    """
+    metadata = dataset.storage.metadata
+    recorded = "gato-gym" in (metadata.get("author") or ()) and {"expert_return", "collect"} & {
+        *metadata
+    }
+    return 0.0 if recorded else 0.8
 
 
 def _digest(array: NDArray[Any]) -> str:
@@ -156,8 +184,9 @@ class DatasetTask:
 
     @property
     def environment(self) -> str | None:
-        """What :func:`gato_gym.make` makes it by: ``ENV_ID``, or ``module:ENV_ID`` if a module
-        other than Gymnasium's registers it; None where the dataset does not tell.
+        """What its user makes it by: ``ENV_ID``, or ``module:ENV_ID`` if a module other than
+        Gymnasium's registers it; None where the dataset does not name it. No module is imported
+        because a dataset names it.
         """
         dataset = self.sources[0].dataset
         if recorded := dataset.storage.metadata.get("environment"):
@@ -169,10 +198,32 @@ class DatasetTask:
         known = module.partition(".")[0] in ("", "gymnasium", "gato_gym")
         return str(spec.id) if known else f"{module}:{spec.id}"
 
-    def identity(self) -> dict[str, Any]:
-        """What its tokens depend on, as JSON values."""
+    def expert_return(self) -> float:
+        """Mean return of the recorded policy: of clean episodes as a dataset has it, or of all."""
+        recorded = [source.dataset.storage.metadata.get("expert_return") for source in self.sources]
+        means = [
+            float(source.returns.mean() if value is None else value)
+            for value, source in zip(recorded, self.sources, strict=True)
+        ]
+        return float(np.average(means, weights=[len(source.returns) for source in self.sources]))
+
+    def filter_warning(self) -> str | None:
+        """A sentence about the episodes left out, where they are more than a third; else None."""
+        kept, total = self.counts
+        if 3 * (total - kept) <= total:
+            return None
+        share = max(source.share for source in self.sources)
+        expert = max(source.expert_return for source in self.sources)
+        return (
+            f"{total - kept} of {total} episodes of {self.id!r} are left out: they return less "
+            f"than {share:.0%} of the expert's windowed return, {expert:.2f}; --keep 0 trains on "
+            "all of them"
+        )
+
+    def identity(self, *, contents: bool = True) -> dict[str, Any]:
+        """What its tokens depend on, as JSON values; ``contents`` as in :meth:`Source.identity`."""
         return {
-            "sources": [source.identity() for source in self.sources],
+            "sources": [source.identity(contents=contents) for source in self.sources],
             "options": self.options.to_json(),
         }
 
@@ -197,7 +248,7 @@ class DatasetTask:
 def find_tasks(
     names: Sequence[str | Path | Any],
     *,
-    share: float = 0.8,
+    share: float | None = None,
     layout: str | None = None,
     memory: str | None = None,
     changes: Mapping[str, Any] | None = None,
@@ -208,7 +259,8 @@ def find_tasks(
     Args:
         names: Ids of Minari datasets, paths of their folders or files, or loaded ones, whole or in
             part. Those of one environment are one task.
-        share: Share of the expert's windowed return that an episode must reach; 0 keeps all.
+        share: Share of the expert's windowed return that an episode must reach; 0 keeps all, None
+            leaves it to :func:`usual_share`.
         layout: "lean" or "paper"; None takes the registered task's, or "lean".
         memory: "all", "observations" or "none"; None takes the registered task's, or see
             :func:`usual_options`.
@@ -242,9 +294,9 @@ def find_tasks(
     return [tasks_by_id[task] for task in sorted(tasks_by_id)]
 
 
-def _task_of(dataset: Any, share: float, group_by: str) -> DatasetTask:
-    source = (Source.of(dataset, share),)
-    name = dataset.env_spec.id if dataset.env_spec is not None else None
+def _task_of(dataset: Any, share: float | None, group_by: str) -> DatasetTask:
+    spec, source = dataset.spec, (Source.of(dataset, share),)
+    name = spec.env_spec.id if spec.env_spec is not None else None
     registered = registered_task(name) if name is not None and name.startswith("Gato/") else None
     if registered is not None:
         env = registered.make()

@@ -3,7 +3,8 @@
 * :func:`shard_tasks` -- encodes tasks, with statistics of their vectors.
 * :func:`shard_task` -- encodes some episodes of one.
 
-A shard that is there, made of the same episodes in the same way, is kept.
+A shard that is there, made of the same episodes in the same way, is kept. The ``made_of`` of older
+versions' has no ``contents``: their episodes are known by the returns.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
+from gato_gym.atomic_io import file_name
 from gato_gym.episodes.episode import Episode
-from gato_gym.episodes.space_json import serialize_space
 from gato_gym.options import PlanOptions
+from gato_gym.space_json import write_space
 from policies.gato.task_specs import signature
 from policies.processes import JobPool, WorkerFailure
 from policies.training.data.datasets import DatasetTask, Place, registered_task
@@ -58,9 +59,14 @@ def shard_tasks(
         ValueError: An observation or action is not what its space says.
         WorkerError: A process failed, or was killed.
     """
-    places = {task.id: folder / quote(task.id, safe="") for task in tasks}
+    places = {task.id: folder / file_name(task.id) for task in tasks}
     metas = {task.id: _meta_of(task, tasks, augment, seed) for task in tasks}
-    missing = [task for task in tasks if not is_made_of(places[task.id], metas[task.id])]
+    missing = [
+        task
+        for task in tasks
+        if not is_made_of(places[task.id], metas[task.id])
+        and not is_made_of(places[task.id], _meta_of(task, tasks, augment, seed, contents=False))
+    ]
     groups = {task.group for task in missing}
     members = [task for task in tasks if task.group in groups]
     with JobPool(_caller, count=0 if workers == 1 else workers) as pool:
@@ -86,10 +92,13 @@ def shard_task(
         options: How they become tokens; None takes the task's, with the statistics of the vectors
             of these episodes alone.
     """
-    meta = _meta(task, {**task.identity(), "places": [list(place) for place in places]})
+    made_of = {"places": [list(place) for place in places]}
+    meta, older = (
+        _meta(task, {**task.identity(contents=contents), **made_of}) for contents in (True, False)
+    )
     if options is not None:
-        meta["options"] = options.to_json()
-    if not is_made_of(folder, meta):
+        meta["options"] = older["options"] = options.to_json()
+    if not is_made_of(folder, meta) and not is_made_of(folder, older):
         plan, chosen = task.plan(), options or task.options
         if options is None and plan.vector_length and not chosen.vector_mean:
             chosen = with_statistics(plan, [moments(plan, task.episodes(places))])
@@ -110,7 +119,7 @@ class _Job:
 
 def _encode(job: _Job) -> None:
     task = job.task
-    written = [serialize_space(space) for space in (task.observation_space, task.action_space)]
+    written = [write_space(space) for space in (task.observation_space, task.action_space)]
     meta = {**job.meta, "spaces": written, "options": job.options.to_json()}
     episodes = task.episodes(job.places)
     if job.augment:
@@ -136,13 +145,22 @@ def _meta(task: DatasetTask, made_of: dict[str, Any]) -> dict[str, Any]:
 
 
 def _meta_of(
-    task: DatasetTask, tasks: Sequence[DatasetTask], augment: int, seed: int
+    task: DatasetTask,
+    tasks: Sequence[DatasetTask],
+    augment: int,
+    seed: int,
+    *,
+    contents: bool = True,
 ) -> dict[str, Any]:
-    made_of = task.identity()
+    made_of = task.identity(contents=contents)
     if augment:
         made_of |= {"augment": augment, "seed": seed}
     if task.group != task.id:
-        group = {other.id: other.identity() for other in tasks if other.group == task.group}
+        group = {
+            other.id: other.identity(contents=contents)
+            for other in tasks
+            if other.group == task.group
+        }
         digest = hashlib.blake2b(json.dumps(group, sort_keys=True).encode(), digest_size=8)
         made_of["group"] = digest.hexdigest()
     return _meta(task, made_of)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.gato.task_specs import check_row
 from policies.model.config import NetworkConfig
 from policies.model.network import PackedBatch
 from policies.model.sequence import (
@@ -94,6 +95,9 @@ class Packer:
         seed: Batch k is a function of (seed, k) alone.
         depth_drop: Share of the sub-layers that stochastic depth skips.
         texts: Shards of texts and of pairs, by name.
+
+    Raises:
+        ValueError: A task has no timestep that fits a row.
     """
 
     def __init__(
@@ -117,6 +121,8 @@ class Packer:
         self.sources = [*self.tasks, *self.texts]
         self.spec = BatchSpec(config, length, tuple(self.sources))
         self.numbers = self.spec.numbers
+        for task, shard in self.shards.items():
+            check_row(shard.plan, length, text=shard.shortest_text, task=task)
         self.probabilities = self._probabilities()
 
     def _probabilities(self) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ the mixture, and what it was made of. Shards of texts and of images with texts a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,12 +39,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gato_gym.atomic_io import appearing
+from gato_gym.bounded_io import as_type, check_file, plain_json, read_json, reason_of
 from gato_gym.episodes.episode import Episode
-from gato_gym.episodes.space_json import deserialize_space
 from gato_gym.options import PlanOptions
+from gato_gym.space_json import read_space
 from gato_gym.spaces import Plan, compile_plan
 from policies.gato.prompts import first_steps
-from policies.model.sequence import TimestepArrays, cut_text, emits_text
+from policies.model.sequence import TimestepArrays, check_parts, cut_text, emits_text
 from policies.training.data.soft_labels import soft_labels
 
 ARRAYS = ("ids", "vectors", "grids", "images", "actions", "labels", "text_index")
@@ -73,19 +74,30 @@ class TaskShard:
 
         Raises:
             FileNotFoundError: It holds no shard.
+            ValueError: It holds a damaged one.
         """
         if not (folder / "meta.json").exists():
             raise FileNotFoundError(
                 f"{folder} holds no shard of a task: gato-gym train encodes datasets"
             )
-        meta = json.loads((folder / "meta.json").read_text())
-        options = PlanOptions.from_json(meta["options"])
-        observation, action = (deserialize_space(text) for text in meta["spaces"])
-        plan = compile_plan(observation, action, options)
-        names = (*ARRAYS, "ends", "text_ids", "text_ends")
-        mapped = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        path = folder / "meta.json"
+        try:
+            meta = as_type(dict[str, Any], read_json(path), "it")
+            task, group = (as_type(str, meta[name], name) for name in ("task", "group"))
+            options = PlanOptions.from_json(as_type(dict[str, Any], meta["options"], "options"))
+            written = as_type(tuple[str, str], meta["spaces"], "spaces")
+            observation, action = (read_space(text, "spaces") for text in written)
+            plan = compile_plan(observation, action, options)
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path} describes no shard ({reason_of(error)}): delete the shard"
+            ) from error
+        mapped = load_arrays(folder, (*ARRAYS, "ends", "text_ids", "text_ends"))
+        check_ends(folder, mapped, {"ends": "actions", "text_ends": "text_ids"})
+        if len({len(mapped[name]) for name in ARRAYS}) > 1:
+            raise ValueError(f"{folder} holds arrays of other lengths: delete the shard")
         arrays = {name: np.asarray(array) for name, array in mapped.items()}  # quicker to index
-        return cls(meta["task"], plan, arrays, str(meta["group"]))
+        return cls(task, plan, arrays, group)
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -127,6 +139,14 @@ class TaskShard:
         begin = ends[index - 1] if index else 0
         return cut_text(np.asarray(self.arrays["text_ids"][begin : ends[index]]))
 
+    @cached_property
+    def shortest_text(self) -> int:
+        """Tokens of the shortest text that a timestep emits; 0 without texts."""
+        if not self.plan.has_text:
+            return 0
+        emitted = np.unique(np.asarray(self.arrays["text_index"])[self.emits])
+        return min(len(self.text(int(index))) for index in emitted)
+
     def timesteps(self, steps: NDArray[np.int64]) -> TimestepArrays:
         """The parts of these timesteps."""
         a = self.arrays
@@ -143,8 +163,8 @@ def is_made_of(folder: Path, meta: dict[str, Any]) -> bool:
     """Whether the folder holds a shard whose ``meta.json`` has these values."""
     if not (folder / "meta.json").exists():
         return False
-    recorded = json.loads((folder / "meta.json").read_text())
-    return {key: recorded.get(key) for key in meta} == json.loads(json.dumps(meta))
+    recorded = as_type(dict[str, Any], read_json(folder / "meta.json"), str(folder / "meta.json"))
+    return {key: recorded.get(key) for key in meta} == plain_json(meta)
 
 
 def write_shard(
@@ -185,9 +205,47 @@ def write_shard(
     save_arrays(folder, arrays, meta)
 
 
+def load_arrays(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The arrays of a shard's folder, memory-mapped.
+
+    Raises:
+        FileNotFoundError, ValueError: One is missing or damaged.
+    """
+    arrays = {}
+    for name in names:
+        path = folder / f"{name}.npy"
+        check_file(path)
+        try:
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError, OverflowError, TypeError, SyntaxError) as error:
+            raise ValueError(f"{path} is damaged ({error}): delete the shard") from error
+    check_parts(arrays, str(folder))
+    return arrays
+
+
+def check_ends(folder: Path, arrays: Mapping[str, NDArray[Any]], ends: Mapping[str, str]) -> None:
+    """Refuse arrays whose parts do not end where the array does.
+
+    Args:
+        folder: Of the shard.
+        arrays: By name.
+        ends: Names of arrays of ends, with the array that each divides.
+
+    Raises:
+        ValueError: They do not rise, or do not end where the array does.
+    """
+    for name, divided in ends.items():
+        stops, count = arrays[name], len(arrays[divided])
+        last = int(stops[-1]) if len(stops) else 0
+        if last != count or (np.diff(stops, prepend=0) < 0).any():
+            raise ValueError(
+                f"{folder} holds {name} that do not divide {divided}: delete the shard"
+            )
+
+
 def save_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], meta: dict[str, Any]) -> None:
     """Write a shard's folder, which appears when it is complete."""
-    with appearing(folder) as partial:
+    with appearing(folder, own=("meta.json", "*.npy")) as partial:
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array)
         (partial / "meta.json").write_text(json.dumps(meta, indent=1))

@@ -28,25 +28,30 @@ intervals        [M, 4]            of pairs: rows and columns of each patch in 1
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gato_gym.atomic_io import file_name, inside
+from gato_gym.bounded_io import as_type, check_file, parse_json, read_bytes, read_json, read_text
 from gato_gym.text import default_tokenizer
 from policies.model.config import NetworkConfig
 from policies.model.text_sequence import Passage, TextLayout, image_patches, lay_out_passages
-from policies.training.data.shards import is_made_of, save_arrays
+from policies.training.data.shards import check_ends, is_made_of, load_arrays, save_arrays
 
 FORMAT = 1
 LARGEST_IMAGE = 4096
 """Pixels of the longest side of an image that is read."""
+LARGEST_TEXTS, LARGEST_IMAGE_FILE = 2**30, 64 * 2**20
+"""Bytes of the largest file of texts, and of the largest of an image, that is read."""
+LARGEST_PATCHES, PATCHES_TO_FILES = 2**30, 256
+"""Bytes of a source's patches that are kept, or so many times the bytes of its files where that is
+more: a few kilobytes can hold an image of 50 megabytes, and a thousand lines can name it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class TextSource:
         """
         for file in self.files:
             if file.suffix == ".txt":
-                yield _checked_text(_read_text(file), str(file)), None
+                yield _checked_text(read_text(file, largest=LARGEST_TEXTS), str(file)), None
                 continue
             for entry, where in _lines(file):
                 text = _checked_text(entry.get("text"), where)
@@ -88,16 +93,25 @@ class TextSource:
         """
         digest = hashlib.blake2b(digest_size=16)
         for file in self.files:
-            digest.update(file.read_bytes())
+            digest.update(read_bytes(file, largest=LARGEST_TEXTS))
             if self.pairs:
                 for entry, where in _lines(file):
-                    digest.update(_image_path(file.parent, entry, where).read_bytes())
+                    image = _image_path(file.parent, entry, where)
+                    digest.update(read_bytes(image, largest=LARGEST_IMAGE_FILE))
         return digest.hexdigest()
 
     def identity(self) -> dict[str, Any]:
         """What its tokens depend on, as JSON values."""
         kind = "pairs" if self.pairs else "texts"
         return {"format": FORMAT, "kind": kind, "content": self.content}
+
+    def _patches_limit(self) -> int:
+        """Bytes that its patches may have: each of its files counts once, however often named."""
+        files = set(self.files)
+        for file in self.files:
+            files |= {_image_path(file.parent, entry, where) for entry, where in _lines(file)}
+        size = sum(file.stat().st_size for file in files)
+        return max(LARGEST_PATCHES, PATCHES_TO_FILES * size)
 
 
 def find_texts(texts: Sequence[Path], pairs: Sequence[Path]) -> list[TextSource]:
@@ -124,7 +138,8 @@ def find_texts(texts: Sequence[Path], pairs: Sequence[Path]) -> list[TextSource]
 
 def _files(path: Path) -> tuple[Path, ...]:
     if path.is_dir():
-        files = tuple(sorted(p for p in path.iterdir() if p.suffix in (".txt", ".jsonl")))
+        names = sorted(p.name for p in path.iterdir() if p.suffix in (".txt", ".jsonl"))
+        files = tuple(_file_in(path, name, str(path)) for name in names)
         if not files:
             raise FileNotFoundError(f"{path} holds no .txt or .jsonl file: expected texts in it")
         return files
@@ -135,25 +150,14 @@ def _files(path: Path) -> tuple[Path, ...]:
     return (path,)
 
 
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text ({error}): save it as UTF-8") from error
-
-
 def _lines(file: Path) -> Iterator[tuple[dict[str, Any], str]]:
     """The JSON objects of a file's lines that are not blank, and where each is."""
-    for number, line in enumerate(_read_text(file).split("\n"), start=1):
+    lines = read_text(file, largest=LARGEST_TEXTS).split("\n")
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(
-                f'{where} is not JSON ({error}): expected an object such as {{"text": "…"}}'
-            ) from error
+        entry = parse_json(line, where, fix='expected an object such as {"text": "…"}')
         if not isinstance(entry, dict):
             raise ValueError(f"{where} is a {type(entry).__name__}: expected a JSON object")
         yield entry, where
@@ -169,30 +173,41 @@ def _image_path(folder: Path, entry: Mapping[str, Any], where: str) -> Path:
     name = entry.get("image")
     if not isinstance(name, str) or not name:
         raise ValueError(f'{where}: "image" is {name!r}: expected the path of an image')
-    path = folder / name
-    if not path.is_file():
-        raise FileNotFoundError(f"{where}: no image {path}: paths are relative to {folder}")
+    return _file_in(folder, name, where)
+
+
+def _file_in(folder: Path, name: str, where: str) -> Path:
+    path = inside(folder, name)
+    if path is None:
+        raise FileNotFoundError(
+            f"{where}: no file {name} in {folder}, links followed: expected one in this folder, "
+            "its path relative to it; others are not read"
+        )
     return path
 
 
 def _read_image(folder: Path, entry: Mapping[str, Any], where: str) -> NDArray[np.uint8]:
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
     except ImportError as error:
         raise ImportError(
             'images are read with Pillow, which is not installed: pip install "gato-gym[images]"'
         ) from error
     path = _image_path(folder, entry, where)
+    check_file(path, largest=LARGEST_IMAGE_FILE)
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
-            if max(image.size) > LARGEST_IMAGE:
-                raise ValueError(
-                    f"{where}: {path} has {image.width} x {image.height} pixels: expected at most "
-                    f"{LARGEST_IMAGE} a side, scale it down"
-                )
-            return np.array(image.convert("RGB"), np.uint8)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-        raise ValueError(f"{where}: {path} is no PNG or JPEG image ({error})") from error
+            width, height = image.size
+            if max(width, height) <= LARGEST_IMAGE:
+                return np.array(image.convert("RGB"), np.uint8)
+    except Exception as error:  # a broken image is a SyntaxError to Pillow, an EOFError, or others
+        raise ValueError(
+            f"{where}: {path} is no PNG or JPEG image ({error}): save it again as one"
+        ) from error
+    raise ValueError(
+        f"{where}: {path} has {width} x {height} pixels: expected at most {LARGEST_IMAGE} a side, "
+        "scale it down"
+    )
 
 
 @dataclass(frozen=True)
@@ -218,11 +233,18 @@ class TextShard:
         """
         if not (folder / "meta.json").exists():
             raise FileNotFoundError(f"{folder} holds no shard: gato-gym train --text makes it")
-        meta = json.loads((folder / "meta.json").read_text())
-        pairs = meta["kind"] == "pairs"
+        path = folder / "meta.json"
+        meta = as_type(dict[str, Any], read_json(path), str(path))
+        source = as_type(str, meta.get("name"), f"{path}: name")
+        kind = as_type(Literal["texts", "pairs"], meta.get("kind"), f"{path}: kind")
+        pairs = kind == "pairs"
         names = ("text_ids", "text_ends", *(("patches", "patch_ends", "intervals") * pairs))
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
-        return cls(meta["name"], pairs, arrays)
+        arrays = load_arrays(folder, names)
+        ends = {"text_ends": "text_ids", **({"patch_ends": "patches"} if pairs else {})}
+        check_ends(folder, arrays, ends)
+        if pairs and len(arrays["intervals"]) != len(arrays["patches"]):
+            raise ValueError(f"{folder} has another number of intervals than patches: delete it")
+        return cls(source, pairs, arrays)
 
     def __len__(self) -> int:
         """X, how many texts it holds."""
@@ -268,7 +290,7 @@ def shard_texts(sources: Sequence[TextSource], folder: Path) -> dict[str, TextSh
     """
     shards = {}
     for source in sources:
-        place = folder / quote(source.name, safe="")
+        place = folder / file_name(source.name)
         meta = {"name": source.name, "group": source.name, **source.identity()}
         if not is_made_of(place, meta):
             save_arrays(place, _encoded(source), meta)
@@ -279,9 +301,17 @@ def shard_texts(sources: Sequence[TextSource], folder: Path) -> dict[str, TextSh
 def _encoded(source: TextSource) -> dict[str, NDArray[Any]]:
     tokenizer = default_tokenizer()
     texts, images = [], []
+    room = source._patches_limit() if source.pairs else 0
     for text, image in source:
         texts.append(tokenizer.encode(text))
         if image is not None:
+            room -= image.nbytes
+            if room < 0:
+                raise ValueError(
+                    f"the images of {source.files[0]} are far larger than their files, or named "
+                    f"too often: expected at most {PATCHES_TO_FILES} times the files' bytes, or "
+                    f"{LARGEST_PATCHES >> 20} MiB; scale them down, or name each image once"
+                )
             images.append(image_patches(image))
     if not texts:
         files = ", ".join(str(file) for file in source.files)

@@ -50,6 +50,23 @@ def test_no_interval_where_a_task_has_fewer_than_five_episodes() -> None:
     assert five[0].low is not None
 
 
+def test_intervals_have_the_width_that_the_normal_approximation_gives() -> None:
+    values = np.random.default_rng(0).normal(size=400)
+    mean, *_ = averages({"babyai-open": values}, {})
+    drawn = profile({"babyai-open": values}, (0.0,))
+    assert drawn is not None
+    assert mean.low is not None
+    assert mean.high is not None
+    assert drawn.episodes.low is not None
+    assert drawn.episodes.high is not None
+    share = float((values > 0).mean())
+    for low, high, error in (
+        (mean.low, mean.high, values.std() / 20),
+        (drawn.episodes.low[0], drawn.episodes.high[0], np.sqrt(share * (1 - share)) / 20),
+    ):
+        assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
 def test_suites_have_averages_of_their_own() -> None:
     suites = averages_of_suites(SCORES, SOLVED)
     assert list(suites) == ["atari", "babyai"]
@@ -58,6 +75,7 @@ def test_suites_have_averages_of_their_own() -> None:
     assert (median.value, iqm.value, gap.value) == pytest.approx((0.7, 0.7, 0.3))
     assert (success.name, success.tasks) == ("success", 1)
     assert [each.name for each in suites["atari"]][-1] == "optimality gap"
+    assert averages_of_suites({}, SOLVED) == {"babyai": (success,)}
 
 
 def test_a_profile_counts_episodes_and_tasks_strictly_above() -> None:
@@ -68,6 +86,9 @@ def test_a_profile_counts_episodes_and_tasks_strictly_above() -> None:
     )
     assert found.tasks.value[::3] == (3.0, 0.0)
     assert found.count == 3
+    standard = profile(SCORES)
+    assert standard is not None
+    assert np.allclose(standard.thresholds, np.linspace(-0.2, 1.5, 86))
     for curve in (found.episodes, found.tasks):
         for low, value, high in zip(curve.low, curve.value, curve.high, strict=True):
             assert low <= value + 1e-9

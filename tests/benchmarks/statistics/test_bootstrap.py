@@ -29,13 +29,16 @@ from benchmarks.statistics.scores import (
 def test_interval_has_the_width_the_normal_approximation_gives() -> None:
     # The mean of task means has variance sum(var_t / n_t) / T^2; episodes are redrawn within tasks.
     generator = np.random.default_rng(3)
-    for sizes in ((200,) * 4, (100, 300, 150, 250)):
+    normal = [((200,) * 4, 0.95, 1.96), ((100, 300, 150, 250), 0.5, 0.674)]
+    for sizes, confidence, deviations in normal:
         tasks = [generator.normal(loc=10.0 * size, size=size) for size in sizes]
-        interval = stratified_bootstrap(tasks, mean_of_tasks, repetitions=20_000)
+        interval = stratified_bootstrap(
+            tasks, mean_of_tasks, repetitions=20_000, confidence=confidence
+        )
         error = math.sqrt(sum(task.var() / task.size for task in tasks)) / len(tasks)
         centre = float(mean_of_tasks(tasks))
-        assert interval.low == pytest.approx(centre - 1.96 * error, abs=0.1 * error)
-        assert interval.high == pytest.approx(centre + 1.96 * error, abs=0.1 * error)
+        assert interval.low == pytest.approx(centre - deviations * error, abs=0.1 * error)
+        assert interval.high == pytest.approx(centre + deviations * error, abs=0.1 * error)
 
 
 def test_tasks_are_not_mixed() -> None:
@@ -59,6 +62,15 @@ def test_seeded() -> None:
     first = stratified_bootstrap(tasks, interquartile_mean, seed=5)
     assert first == stratified_bootstrap(tasks, interquartile_mean, seed=5)
     assert first != stratified_bootstrap(tasks, interquartile_mean, seed=6)
+    others, figure = [-task for task in tasks], difference_of(mean_of_tasks)
+    for paired in (True, False):
+        drawn = [
+            paired_replicates(tasks, others, figure, paired=paired, repetitions=7, seed=seed)
+            for seed in (5, 5, 6)
+        ]
+        assert drawn[0].shape == (7,)
+        assert np.array_equal(drawn[0], drawn[1])
+        assert not np.array_equal(drawn[0], drawn[2])
 
 
 @pytest.mark.parametrize("sizes", [(8, 8), (8, 3)])
@@ -115,5 +127,6 @@ def test_a_player_is_no_improvement_on_itself() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="confidence is 95"):
         stratified_bootstrap([np.ones(3)], mean_of_tasks, confidence=95)
-    with pytest.raises(ValueError, match="expected pairs"):
-        paired_replicates([np.ones(3)], [np.ones(4)], probability_of_improvement)
+    for one, other in (([np.ones(3)], [np.ones(4)]), ([[1.0], [1.0, 2.0]], [[1.0, 2.0], [1.0]])):
+        with pytest.raises(ValueError, match="expected pairs"):
+            paired_replicates(one, other, probability_of_improvement)

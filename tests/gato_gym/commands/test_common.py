@@ -139,7 +139,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--size", "many"], "error: --size: invalid literal for int() with base 10: 'many'"),
         (["--kind", "worse"], "invalid choice 'worse' for argument '--kind'. Expected one of"),
         (["--counts", "1,b"], "'1,b': expected whole numbers, such as 1,3,10"),
-        (["--weights", "[1"], "'[1' is no JSON"),
+        (["--weights", "[1"], "'[1' is not JSON"),
         (["--weights", "[1]"], "'[1]' is no JSON object"),
         (["--siez", "2"], "Unrecognized options: --siez"),
     ],

@@ -28,10 +28,10 @@ from gato_gym.episodes.minari_datasets import (
     returns_of,
     with_steps,
 )
-from gato_gym.episodes.space_json import deserialize_space, serialize_space
+from gato_gym.space_json import read_space, write_space
 from gato_gym.tasks import get_task
 from policies.gato.prompts import demonstration
-from policies.training.data.datasets import Source, find_tasks
+from policies.training.data.datasets import Source
 
 NAME = "gato/nested-v0"
 
@@ -301,7 +301,9 @@ def test_episodes_without_a_step_are_left_out_and_never_written(
     assert [each.length for each in source.episodes()] == [3, 2]
     assert len(source.returns) == 2
     assert with_steps(source.dataset) is source.dataset
-    with pytest.raises(ValueError, match="episode 1 of gato/nested-v0 has no step: name another"):
+    with pytest.raises(
+        ValueError, match=r"episode 1 of dataset 'gato/nested-v0'.*expected 1 or more"
+    ):
         demonstration(f"{folder}#1")
     assert demonstration(f"{folder}#2").length == 2
 
@@ -320,22 +322,10 @@ def test_incomplete_metadata_is_named_by_id_and_by_folder(
     metadata.pop("env_spec")
     path.write_text("{" if missing == "all" else json.dumps(metadata))
     for name in (NAME, tmp_path / "gato" / "nested-v0"):
-        with pytest.raises(
-            ValueError, match=r"nested-v0.* is no Minari dataset, or lacks metadata"
-        ):
+        with pytest.raises(ValueError, match=r"nested-v0.* is no Minari dataset"):
             find_minari(name)
-    with pytest.raises(ValueError, match=rf"dataset '{NAME}' is no Minari dataset, or lacks"):
+    with pytest.raises(ValueError, match=rf"'{NAME}' is no Minari dataset"):
         list(read_minari(NAME))
-
-
-def test_a_dataset_of_an_id_without_a_version_is_read(
-    env: gym.Env[Any, Any], tmp_path: Path
-) -> None:
-    write_minari(NAME, [episode(3)], env=env, root=tmp_path)
-    path = tmp_path / "gato" / "nested-v0" / "data" / "metadata.json"
-    path.write_text(path.read_text().replace(NAME, "x/nested"))
-    (task,) = find_tasks([tmp_path / "gato" / "nested-v0"])
-    assert [(each.task, each.length) for each in task.episodes()] == [("nested", 3)]
 
 
 @pytest.mark.parametrize(
@@ -349,11 +339,11 @@ def test_a_dataset_of_an_id_without_a_version_is_read(
     ],
 )
 def test_spaces_as_json_come_back(space: gym.Space[Any]) -> None:
-    assert deserialize_space(serialize_space(space)) == space
+    assert read_space(write_space(space), "space") == space
 
 
 def test_a_mission_is_written_as_the_text_it_makes() -> None:
     mission = pytest.importorskip("minigrid.core.mission").MissionSpace(lambda: "get the ball")
-    text = deserialize_space(serialize_space(spaces.Dict(mission=mission)))["mission"]
+    text = read_space(write_space(spaces.Dict(mission=mission)), "space")["mission"]
     assert isinstance(text, spaces.Text)
     assert text.contains("get the ball")

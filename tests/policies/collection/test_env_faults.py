@@ -17,12 +17,13 @@ from gymnasium import spaces
 from gato_gym import get_task, read_minari
 from gato_gym.commands.main import main
 from policies.collection.collect import collect
-from policies.collection.env_faults import GuardedEnv, nan_in
+from policies.collection.env_faults import GuardedEnv
 from policies.collection.jobs import CollectSettings, Job, JobRunner, dataset_id, unit_path
 from policies.collection.recorder import Recorder, RecordSettings, episode_seed
 from policies.collection.workers import Workers
 from policies.processes import WorkerError, WorkerFailure
 from policies.rollout.faults import EnvironmentFault
+from policies.rollout.members import as_observation
 
 pytest.importorskip("minigrid")
 
@@ -49,8 +50,11 @@ class Counting(gym.Env[Any, Any]):
         wrong = self.wrong if self.steps == 3 else ""
         if wrong == "raise":
             raise ZeroDivisionError("by zero")
+        if wrong == "exit":
+            raise SystemExit(0)
         a = np.array([0, np.nan if wrong == "nan" else 1], np.float32)
-        reward = float("inf") if wrong == "reward" else 0.0
+        a = np.append(a, a[:1]) if wrong == "shape" else a
+        reward = {"reward": float("inf"), "large": 1e39}.get(wrong, 0.0)
         return {"a": a, "b": np.int64(1)}, reward, False, False, {}
 
 
@@ -59,8 +63,16 @@ class Counting(gym.Env[Any, Any]):
     [
         ("reset", 0, "reset raised OSError('no such file')"),
         ("raise", 3, "the environment raised ZeroDivisionError('by zero')"),
-        ("nan", 3, "the observation (a) holds NaN, expected numbers"),
-        ("reward", 3, "the reward is inf, expected a finite number"),
+        ("nan", 3, "the observation['a'] has NaN: expected numbers"),
+        (
+            "shape",
+            3,
+            "the observation['a'] has shape (3,): expected (2,), as "
+            "Box(-1.0, 1.0, (2,), float32) has",
+        ),
+        ("reward", 3, "the reward is inf, expected a finite number of float32"),
+        ("large", 3, "the reward is 1e+39, expected a finite number of float32"),
+        ("exit", 3, "the environment raised SystemExit(0)"),
     ],
 )
 def test_a_fault_names_task_seed_and_step(wrong: str, step: int, what: str) -> None:
@@ -79,7 +91,8 @@ def test_a_fault_names_task_seed_and_step(wrong: str, step: int, what: str) -> N
 
 
 def test_infinite_observations_are_no_fault() -> None:
-    assert nan_in({"x": np.array([np.inf]), "y": ("text", np.uint8(3))}) is None
+    shown = {"a": np.array([np.inf, 0.0]), "b": 2}
+    as_observation(Counting.observation_space, shown, accepts_nan=False)
 
 
 def break_at(

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from small import SMALL, random_shard, state_plan, talking_plan
 
-from gato_gym import Episode, write_minari
+from gato_gym import Episode, get_task, write_minari
+from gato_gym.__main__ import main
+from policies.collection.collect import Progress, _line
 from policies.collection.filtering import least_return, windowed_return
+from policies.collection.jobs import CollectSettings, UnitReport
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_tasks
 from policies.training.data.mixture_report import measure_mixture, mixture_table, tokens_of
@@ -66,6 +69,56 @@ def test_a_datasets_poor_episodes_are_left_out(tmp_path: Path) -> None:
     assert len(shard_tasks([whole], tmp_path / "shards")["CartPole-v1"].ends) == 6
     (twice,) = find_tasks([folder, folder])
     assert twice.counts == (4, 12), "datasets of one environment are one task"
+
+
+def test_what_this_package_recorded_of_one_policy_is_not_filtered_unless_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six episodes by an expert of 20: at 0.8 of the best, 30, two of them would be left."""
+    monkeypatch.chdir(tmp_path)
+    with gym.make("CartPole-v1") as env:
+        write_minari(
+            "my/cart-v0",
+            map(cart_episode, (9.0, 12.0, 30.0, 24.0, 23.7, 15.0)),
+            env=env,
+            root=tmp_path,
+            expert_return=20.0,
+        )
+    folder = tmp_path / "my" / "cart-v0"
+    (task,) = find_tasks([folder])
+    assert task.counts == (6, 6)
+    assert task.filter_warning() is None
+    train = ["train", "--dataset", str(folder), "--output", "run", "--preset", "tiny", "--dry-run"]
+    assert main([*train, "--rows", "2", "--length", "32"]) == 0
+    said = capsys.readouterr().out
+    assert "all episodes are kept" in said
+    assert "left out:" not in said
+    assert main([*train, "--rows", "2", "--length", "32", "--keep", "0.8"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "4 of 6 episodes of 'CartPole-v1' are left out: they return less than 80% of" in said
+    assert "return, 30.00; --keep 0 trains on all" in said
+
+
+def test_a_filter_warns_of_more_than_a_third(tmp_path: Path) -> None:
+    def warned(*returns: float) -> bool:
+        with gym.make("CartPole-v1") as env:
+            episodes = map(cart_episode, returns)
+            write_minari("my/cart-v0", episodes, env=env, root=tmp_path, replace=True)
+        (task,) = find_tasks([tmp_path / "my" / "cart-v0"])
+        return task.filter_warning() is not None
+
+    assert not warned(30.0, 27.0, 9.0)
+    assert warned(30.0, 27.0, 9.0, 9.0)
+
+
+def test_collecting_warns_of_more_than_a_third_below_the_expert() -> None:
+    settings = CollectSettings(Path("data"), episodes=6)
+    progress = Progress(get_task("mujoco-hopper"), settings, expert_return=10.0)
+    progress.reports[0] = UnitReport([5] * 6, {"below the expert": 3}, 1.0)
+    assert "keep" not in _line(progress, (6, 30))
+    progress.reports[1] = UnitReport([], {"below the expert": 1}, 1.0)
+    said = "4 of 10 episodes return less than 80% of the expert: --keep 0 keeps them"
+    assert said in _line(progress, (6, 30))
 
 
 def test_a_mixture_is_counted_as_it_is_drawn() -> None:

@@ -45,6 +45,7 @@ from policies.expert_training.training_state import (
 from policies.expert_training.weight_averaging import Average
 from policies.experts.mlp import ExpertNetwork, TrainedExpert
 from policies.experts.store import load_expert, read_config
+from policies.random_policy import RandomPolicy
 
 TASK = "mujoco-reacher"
 PPO_RECIPE = Recipe(
@@ -482,6 +483,10 @@ def test_what_is_shipped_beats_chance_and_what_was_there(
     monkeypatch.setattr("policies.experts.store.SHIPPED", tmp_path / "package")
     run = tmp_path / "run"
     assert shipping.ship(run, TASK, episodes=2) is None
+    env = get_task(TASK).make()
+    chance = RandomPolicy(env.observation_space, env.action_space)
+    returns = evaluate(chance, [env], 2, first_seed=SCORE_SEEDS_START)
+    assert shipping._chance(TASK, 2) == Evaluation.of(returns)
     train(settings(run), console=QUIET)
     scored = read_config(run / "expert")["score"]
     monkeypatch.setattr(
@@ -502,11 +507,7 @@ def test_what_is_shipped_beats_chance_and_what_was_there(
     for folder in (run / "expert", tmp_path / "package" / TASK):
         config = read_config(folder)
         assert config["score"]["episodes"] == 5
-        policy = TrainedExpert(
-            load_expert(folder), get_task(TASK).make().observation_space,
-            get_task(TASK).make().action_space,
-        )  # fmt: skip
-        env = get_task(TASK).make()
+        policy = TrainedExpert(load_expert(folder), env.observation_space, env.action_space)
         returns = evaluate(policy, [env], 5, first_seed=SCORE_SEEDS_START)
         assert config["score"]["mean"] == Evaluation.of(returns).mean
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from gato_gym.seeds import SCORE_SEEDS_START
+from gato_gym.seeds import EVALUATION_SEEDS_START, SCORE_SEEDS_START
 from gato_gym.tasks import get_task
 from policies.expert_training.atari.games import TrainingGames, pixel_statistics
 from policies.expert_training.atari.network import AtariNetwork
@@ -194,13 +194,15 @@ def test_it_samples_where_that_scores_more(
 def test_episodes_that_try_a_manner_are_short(
     network: ImageNetwork, frames: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In every environment, and those that score are whole."""
+    """In every environment; those that score are whole, and none of those that chose."""
     monkeypatch.setattr("policies.expert_training.shipping.TRIED_STEPS", 5)
     lengths: list[int] = []
+    seeds: list[int | None] = []
 
     class Counted(OneFrame):
         def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
             lengths.append(0)
+            seeds.append(seed)
             self.episode = len(lengths) - 1
             return super().reset(seed=seed, options=options)
 
@@ -211,6 +213,8 @@ def test_episodes_that_try_a_manner_are_short(
     envs = [Counted(frames[0], {0}) for _ in range(2)]
     score_expert(network, envs, episodes=3, tried=2)
     assert lengths == [5] * 4 + [20] * 3
+    tried, scored = EVALUATION_SEEDS_START, SCORE_SEEDS_START
+    assert seeds == [tried, tried + 1] * 2 + [scored, scored + 1, scored + 2]
 
 
 def test_halved_is_the_rounded_mean() -> None:

@@ -16,7 +16,6 @@ from gato_gym import Episode, PlanOptions, compile_plan
 from policies import GatoPolicy
 from policies.model.config import NetworkConfig, fitted
 from policies.model.network import GatoNetwork, PackedBatch, Targets
-from policies.model.row_blocks import BLOCK
 from policies.training.data.collator import BatchBuilder, Document
 from policies.training.data.packing import Mixture, Packer
 
@@ -39,7 +38,7 @@ CASES = {
     "grid and text, actions hidden": (GRID, spaces.Discrete(7), PlanOptions(
         grids=("image",), memory="observations", text_refresh=9, vector_size=16)),
     "grid and text, all kept": (GRID, MIXED_ACTION, PlanOptions(
-        grids=("image",), memory="all", text_refresh=9, vector_size=16)),
+        grids=("image",), memory="all", text="always", vector_size=16)),
     "vector, nothing kept": (spaces.Box(-9, 9, (5,)), MIXED_ACTION, PlanOptions(
         memory="none", vector_size=16)),
     "vectors, actions hidden": (spaces.Box(-9, 9, (40,)), MIXED_ACTION, PlanOptions(
@@ -52,7 +51,7 @@ CASES = {
     "actions side by side, grid and text": (GRID, MIXED_ACTION, PlanOptions(
         grids=("image",), actions="parallel", memory="observations", text_refresh=9,
         vector_size=16)),
-    "whole image": (spaces.Box(0, 255, (5, 24, 24), np.uint8), spaces.Discrete(3), PlanOptions(
+    "whole image": (spaces.Box(0, 255, (5, 40, 40), np.uint8), spaces.Discrete(3), PlanOptions(
         image_size=20, stacks=("",), actions="parallel", memory="observations", vector_size=16)),
 }  # fmt: skip
 
@@ -77,10 +76,12 @@ class Bare(gym.Env[Any, Any]):
 def played(policy: GatoPolicy, seen: list[Any]) -> tuple[list[torch.Tensor], np.ndarray]:
     """Logits over the whole symbol range of each action token, and action ids of each step."""
     logits: list[torch.Tensor] = []
+    policy.predict(seen[0])  # tries the sizes of blocks
+    (sizes,) = policy.decoder.head_sizes._proven.values()
     original = policy.network.symbol_logits
 
     def record(hidden: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        side_by_side = len(hidden) // BLOCK  # the block's other rows are padding
+        side_by_side = len(hidden) // sizes[0]  # the block's other rows are padding
         logits.extend(original(hidden, 32000, 34049)[:side_by_side])
         return original(hidden, start, stop)
 

@@ -180,7 +180,7 @@ def test_saving_replaces_checkpoints_only(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "notes"
     other.mkdir()
     (other / "precious.txt").write_text("keep me")
-    with pytest.raises(FileExistsError, match="is not a checkpoint"):
+    with pytest.raises(FileExistsError, match=r"holds precious\.txt, expected nothing but"):
         save_checkpoint(other, loaded.network, loaded.tasks, loaded.sampler)
     assert (other / "precious.txt").read_text() == "keep me"
     shutil.rmtree(other)

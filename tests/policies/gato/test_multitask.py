@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from small import SMALL, WORDS, talking_plan
+from small import SMALL, TALKING, WORDS, talking_plan
 
 from gato_gym import PlanOptions, compile_plan
 from policies import GatoPolicy
 from policies.gato.multitask import MultiTaskPolicy
+from policies.gato.sampling import Sampler
 from policies.model.network import GatoNetwork
 
 
@@ -48,22 +50,26 @@ def observations(rows: tuple[int, int, int], step: int) -> list[Any]:
 def test_a_mixed_batch_acts_as_each_policy_alone(
     views: list[GatoPolicy], rows: tuple[int, int, int], deterministic: bool
 ) -> None:
-    policy = MultiTaskPolicy(views)
+    order = [1, 0, 2]  # the one in the middle has all its tokens first
+    policy = MultiTaskPolicy([views[index] for index in order])
     together: Any = None
     apart: list[Any] = [None] * 3
     for step in range(14):
         seen = observations(rows, step)
         starts = [np.arange(max(1, n)) == step % 7 for n in rows]
         actions, together = policy.predict(
-            seen, together, starts if step else None, deterministic=deterministic
+            [seen[index] for index in order],
+            together,
+            [starts[index] for index in order] if step else None,
+            deterministic=deterministic,
         )
-        for index, view in enumerate(views):
+        for index, action in zip(order, actions, strict=True):
             own = starts[index] if step else None
-            expected, apart[index] = view.predict(
+            expected, apart[index] = views[index].predict(
                 seen[index], apart[index], own, deterministic=deterministic
             )
-            assert np.array_equal(actions[index], expected)
-            assert np.shape(actions[index]) == np.shape(expected)
+            assert np.array_equal(action, expected)
+            assert np.shape(action) == np.shape(expected)
 
 
 def test_all_rows_share_each_forward(
@@ -104,40 +110,68 @@ def test_what_does_not_fit_is_refused(views: list[GatoPolicy]) -> None:
 
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_rows_move_between_batches_without_noticing(
-    views: list[GatoPolicy], deterministic: bool
+    deterministic: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arm, other = views[1], views[1].with_prompt(None)
-    seen = np.random.default_rng(0).uniform(-1, 1, (9, 7, 5)).astype(np.float32)
+    """Grids read under texts, which are emitted again after eight timesteps, and past actions."""
+    torch.manual_seed(1)
+    space = spaces.Dict(image=spaces.Box(0, 10, (7, 7, 3), np.uint8), words=spaces.Text(30))
+    options = PlanOptions(grids=("image",), memory="all", text_refresh=8, vector_size=16)
+    plan = compile_plan(space, spaces.Discrete(5), options)
+    one = GatoPolicy(GatoNetwork(SMALL), plan, seed=7)
+    other = one.with_prompt(None)
+    images = np.random.default_rng(0).integers(0, 11, (10, 5, 7, 7, 3), np.uint8)
+    logits: list[torch.Tensor] = []
+    original = one.network.symbol_logits
 
-    def alone(row: int) -> list[Any]:
-        actions, state = [], None
-        for step in range(9):
-            action, state = arm.predict(seen[step, row], state, None, deterministic)
-            actions.append(action)
-        return actions
+    def recorded(*arguments: Any) -> torch.Tensor:
+        logits.append(original(*arguments))
+        return logits[-1]
 
-    expected = [alone(row) for row in range(7)]
-    mixed = MultiTaskPolicy([arm, other])
+    monkeypatch.setattr(one.network, "symbol_logits", recorded)
+
+    def observed(step: int, rows: list[int]) -> dict[str, Any]:
+        words = tuple(WORDS[(row + (step > row)) % 3] for row in rows)
+        return {"image": images[step, rows], "words": words}
+
+    def alone(row: int) -> list[tuple[int, torch.Tensor]]:
+        found, state = [], None
+        for step in range(10):
+            action, state = one.predict(observed(step, [row]), state, None, deterministic)
+            found.append((int(action[0]), logits[-1][0]))
+        return found
+
+    expected = [alone(row) for row in range(5)]
+    mixed = MultiTaskPolicy([one, other])
     state = mixed.join([3, 2])
     held, first = [[0, 1, 2], [3, 4]], True
-    for step in range(9):
+    for step in range(10):
         if step == 4:  # two rows go, the policies change places
             rows = [np.array([2, 0]), np.array([1])]
             parts = [part.take(kept) for part, kept in zip(state.parts, rows, strict=True)]
-            mixed, held = MultiTaskPolicy([other, arm]), [[4], [2, 0]]
+            mixed, held = MultiTaskPolicy([other, one]), [[4], [2, 0]]
             state = mixed.join(parts[::-1])
-        batches = [seen[step, rows] for rows in held]
+        batches = [observed(step, rows) for rows in held]
         starts = [np.full(len(rows), first) for rows in held]
         actions, state = mixed.predict(batches, state, starts, deterministic)
         first = False
-        for rows, chosen in zip(held, actions, strict=True):
-            for row, action in zip(rows, chosen, strict=True):
-                assert np.array_equal(action, expected[row][step])
+        for place, (row, action) in enumerate(
+            zip([*held[0], *held[1]], [*actions[0], *actions[1]], strict=True)
+        ):
+            assert action == expected[row][step][0]
+            torch.testing.assert_close(logits[-1][place], expected[row][step][1], atol=1e-5, rtol=0)
 
 
 def test_views_of_one_layout_are_one_batch(views: list[GatoPolicy]) -> None:
     assert views[1].acts_like(views[1].with_prompt(None))
     assert not views[1].acts_like(views[2])
     assert not views[1].acts_like(views[0])
+    plan, network = views[0].plan, views[0].network
+    later = dataclasses.replace(plan.options, text_refresh=9)
+    for different in (
+        GatoPolicy(network, compile_plan(TALKING, spaces.Discrete(5), later)),
+        GatoPolicy(network, compile_plan(TALKING, spaces.Discrete(4), plan.options)),
+        GatoPolicy(network, plan, sampler=Sampler(temperature=2.0)),
+    ):
+        assert not views[0].acts_like(different)
     with pytest.raises(ValueError, match="expected caches of one size"):
         MultiTaskPolicy(views[:2]).join([1, 1])

@@ -401,3 +401,23 @@ def test_sequences_branches_and_graphs_are_played(tmp_path: Path) -> None:
     assert repr(again.predict(first)[0]) == repr(policy.predict(first)[0])
     with pytest.raises(ValueError, match="no task of the checkpoint has these spaces"):
         GatoPolicy.load(tmp_path / "saved", env=gym.make("CartPole-v1"))
+
+
+def test_a_timestep_longer_than_the_window_is_refused(tmp_path: Path) -> None:
+    """96 x 160 pixels are 6 x 10 patches."""
+
+    class Photographed(gym.Env[Any, Any]):
+        observation_space = spaces.Box(0, 255, (96, 160, 3), np.uint8)
+        action_space = spaces.Discrete(2)
+
+    narrow, options = dataclasses.replace(SMALL, window=59), PlanOptions(vector_size=16)
+    said = r"a timestep has 60 tokens \(60 of images\) and the network's window has "
+    with pytest.raises(ValueError, match=said + r"59: scale .*NetworkConfig\(window=60\)"):
+        GatoPolicy.create(Photographed(), config=narrow, options=options)
+    wide = dataclasses.replace(SMALL, window=60)
+    GatoPolicy.create(Photographed(), config=wide, options=options).save(tmp_path / "wide")
+    assert GatoPolicy.load(tmp_path / "wide", env=Photographed()).plan.num_tokens == 60
+    path = tmp_path / "wide" / "config.json"
+    path.write_text(path.read_text().replace('"window": 60', '"window": 59'))
+    with pytest.raises(ValueError, match=said + "59"):
+        GatoPolicy.load(tmp_path / "wide", env=Photographed())

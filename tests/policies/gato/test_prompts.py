@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from gymnasium import spaces
 from small import SMALL, STATE, state_plan
 
-from gato_gym import Episode
+from gato_gym import Episode, compile_plan
 from gato_gym.episodes.minari_datasets import minari_root, write_minari
 from policies import GatoPolicy
 from policies.gato.prompts import demonstration, prompt_from_episode
@@ -144,3 +145,32 @@ def test_with_prompt_refuses_a_long_one_unless_it_is_cut(policy: GatoPolicy) -> 
     with pytest.raises(ValueError, match="20 timesteps"):
         policy.with_prompt(recorded(20))
     assert policy.with_prompt(recorded(20), cut="start").prompt is not None
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "said"),
+    [
+        (np.zeros((5, 4)), np.zeros((4, 2)), r"observation is of shape \(4, 4\): expected \(3,\)"),
+        ({"a": np.zeros((5, 3))}, np.zeros((4, 2)), r"observation is a dict of 1: expected \(3,\)"),
+        (["left"] * 5, np.zeros((4, 2)), r"observation is a list of 4: expected \(3,\)"),
+        (np.zeros((5, 3)), np.zeros(4, np.int64), r"action is of shape \(4,\): expected \(2,\)"),
+        (np.zeros((5, 3)), np.zeros((3, 2)), r"action has 3 rows: expected 4"),
+    ],
+)
+def test_a_prompt_of_another_environment_says_what_was_got_and_expected(
+    policy: GatoPolicy, observations: Any, actions: Any, said: str
+) -> None:
+    other = dataclasses.replace(
+        recorded(4), task="Other-v0", observations=observations, actions=actions
+    )
+    spaces_of = r".*observations of Box\(-1.0, 1.0, \(3,\), .* actions of Box\(-1.0, 1.0, \(2,\)"
+    with pytest.raises(ValueError, match="'Other-v0' that does not fit .*" + said + spaces_of):
+        policy.with_prompt(other)
+
+
+def test_fractions_are_no_choices() -> None:
+    plan = compile_plan(STATE, spaces.MultiDiscrete([3, 3]))
+    with pytest.raises(ValueError, match=r"action has 0\.5: expected whole numbers, of MultiDisc"):
+        prompt_from_episode(
+            plan, dataclasses.replace(recorded(4), actions=np.full((4, 2), 0.5)), capacity=16
+        )

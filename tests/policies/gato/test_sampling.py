@@ -2,11 +2,53 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
+from small import SMALL
 
+from gato_gym import PlanOptions, compile_plan
+from policies import GatoPolicy
 from policies.gato.sampling import Sampler
+from policies.model.network import GatoNetwork
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_policy_chooses_each_token_by_its_kind_and_with_a_number_of_its_own(
+    deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    action_space = spaces.Tuple([spaces.Box(-1, 1, (2,)), spaces.Discrete(7)])
+    plan = compile_plan(spaces.Box(-1, 1, (3,)), action_space, PlanOptions(vector_size=16))
+    policy = GatoPolicy(GatoNetwork(SMALL), plan, seed=7)
+    logits: list[torch.Tensor] = []
+    original = policy.network.symbol_logits
+
+    def recorded(*arguments: Any) -> torch.Tensor:
+        logits.append(3 * original(*arguments))
+        return logits[-1]
+
+    monkeypatch.setattr(policy.network, "symbol_logits", recorded)
+    state, drawn = policy.seed_episodes([11]), np.random.default_rng([7, 11, 0])
+    numbers = np.random.default_rng(0).uniform(-1, 1, (15, 1, 3)).astype(np.float32)
+    for observation in numbers:
+        action, state = policy.predict(observation, state, deterministic=deterministic)
+        randoms = drawn.random(3, np.float32)
+        shares = [each[0].double().softmax(0).numpy() for each in logits[-3:]]
+        if deterministic:
+            means = [round(float(share @ np.arange(1024))) for share in shares[:2]]
+            expected = [*means, int(shares[2].argmax())]
+        else:
+            expected = [
+                int(np.searchsorted(share.cumsum(), random))
+                for share, random in zip(shares, randoms, strict=True)
+            ]
+        ids = plan.encode_action((action[0][0], action[1][0])) - plan.action_ranges[:, 0]
+        assert ids.tolist() == pytest.approx(expected, abs=1), "float32 may round a bin away"
+        assert ids[2] == expected[2]
 
 
 def test_sampling_follows_the_probabilities() -> None:

@@ -220,7 +220,7 @@ def test_every_row_of_a_batch_is_checked_and_so_is_their_number() -> None:
 
     def rollout(action: Any) -> list[Any]:
         envs = [Scripted(NOTHING, space, seen) for _ in keys]
-        outcomes = list(play(envs, Says(action), keys, deterministic=True))
+        outcomes = list(play(envs, Says(action), keys, deterministic=True, guard=False))
         assert all(math.isclose(outcome.length, 2) for outcome in outcomes)
         return [env.actions for env in envs]
 

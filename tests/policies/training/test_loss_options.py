@@ -105,6 +105,8 @@ def test_two_ranks_draw_what_one_does() -> None:
         assert whole.residual_mask is not None
         assert torch.equal(part.residual_mask, whole.residual_mask[rank::2])
         assert torch.equal(part.roles.memories, whole.roles.memories[rank::2])
+    assert whole.residual_mask is not None
+    assert len(whole.residual_mask.unique(dim=0)) > 1, "each row draws its own"
     assert whole.tokens.vectors is not None
     together = torch.cat([p.tokens.vectors.values for p in parts if p.tokens.vectors])
     assert torch.equal(together.sort(0).values, whole.tokens.vectors.values.sort(0).values)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from environments import Balance
+from environments import Balance, Clue, Pair
+from rich.console import Console
 from small_training import config, shards
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,8 +27,11 @@ from policies.model.config import preset
 from policies.model.transformer import Backbone
 from policies.registry import make_policy
 from policies.training import metrics
+from policies.training.checkpoint_scorer import PlayedTask
 from policies.training.data.prefetch import Prefetcher
 from policies.training.metrics import flops_per_token, measured_peak
+from policies.training.run import TrainRun
+from policies.training.settings import TrainSettings
 from policies.training.trainer import Trainer
 
 
@@ -70,6 +78,104 @@ def test_rows_of_a_run_that_goes_on_are_written_once(tmp_path: Path) -> None:
     assert rows(tmp_path)[1] == found[1]
 
 
+TIMES = ("minutes", "tokens_per_second", "peak_share")
+
+
+def learned(folder: Path) -> list[dict[str, str]]:
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows(folder)]
+
+
+class Constant:
+    """Scores the step that it is called after."""
+
+    tasks = (PlayedTask("act", "none", 1, 0.0),)
+
+    def __init__(self) -> None:
+        self.trainer: Trainer | None = None
+
+    def __call__(self) -> dict[str, float]:
+        assert self.trainer is not None
+        return {"act": 10.0 * self.trainer.step}
+
+    def describe(self, scores: dict[str, float]) -> str:
+        return f"  {scores['act']}"
+
+    def disagreements(self, scores: dict[str, float], losses: dict[str, float]) -> list[str]:
+        return []
+
+
+def part_of_a_run(folder: Path, until: int | None = None, **more: Any) -> Trainer:
+    """Rows of three steps, saved each five, and scores each four and at the end."""
+    score: Any = Constant()
+    trainer = Trainer(
+        config(steps=14), shards(), folder, save_every=5, log_every=3, until=until,
+        score=score, score_every=4, **more,
+    )  # fmt: skip
+    score.trainer = trainer
+    trainer.resume()
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    folder = tmp_path_factory.mktemp("whole")
+    part_of_a_run(folder).run()
+    found = learned(folder)
+    assert [row["step"] for row in found] == ["3", "4", "6", "8", "9", "12", "14"]
+    assert [row["score/act"] for row in found] == ["", "40", "", "80", "", "120", "140"]
+    return found
+
+
+@pytest.mark.parametrize("step", [2, 5, 8, 11])
+def test_a_run_that_was_stopped_has_the_rows_of_one_that_was_not(
+    tmp_path: Path, whole: list[dict[str, str]], step: int
+) -> None:
+    part_of_a_run(tmp_path, until=step).run()
+    part_of_a_run(tmp_path).run()
+    assert learned(tmp_path) == whole
+
+
+@pytest.mark.parametrize("step", [8, 12])
+def test_a_run_that_is_killed_between_its_save_and_its_row_has_the_row(
+    tmp_path: Path, whole: list[dict[str, str]], step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = metrics.Metrics.write
+
+    def killed(self: Any, at: int, *arguments: Any) -> str:
+        if at == step:
+            raise MemoryError
+        return write(self, at, *arguments)
+
+    with monkeypatch.context() as context:
+        context.setattr(metrics.Metrics, "write", killed)
+        first = part_of_a_run(tmp_path)
+        with pytest.raises(MemoryError):
+            first.run()
+    part_of_a_run(tmp_path).run()
+    assert learned(tmp_path) == whole
+
+
+def test_a_run_that_is_stopped_before_it_is_scored_has_the_score(
+    tmp_path: Path, whole: list[dict[str, str]]
+) -> None:
+    """By Ctrl-C: a step of which a row is due, and one of which none would be without a score."""
+    for step in (12, 8):
+        first = part_of_a_run(tmp_path / str(step))
+        update = first.update
+
+        def stop(step: int = step, first: Trainer = first, update: Any = update) -> Any:
+            if first.step == step - 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            return update()
+
+        first.update = stop  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            first.run()
+        assert all(row["step"] != str(step) or not row["score/act"] for row in rows(first.output))
+        part_of_a_run(tmp_path / str(step)).run()
+        assert learned(tmp_path / str(step)) == whole
+
+
 def test_tensorboard_has_what_the_file_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,7 +206,10 @@ def test_scores_are_those_of_the_checkpoint_and_change_nothing(
     assert main([*train, "--output", "plain"]) == 0
     scored = ["--score-every", "3", "--score-episodes", "2"]
     assert main([*train, "--output", "scored", *scored]) == 0
-    assert "CartPole-v1 scores" in capsys.readouterr().out
+    with gym.make("CartPole-v1") as env:
+        chance = np.mean(play_returns(env, make_policy("random", env=env), 2))
+    said = f"in 2 episodes, random {chance:.2f}, recorded 500.00"
+    assert said in capsys.readouterr().out
     ends = [
         (Path(name) / "training" / "last" / "optimiser.safetensors").read_bytes()
         for name in ("plain", "scored")
@@ -113,8 +222,68 @@ def test_scores_are_those_of_the_checkpoint_and_change_nothing(
     assert float(found["6"]) == pytest.approx(mean)
     assert main([*train, "--output", "other", *scored, "--score-tasks", "Pong"]) == 2
     assert "score_tasks names ['Pong']" in capsys.readouterr().err
-    assert main([*train, "--output", "other", "--score-every", "0"]) == 2
-    assert "score_every is 0" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="score_every is -1: expected 0, to play nothing"):
+        TrainSettings((), tmp_path, score_every=-1)
+
+
+@pytest.fixture
+def recorded_clues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The command that trains on episodes of an environment in which scoring always fails."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    gym.register("Clue-v0", entry_point="environments:Clue")
+    try:
+        with gym.make("Clue-v0") as env:
+            record_episodes(env, Clue(), 20, "my/clue-v0")
+        train = ["train", "--dataset", "my/clue-v0", "--output", "run", "--preset", "0.4m"]
+        yield [*train, "--rows", "2", "--length", "32", "--memory", "none"]
+    finally:
+        del gym.registry["Clue-v0"]
+
+
+def test_a_task_is_played_by_default_and_says_when_loss_and_play_disagree(
+    recorded_clues: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*recorded_clues, "--steps", "50"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "every 13 steps the network plays 3 episodes of Clue-v0; --score-every 0" in said
+    assert "Clue-v0 scores 0.00 in 3 episodes, random 0.00, recorded 1.00" in said
+    played = [r["step"] for r in rows(Path("run/training")) if r["score/Clue-v0"]]
+    assert played == ["13", "26", "39", "50"], "every quarter, and at the end"
+    assert said.count("play and loss disagree on 'Clue-v0'") == 2, "at 39 and 50, late in the run"
+    assert "returns 0.00 where random play returns 0.00 and the recorded policy 1.00" in said
+    assert "--memory observations" in said
+
+
+def test_nothing_is_played_with_score_every_0(
+    recorded_clues: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*recorded_clues, "--steps", "50", "--score-every", "0"]) == 0
+    assert "plays" not in capsys.readouterr().out
+    assert "score/Clue-v0" not in rows(Path("run/training"))[0]
+
+
+def test_a_task_that_cannot_be_played_as_it_was_recorded_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
+    with gym.make("CartPole-v1") as env:
+        timed = gym.wrappers.TimeAwareObservation(env)
+        record_episodes(timed, make_policy("random", env=timed), 2, "my/timed-v0")
+    env = Pair()
+    record_episodes(env, make_policy("random", env=env), 2, "my/pair-v0")
+    asked = TrainSettings(
+        ("my/timed-v0", "my/pair-v0"), tmp_path / "run", preset="0.4m", steps=50, rows=2, length=64
+    )
+    console = Console(record=True, width=400)
+    assert TrainRun(asked, console)._scorer() is None
+    said = console.export_text()
+    assert "task 'CartPole-v1' cannot be played in training: its environment has" in said
+    assert "as if it was recorded in a wrapper" in said
+    assert "task 'my/pair-v0' cannot be played in training: its environment cannot be made" in said
+    explicit = dataclasses.replace(asked, score_tasks=("my/pair-v0",))
+    with pytest.raises(ValueError, match="leave it out of --score-tasks"):
+        TrainRun(explicit, console)._scorer()
 
 
 def test_work_ahead_is_done_in_order_and_fails_where_it_is_taken() -> None:

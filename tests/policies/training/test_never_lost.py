@@ -23,7 +23,7 @@ from policies.training.trainer import Trainer
 
 
 def fill(folder: Path, content: str) -> None:
-    with appearing(folder) as partial:
+    with appearing(folder, own=("a", "b", "c")) as partial:
         for name in ("a", "b", "c"):
             (partial / name).write_text(content)
 

@@ -223,8 +223,10 @@ def test_a_module_is_named_wherever_its_environment_is(
     assert main(record) == 0
     assert sys.path[-1] == str(root)
     forget()
-    train = ["train", "--dataset", DATASET, "--output", "runs/own", *SHORT]
-    assert main([*train, "--score-every", "1"]) == 0
+    train = ["train", "--dataset", DATASET, "--output", "runs/own", *SHORT, "--score-every", "1"]
+    assert main(train) == 2
+    assert f"or import its module with --score-tasks {name}" in capsys.readouterr().err
+    assert main([*train, "--score-tasks", name]) == 0
     said = capsys.readouterr().out
     assert "FromModule-v0 scores 3.00" in said
     assert f"gato-gym score {name} --policy runs/own" in said
@@ -242,7 +244,7 @@ def test_an_id_that_nothing_could_load_is_refused_before_anything_is_played(data
             raise AssertionError("it was played")
 
     env = Unplayed()
-    with pytest.raises(ValueError, match=r"is none that Minari loads: expected NAME-vN"):
+    with pytest.raises(ValueError, match=r"dataset id .*: expected names of letters, digits"):
         record_episodes(env, make_policy("random", env=env), 1, dataset)
 
 

@@ -236,3 +236,25 @@ def test_what_cannot_be_used_is_named(root: Path, capsys: pytest.CaptureFixture[
     assert "'huge' is unknown" in capsys.readouterr().err
     assert main([*train, DATASET, "--action-drop", "0.5"]) == 2
     assert "no task remembers its actions: ask for memory 'all'" in capsys.readouterr().err
+
+
+def test_a_timestep_longer_than_a_row_is_refused_before_anything_is_encoded(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four patches, two numbers, a separator and two of three actions: 9 tokens."""
+    env = Pair()
+    record_episodes(env, make_policy("random", env=env), 2, "my/pair-v0")
+    record(2)
+    train = ["train", "--preset", "tiny", "--rows", "2", "--steps", "1", "--layout", "paper"]
+    said = "a timestep of 'my/pair-v0' has 9 tokens (4 of images) and a row of a batch has 8: scale"
+    for datasets in (["my/pair-v0"], [DATASET, "my/pair-v0"]):
+        refused = [*train, "--output", "runs/pair", "--dataset", *datasets]
+        assert main([*refused, "--length", "8"]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert "(--length 9)" in error
+        assert main([*refused, "--network", '{"window": 8}']) == 2
+        assert "and the network's window has 8" in capsys.readouterr().err
+        assert not (root / "runs").exists()
+    fitting = ["--network", '{"window": 9}', "--length", "9", "--dataset", "my/pair-v0"]
+    assert main([*train, "--output", "runs/pair", *fitting]) == 0

@@ -10,7 +10,6 @@ import pytest
 import torch
 from small_training import config, losses, shards
 
-from policies.training.loss import spread_labels
 from policies.training.optimizer import OptimiserConfig, orthogonalise, published, schedule
 from policies.training.trainer import NonFiniteLossError, Trainer
 
@@ -81,21 +80,26 @@ def test_a_gradient_that_is_no_number_leaves_the_weights(tmp_path: Path) -> None
     assert torch.equal(trainer.network.head.weight, before)
 
 
-def first_gradient(folder: Path, **changes: object) -> tuple[float, torch.Tensor]:
-    """Loss, and the weights' change, of one update."""
+def first_gradient(folder: Path, **changes: object) -> tuple[float, float, torch.Tensor]:
+    """Loss, the gradient's norm, and the weights' change, of one update."""
     trainer = Trainer(config(**changes), shards(), folder)
     before = trainer.network.backbone.blocks[1].qkv.weight.detach().clone()
-    report, _ = trainer.update()
+    report, norm = trainer.update()
     after = trainer.network.backbone.blocks[1].qkv.weight.detach()
-    return float(report.total / report.scale), after - before
+    return float(report.total / report.scale), norm, after - before
 
 
 def test_a_batch_in_parts_or_with_activations_twice_is_the_same_update(tmp_path: Path) -> None:
-    loss, change = first_gradient(tmp_path)
+    trainer = Trainer(config(balance=0.25), shards(), tmp_path)
+    (batch,), _ = trainer._batches(0)
+    with torch.no_grad():
+        whole = trainer._loss(batch)
+    loss, norm, change = first_gradient(tmp_path, balance=0.25)
+    assert loss == pytest.approx(float(whole.total / whole.scale), rel=1e-6)
     for number, changes in enumerate(({"accumulate": 2}, {"accumulate": 3}, {"recompute": True})):
-        found = first_gradient(tmp_path / str(number), **changes)
-        assert found[0] == pytest.approx(loss, rel=1e-5)
-        assert torch.allclose(found[1], change, atol=2e-5)
+        found = first_gradient(tmp_path / str(number), balance=0.25, **changes)
+        assert found[:2] == pytest.approx((loss, norm), rel=1e-5)
+        assert torch.allclose(found[2], change, atol=2e-5)
     with pytest.raises(ValueError, match="accumulate is 5 for 4 rows"):
         config(accumulate=5)
 
@@ -146,15 +150,6 @@ def test_run_writes_a_curve_and_a_checkpoint(tmp_path: Path) -> None:
     assert rows[1].split(",")[:2] == ["50", str(50 * 4 * 96)]
     assert json.loads((tmp_path / "last" / "progress.json").read_text())["step"] == 50
     assert network is not None
-
-
-def test_spread_labels_are_gaussians_cut_at_the_edges() -> None:
-    spread = spread_labels(torch.tensor([0, 5]), 11, 2.0)
-    assert torch.allclose(spread.sum(1), torch.ones(2))
-    assert float(spread[1, 5] / spread[1, 7]) == pytest.approx(np.exp(0.5), rel=1e-5)
-    assert torch.equal(spread[1], spread[1].flip(0))
-    assert spread[0].argmax() == 0
-    assert spread_labels(torch.tensor([3]), 4, 0.0).tolist() == [[0.0, 0.0, 0.0, 1.0]]
 
 
 def test_orthogonalised_matrix_has_singular_values_near_one() -> None:

@@ -9,23 +9,24 @@ import pytest
 import torch
 from gymnasium import spaces
 from recorded import make_shard
-from small import SMALL, random_shard, state_plan, talking_plan
+from small import SMALL, WORDS, random_shard, state_plan, talking_plan
 
-from gato_gym import PlanOptions, compile_plan
+from gato_gym import Plan, PlanOptions, compile_plan
 from policies.model.attention import TokenRoles, dense_mask
 from policies.model.network import GatoNetwork, PackedBatch
 from policies.training.data.packing import Mixture, Packer
 
 
-def packer(*, prompt_share: float = 1.0, rows: int = 4) -> Packer:
+def packer(
+    *, prompt_share: float = 1.0, prompt_end: float = 0.5, rows: int = 4, seed: int = 3
+) -> Packer:
     shards = {
         "talk": random_shard(talking_plan(), "talk"),
         "act": random_shard(state_plan(), "act", seed=1),
     }
-    mixture = Mixture(
-        {"talk": 0.6, "act": 0.4}, prompt_share={"talk": prompt_share, "act": prompt_share}
-    )
-    return Packer(shards, mixture, SMALL, rows=rows, length=128, seed=3)
+    shares = {"talk": prompt_share, "act": prompt_share}
+    mixture = Mixture({"talk": 0.6, "act": 0.4}, prompt_share=shares, prompt_end=prompt_end)
+    return Packer(shards, mixture, SMALL, rows=rows, length=128, seed=seed)
 
 
 def episode_of(shard_steps: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -51,19 +52,51 @@ def test_prompt_is_of_another_episode_than_every_live_step(task: str) -> None:
     assert seen == set(range(6))
 
 
-def test_half_of_the_prompts_are_their_episodes_end() -> None:
-    made = packer()
+@pytest.mark.parametrize("share", [0.0, 0.75])
+def test_some_prompts_are_their_episodes_end_and_the_rest_begin_anywhere(share: float) -> None:
+    made = packer(prompt_end=share)
     shard = made.shards["act"]
     longest = int(np.argmax(shard.ends - shard.starts))
-    last = shard.arrays["vectors"][shard.ends[longest] - 1]
-    at_end = []
+    vectors = shard.arrays["vectors"][shard.starts[longest] : shard.ends[longest], 0]
+    begins = []
     for seed in range(400):
         _, arrays, _ = made._prompt(shard, longest, np.random.default_rng(seed))
         assert len(arrays.vectors) == 16
-        at_end.append(bool((arrays.vectors[-1] == last).all()))
-    # the uniform half also ends there by chance, once in length - 15 places
-    places = int(shard.ends[longest] - shard.starts[longest]) - 15
-    assert np.mean(at_end) == pytest.approx(0.5 + 0.5 / places, abs=0.07)
+        (begin,) = np.flatnonzero((vectors == arrays.vectors[0, 0]).all(1)).tolist()
+        assert np.array_equal(arrays.vectors[:, 0], vectors[begin : begin + 16])
+        begins.append(begin)
+    # those that begin anywhere also end there by chance, once in length - 15 places
+    places = len(vectors) - 15
+    assert set(begins) == set(range(places))
+    at_end = np.mean(np.array(begins) == places - 1)
+    assert at_end == pytest.approx(share + (1 - share) / places, abs=0.07)
+
+
+@pytest.mark.parametrize(
+    "plan", [talking_plan("all"), talking_plan(), state_plan("all"), state_plan("observations")]
+)
+def test_a_run_has_the_positions_of_its_whole_episode(plan: Plan) -> None:
+    """It begins wherever a text is emitted, every 8 timesteps, or half a row after another."""
+    shard = random_shard(plan, "test", seed=2)
+    length = 16
+    made = Packer({"test": shard}, Mixture({"test": 1.0}), SMALL, rows=1, length=length, seed=0)
+    generator, begins = np.random.default_rng(0), set()
+    for _ in range(150):
+        episode = int(generator.integers(6))
+        start, stop = int(shard.starts[episode]), int(shard.ends[episode])
+        steps, first = made._run_of_steps(shard, episode, generator)
+        assert np.array_equal(steps, np.arange(steps[0], stop))
+        whole = made._live(shard, np.arange(start, stop), SMALL.prompt_tokens, 10_000)
+        assert whole is not None
+        before = whole[0].steps == steps[0] - start
+        assert first == whole[0].positions[before][0]
+        size = int((whole[0].steps >= steps[0] - start).sum())
+        for budget, count in ((size, len(steps)), (size - 1, len(steps) - 1)):
+            live = made._live(shard, steps, first, budget)
+            assert len(live[2] if live else ()) == count
+        begins.add((episode, int(steps[0]) - start))
+    lengths = shard.ends - shard.starts
+    assert begins == {(n, at) for n, size in enumerate(lengths) for at in range(0, size, 8)}
 
 
 def test_share_of_prompts_is_as_configured() -> None:
@@ -184,6 +217,37 @@ def test_ranks_and_parts_share_the_rows_without_overlap() -> None:
 def test_a_batch_depends_on_seed_and_number_alone() -> None:
     assert torch.equal(packer().batch(2).tokens.ids, packer().batch(2).tokens.ids)
     assert not torch.equal(packer().batch(2).tokens.ids, packer().batch(3).tokens.ids)
+    assert not torch.equal(packer().batch(2).tokens.ids, packer(seed=4).batch(2).tokens.ids)
+
+
+def test_a_document_is_drawn_for_its_share_of_the_tokens_over_its_size() -> None:
+    shards = {
+        "long": random_shard(state_plan(), "long", seed=1),
+        "short": random_shard(state_plan("observations"), "short", seed=5, episodes=2),
+        "talk": random_shard(talking_plan(), "talk"),
+    }
+    for name in ("long", "short"):
+        shards[name] = dataclasses.replace(shards[name], group="act")
+    mixture = Mixture({"act": 1.0, "talk": 3.0}, prompt_share={"act": 0.25})
+    made = Packer(shards, mixture, SMALL, rows=1, length=32, seed=3)
+    lengths = {name: shard.ends - shard.starts for name, shard in shards.items()}
+    assert max(lengths["short"]) * 2 > 32 > min(lengths["talk"])
+    mean = {name: float(np.mean(each)) for name, each in lengths.items()}
+    weight = mean["long"] ** 0.5 + mean["short"] ** 0.5
+    texts = shards["talk"].arrays["text_ends"][-1] / 3
+    usual = {  # a quarter of 16 tokens of prompt; 32 timesteps of two tokens, or what fits a row
+        "long": 4 + 64,
+        "short": 4 + float(np.mean([min(2 * steps, 32) for steps in lengths["short"]])),
+        "talk": float(np.mean([min(steps + texts, 32) for steps in lengths["talk"]])),
+    }
+    drawn = np.array(
+        [
+            mean["long"] ** 0.5 / weight / usual["long"],
+            mean["short"] ** 0.5 / weight / usual["short"],
+            3 / usual["talk"],
+        ]
+    )
+    assert np.allclose(made.probabilities, drawn / drawn.sum(), rtol=1e-6)
 
 
 def test_emphasis_multiplies_a_task_s_share_of_the_tokens() -> None:
@@ -212,3 +276,15 @@ def test_a_batch_whose_texts_are_all_empty() -> None:
     batch = packer.batch(0)
     assert (batch.tokens.conditions == -1).all()
     assert torch.isfinite(GatoNetwork(SMALL)(batch)).all()
+
+
+def test_a_task_whose_texts_fit_no_row_is_refused() -> None:
+    plan = talking_plan()
+    shard = random_shard(plan, "talk")
+    state = np.zeros(3, np.float32)
+    shortest = min(len(plan.encode({"state": state, "words": words}).text) for words in WORDS)
+    mixture, fits = Mixture({"talk": 1.0}, smallest=1), shortest + plan.num_tokens
+    batch = Packer({"talk": shard}, mixture, SMALL, rows=8, length=fits, seed=0).batch(0)
+    assert batch.task_tokens["talk"]
+    with pytest.raises(ValueError, match=f"'talk' has {fits} tokens and a row of a batch has"):
+        Packer({"talk": shard}, mixture, SMALL, rows=8, length=fits - 1, seed=0)

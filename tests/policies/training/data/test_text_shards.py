@@ -381,7 +381,7 @@ BAD = {
     "empty text": ('{"image": "0.png", "text": " "}', "\"text\" is ' ': expected a text"),
     "no text": ('{"image": "0.png"}', '"text" is None'),
     "no image": ('{"text": "a"}', '"image" is None: expected the path of an image'),
-    "missing image": ('{"image": "no.png", "text": "a"}', "no image .*no.png"),
+    "missing image": ('{"image": "no.png", "text": "a"}', "no file no.png"),
     "no picture": ('{"image": "colours.jsonl", "text": "a"}', "is no PNG or JPEG image"),
     "large": ('{"image": "wide.png", "text": "a"}', "wide.png has 5000 x 1 pixels: expected at"),
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from fractions import Fraction
 from pathlib import Path
+from urllib.parse import quote
 
 import gymnasium as gym
 import numpy as np
@@ -14,7 +16,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym import Episode, PlanOptions, compile_plan, write_minari
-from policies.training.data.datasets import find_tasks
+from policies.training.data.datasets import DatasetTask, find_tasks
 from policies.training.data.encoding import shard_tasks
 from policies.training.data.vector_statistics import moments, with_statistics
 
@@ -87,6 +89,37 @@ def test_what_does_not_change_beyond_rounding_is_constant() -> None:
     options = statistics(single.astype(np.float32))
     assert options.vector_std[0] == 1.0, "float32 hardly does"
     assert options.vector_std[1] == pytest.approx(5e-6, rel=0.01)
+
+
+def test_a_group_has_the_statistics_of_its_vectors_of_one_length(tmp_path: Path) -> None:
+    """Of its tasks' first 20 episodes each; a task of its own has those of up to 200."""
+    draw = np.random.default_rng(2)
+    centres = {"arm": (3.0, 2), "leg": (-5.0, 2), "hand": (40.0, 3)}
+    values = {name: draw.normal(at, 1, (25, 2, n)) for name, (at, n) in centres.items()}
+    env: gym.Env[object, object] = gym.Env()
+    env.action_space, env.spec = ACTIONS, None
+    for name, vectors in values.items():
+        env.observation_space = box(vectors.shape[-1])
+        write_minari(f"test/{name}-v0", map(episode, vectors), env=env, root=tmp_path)
+    alone = find_tasks([tmp_path / f"test/{name}-v0" for name in values], share=0.0)
+    group = [dataclasses.replace(task, group="robots") for task in alone]
+
+    def check(folder: str, tasks: list[DatasetTask], task: DatasetTask, *names: str) -> None:
+        shard = shard_tasks(tasks, tmp_path / folder)[task.id]
+        measured = 20 if task.group == "robots" else 25
+        raw = np.concatenate([values[name][:measured] for name in names], axis=None)
+        raw = raw.reshape(-1, centres[names[0]][1])
+        assert shard.plan.options.vector_mean == pytest.approx(raw.mean(0))
+        assert shard.plan.options.vector_std == pytest.approx(raw.std(0))
+
+    arm, hand, leg = group
+    for task in (arm, leg):
+        check("group", group, task, "arm", "leg")
+    check("group", group, hand, "hand")
+    (tmp_path / "group" / quote(arm.id, safe="") / "meta.json").unlink()
+    check("group", group, arm, "arm", "leg")
+    check("group", [arm], arm, "arm")  # which was encoded beside another
+    check("alone", alone, alone[0], "arm")
 
 
 def test_infinities_count_for_nothing_and_are_clipped(tmp_path: Path) -> None:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.protocol import BenchmarkError
-from benchmarks.store.lock import FolderLock
+from gato_gym.folder_lock import FolderInUseError, FolderLock
 
 HOLD = """
 import sys
 from pathlib import Path
-from benchmarks.store.lock import FolderLock
+from gato_gym.folder_lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -33,7 +32,7 @@ def test_another_process_is_refused_and_a_killed_one_is_taken_over_from(tmp_path
     assert process.stdout is not None
     assert process.stdin is not None
     assert process.stdout.readline() == "held\n"
-    with pytest.raises(BenchmarkError, match=f"by process {process.pid} on"):
+    with pytest.raises(FolderInUseError, match=f"by process {process.pid} on"):
         FolderLock(tmp_path)
     process.kill()
     process.wait()

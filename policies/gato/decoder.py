@@ -1,0 +1,150 @@
+"""What acts in one pair of spaces.
+
+* :class:`Decoder` -- a network, a plan, a prompt, a seed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gato_gym.spaces import Plan
+from policies.chance import RowGenerator, begin_episodes
+from policies.gato.sampling import Sampler
+from policies.gato.state import GatoState
+from policies.gato.task_specs import task_number
+from policies.model.embedding import TEXT_PLACES
+from policies.model.kv_cache import RingCache
+from policies.model.network import GatoNetwork
+from policies.model.row_blocks import BlockSizes
+
+
+class Decoder:
+    """What acts in one pair of spaces.
+
+    Args:
+        network: The weights.
+        plan: How the spaces become tokens.
+        sampler: How action tokens are chosen.
+        pinned: A cache row with the encoded prompt, or None.
+        seed: Seed of the sampled actions.
+        task: Id of the task; without a prompt, its learned embedding says what is played.
+
+    Attributes:
+        owner: Number of the task, which the states of its rows carry.
+    """
+
+    def __init__(
+        self,
+        network: GatoNetwork,
+        plan: Plan,
+        sampler: Sampler,
+        pinned: RingCache | None,
+        seed: int,
+        *,
+        task: str | None = None,
+    ) -> None:
+        self.network, self.plan, self.sampler, self.pinned = network, plan, sampler, pinned
+        self.seed, self.owner, self._layout = seed, task_number(task, plan), _layout(plan)
+        self.body_sizes, self.head_sizes = BlockSizes(), BlockSizes()
+        named = network.config.tasks if pinned is None else ()
+        self.task_row = named.index(task) if task in named else -1
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    @property
+    def prompt_slots(self) -> int:
+        """Slots of a row that hold the prompt."""
+        return 0 if self.pinned is None else self.pinned.pinned
+
+    @property
+    def ring(self) -> int:
+        """Live slots of a row: the window and the longest chunk."""
+        plan = self.plan
+        chunk = plan.num_tokens + plan.num_actions + 1 + TEXT_PLACES * plan.has_text
+        return chunk + (0 if plan.options.memory == "none" else self.network.config.window)
+
+    def acts_like(self, other: Decoder) -> bool:
+        """Whether encoded rows of both can be decoded as one batch."""
+        if self.network is not other.network or self.sampler != other.sampler:
+            return False
+        return self._layout == other._layout
+
+    def empty_cache(self, rows: int) -> RingCache:
+        """A cache for ``rows`` episodes."""
+        return RingCache.empty(
+            self.network.config,
+            rows=rows,
+            ring=self.ring,
+            pinned=self.prompt_slots,
+            like=self.network.head.weight,
+        )
+
+    def new_state(self, rows: int, cache: RingCache | None = None) -> GatoState:
+        """The state of ``rows`` episodes that have not begun.
+
+        Args:
+            rows: B.
+            cache: The cache of these rows, with at least ``ring`` live slots and ``prompt_slots``
+                pinned ones; None makes one.
+        """
+        config, pinned = self.network.config, self.pinned
+        cache = self.empty_cache(rows) if cache is None else cache
+        if pinned is not None:
+            cache.keys[..., : pinned.pinned] = pinned.keys[..., : pinned.pinned]
+            cache.values[..., : pinned.pinned] = pinned.values[..., : pinned.pinned]
+            cache.positions[:, : pinned.pinned] = pinned.positions[:, : pinned.pinned]
+        return GatoState(
+            cache=cache,
+            next_positions=np.full(rows, config.prompt_tokens, np.int64),
+            pending=np.full(rows, -1, np.int64),
+            conditions=torch.zeros(rows, config.width, device=self.network.head.weight.device),
+            texts=np.full(rows, None, np.object_),
+            ages=np.zeros(rows, np.int64),
+            generators=np.full(rows, RowGenerator(), np.object_),
+            owners=np.full(rows, self.owner, np.int64),
+        )
+
+    def begin(
+        self, state: GatoState, observation: Any, starts: NDArray[np.bool_], *, deterministic: bool
+    ) -> NDArray[np.float32]:
+        """Restart the rows that begin an episode; the pinned prompt stays.
+
+        Returns:
+            float32 ``[B, A]`` in [0, 1), the random numbers of the timestep's action tokens.
+        """
+        space = self.plan.observation_space
+        begun = begin_episodes(
+            state.generators, starts, seed=self.seed, space=space, observation=observation
+        )
+        for row in np.flatnonzero(begun).tolist():
+            state.cache.positions[row, state.cache.pinned :] = -1
+            state.next_positions[row] = self.network.config.prompt_tokens
+            state.pending[row], state.texts[row], state.ages[row] = -1, None, 0
+        uniforms = np.zeros((len(starts), self.plan.num_actions), np.float32)
+        if not deterministic:
+            for row, generator in enumerate(state.generators):
+                uniforms[row] = generator.under_way.random(self.plan.num_actions, np.float32)
+        return uniforms
+
+
+def _layout(plan: Plan) -> tuple[object, ...]:
+    """All of a plan that decides how encoded observations are decoded."""
+    options = plan.options
+    arrays = (
+        *(plan.id_slots, plan.vector_slots, plan.grid_slots, plan.image_slots),
+        *(plan.id_places, plan.vector_places, plan.grid_places, plan.image_places),
+        *(plan.image_intervals, plan.action_ranges, plan.action_is_continuous),
+    )
+    return (
+        *(plan.num_tokens, plan.num_actions, plan.has_text, plan.vocabulary),
+        *(options.text, options.text_refresh, options.memory, options.actions),
+        *(options.vector_size, plan.image_shape, plan.grid_size),
+        *(np.asarray(array).tobytes() for array in arrays),
+    )

@@ -1,0 +1,110 @@
+"""A row has the same numbers in any batch, and none is computed for many."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from gato_gym import PlanOptions, compile_plan
+from policies import GatoPolicy
+from policies.model.config import NetworkConfig, fitted
+from policies.model.network import GatoNetwork, inference
+from policies.model.row_blocks import BLOCK, BlockSizes, in_blocks, padded, rows_in_blocks
+
+CONFIG = NetworkConfig(
+    width=48, layers=2, heads=2, head_size=16, feed_forward=64, window=8, prompt_tokens=4,
+    text_rank=8, vector_hidden=40, vector_size=16, grid_channels=8, grid_groups=2,
+)  # fmt: skip
+
+
+def test_only_sizes_that_give_the_same_numbers_are_proven() -> None:
+    def compute(rows: int) -> torch.Tensor:
+        another_order = 1e-15 if rows < 8 else 0.0
+        return torch.arange(1, rows + 1, dtype=torch.float64)[:, None] / 64 + another_order
+
+    sizes = BlockSizes().proven(compute)
+    assert sizes == (8, 16, BLOCK)
+
+
+def test_each_number_of_threads_is_tried() -> None:
+    tried: list[int] = []
+
+    def compute(rows: int) -> torch.Tensor:
+        tried.append(torch.get_num_threads())
+        return torch.zeros(rows, 1)
+
+    sizes, before = BlockSizes(), torch.get_num_threads()
+    try:
+        for threads in (1, 2, 1, 2):
+            torch.set_num_threads(threads)
+            sizes.proven(compute)
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(set(tried)) == [1, 2]
+    assert len(tried) == 8  # four sizes each, once
+
+
+@pytest.mark.parametrize(
+    ("rows", "blocks"), [(1, 4), (4, 4), (5, 8), (17, 32), (32, 32), (33, 36), (70, 72)]
+)
+def test_rows_are_padded_to_the_smallest_proven_block(rows: int, blocks: int) -> None:
+    sizes = (4, 8, BLOCK)
+    assert rows_in_blocks(rows, sizes) == blocks
+    x = torch.ones(rows, 2)
+    whole = padded(x, blocks)
+    assert whole.shape == (blocks, 2)
+    assert float(whole.sum()) == 2 * rows
+    seen: list[int] = []
+    in_blocks(lambda block: seen.append(len(block)) or block, whole)  # type: ignore[func-returns-value]
+    assert sum(seen) == blocks
+    assert max(seen) <= BLOCK
+
+
+def test_hidden_vectors_of_1_to_70_rows_are_those_of_70() -> None:
+    torch.manual_seed(0)
+    network = inference(GatoNetwork(CONFIG))
+    plan = compile_plan(spaces.Box(-1, 1, (3,)), spaces.Discrete(3), PlanOptions(vector_size=16))
+    policy = GatoPolicy(network, plan)
+    x = torch.randn(2, 70, CONFIG.width)
+
+    def hidden(rows: int) -> torch.Tensor:
+        state, owners = policy.new_state(rows), np.arange(rows)
+        steps = [
+            network.step(x[t, :rows], owners, np.full(rows, 4 + t), state.cache) for t in range(2)
+        ]
+        return torch.stack(steps)
+
+    with torch.inference_mode():
+        whole = hidden(70)
+        for rows in range(1, 71):
+            assert torch.equal(hidden(rows), whole[:, :rows]), rows
+
+
+@pytest.mark.parametrize("head", ["bins", "regression"])
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_actions_of_1_to_70_rows_are_those_of_70(head: str, side_by_side: bool) -> None:
+    options = PlanOptions(
+        vector_size=16, image_size=16, memory="none",
+        actions="parallel" if side_by_side else "autoregressive",
+    )  # fmt: skip
+    space = spaces.Dict(
+        camera=spaces.Box(0, 255, (20, 20, 3), np.uint8), state=spaces.Box(-1, 1, (5,), np.float32)
+    )
+    plan = compile_plan(space, spaces.Box(-1, 1, (3,), np.float32), options)
+    config = NetworkConfig(**{**CONFIG.__dict__, "continuous_head": head})
+    torch.manual_seed(1)
+    policy = GatoPolicy(GatoNetwork(fitted(config, [plan])), plan)
+    generator = np.random.default_rng(0)
+    seen = {
+        "camera": generator.integers(0, 256, (70, 20, 20, 3), np.uint8),
+        "state": generator.uniform(-1, 1, (70, 5)).astype(np.float32),
+    }
+    whole, _ = policy.predict(seen, policy.seed_episodes(list(range(70))), np.ones(70, bool))
+    assert len(np.unique(whole)) > 20
+    for rows in (*range(1, 34), 48, 63, 64, 65, 69):
+        some = {key: part[:rows] for key, part in seen.items()}
+        state = policy.seed_episodes(list(range(rows)))
+        actions, _ = policy.predict(some, state, np.ones(rows, bool))
+        assert np.array_equal(actions, whole[:rows]), rows
