@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Console
 
@@ -213,6 +213,8 @@ def select_tasks(suite: str, pattern: str | None) -> list[Task]:
 @dataclass(frozen=True)
 class Bench(BenchFlags, Command):
     """Score policies on a suite of tasks, beside random actions and the expert."""
+
+    sections: ClassVar[Mapping[str, str]] = {"--suite": "the run", "--policy": "policies"}
 
     def run(self, call: Invocation) -> int:
         output, runs = self.runs(call.line())

@@ -15,15 +15,18 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ["Digits", "decode_uniform", "encode_uniform", "inverse_mu_law", "mu_law"]
 
 
-def mu_law(x: ArrayLike, mu: float = 100.0, m: float = 256.0) -> NDArray[np.float64]:
+MU, M = 100.0, 256.0
+"""How steep the curve of :func:`mu_law` is at 0, and the magnitude that it maps to 1."""
+
+
+def mu_law(x: ArrayLike) -> NDArray[np.float64]:
     """Compress real numbers into [-1, 1]: ``sgn(x) log(|x| mu + 1) / log(m mu + 1)``, clipped.
 
-    The formula of Gato's appendix B (arXiv 2205.06175). ``m`` and beyond, infinity too, is 1.
+    The formula of Gato's appendix B (arXiv 2205.06175), with mu = 100 and m = 256. A magnitude of
+    256 and beyond, infinity too, is 1.
 
     Args:
         x: Numbers of any shape.
-        mu: How steep the curve is at 0.
-        m: The magnitude that maps to 1.
 
     Returns:
         float64, the shape of ``x``, in [-1, 1]; NaN stays NaN.
@@ -34,27 +37,25 @@ def mu_law(x: ArrayLike, mu: float = 100.0, m: float = 256.0) -> NDArray[np.floa
     """
     values = np.asarray(x, dtype=np.float64)
     # clipped first, so that nothing overflows; then in place, since each array costs a pass
-    compressed = np.atleast_1d(np.minimum(np.abs(values), m))
-    compressed *= mu
+    compressed = np.atleast_1d(np.minimum(np.abs(values), M))
+    compressed *= MU
     np.log1p(compressed, out=compressed)
-    compressed /= np.log1p(m * mu)
+    compressed /= np.log1p(M * MU)
     compressed *= np.sign(values)
     return compressed.reshape(values.shape)
 
 
-def inverse_mu_law(y: ArrayLike, mu: float = 100.0, m: float = 256.0) -> NDArray[np.float64]:
-    """The number in [-m, m] that :func:`mu_law` maps to ``y``.
+def inverse_mu_law(y: ArrayLike) -> NDArray[np.float64]:
+    """The number in [-256, 256] that :func:`mu_law` maps to ``y``.
 
     Args:
         y: Numbers in [-1, 1]; others are clipped to it.
-        mu: As in :func:`mu_law`.
-        m: As in :func:`mu_law`.
 
     Returns:
         float64, the shape of ``y``.
     """
     values = np.clip(np.asarray(y, dtype=np.float64), -1.0, 1.0)
-    magnitude = np.expm1(np.abs(values) * np.log1p(m * mu)) / mu
+    magnitude = np.expm1(np.abs(values) * np.log1p(M * MU)) / MU
     signed: NDArray[np.float64] = np.copysign(magnitude, values)
     return signed
 

@@ -147,7 +147,7 @@ class Policy(ABC):
             return decision
         distribution = decision.distribution
         return Decision(
-            first_of_batch(self.action_space, decision.actions),
+            row_of(self.action_space, decision.actions),
             decision.state,
             None if distribution is None else distribution.first(),
         )
@@ -247,14 +247,10 @@ def batch_of_one(space: gym.Space[Any], observation: Any) -> Any:
     return np.asarray(observation)[None]
 
 
-def first_of_batch(space: gym.Space[Any], actions: Any) -> Any:
-    """Row 0 of a batch of actions, as a member of ``space``."""
+def row_of(space: gym.Space[Any], batch: Any, row: int = 0) -> Any:
+    """A row of a batch of observations or actions, as a member of ``space``."""
     if isinstance(space, spaces.Dict):
-        return {key: first_of_batch(sub, actions[key]) for key, sub in space.spaces.items()}
+        return {key: row_of(sub, batch[key], row) for key, sub in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(
-            first_of_batch(sub, part) for sub, part in zip(space.spaces, actions, strict=True)
-        )
-    if isinstance(space, spaces.Box):
-        return np.asarray(actions[0])
-    return actions[0]
+        return tuple(row_of(sub, part, row) for sub, part in zip(space.spaces, batch, strict=True))
+    return np.asarray(batch[row]) if isinstance(space, spaces.Box) else batch[row]

@@ -24,7 +24,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.text import is_text_space
-from policies.base import Policy
+from policies.base import Policy, row_of
 
 
 @dataclass(frozen=True)
@@ -171,15 +171,6 @@ class SampledPolicy(Policy):
         space = self.observation_space
         begun = begin_episodes(rows, starts, seed=self.seed, space=space, observation=observation)
         return rows, begun
-
-
-def row_of(space: gym.Space[Any], batch: Any, row: int) -> Any:
-    """One row of a batch of observations."""
-    if isinstance(space, spaces.Dict):
-        return {key: row_of(sub, batch[key], row) for key, sub in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(row_of(sub, part, row) for sub, part in zip(space.spaces, batch, strict=True))
-    return batch[row]
 
 
 def hash_member(space: gym.Space[Any], member: Any, digest: hashlib.blake2b) -> None:

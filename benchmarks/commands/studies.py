@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from benchmarks.studies.settings import FinetuneSettings, ScalingSettings
 from gato_gym.commands.common import Command, Invocation
@@ -22,6 +24,14 @@ class Finetune(FinetuneSettings, Command):
     Attributes:
         threads: Threads of a CPU; by default all cores.
     """
+
+    sections: ClassVar[Mapping[str, str]] = {
+        "--from": "checkpoint and episodes",
+        "--episodes": "the curve",
+        "--rate": "optimisation",
+        "--layout": "tokens",
+        "--keep": "batches and computing",
+    }
 
     threads: int | None = None
 

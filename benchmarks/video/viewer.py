@@ -239,8 +239,8 @@ class Spectator(gym.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = self.env.step(action)
         before = self.scene
         row = token_row(self.plan, action, step=before.step + 1, names=self._names)
-        told = success_in(info)
-        success = before.success if told is None else bool(before.success) or told
+        reported = success_in(info)
+        success = before.success if reported is None else bool(before.success) or reported
         if success and not before.success:
             self._solved = row.step
         self.scene = replace(

@@ -13,22 +13,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from gato_gym.images import halved
-from policies.base import DistributionPolicy
-from policies.chance import RowGenerator, SampledPolicy
+from policies.chance import RowGenerator
 from policies.distributions import Categorical, Decision
 from policies.experts.mlp import (
     Array,
     ExpertError,
     Layer,
+    NetworkExpert,
     StoredNetwork,
+    affine,
     as_float32,
+    layer_named,
     layers_named,
 )
 
@@ -102,11 +103,9 @@ class ImageNetwork(StoredNetwork):
         for (weight, bias), stride in zip(self.convolutions, self.strides, strict=True):
             x = np.maximum(_convolved(x, weight, stride) + bias[:, None, None], np.float32(0))
         hidden = x.reshape(-1)
-        for weight, bias in self.dense:
-            hidden = np.maximum(np.einsum("ij,j->i", weight, hidden) + bias, np.float32(0))
-        weight, bias = self.action
-        logits: Array = np.einsum("ij,j->i", weight, hidden) + bias
-        return logits
+        for layer in self.dense:
+            hidden = np.maximum(affine(layer, hidden), np.float32(0))
+        return affine(self.action, hidden)
 
     def config(self) -> dict[str, Any]:
         """The content of ``config.json`` besides the tensors."""
@@ -129,8 +128,8 @@ class ImageNetwork(StoredNetwork):
             layers_named(full, "convolution"),
             tuple(strides),
             layers_named(full, "dense"),
-            (full["action.weight"], full["action.bias"]),
-            (full["value.weight"], full["value.bias"]) if "value.weight" in full else None,
+            layer_named(full, "action"),
+            layer_named(full, "value") if "value.weight" in full else None,
             samples,
         )
 
@@ -150,51 +149,32 @@ def _convolved(x: Array, weight: Array, stride: int) -> Array:
     return maps.reshape(outputs, height, width)
 
 
-class ImageExpert(SampledPolicy, DistributionPolicy):
-    """A trained network that sees images and chooses one of several actions.
+class ImageExpert(NetworkExpert[ImageNetwork]):
+    """A trained network over images, Box of uint8 ``(C, height, width)``, and Discrete actions."""
 
-    If deterministic, it plays the most likely action. Otherwise it samples, with a generator for
-    each row in the state: see :meth:`policies.base.Policy.seed_episodes`.
-
-    Args:
-        network: The weights.
-        observation_space: Box of uint8 ``(C, height, width)``.
-        action_space: Discrete.
-        seed: Seed of the sampled actions.
-
-    Raises:
-        ValueError: The spaces are not those that the network was trained for.
-    """
-
-    def __init__(
-        self,
-        network: ImageNetwork,
-        observation_space: gym.Space[Any],
-        action_space: gym.Space[Any],
-        *,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(observation_space, action_space, seed=seed)
-        actions, shape = len(network.action[1]), observation_space.shape
-        fits = (
-            isinstance(action_space, spaces.Discrete)
-            and action_space.n == actions
-            and isinstance(observation_space, spaces.Box)
-            and observation_space.dtype == np.uint8
-        )
+    def _fits(self) -> bool:
+        seen, choices = self.observation_space, self.action_space
+        if not (
+            isinstance(choices, spaces.Discrete)
+            and choices.n == len(self.network.action[1])
+            and isinstance(seen, spaces.Box)
+            and seen.dtype == np.uint8
+        ):
+            return False
         try:
-            if fits:
-                network.forward(np.zeros(shape or (), np.uint8))
+            self.network.forward(np.zeros(seen.shape, np.uint8))
         except ValueError:
-            fits = False
-        if not fits:
-            channels = network.convolutions[0][0].shape[1]
-            raise ValueError(
-                f"spaces are {observation_space} and {action_space}, expected images of "
-                f"{channels} channels and Discrete({actions}): make the expert for the "
-                "environment of the task itself, without GatoTokenize"
-            )
-        self.network, self.samples = network, network.samples
+            return False
+        return True
+
+    def _expected(self) -> str:
+        channels, actions = self.network.convolutions[0][0].shape[1], len(self.network.action[1])
+        return f"images of {channels} channels and Discrete({actions})"
+
+    @property
+    def samples(self) -> bool:  # type: ignore[override]
+        """Whether the expert is scored and recorded by sampled actions."""
+        return self.network.samples
 
     def _decide_batch(
         self,

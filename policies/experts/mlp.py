@@ -2,6 +2,7 @@
 
 * :class:`ExpertNetwork` -- the weights of one expert and what they compute.
 * :class:`TrainedExpert` -- the policy.
+* :class:`StoredNetwork`, :class:`NetworkExpert` -- what those with images have in common with it.
 * :class:`ExpertError` -- an expert that cannot be used, with why and what to do.
 
 Shapes: N numbers of an observation, A of an action, H hidden units.
@@ -14,7 +15,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -25,17 +26,9 @@ from policies.base import DistributionPolicy
 from policies.chance import RowGenerator, SampledPolicy
 from policies.distributions import Decision, Gaussian
 
-_LIMITS_OF_LOG_STD = (-20.0, 2.0)
 Array = NDArray[np.float32]
 Layer = tuple[Array, Array]
 """Weight and bias."""
-
-
-def _relu(x: Array) -> Array:
-    return np.maximum(x, np.float32(0.0))
-
-
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": np.tanh, "relu": _relu}
 
 
 class ExpertError(ValueError):
@@ -81,11 +74,73 @@ def as_float32(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
     return {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
 
 
+def affine(layer: Layer, x: Array) -> Array:
+    """``W x + b`` without BLAS, whose sums depend on the number of threads: float32 ``[O]``."""
+    output: Array = np.einsum("ij,j->i", layer[0], x) + layer[1]
+    return output
+
+
+def layer_named(tensors: Mapping[str, Array], name: str) -> Layer:
+    """A layer of stored tensors."""
+    return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+
+
 def layers_named(tensors: Mapping[str, Array], kind: str) -> tuple[Layer, ...]:
     """The layers ``KIND.0``, ``KIND.1``, ... of stored tensors."""
     depth = sum(re.fullmatch(kind + r"\.\d+\.weight", name) is not None for name in tensors)
-    names = [f"{kind}.{n}" for n in range(depth)]
-    return tuple((tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in names)
+    return tuple(layer_named(tensors, f"{kind}.{number}") for number in range(depth))
+
+
+N = TypeVar("N", bound=StoredNetwork)
+
+
+class NetworkExpert(SampledPolicy, DistributionPolicy, Generic[N]):
+    """A trained network that plays.
+
+    If deterministic, it plays the most likely action, or the mean. Otherwise it samples, with a
+    generator for each row in the state: see :meth:`policies.base.Policy.seed_episodes`.
+
+    Args:
+        network: The weights.
+        observation_space: The space of one environment's observations.
+        action_space: The space of one environment's actions.
+        seed: Seed of the sampled actions.
+
+    Raises:
+        ValueError: The spaces are not those that the network was trained for.
+    """
+
+    def __init__(
+        self,
+        network: N,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(observation_space, action_space, seed=seed)
+        self.network = network
+        if not self._fits():
+            raise ValueError(
+                f"spaces are {observation_space} and {action_space}, expected {self._expected()}: "
+                "make the expert for the environment of the task itself, without GatoTokenize"
+            )
+
+    @abstractmethod
+    def _fits(self) -> bool: ...
+
+    @abstractmethod
+    def _expected(self) -> str: ...
+
+
+_LIMITS_OF_LOG_STD = (-20.0, 2.0)
+
+
+def _relu(x: Array) -> Array:
+    return np.maximum(x, np.float32(0.0))
+
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": np.tanh, "relu": _relu}
 
 
 @dataclass(frozen=True)
@@ -154,13 +209,11 @@ class ExpertNetwork(StoredNetwork):
         hidden = np.asarray((observation - self.mean) * self.scale, np.float32)
         hidden = np.clip(hidden, -self.clip, self.clip)
         activation = _ACTIVATIONS[self.activation]
-        for weight, bias in self.hidden:
-            hidden = activation(np.einsum("ij,j->i", weight, hidden) + bias)
-        mean, log_std = (
-            np.einsum("ij,j->i", weight, hidden) + bias
-            for weight, bias in (self.action, self.log_std)
+        for layer in self.hidden:
+            hidden = activation(affine(layer, hidden))
+        return affine(self.action, hidden), np.clip(
+            affine(self.log_std, hidden), *_LIMITS_OF_LOG_STD
         )
-        return mean, np.clip(log_std, *_LIMITS_OF_LOG_STD)
 
     def config(self) -> dict[str, Any]:
         """The content of ``config.json`` besides the tensors."""
@@ -181,48 +234,24 @@ class ExpertNetwork(StoredNetwork):
             full["mean"],
             full["scale"],
             layers_named(full, "hidden"),
-            (full["action.weight"], full["action.bias"]),
-            (full["log_std.weight"], full["log_std.bias"]),
+            layer_named(full, "action"),
+            layer_named(full, "log_std"),
             activation,
             squash,
             clip,
         )
 
 
-class TrainedExpert(SampledPolicy, DistributionPolicy):
-    """A trained network.
+class TrainedExpert(NetworkExpert[ExpertNetwork]):
+    """A trained network over observations of Box ``(N,)`` and actions of Box ``(A,)``."""
 
-    If deterministic, it plays its mean action. Otherwise it samples, with a generator for each row
-    in the state: see :meth:`policies.base.Policy.seed_episodes`.
+    def _fits(self) -> bool:
+        shapes = self.observation_space.shape, self.action_space.shape
+        sizes = self.network.mean.shape, self.network.action[1].shape
+        return isinstance(self.action_space, spaces.Box) and sizes == shapes
 
-    Args:
-        network: The weights.
-        observation_space: Box ``(N,)``.
-        action_space: Box ``(A,)``.
-        seed: Seed of the sampled actions.
-
-    Raises:
-        ValueError: The spaces are not those that the network was trained for.
-    """
-
-    def __init__(
-        self,
-        network: ExpertNetwork,
-        observation_space: gym.Space[Any],
-        action_space: gym.Space[Any],
-        *,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(observation_space, action_space, seed=seed)
-        sizes = network.mean.shape, network.action[1].shape
-        shapes = observation_space.shape, action_space.shape
-        if not isinstance(action_space, spaces.Box) or sizes != shapes:
-            raise ValueError(
-                f"spaces are {observation_space} and {action_space}, expected Boxes of shapes "
-                f"{sizes[0]} and {sizes[1]}: make the expert for the environment of the task "
-                "itself, without GatoTokenize"
-            )
-        self.network, self._box = network, action_space
+    def _expected(self) -> str:
+        return f"Boxes of shapes {self.network.mean.shape} and {self.network.action[1].shape}"
 
     def _choose(
         self, observation: NDArray[Any], generator: np.random.Generator | None = None
@@ -240,13 +269,14 @@ class TrainedExpert(SampledPolicy, DistributionPolicy):
             noise = generator.standard_normal(location.shape, np.float32)
             action = self._within(location + np.exp(log_std) * noise)
         if self.network.squash:
-            half_range = 0.5 * (self._box.high - self._box.low)
+            box: Any = self.action_space
+            half_range = 0.5 * (box.high - box.low)
             scale = (half_range * (1.0 - np.tanh(location) ** 2) * scale).astype(np.float32)
         return action, mean.astype(np.float32), scale
 
     def _within(self, action: NDArray[Any]) -> NDArray[Any]:
         """A network's output as a member of the action space."""
-        box = self._box
+        box: Any = self.action_space
         if self.network.squash:
             action = box.low + 0.5 * (np.tanh(action) + 1.0) * (box.high - box.low)
         return np.clip(action, box.low, box.high).astype(box.dtype)

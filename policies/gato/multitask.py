@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import batch_of_one, first_of_batch
+from policies.base import batch_of_one, row_of
 from policies.chance import with_seeds
 from policies.gato.decoding import act, row_spans
 from policies.gato.policy import GatoPolicy, check_state
@@ -128,7 +128,7 @@ class MultiTaskPolicy:
             span=self.policies[0].span,
         )
         return [
-            first_of_batch(policy.action_space, action) if one else action
+            row_of(policy.action_space, action) if one else action
             for policy, action, one in zip(self.policies, actions, single, strict=True)
         ], state
 

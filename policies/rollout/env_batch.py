@@ -23,8 +23,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 from numpy.typing import NDArray
 
-from policies.base import Policy
-from policies.chance import row_of, seed_episodes
+from policies.base import Policy, row_of
+from policies.chance import seed_episodes
 from policies.distributions import ActionDistribution, Categorical, Decision
 from policies.rollout.episode import Record, RunningEpisode
 from policies.rollout.faults import FAULTS, EnvironmentFault, UsageError, close_env, describe

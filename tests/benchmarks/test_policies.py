@@ -28,10 +28,10 @@ TINY = NetworkConfig(width=32, layers=1, heads=2, head_size=16, feed_forward=32,
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    for line in found:
+    records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    for line in records:
         del line["seconds"]
-    return sorted(found, key=lambda line: (line["task"], line["episode"]))
+    return sorted(records, key=lambda line: (line["task"], line["episode"]))
 
 
 @pytest.fixture(scope="module")
@@ -333,8 +333,8 @@ def test_beside_a_network_with_a_demonstration_others_play_as_they_do() -> None:
 
 def test_an_expert_is_scored_where_there_is_one() -> None:
     tasks = select_tasks("dm_control", "cartpole-swingup,humanoid-run,humanoid-walk")
-    found = left_out(PolicyChoice("expert"), tasks)
-    assert found == dict.fromkeys(
+    reasons = left_out(PolicyChoice("expert"), tasks)
+    assert reasons == dict.fromkeys(
         ("dm_control-humanoid-run", "dm_control-humanoid-walk"), "it has no expert"
     )
     assert left_out(PolicyChoice("random"), tasks) == {}
@@ -342,11 +342,11 @@ def test_an_expert_is_scored_where_there_is_one() -> None:
 
 def test_a_network_is_scored_on_what_it_knows_by_id_or_by_spaces(checkpoint: Path) -> None:
     pattern = "go-to-obj,open-red-door,mujoco-reacher,metaworld-reach"
-    found = left_out(PolicyChoice(str(checkpoint)), select_tasks("all", pattern))
+    reasons = left_out(PolicyChoice(str(checkpoint)), select_tasks("all", pattern))
     # open-red-door has the spaces of the one task that it knows
-    assert sorted(found) == ["metaworld-reach", "mujoco-reacher"]
-    found = left_out(PolicyChoice("gato-mini"), select_tasks("all", pattern))
-    assert sorted(found) == ["mujoco-reacher"]
+    assert sorted(reasons) == ["metaworld-reach", "mujoco-reacher"]
+    reasons = left_out(PolicyChoice("gato-mini"), select_tasks("all", pattern))
+    assert sorted(reasons) == ["mujoco-reacher"]
 
 
 @pytest.mark.parametrize(
@@ -400,9 +400,9 @@ def test_of_all_suites_those_that_are_not_installed_are_left_out(
 ) -> None:
     monkeypatch.setitem(sys.modules, "minigrid", None)
     pattern = "babyai-open,mujoco-reacher"
-    found = left_out(PolicyChoice("random"), select_tasks("all", pattern))
-    assert list(found) == ["babyai-open"]
-    assert 'pip install "gato-gym[babyai]"' in found["babyai-open"]
+    reasons = left_out(PolicyChoice("random"), select_tasks("all", pattern))
+    assert list(reasons) == ["babyai-open"]
+    assert 'pip install "gato-gym[babyai]"' in reasons["babyai-open"]
     assert left_out(PolicyChoice("random"), select_tasks("babyai", "open")) == {}
 
 

@@ -225,9 +225,9 @@ def test_losing_a_life_ends_no_episode() -> None:
 
     def watch(step: Any) -> Any:
         def watched(action: Any) -> Any:
-            found = step(action)
-            lives.append(found[-1]["lives"])
-            return found
+            result = step(action)
+            lives.append(result[-1]["lives"])
+            return result
 
         return watched
 

@@ -64,11 +64,11 @@ def test_ten_random_games_of_breakout_are_ten_games(tmp_path: Path) -> None:
         )
 
     summary = run_benchmark(settings("whole"), console=quiet())
-    found = read_run(tmp_path / "whole").results
-    expected = {key: by_hand(key.seed) for key in found}
-    assert {key: (r.total_return, r.length) for key, r in found.items()} == expected
+    results = read_run(tmp_path / "whole").results
+    expected = {key: by_hand(key.seed) for key in results}
+    assert {key: (r.total_return, r.length) for key, r in results.items()} == expected
     assert len(set(expected.values())) > 5, "lengths alone tell most of them apart"
-    assert len({result.digest for result in found.values()}) == 10
+    assert len({result.digest for result in results.values()}) == 10
     (task,) = summary.tasks
     assert (task.episodes, task.distinct) == (10, 10)
 
@@ -80,7 +80,7 @@ def test_ten_random_games_of_breakout_are_ten_games(tmp_path: Path) -> None:
     run_benchmark(settings("part", num_envs=1, resume=True), console=quiet())
     again = read_run(part).results
     assert {key: result.digest for key, result in again.items()} == {
-        key: result.digest for key, result in found.items()
+        key: result.digest for key, result in results.items()
     }
 
 
@@ -150,8 +150,8 @@ def test_episodes_that_begin_alike_differ_in_any_number_of_environments(kind: st
             policy: Any = GatoPolicy.create(envs, config=SMALL, options=options)
         else:
             policy = RandomPolicy(Blank.observation_space, Blank.action_space)
-        found = play(envs, policy, keys, deterministic=False)
-        return {each.key.seed: each.total_return for each in found}  # type: ignore[union-attr]
+        outcomes = play(envs, policy, keys, deterministic=False)
+        return {each.key.seed: each.total_return for each in outcomes}  # type: ignore[union-attr]
 
     alone = returns(1)
     assert len(set(alone.values())) == 7
@@ -206,9 +206,9 @@ def test_a_sticky_run_plays_sticky_games_and_is_not_compared_with_others(tmp_pat
     assert run.main([*command, str(tmp_path / "plain")]) == 0
     assert run.main([*command, str(tmp_path / "sticky"), "--protocol", "atari-sticky"]) == 0
     plain, sticky = (read_run(tmp_path / name) for name in ("plain", "sticky"))
-    found = {key: (r.total_return, r.length) for key, r in sticky.results.items()}
-    assert found == {key: by_hand(key.seed, sticky=0.25) for key in found}
-    assert found != {key: (r.total_return, r.length) for key, r in plain.results.items()}
+    outcomes = {key: (r.total_return, r.length) for key, r in sticky.results.items()}
+    assert outcomes == {key: by_hand(key.seed, sticky=0.25) for key in outcomes}
+    assert outcomes != {key: (r.total_return, r.length) for key, r in plain.results.items()}
     with pytest.raises(BenchmarkError, match=r"different protocols .*name: B only.*sticky: B only"):
         compare(plain, sticky)
     summary = json.loads((tmp_path / "sticky" / "summary.json").read_text())
@@ -254,8 +254,8 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def measured(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text())["suites"]["mujoco"]["tasks"]
-    return found
+    tasks: dict[str, Any] = json.loads(path.read_text())["suites"]["mujoco"]["tasks"]
+    return tasks
 
 
 def stopping_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -346,8 +346,8 @@ def test_a_reference_says_how_many_of_its_episodes_are_distinct(
     monkeypatch.setattr(RestartableEnv, "reset", same)
     given = ["--episodes", "2", "--tasks", "pendulum", "--player", "random"]
     assert command(tmp_path, *given) == 0
-    found = measured(written)["mujoco-pendulum"]["random"]
-    assert (found["episodes"], found["distinct"]) == (2, 1)
+    figures = measured(written)["mujoco-pendulum"]["random"]
+    assert (figures["episodes"], figures["distinct"]) == (2, 1)
     content = json.loads(written.read_text())
     monkeypatch.setattr("benchmarks.references._load", lambda name: content)
     known = references.measured("mujoco")["mujoco-pendulum"].random
@@ -365,9 +365,9 @@ def test_one_player_is_measured_and_the_other_kept(tmp_path: Path, written: Path
     written.write_text(json.dumps(content))
     given = ["--episodes", "2", "--tasks", "pendulum", "--player", "random"]
     assert command(tmp_path, *given) == 0
-    found = measured(written)["mujoco-pendulum"]
-    assert found["expert"] == {"mean": 7}
-    assert found["random"]["episodes"] == 2
+    figures = measured(written)["mujoco-pendulum"]
+    assert figures["expert"] == {"mean": 7}
+    assert figures["random"]["episodes"] == 2
     folders = [path.name for path in (tmp_path / "work").iterdir()]
     assert folders == ["mujoco-pendulum-random"], "the expert does not play"
 
@@ -386,12 +386,12 @@ def test_runs_that_differ_in_the_prompt_alone_say_so(tmp_path: Path) -> None:
                 record.append(EpisodeResult(key, total, 3, True, True, 0.1))
         return read_run(tmp_path / prompt)
 
-    found = compare(recorded("shipped"), recorded("none"))
-    assert found.players == ("gato-mini (abc), prompt shipped", "gato-mini (abc), prompt none")
-    (task,) = found.tasks
+    comparison = compare(recorded("shipped"), recorded("none"))
+    assert comparison.players == ("gato-mini (abc), prompt shipped", "gato-mini (abc), prompt none")
+    (task,) = comparison.tasks
     assert task.difference < 0
     assert (task.low, task.high, task.verdict) == (None, None, ""), "four are too few to say worse"
-    assert {(each.low, each.high) for each in found.averages} == {(None, None)}
-    assert found.improvement is not None
-    assert found.improvement[1:] == (None, None)
-    assert any("which take 5 episodes" in note for note in found.notes)
+    assert {(each.low, each.high) for each in comparison.averages} == {(None, None)}
+    assert comparison.improvement is not None
+    assert comparison.improvement[1:] == (None, None)
+    assert any("which take 5 episodes" in note for note in comparison.notes)

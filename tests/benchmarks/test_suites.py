@@ -24,10 +24,10 @@ def play(output: Path, suite: str, tasks: str, policy: str, **how: Any) -> list[
     settings = RunSettings(suite, output, tasks=tasks, policy=PolicyChoice(policy), **how)
     summary = run_benchmark(settings, console=Console(file=io.StringIO()))
     assert summary.complete
-    found = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
-    for line in found:
+    records = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
+    for line in records:
         del line["seconds"]
-    return sorted(found, key=lambda line: (line["task"], line["episode"]))
+    return sorted(records, key=lambda line: (line["task"], line["episode"]))
 
 
 @pytest.mark.parametrize("policy", ["expert", "random"])

@@ -34,16 +34,16 @@ class TestEveryPolicy:
         envs = gym.vector.SyncVectorEnv([get_task(task).make] * 3)
         policy = MAKERS[name](envs)
         observation, _ = envs.reset(seed=[3, 4, 5])
-        state, found = None, []
+        state, actions_taken = None, []
         starts = np.ones(3, bool)
         for _ in range(5):
             actions, state = policy.predict(observation, state, starts)
-            found.append(np.asarray(actions))
+            actions_taken.append(np.asarray(actions))
             observation, _, ended, cut, _ = envs.step(actions)
             assert not (ended | cut).any(), "episodes this short would make the check vacuous"
             starts = np.zeros(3, bool)
         envs.close()
-        assert np.array_equal(np.stack(found, 1), np.array(expected))
+        assert np.array_equal(np.stack(actions_taken, 1), np.array(expected))
 
     def test_an_episodes_seed_decides_in_any_row(self, name: str, task: str) -> None:
         """Four rows see the same; two of them are of one seed, and act as it does alone."""
@@ -57,14 +57,14 @@ class TestEveryPolicy:
         batch = gym.vector.utils.create_empty_array(env.observation_space, n=4)
         assert batch is not None
         batch = gym.vector.utils.concatenate(env.observation_space, [observation] * 4, batch)
-        state, found = policy.seed_episodes([7, 8, 2**40, 7]), []
+        state, actions_taken = policy.seed_episodes([7, 8, 2**40, 7]), []
         other, alone = policy.seed_episodes([2**40]), []
         for _ in range(5):
             actions, state = policy.predict(batch, state)
-            found.append(np.asarray(actions).reshape(4, -1))
+            actions_taken.append(np.asarray(actions).reshape(4, -1))
             action, other = policy.predict(observation, other)
             alone.append(np.asarray(action).reshape(-1))
-        rows = np.stack(found, 1)
+        rows = np.stack(actions_taken, 1)
         np.testing.assert_array_equal(rows[0], rows[3])
         np.testing.assert_array_equal(rows[2], np.array(alone))
         if name != "expert":

@@ -50,12 +50,12 @@ def comparable(actions: Any) -> list[Any]:
 @pytest.fixture(scope="module")
 def alone() -> Callable[[str, str], list[list[Any]]]:
     """Actions of each row's episodes, played in one environment after another."""
-    found: dict[tuple[str, str], list[list[Any]]] = {}
+    episodes: dict[tuple[str, str], list[list[Any]]] = {}
 
     def play(name: str, task: str) -> list[list[Any]]:
-        if (name, task) not in found:
-            found[name, task] = [play_alone(name, task, seed) for seed in SEEDS]
-        return found[name, task]
+        if (name, task) not in episodes:
+            episodes[name, task] = [play_alone(name, task, seed) for seed in SEEDS]
+        return episodes[name, task]
 
     return play
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gato_gym.images import patch_grid, patch_intervals, patchify
+from gato_gym.images import patch_grid, patch_intervals, patchify, shrink
 
 
 def test_intervals_of_the_published_example():
@@ -84,3 +84,16 @@ def test_pixels_are_found_however_the_images_lie_in_memory(channels):
 
 def test_no_images_are_no_patches():
     assert patchify(np.zeros((0, 20, 16, 3), np.uint8)).shape == (0, 2, 16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side"), [(84, 84, 42), (12, 20, 8), (9, 6, 6), (5, 7, 10)]
+)
+def test_a_shrunk_pixel_is_the_mean_of_what_it_covers(height, width, side):
+    image = np.random.default_rng(0).integers(0, 256, (2, height, width), np.uint8)
+    fine = image.repeat(side, axis=1).repeat(side, axis=2)  # each result covers whole fine pixels
+    means = fine.reshape(2, side, height, side, width).mean((2, 4))
+    small = shrink(image, side)
+    assert small.shape == (2, side, side)
+    assert small.dtype == np.uint8
+    assert np.abs(small - means).max() <= 0.5 + 1e-6

@@ -23,22 +23,22 @@ def rows(printed: str) -> dict[str, list[str]]:
 def test_a_level_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "Gato/babyai-go-to-local", "--seed", "3"]) == 0
     printed = capsys.readouterr().out
-    found = rows(printed)
-    assert found["discrete direction"][:2] == ["shared", "[33024, 33028)"]
-    assert found["grid image"] == ["shared", "-", "7×7×3 of cells and symbols"]
-    assert found["text mission"][2].startswith("_go _to")
-    assert found["action -"][:2] == ["1", "[33024, 33031)"]
+    table = rows(printed)
+    assert table["discrete direction"][:2] == ["shared", "[33024, 33028)"]
+    assert table["grid image"] == ["shared", "-", "7×7×3 of cells and symbols"]
+    assert table["text mission"][2].startswith("_go _to")
+    assert table["action -"][:2] == ["1", "[33024, 33031)"]
     assert "2 tokens a timestep (1 body + 1 action); 512 timesteps in a window of 1,024" in printed
 
 
 def test_the_paper_layout_counts_its_text_at_every_timestep() -> None:
-    found = inspect_environment("Gato/babyai-go-to-local", layout="paper")
-    text = len(found.step.text)
+    inspection = inspect_environment("Gato/babyai-go-to-local", layout="paper")
+    text = len(inspection.step.text)
     each = text + 149 + 1
-    assert found.summary(1024).startswith(
+    assert inspection.summary(1024).startswith(
         f"{each} tokens a timestep ({text} text + 149 body + 1 action); {1024 // each} timesteps"
     )
-    assert len(found.tokens()) == each
+    assert len(inspection.tokens()) == each
 
 
 @pytest.mark.parametrize("layout", ["paper", "lean"])
@@ -53,8 +53,8 @@ def test_tokens_say_what_they_are_made_of(layout: str) -> None:
     plan = compile_plan(space, spaces.Box(-1, 1, (2,)), PlanOptions(layout, sequence_length=2))
     space.seed(1)
     step = plan.encode(space.sample() | {"seen": (np.int64(2),)})
-    found = Inspection("mixed", plan, step, np.array([32000, 33023], np.int32))
-    tokens = found.tokens()
+    inspection = Inspection("mixed", plan, step, np.array([32000, 33023], np.int32))
+    tokens = inspection.tokens()
     assert len(tokens) == len(step.text) + plan.num_tokens + 2
     kinds = Counter(kind for token in tokens for kind in token.kinds)
     vectors = {"vector": 2} if layout == "lean" else {"value": 70, "separator": 1}
@@ -62,7 +62,7 @@ def test_tokens_say_what_they_are_made_of(layout: str) -> None:
         "text": len(step.text), "image": 6, "discrete": 1, "sequence": 3, "action": 2, **vectors,
     }  # fmt: skip
     assert [t.patch is not None for t in tokens].count(True) == 6
-    by_kind = {field.kind: example for field, example in found.examples()}
+    by_kind = {field.kind: example for field, example in inspection.examples()}
     assert by_kind["sequence"] == "33025 33026 33024"
     assert by_kind["action"] == "32000 33023"
     assert by_kind["discrete"] == str(step.ids[0])
@@ -77,11 +77,11 @@ def test_a_picture(name: str, tmp_path: Path) -> None:
     if name.startswith("ale_py"):
         pytest.importorskip("ale_py")
     image = tmp_path / "tokens.png"
-    found = inspect_environment(name, render=not name.startswith("CartPole"))
-    assert (found.frame is None) == name.startswith("CartPole")
+    inspection = inspect_environment(name, render=not name.startswith("CartPole"))
+    assert (inspection.frame is None) == name.startswith("CartPole")
     from gato_gym.picture import draw
 
-    draw(found, image)
+    draw(inspection, image)
     pixels = matplotlib.imread(image)
     assert pixels.shape[0] > 200
     # the colour of an action token, #fc8d62, is on it

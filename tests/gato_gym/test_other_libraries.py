@@ -41,15 +41,15 @@ def test_gymnasiums_checker_passes_in_every_suite(name: str, package: str, layou
 def tokens_of(envs: Any, steps: int) -> list[dict[str, Any]]:
     """Observations of vector environments under actions that depend on the step alone."""
     observation, _ = envs.reset(seed=5)
-    found = [{name: np.array(part) for name, part in observation.items()}]
+    observations = [{name: np.array(part) for name, part in observation.items()}]
     space = envs.single_action_space
     for step in range(steps):
         rng = np.random.default_rng([step, 7])
         action = rng.integers(space.start, space.start + space.nvec, (envs.num_envs, len(space)))
         observation = envs.step(action)[0]
-        found.append({name: np.array(part) for name, part in observation.items()})
+        observations.append({name: np.array(part) for name, part in observation.items()})
     envs.close()
-    return found
+    return observations
 
 
 def test_shared_memory_serves_babyai_through_the_wrapper() -> None:

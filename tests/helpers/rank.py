@@ -34,16 +34,16 @@ def trainer(mode: str, folder: Path) -> Trainer:
 def compute(mode: str, folder: Path) -> None:
     """Fifty steps of a run; six of another, and six more when another process has gone on."""
     straight = trainer(mode, folder / "straight")
-    found = {"straight": losses(straight, 50), "divided": straight.divided}
+    results = {"straight": losses(straight, 50), "divided": straight.divided}
     straight.save()
     first = trainer(mode, folder / "moved")
-    found["first"] = losses(first, 6)
+    results["first"] = losses(first, 6)
     first.save()
     if not first.ranks.rank:
         print("saved", flush=True)
     sys.stdin.readline()
-    found["third"] = losses(trainer(mode, folder / "moved"), 6)
-    (folder / f"rank-{first.ranks.rank}.json").write_text(json.dumps(found))
+    results["third"] = losses(trainer(mode, folder / "moved"), 6)
+    (folder / f"rank-{first.ranks.rank}.json").write_text(json.dumps(results))
 
 
 def endless(mode: str, folder: Path) -> None:

@@ -38,7 +38,7 @@ def state_plan(memory: str = "none") -> Plan:
 def random_shard(plan: Plan, task: str, *, episodes: int = 6, seed: int = 0) -> TaskShard:
     """A shard of random episodes of 5 to 30 steps; a state's first number is its episode's."""
     generator = np.random.default_rng(seed)
-    made = []
+    recorded = []
     for number in range(episodes):
         length = int(generator.integers(5, 31))
         observations = []
@@ -50,8 +50,8 @@ def random_shard(plan: Plan, task: str, *, episodes: int = 6, seed: int = 0) -> 
             observations.append({"state": state, "words": words} if talks else state)
         ranges = plan.action_ranges
         ids = generator.integers(ranges[:, 0], ranges[:, 1], (length, len(ranges)))
-        made.append((observations, ids))
-    return make_shard(plan, made, task)
+        recorded.append((observations, ids))
+    return make_shard(plan, recorded, task)
 
 
 class Talker(gym.Env[Any, Any]):

@@ -16,12 +16,15 @@ from policies.training.trainer import Trainer
 
 def shards() -> dict[str, TaskShard]:
     """Two tasks, the actions of which the observation decides."""
-    made = {"talk": random_shard(talking_plan(), "talk"), "act": random_shard(state_plan(), "act")}
-    for shard in made.values():  # an action that the observation decides
+    by_task = {
+        "talk": random_shard(talking_plan(), "talk"),
+        "act": random_shard(state_plan(), "act"),
+    }
+    for shard in by_task.values():  # an action that the observation decides
         first = shard.arrays["vectors"][:, 0, 1] > 0
         low, high = shard.plan.action_ranges[0]
         shard.arrays["actions"][:, 0] = np.where(first, low, high - 1)
-    return made
+    return by_task
 
 
 def config(**changes: object) -> TrainConfig:

@@ -223,7 +223,7 @@ def test_one_environment_and_a_vector_of_it_draw_the_same() -> None:
 def test_policies_of_other_libraries_play_as_they_do() -> None:
     class Plain:
         def predict(self, observation: Any, state: Any = None, *_: Any, **__: Any) -> Any:
-            return np.zeros(len(observation), np.int64), "theirs"
+            return np.int64(0), "theirs"
 
     assert seed_episodes(Plain(), [1, 2], "theirs") == "theirs"
     assert seed_episodes(Plain(), [1, 2]) is None

@@ -25,7 +25,6 @@ class AtariNetwork(nn.Module):
 
     Args:
         actions: Logits, A.
-        channels: Frames of a stack, C.
         width: Units of the dense layer.
 
     Attributes:
@@ -36,12 +35,12 @@ class AtariNetwork(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, actions: int, *, channels: int = 4, width: int = 128) -> None:
+    def __init__(self, actions: int, *, width: int = 128) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(42, 42))
         self.register_buffer("scale", torch.ones(42, 42))
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, 16, 6, 3), nn.ReLU(),
+            nn.Conv2d(4, 16, 6, 3), nn.ReLU(),
             nn.Conv2d(16, 32, 4, 2), nn.ReLU(),
             nn.Flatten(), nn.Linear(800, width), nn.ReLU(),
         )  # fmt: skip

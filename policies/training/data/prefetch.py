@@ -23,7 +23,6 @@ class Prefetcher(Generic[T]):
     Args:
         make: The function.
         last: One past the last step.
-        ahead: Steps to be ahead by.
 
     Example:
         >>> with Prefetcher(lambda step: step * step, last=4) as squares:
@@ -31,8 +30,8 @@ class Prefetcher(Generic[T]):
         [0, 1, 4, 9]
     """
 
-    def __init__(self, make: Callable[[int], T], *, last: int, ahead: int = AHEAD) -> None:
-        self.make, self.last, self.ahead = make, last, ahead
+    def __init__(self, make: Callable[[int], T], *, last: int) -> None:
+        self.make, self.last = make, last
         self._pool: ThreadPoolExecutor | None = None
         self._coming: dict[int, Future[T]] = {}
 
@@ -48,7 +47,7 @@ class Prefetcher(Generic[T]):
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         if step not in self._coming:
             self._drop()
-        for number in range(step, max(step + 1, min(step + 1 + self.ahead, self.last))):
+        for number in range(step, max(step + 1, min(step + 1 + AHEAD, self.last))):
             if number not in self._coming:
                 self._coming[number] = self._pool.submit(self.make, number)
         return self._coming.pop(step).result()

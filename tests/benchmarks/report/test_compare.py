@@ -29,10 +29,10 @@ def reference(random: float, expert: float) -> TaskReferences:
 
 @pytest.fixture(autouse=True)
 def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: Mapping[str, TaskReferences] = {
+    expert_returns: Mapping[str, TaskReferences] = {
         task: reference(0.0, -1.0 if task == "babyai-flagged" else 10.0) for task in TASKS
     }
-    monkeypatch.setattr(references, "measured", lambda suite: found)
+    monkeypatch.setattr(references, "measured", lambda suite: expert_returns)
 
 
 def start(key: EpisodeKey) -> float:

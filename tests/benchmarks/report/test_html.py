@@ -54,9 +54,9 @@ def summary() -> Summary:
 
 def test_the_page_loads_nothing_and_is_well_formed(summary: Summary) -> None:
     text = render_page(summary)
-    found = checked(text)
-    assert not found.tags & {"script", "link", "img", "iframe", "object"}
-    assert [a for a in found.addresses if not a.startswith("https://arxiv.org/abs/")] == []
+    page = checked(text)
+    assert not page.tags & {"script", "link", "img", "iframe", "object"}
+    assert [a for a in page.addresses if not a.startswith("https://arxiv.org/abs/")] == []
     assert "@import" not in text
     assert "url(" not in text
     assert "viewport" in text
@@ -64,8 +64,8 @@ def test_the_page_loads_nothing_and_is_well_formed(summary: Summary) -> None:
 
 
 def test_everything_a_reader_must_know_is_on_it(summary: Summary) -> None:
-    found = checked(render_page(summary))
-    text = " ".join(found.text.split())
+    page = checked(render_page(summary))
+    text = " ".join(page.text.split())
     for shown in (
         "Incomplete: 15 of 16 episodes",
         "ValueError: <img src=x> & co",
@@ -100,9 +100,9 @@ def test_bars_are_to_scale_and_say_when_they_are_not(summary: Summary) -> None:
 
 
 def test_curves_are_drawn_where_they_belong() -> None:
-    found = profile(dict.fromkeys(("a-x", "a-y"), np.full(5, 0.5)), (0.0, 0.5, 1.0))
-    assert found is not None
-    (_, episodes), (caption, tasks) = page._drawings(found)
+    curves = profile(dict.fromkeys(("a-x", "a-y"), np.full(5, 0.5)), (0.0, 0.5, 1.0))
+    assert curves is not None
+    (_, episodes), (caption, tasks) = page._drawings(curves)
     (axes,) = episodes.axes
     curve, expert = axes.lines
     assert curve.get_xydata() == pytest.approx(np.array([[0.0, 1.0], [0.5, 0.0], [1.0, 0.0]]))

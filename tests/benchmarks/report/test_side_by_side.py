@@ -26,11 +26,11 @@ PROTOCOL = Protocol("babyai", {task: TaskRules(task, None) for task in TASKS}, 4
 @pytest.fixture
 def hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random plays 0 and the expert 10, except in c, which has no expert."""
-    found: Mapping[str, TaskReferences] = {
+    expert_returns: Mapping[str, TaskReferences] = {
         task: TaskReferences(*(Reference(mean, 0, 1, None, "") for mean in (0.0, 10.0)))
         for task in TASKS[:2]
     }
-    monkeypatch.setattr(references, "measured", lambda suite: found)
+    monkeypatch.setattr(references, "measured", lambda suite: expert_returns)
 
 
 def run_of(folder: Path, returns: Mapping[str, float], protocol: Protocol = PROTOCOL) -> Path:
@@ -49,23 +49,23 @@ def test_averages_are_over_tasks_that_all_played(hand: None, tmp_path: Path) -> 
         run_of(tmp_path / "fair", {"babyai-a": 6.5, "babyai-c": 9.0}),
         run_of(tmp_path / "poor", {"babyai-a": 0.5, "babyai-b": 8.5, "babyai-c": 9.0}),
     ]
-    found = read_beside(folders)
-    assert found.common == ("babyai-a", "babyai-c")
+    beside = read_beside(folders)
+    assert beside.common == ("babyai-a", "babyai-c")
     # Episodes return what is given, plus 0, 1, 2 and 3: 1.5 more on average, of 10.
-    means = {side.name: side.averages["normalised mean"].value for side in found.sides}
+    means = {side.name: side.averages["normalised mean"].value for side in beside.sides}
     assert means == pytest.approx({"good": 1.0, "fair": 0.8, "poor": 0.2})
-    assert all(side.averages["normalised mean"].tasks == 1 for side in found.sides)
-    pairs = {(a, b): pair for a, b, pair in found.pairs}
+    assert all(side.averages["normalised mean"].tasks == 1 for side in beside.sides)
+    pairs = {(a, b): pair for a, b, pair in beside.pairs}
     assert list(pairs) == [("good", "fair"), ("good", "poor"), ("fair", "poor")]
     # good against fair in a: of 16 pairs of 8.5..11.5 and 6.5..9.5, fair is above in 1, equal in 2
     assert pairs["good", "fair"].improvement is not None
     assert pairs["good", "fair"].improvement[0] == pytest.approx((1 + 2 / 2) / 16)
     poor = {task.task: task.difference for task in pairs["good", "poor"].tasks if task.normalised}
     assert poor == pytest.approx({"babyai-a": -0.8, "babyai-b": 0.4})
-    row = {row.task: row for row in found.rows}["babyai-b"]
+    row = {row.task: row for row in beside.rows}["babyai-b"]
     assert row.figures[1] is None
     assert row.notes[1] == "too <hard>"
-    page = checked(render_page(found))
+    page = checked(render_page(beside))
     assert page.addresses == []
     for shown in ("not played: too <hard>", PROTOCOL.hash, "0.125", "1.000", "return 2.50"):
         assert shown in page.text
@@ -76,12 +76,12 @@ def test_policies_without_a_common_task_have_no_averages(hand: None, tmp_path: P
         run_of(tmp_path / "one", {"babyai-a": 1.0}),
         run_of(tmp_path / "other", {"babyai-b": 1.0}),
     ]
-    found = read_beside(folders)
-    assert found.common == ()
-    assert found.pairs == ()
-    assert "one and other have no task in common" in found.notes
-    assert [side.averages for side in found.sides] == [{}, {}]
-    checked(render_page(found))
+    beside = read_beside(folders)
+    assert beside.common == ()
+    assert beside.pairs == ()
+    assert "one and other have no task in common" in beside.notes
+    assert [side.averages for side in beside.sides] == [{}, {}]
+    checked(render_page(beside))
 
 
 def test_different_protocols_are_not_put_side_by_side(tmp_path: Path) -> None:

@@ -60,9 +60,9 @@ def test_tokenising_a_batch_of_vectors_is_faster_than_its_rows() -> None:
 
 
 def test_wrapped_and_bare_environments_step_side_by_side() -> None:
-    found = {each.name: each for each in stepping(seconds=0.01, num_envs=2)}
-    assert "step 2 of CartPole-v1" in found
-    assert all(each.slow_rate > 0 and each.fast_rate > 0 for each in found.values())
+    comparisons = {each.name: each for each in stepping(seconds=0.01, num_envs=2)}
+    assert "step 2 of CartPole-v1" in comparisons
+    assert all(each.slow_rate > 0 and each.fast_rate > 0 for each in comparisons.values())
 
 
 def test_encoding_is_compared_with_a_copy_of_the_same_numbers() -> None:
@@ -78,11 +78,11 @@ def test_a_percentile_is_of_single_calls(monkeypatch: pytest.MonkeyPatch) -> Non
 
     durations = iter([0.5, 0.5, 0.5, 4.5] * 4)
     slow = ("late", lambda: clock.lasting(next(durations))())
-    found = compare_percentile(
+    comparison = compare_percentile(
         "step", slow, ("early", clock.lasting(0.5)), percentile=100, before=again,
         calls=4, turns=2, rounds=2, limit="at most 1.10",
     )  # fmt: skip
-    assert (found.ratio, found.limit, turns) == (9.0, "at most 1.10", 4)
+    assert (comparison.ratio, comparison.limit, turns) == (9.0, "at most 1.10", 4)
 
 
 CPU = torch.device("cpu")
@@ -104,13 +104,13 @@ def test_every_speed_of_a_policy_is_measured(monkeypatch: pytest.MonkeyPatch) ->
     small = NetworkConfig(width=32, layers=1, heads=2, head_size=16, feed_forward=32, text_rank=8)
     monkeypatch.setattr(predicting, "preset", lambda name: small)
     monkeypatch.setattr(predicting, "CONTEXT", 64)
-    found = list(predicting.shipped_network("mini", device=CPU, seconds=0.001, late=120))
-    assert [each.limit for each in found] == [
+    comparisons = list(predicting.shipped_network("mini", device=CPU, seconds=0.001, late=120))
+    assert [each.limit for each in comparisons] == [
         "at least 10", "at least 50", "at most 1.25", "at most 1.10", "at most 1.5", "at most 1.5",
         "at least 8", "", "", "at most 1.10",
     ]  # fmt: skip
-    assert all(each.slow_rate > 0 and each.fast_rate > 0 for each in found)
-    assert [each.fast for each in found].count("together") == 1
+    assert all(each.slow_rate > 0 and each.fast_rate > 0 for each in comparisons)
+    assert [each.fast for each in comparisons].count("together") == 1
 
 
 def test_a_forward_is_compared_with_reading_its_weights() -> None:
@@ -123,10 +123,10 @@ def test_a_forward_is_compared_with_reading_its_weights() -> None:
 
 
 def test_a_run_is_compared_with_its_work() -> None:
-    found = scheduling.overhead("random", "babyai", "go-to-obj", episodes=3, rounds=1)
-    assert found.limit == "at most 1.25"
-    assert found.fast_rate > found.slow_rate > 0
-    assert "1 tasks of babyai with random, 3 episodes each" in found.name
+    comparison = scheduling.overhead("random", "babyai", "go-to-obj", episodes=3, rounds=1)
+    assert comparison.limit == "at most 1.25"
+    assert comparison.fast_rate > comparison.slow_rate > 0
+    assert "1 tasks of babyai with random, 3 episodes each" in comparison.name
 
 
 def test_one_process_and_two_take_turns_at_being_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,9 +137,9 @@ def test_one_process_and_two_take_turns_at_being_first(monkeypatch: pytest.Monke
         return 6.0 / workers, TimeSpent()
 
     monkeypatch.setattr(scheduling, "_played", played)
-    found = scheduling.speedup("random", "babyai", "go-to-obj,open", episodes=3, rounds=2)
+    comparison = scheduling.speedup("random", "babyai", "go-to-obj,open", episodes=3, rounds=2)
     assert order == [1, 2, 2, 1]
-    assert (found.slow_rate, found.fast_rate, found.ratio) == (1.0, 2.0, 2.0)
+    assert (comparison.slow_rate, comparison.fast_rate, comparison.ratio) == (1.0, 2.0, 2.0)
 
 
 def test_the_trainer_is_compared_with_its_network_and_its_batches(
@@ -149,9 +149,11 @@ def test_the_trainer_is_compared_with_its_network_and_its_batches(
     monkeypatch.setattr(training, "preset", lambda name: small)
     monkeypatch.setitem(training.BATCHES["cpu"], "mini", (2, 64))
     monkeypatch.setitem(training.SIZES, "cpu", 512)
-    found = list(training.trainer_and_loader("mini", tmp_path, device=CPU, seconds=0.01, rounds=1))
-    assert [each.limit for each in found] == ["at least 0.95", "at least 5"]
-    assert "train on 2 x 64 tokens" in found[0].name
+    comparisons = list(
+        training.trainer_and_loader("mini", tmp_path, device=CPU, seconds=0.01, rounds=1)
+    )
+    assert [each.limit for each in comparisons] == ["at least 0.95", "at least 5"]
+    assert "train on 2 x 64 tokens" in comparisons[0].name
     assert (tmp_path / "run" / "config.json").exists(), "a run like any other"
     assert not (tmp_path / "bare").exists()
     share = training.share_of_peak("mini", tmp_path, device=CPU, seconds=0.01)

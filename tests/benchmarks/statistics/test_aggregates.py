@@ -18,8 +18,8 @@ SOLVED = {"babyai-go-to": np.tile([1.0, 1.0, 1.0, 0.0], 2)}
 
 
 def test_averages_by_hand() -> None:
-    found = {each.name: each for each in averages(SCORES, SOLVED)}
-    assert {name: pytest.approx(each.value) for name, each in found.items()} == {
+    aggregates = {each.name: each for each in averages(SCORES, SOLVED)}
+    assert {name: pytest.approx(each.value) for name, each in aggregates.items()} == {
         "normalised mean": (0.9 + 0.9 + 0.5) / 3,
         "normalised median": 0.9,
         "normalised IQM": (4 * 0.5 + 2 * 0.9) / 6,  # without 0, 0.2, 0.4 and 0.9, 0.9, 3
@@ -28,17 +28,17 @@ def test_averages_by_hand() -> None:
         "mean of suites' IQMs": (0.3 + 0.7) / 2,
         "success": 0.75,
     }
-    assert [each.tasks for each in found.values()] == [3] * 6 + [1]
-    for each in found.values():
+    assert [each.tasks for each in aggregates.values()] == [3] * 6 + [1]
+    for each in aggregates.values():
         assert each.low <= each.value <= each.high
 
 
 def test_no_interval_where_a_task_has_fewer_than_five_episodes() -> None:
     few = {**SCORES, "babyai-open": np.full(4, 0.5)}
-    found = {each.name: each for each in averages(few, SOLVED)}
-    assert {each.low for name, each in found.items() if name != "success"} == {None}
-    assert found["success"].low is not None  # of a task that has eight
-    assert found["normalised mean"].value == pytest.approx((0.9 + 0.9 + 0.5) / 3)
+    aggregates = {each.name: each for each in averages(few, SOLVED)}
+    assert {each.low for name, each in aggregates.items() if name != "success"} == {None}
+    assert aggregates["success"].low is not None  # of a task that has eight
+    assert aggregates["normalised mean"].value == pytest.approx((0.9 + 0.9 + 0.5) / 3)
     suites = averages_of_suites(few, SOLVED)
     assert suites["atari"][0].low is not None
     assert suites["babyai"][0].high is None
@@ -79,21 +79,21 @@ def test_suites_have_averages_of_their_own() -> None:
 
 
 def test_a_profile_counts_episodes_and_tasks_strictly_above() -> None:
-    found = profile(SCORES, (0.0, 0.5, 0.9, 5.0))
-    assert found is not None
-    assert found.episodes.value == pytest.approx(
+    curves = profile(SCORES, (0.0, 0.5, 0.9, 5.0))
+    assert curves is not None
+    assert curves.episodes.value == pytest.approx(
         ((0.75 + 2.0) / 3, (0.25 + 1.0) / 3, 0.25 / 3, 0.0)
     )
-    assert found.tasks.value[::3] == (3.0, 0.0)
-    assert found.count == 3
+    assert curves.tasks.value[::3] == (3.0, 0.0)
+    assert curves.count == 3
     standard = profile(SCORES)
     assert standard is not None
     assert np.allclose(standard.thresholds, np.linspace(-0.2, 1.5, 86))
-    for curve in (found.episodes, found.tasks):
+    for curve in (curves.episodes, curves.tasks):
         for low, value, high in zip(curve.low, curve.value, curve.high, strict=True):
             assert low <= value + 1e-9
             assert value <= high + 1e-9
-    assert json.loads(json.dumps(found.to_json()))["tasks"]["value"][0] == 3.0
+    assert json.loads(json.dumps(curves.to_json()))["tasks"]["value"][0] == 3.0
 
 
 def test_without_scores_there_is_nothing() -> None:

@@ -182,14 +182,14 @@ class TestBesideRliable:
         theirs += (time.process_time() - started) / few
 
         started = time.process_time()
-        found = bootstrap.band_of(bootstrap.replicates(scores.T, all_figures))
+        bands = bootstrap.band_of(bootstrap.replicates(scores.T, all_figures))
         bootstrap.replicates(scores.T, EpisodesAbove(THRESHOLDS))
         bootstrap.paired_replicates(scores.T, others.T, probability_of_improvement, paired=False)
         ours = (time.process_time() - started) / bootstrap.REPETITIONS
         assert theirs > 10.0 * ours
 
         widths = expected["a"][1] - expected["a"][0]
-        for end, end_of_rliable in zip(found, expected["a"], strict=True):
+        for end, end_of_rliable in zip(bands, expected["a"], strict=True):
             assert (abs(end - end_of_rliable) < 0.15 * widths).all()
 
 

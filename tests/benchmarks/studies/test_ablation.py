@@ -32,7 +32,7 @@ from policies.training.run import TrainRun
 
 
 def result(name: str, solved: dict[str, list[bool]]) -> dict[str, Any]:
-    episodes = [{"task": t, "success": s} for t, found in solved.items() for s in found]
+    episodes = [{"task": t, "success": s} for t, outcomes in solved.items() for s in outcomes]
     return {
         "variant": name, "what": f"what {name} is", "steps": 7, "parameters": 99,
         "accuracy": 0.875, "error": 0.0625, "episodes": episodes,

@@ -82,12 +82,12 @@ def test_a_known_task(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert float(rows["expert", 0]["return"]) == 40.0
     for arm, count in arms:
         row = rows[arm, count]
-        found = [
+        scores = [
             json.loads((root / f"runs/ft/units/{arm}-{count:04d}-seed-{s}/score.json").read_text())
             for s in range(2)
         ]
         assert row["seeds"] == "2"
-        mean = np.mean([score["returns"] for score in found])
+        mean = np.mean([score["returns"] for score in scores])
         assert float(row["return"]) == pytest.approx(mean, rel=1e-5)
         assert float(row["return_low"]) <= mean <= float(row["return_high"])
         assert row["success"] == "", "the environment does not tell"

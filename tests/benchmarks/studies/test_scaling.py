@@ -62,10 +62,10 @@ def test_a_part_of_a_shard_is_a_shard() -> None:
         here = np.arange(part.starts[index], part.ends[index])
         there = np.arange(shard.starts[2 + index], shard.ends[2 + index])
         for name in ("vectors", "actions"):
-            found, wanted = (
+            actual, expected = (
                 getattr(s.timesteps(steps), name) for s, steps in ((part, here), (shard, there))
             )
-            assert np.array_equal(found, wanted)
+            assert np.array_equal(actual, expected)
 
 
 def test_every_size_is_measured_and_the_study_goes_on(
@@ -114,10 +114,10 @@ def test_measured_episodes_are_not_trained_on_and_the_loss_is_their_mean(root: P
     network = GatoNetwork(preset("0.4m"))
     torch.nn.init.zeros_(network.head.weight)
     torch.nn.init.zeros_(network.head.bias)
-    found = mean_losses(network, run.batches, sigma=4.0)
-    assert found["loss"] == pytest.approx(np.log(2)), "logits of zero: both actions are as likely"
+    losses = mean_losses(network, run.batches, sigma=4.0)
+    assert losses["loss"] == pytest.approx(np.log(2)), "logits of zero: both actions are as likely"
     first = float(np.mean(kept.arrays["actions"] == seen.plan.action_ranges[0, 0]))
-    assert found["discrete_accuracy"] == pytest.approx(first, abs=0.1), "a tie goes to the first"
+    assert losses["discrete_accuracy"] == pytest.approx(first, abs=0.1), "a tie goes to the first"
 
 
 def test_what_cannot_be_used_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,10 +139,10 @@ def test_the_score_is_success_or_lies_between_random_and_expert(root: Path) -> N
     run = ScalingRun(settings)
     run._chance = {ENV: 20.0}
     (task,) = run.tasks.values()
-    found = run._normalised(ENV, task, Scores((20.0, 30.0, 40.0), None))
-    assert found.tolist() == [0.0, 0.5, 1.0], "the expert returns 40"
-    told = run._normalised(ENV, task, Scores((1.0, 2.0), (True, False)))
-    assert told.tolist() == [1.0, 0.0]
+    by_return = run._normalised(ENV, task, Scores((20.0, 30.0, 40.0), None))
+    assert by_return.tolist() == [0.0, 0.5, 1.0], "the expert returns 40"
+    by_success = run._normalised(ENV, task, Scores((1.0, 2.0), (True, False)))
+    assert by_success.tolist() == [1.0, 0.0]
     run._chance = {ENV: 60.0}
     with pytest.raises(ValueError, match="expert's return is 40 and random's 60"):
         run._normalised(ENV, task, Scores((1.0,), None))

@@ -40,10 +40,10 @@ def settings(output: Path, **changes: Any) -> RunSettings:
 
 
 def recorded(folder: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    for line in found:
+    records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    for line in records:
         del line["seconds"]
-    return found
+    return records
 
 
 class InThisProcess(JobPool[EpisodeKey]):
@@ -95,12 +95,12 @@ def test_after_a_resume_what_is_missing_is_filmed(here: None, tmp_path: Path, qu
     (tmp_path / "results.jsonl").write_text("".join(lines[:1]))
     first = run_benchmark(settings(tmp_path, record=1, resume=True), console=quiet)
     assert len(first.clips) == 2
-    made = {clip.file: (tmp_path / clip.file).stat().st_mtime_ns for clip in first.clips}
+    written = {clip.file: (tmp_path / clip.file).stat().st_mtime_ns for clip in first.clips}
     (tmp_path / first.clips[0].file).unlink()
     again = run_benchmark(settings(tmp_path, record=1, resume=True), console=quiet)
     assert again.clips == first.clips
     kept = first.clips[1].file
-    assert (tmp_path / kept).stat().st_mtime_ns == made[kept]
+    assert (tmp_path / kept).stat().st_mtime_ns == written[kept]
     assert (tmp_path / first.clips[0].file).exists()
 
 

@@ -157,15 +157,18 @@ def test_chips_have_room_for_their_text_and_lie_side_by_side(count: int, labels:
     from benchmarks.video import overlay as drawing
 
     chips = (Chip(32771, "continuous", labels),) * count
-    found = arrange(chips)
-    assert found.columns * (found.width + found.gap) - found.gap <= RIGHT - LEFT - drawing.GUTTER
-    small, large = (17, 17) if not found.stacked else (12, 16) if count <= 8 else (11, 14)
+    arrangement = arrange(chips)
+    assert (
+        arrangement.columns * (arrangement.width + arrangement.gap) - arrangement.gap
+        <= RIGHT - LEFT - drawing.GUTTER
+    )
+    small, large = (17, 17) if not arrangement.stacked else (12, 16) if count <= 8 else (11, 14)
     label = drawing._mono(large, bold=True).getlength(labels)
     number = drawing._mono(small).getlength("32771")
-    assert (max(label, number) if found.stacked else label + number + 24) < found.width
-    corners = {drawing._corner(found, index, 300) for index in range(count)}
+    assert (max(label, number) if arrangement.stacked else label + number + 24) < arrangement.width
+    corners = {drawing._corner(arrangement, index, 300) for index in range(count)}
     assert len(corners) == count
-    assert found.lines(count) * found.columns >= count
+    assert arrangement.lines(count) * arrangement.columns >= count
 
 
 def test_a_picture_has_the_frame_and_the_newest_tokens_in_their_colours() -> None:
@@ -182,8 +185,8 @@ def test_a_picture_has_the_frame_and_the_newest_tokens_in_their_colours() -> Non
         row = TokenRow(1, (Chip(32771, kind, "+0.50"),) * 4)  # type: ignore[arg-type]
         after = draw(Scene(frame, "a-task", "random", 1, 1, 0, rows=(row,)))
         full = (after == ImageColor.getrgb(colour)).all(axis=-1)
-        found = arrange(row.chips)
-        assert full.sum() > 0.6 * 4 * found.width * found.height
+        arrangement = arrange(row.chips)
+        assert full.sum() > 0.6 * 4 * arrangement.width * arrangement.height
         assert not full[:, : LEFT - 20].any()
 
 

@@ -79,10 +79,10 @@ def play(output: Path, policy: PolicyChoice, **how: Any) -> list[dict[str, Any]]
 
 
 def recorded(output: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
-    for line in found:
+    records = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
+    for line in records:
         del line["seconds"]
-    return sorted(found, key=lambda line: line["episode"])
+    return sorted(records, key=lambda line: line["episode"])
 
 
 def test_a_killed_process_is_replaced(modules: Path, tmp_path: Path) -> None:

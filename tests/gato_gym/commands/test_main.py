@@ -15,7 +15,7 @@ import pytest
 
 import gato_gym
 from gato_gym.commands import main as command
-from gato_gym.commands.common import Command, Invocation
+from gato_gym.commands.common import Command, Invocation, run_command
 
 ROOT = Path(__file__).parents[3]
 DECLARED: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
@@ -107,15 +107,32 @@ def test_what_is_installed_offers_what_is_declared() -> None:
 @pytest.mark.parametrize("name", DECLARED)
 def test_every_subcommand_describes_each_of_its_flags(name: str) -> None:
     module, _, attribute = DECLARED[name].partition(":")
-    found: type[Command] = getattr(importlib.import_module(module), attribute)
-    assert issubclass(found, Command)
-    described = "\n".join(base.__doc__ or "" for base in found.__mro__)
-    assert dataclasses.is_dataclass(found)
-    for field in dataclasses.fields(found):
+    subcommand: type[Command] = getattr(importlib.import_module(module), attribute)
+    assert issubclass(subcommand, Command)
+    described = "\n".join(base.__doc__ or "" for base in subcommand.__mro__)
+    assert dataclasses.is_dataclass(subcommand)
+    for field in dataclasses.fields(subcommand):
         if field.name not in ("acting", "command", "playing", "record"):  # groups of flags
             assert re.search(rf"^ +{field.name}: \S", described, re.MULTILINE), field.name
     title = importlib.import_module(f"{module.partition('.')[0]}.commands").__doc__
     assert title, "the group's heading in the help"
+
+
+@pytest.mark.parametrize("name", ["train", "finetune", "bench"])
+def test_every_section_of_a_help_begins_with_its_flag(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, _, attribute = DECLARED[name].partition(":")
+    subcommand: type[Command] = getattr(importlib.import_module(module), attribute)
+    assert run_command(subcommand, ["--help"], prog=name) == 0
+    shown = capsys.readouterr().out
+    positions = []
+    for flag, heading in subcommand.sections.items():
+        section = re.search(rf" {heading}[ ─┤]*\n[│ ]*{flag} ", shown)
+        assert section is not None, f"no section {heading!r} that begins with {flag}"
+        positions.append(section.start())
+    assert positions == sorted(positions)
+    assert len(positions) > 1
 
 
 def test_the_help_of_all_imports_neither_networks_nor_simulators() -> None:

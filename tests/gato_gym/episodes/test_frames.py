@@ -73,8 +73,8 @@ def test_observations_as_they_come() -> None:
             buffer[:] = observation  # as an environment that writes over what it gave
             kept.append(buffer if overlap else observation)
         assert kept.overlap is overlap
-        found = kept.stacked() if overlap else np.stack(kept.parts())
-        np.testing.assert_array_equal(found, seen)
+        observations = kept.stacked() if overlap else np.stack(kept.parts())
+        np.testing.assert_array_equal(observations, seen)
 
 
 def test_minari_reads_the_stacks_and_h5py_one_of_them(tmp_path: Path) -> None:

@@ -56,9 +56,9 @@ def test_a_grid_and_its_instruction_are_the_tasks(tmp_path: Path) -> None:
     assert import_rows([grid_row()], "jat/go-to-obj-v0", env=env, root=tmp_path) == pytest.approx(
         [0.9]
     )
-    (found,) = read_minari("jat/go-to-obj-v0", root=tmp_path)
-    assert found.actions.tolist() == [2, 1]
-    assert found.observations["mission"] == ["go to the ball"] * 3
+    (read,) = read_minari("jat/go-to-obj-v0", root=tmp_path)
+    assert read.actions.tolist() == [2, 1]
+    assert read.observations["mission"] == ["go to the ball"] * 3
 
 
 def test_four_channels_are_a_stack_of_frames() -> None:
@@ -67,9 +67,9 @@ def test_four_channels_are_a_stack_of_frames() -> None:
     episode = episode_of_row(row)
     assert episode.observations.shape == (3, 4, 8, 6)
     assert np.array_equal(episode.observations[1, 3], images[1, :, :, 3])
-    found = row_spaces([episode])
-    assert found.action_space == spaces.Discrete(5)
-    assert found.observation_space == spaces.Box(0, 255, (4, 8, 6), np.uint8)
+    both_spaces = row_spaces([episode])
+    assert both_spaces.action_space == spaces.Discrete(5)
+    assert both_spaces.observation_space == spaces.Box(0, 255, (4, 8, 6), np.uint8)
 
 
 def test_what_is_no_row_is_refused(tmp_path: Path) -> None:
@@ -104,18 +104,18 @@ def test_files_of_the_schema(tmp_path: Path, datasets: Any, kind: str) -> None:
         continuous_actions=datasets.Sequence(datasets.Sequence(datasets.Value("float32"))),
         rewards=datasets.Sequence(datasets.Value("float32")),
     )
-    made = datasets.Dataset.from_list([arm_row(0), arm_row(5, steps=2)], features=features)
+    dataset = datasets.Dataset.from_list([arm_row(0), arm_row(5, steps=2)], features=features)
     path = tmp_path / f"rows.{kind}"
     if kind == "folder":
-        made.save_to_disk(str(path))
+        dataset.save_to_disk(str(path))
     else:
-        (made.to_parquet if kind == "parquet" else made.to_json)(str(path))
+        (dataset.to_parquet if kind == "parquet" else dataset.to_json)(str(path))
     assert import_rows(read_rows(path), "jat/arm-v0", root=tmp_path) == [3.0, 2.0]
     first, second = read_minari("jat/arm-v0", root=tmp_path)
     assert first.observations[:3].tolist() == arm_row()["continuous_observations"]
     assert second.length == 2
-    found = find_minari(tmp_path / "jat/arm-v0").spec
-    assert found.action_space == spaces.Box(-1, 1, (2,), np.float32)
+    spec = find_minari(tmp_path / "jat/arm-v0").spec
+    assert spec.action_space == spaces.Box(-1, 1, (2,), np.float32)
 
 
 def test_images_of_the_schema(tmp_path: Path, datasets: Any) -> None:
@@ -131,7 +131,7 @@ def test_images_of_the_schema(tmp_path: Path, datasets: Any) -> None:
         "discrete_actions": [0, 3],
         "rewards": [0.0, 1.0],
     }
-    made = datasets.Dataset.from_list([row], features=features)
-    made.to_parquet(str(tmp_path / "pong.parquet"))
-    (found,) = read_rows(tmp_path / "pong.parquet")
-    assert np.array_equal(episode_of_row(found).observations[0], frames[0].transpose(2, 0, 1))
+    dataset = datasets.Dataset.from_list([row], features=features)
+    dataset.to_parquet(str(tmp_path / "pong.parquet"))
+    (episode,) = read_rows(tmp_path / "pong.parquet")
+    assert np.array_equal(episode_of_row(episode).observations[0], frames[0].transpose(2, 0, 1))

@@ -98,31 +98,31 @@ def episode(length: int, *, seed: int | None = 5, executed: bool = False) -> Epi
     )
 
 
-def assert_same(found: Any, expected: Any) -> None:
+def assert_same(actual: Any, expected: Any) -> None:
     """Equal, of the same types, in the same nesting."""
     if dataclasses.is_dataclass(expected):
         for field in dataclasses.fields(expected):
-            assert_same(getattr(found, field.name), getattr(expected, field.name))
+            assert_same(getattr(actual, field.name), getattr(expected, field.name))
     elif isinstance(expected, dict):
-        assert sorted(found) == sorted(expected)
+        assert sorted(actual) == sorted(expected)
         for key, part in expected.items():
-            assert_same(found[key], part)
+            assert_same(actual[key], part)
     elif isinstance(expected, tuple):
-        assert isinstance(found, tuple)
-        for one, other in zip(found, expected, strict=True):
+        assert isinstance(actual, tuple)
+        for one, other in zip(actual, expected, strict=True):
             assert_same(one, other)
     elif isinstance(expected, np.ndarray):
-        assert found.dtype == expected.dtype
-        np.testing.assert_array_equal(found, expected)
+        assert actual.dtype == expected.dtype
+        np.testing.assert_array_equal(actual, expected)
     else:
-        assert found == expected
+        assert actual == expected
 
 
 def test_a_round_trip_changes_nothing(env: gym.Env[Any, Any], tmp_path: Path) -> None:
     episodes = [episode(3), episode(1, executed=True), episode(12, seed=None)]
     write_minari(NAME, iter(episodes), env=env, root=tmp_path, expert_return=2.5)
-    found = list(read_minari(NAME, root=tmp_path))
-    for one, other in zip(found, episodes, strict=True):
+    episodes_read = list(read_minari(NAME, root=tmp_path))
+    for one, other in zip(episodes_read, episodes, strict=True):
         assert_same(one, other)
     assert expert_return_of(NAME, root=tmp_path) == 2.5
     assert minari_metadata(NAME, root=tmp_path)["total_steps"] == 16
@@ -139,29 +139,29 @@ def test_minari_reads_what_is_written(env: gym.Env[Any, Any], tmp_path: Path) ->
     assert dataset.action_space == env.action_space
     assert dataset.spec.env_spec is not None
     assert dataset.spec.env_spec.id == "GatoTest/Nested-v0"
-    for found, wanted in zip(dataset.iterate_episodes(), episodes, strict=True):
-        assert_same(found.observations["parts"], wanted.observations["parts"])
-        assert_same(found.observations["picture"], wanted.observations["picture"])
-        assert list(found.observations["words"]) == wanted.observations["words"]
-        assert_same(found.actions, wanted.actions)
-        np.testing.assert_array_equal(found.rewards, wanted.rewards)
-        np.testing.assert_array_equal(found.terminations, wanted.terminations)
+    for actual, expected in zip(dataset.iterate_episodes(), episodes, strict=True):
+        assert_same(actual.observations["parts"], expected.observations["parts"])
+        assert_same(actual.observations["picture"], expected.observations["picture"])
+        assert list(actual.observations["words"]) == expected.observations["words"]
+        assert_same(actual.actions, expected.actions)
+        np.testing.assert_array_equal(actual.rewards, expected.rewards)
+        np.testing.assert_array_equal(actual.terminations, expected.terminations)
 
 
 def test_what_minari_writes_is_read(env: gym.Env[Any, Any], tmp_path: Path) -> None:
     """A dataset that others made with Minari alone, without our notes."""
-    wanted = episode(4)
+    expected = episode(4)
     with minari_root(tmp_path):
         minari.create_dataset_from_buffers(
             NAME,
             [
                 EpisodeBuffer(
                     id=0,
-                    observations=wanted.observations,
-                    actions=wanted.actions,
-                    rewards=list(wanted.rewards),
-                    terminations=list(wanted.terminations),
-                    truncations=list(wanted.truncations),
+                    observations=expected.observations,
+                    actions=expected.actions,
+                    rewards=list(expected.rewards),
+                    terminations=list(expected.terminations),
+                    truncations=list(expected.truncations),
                 )
             ],
             env=env,
@@ -175,8 +175,8 @@ def test_what_minari_writes_is_read(env: gym.Env[Any, Any], tmp_path: Path) -> N
             eval_env=env,
             jpeg_encoding=False,
         )
-    (found,) = read_minari(NAME, root=tmp_path)
-    assert_same(found, dataclasses.replace(wanted, info={}, seed=None))
+    (actual,) = read_minari(NAME, root=tmp_path)
+    assert_same(actual, dataclasses.replace(expected, info={}, seed=None))
     assert expert_return_of(NAME, root=tmp_path) is None
 
 
@@ -221,8 +221,8 @@ def test_environments_can_be_recovered(tmp_path: Path) -> None:
         "babyai-go-to-obj", seen, np.array([2]), np.array([reward], np.float32), end, ~end, seed=3
     )
     write_minari("gato/babyai-go-to-obj-v0", [recorded], env=env, root=tmp_path)
-    (found,) = read_minari("gato/babyai-go-to-obj-v0", root=tmp_path)
-    assert_same(found, recorded)
+    (read,) = read_minari("gato/babyai-go-to-obj-v0", root=tmp_path)
+    assert_same(read, recorded)
     with minari_root(tmp_path):
         again = minari.load_dataset("gato/babyai-go-to-obj-v0").recover_environment(eval_env=True)
     assert again.spec is not None

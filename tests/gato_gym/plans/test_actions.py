@@ -359,5 +359,5 @@ def test_the_extremes_of_integers(dtype):
     decoded = plan.decode(ids)
     assert space.contains(decoded)
     half_bin = (int(info.max) - int(info.min)) / 2048
-    for got, wanted in zip(decoded.tolist(), extremes.tolist(), strict=True):
-        assert abs(got - wanted) <= half_bin * 1.0001 + 0.5
+    for got, expected in zip(decoded.tolist(), extremes.tolist(), strict=True):
+        assert abs(got - expected) <= half_bin * 1.0001 + 0.5

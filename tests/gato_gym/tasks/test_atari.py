@@ -81,8 +81,8 @@ def test_one_game_and_many_at_once() -> None:
     observations, info = many.reset(seed=seeds)
     over = np.zeros(3, np.bool_)
     alone = [env.reset(seed=seed) for env, seed in zip(ones, seeds, strict=True)]
-    assert [found["lives"] for _, found in alone] == list(info["lives"])
-    np.testing.assert_array_equal(observations, [found[0] for found in alone])
+    assert [outcome["lives"] for _, outcome in alone] == list(info["lives"])
+    np.testing.assert_array_equal(observations, [outcome[0] for outcome in alone])
     returns, ends = np.zeros((2, 3)), 0
     for step in range(steps):
         observations, rewards, terminated, truncated, _ = many.step(actions[step])
@@ -92,8 +92,8 @@ def test_one_game_and_many_at_once() -> None:
             else:
                 expected = env.step(actions[step, row])[:4]
             np.testing.assert_array_equal(observations[row], expected[0])
-            found = rewards[row], terminated[row], truncated[row]
-            assert found == expected[1:]
+            outcome = rewards[row], terminated[row], truncated[row]
+            assert outcome == expected[1:]
             returns[:, row] += rewards[row], expected[1]
         over = terminated | truncated
         ends += int(over.sum())

@@ -177,14 +177,14 @@ def test_the_inverse_gives_the_original(mirrored: bool, turned: int) -> None:
     # A mirror and a turn do not commute: the turn comes undone first, the other way round.
     back = transform(there, SIX, mirrored=False, turned=-turned)
     back = transform(back, np.argsort(order), mirrored=mirrored, turned=0)
-    for found in (back, episode):  # the second: nothing was changed in place
-        np.testing.assert_array_equal(found.observations["image"], before.observations["image"])
+    for same in (back, episode):  # the second: nothing was changed in place
+        np.testing.assert_array_equal(same.observations["image"], before.observations["image"])
         np.testing.assert_array_equal(
-            found.observations["direction"], before.observations["direction"]
+            same.observations["direction"], before.observations["direction"]
         )
-        assert found.observations["mission"] == before.observations["mission"]
-        np.testing.assert_array_equal(found.actions, before.actions)
-        np.testing.assert_array_equal(found.executed, before.executed)
+        assert same.observations["mission"] == before.observations["mission"]
+        np.testing.assert_array_equal(same.actions, before.actions)
+        np.testing.assert_array_equal(same.executed, before.executed)
 
 
 def test_mission_and_grid_agree_in_colours() -> None:
@@ -267,9 +267,9 @@ def test_a_level_is_minigrids_own(task: Any, capsys: pytest.CaptureFixture[str])
             assert observation in env.observation_space
             action = int(generator.choice([0, 1, 2, 2, 3, 4, 5]))
             observation, *result, info = env.step(action)
-            expected, *wanted, _ = original.step(action)
-            assert result == wanted
-            assert info["success"] == (float(wanted[0]) > 0)
+            expected, *rest, _ = original.step(action)
+            assert result == rest
+            assert info["success"] == (float(rest[0]) > 0)
             if result[1] or result[2]:
                 break
 
@@ -331,8 +331,8 @@ def test_stable_baselines_batches_instructions() -> None:
     envs = DummyVecEnv([task.make] * 2)
     envs.seed(5)
     observations = envs.reset()
-    wanted = [task.make().reset(seed=seed)[0]["mission"] for seed in (5, 6)]
-    assert observations["mission"].tolist() == wanted
+    expected = [task.make().reset(seed=seed)[0]["mission"] for seed in (5, 6)]
+    assert observations["mission"].tolist() == expected
 
 
 def test_instruction_space_samples_are_members() -> None:

@@ -82,8 +82,8 @@ def test_ids_of_levels_by_hand() -> None:
     ],
 )
 def test_patterns(suite: str | None, pattern: str | None, count: int, first: str) -> None:
-    found = list_tasks(suite, pattern)
-    assert (len(found), found[0].id) == (count, first)
+    matching = list_tasks(suite, pattern)
+    assert (len(matching), matching[0].id) == (count, first)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,13 @@ from policies.training.config import TrainConfig, as_begun
 from policies.training.data.augmentation import kept_blocks, noisy
 from policies.training.data.packing import Mixture, Packer
 from policies.training.data.shards import TaskShard
-from policies.training.loss import action_loss, batch_loss, observation_loss
+from policies.training.loss import (
+    action_loss,
+    batch_loss,
+    choice_losses,
+    continuous_losses,
+    observation_loss,
+)
 from policies.training.optimizer import OptimiserConfig
 from policies.training.trainer import Trainer
 
@@ -351,3 +357,49 @@ def test_flex_attention_cannot_be_trained_on_a_cpu(tmp_path: Path) -> None:
     batch: PackedBatch = packer().batch(0)
     assert batch.residual_mask is None
     assert not batch.next_parts
+
+
+def test_a_choices_label_is_what_the_expert_chose_from() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(3, 4)
+    logits[:, 3] = float("-inf")  # not legal
+    soft = torch.tensor([[0.2, 0.3, 0.5], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    labels = torch.tensor([2, 0, 1])
+    logs = logits[:, :3].double().log_softmax(1)
+    by_hand = [-(logs[0] * soft[0]).sum(), -logs[1, 0], -logs[2, 1]]
+    losses = choice_losses(logits, labels, soft)
+    assert losses.tolist() == pytest.approx([float(loss) for loss in by_hand], rel=1e-5)
+    hard = choice_losses(logits, labels, torch.zeros(3, 0))
+    assert hard.tolist() == pytest.approx((-logs[range(3), labels]).tolist(), rel=1e-5)
+
+
+def test_an_experts_deviation_widens_the_label_of_a_number() -> None:
+    torch.manual_seed(0)
+    network = GatoNetwork(SMALL)
+    hidden, labels = torch.randn(2, SMALL.width), torch.tensor([500, 100])
+    predicted = (hidden, torch.arange(2), torch.full((2,), -1))
+    soft = torch.tensor([[0.1], [0.0]])  # 51.2 bins, and nothing said
+    losses, _ = continuous_losses(network, predicted, labels, soft, sigma=4.0)
+    ids = network.config.vocabulary.continuous
+    logs = network.symbol_logits(hidden, ids.start, ids.stop).double().log_softmax(1)
+    bins = torch.arange(len(ids), dtype=torch.float64)
+    for row, sigma in ((0, 51.2), (1, 4.0)):
+        weights = torch.exp(-0.5 * ((bins - labels[row]) / sigma) ** 2)
+        by_hand = -(logs[row] * weights / weights.sum()).sum()
+        assert float(losses[row]) == pytest.approx(float(by_hand), rel=1e-4)
+
+
+def test_a_regressed_number_has_hubers_loss() -> None:
+    torch.manual_seed(0)
+    network = GatoNetwork(dataclasses.replace(SMALL, continuous_head="regression"))
+    predicted = (torch.randn(2, SMALL.width), torch.arange(2), torch.full((2,), -1))
+    numbers = network.action_heads.numbers(*predicted)
+    far = [(float(number) + 1) * 512 for number in numbers]  # the bins that they fall into
+    labels = torch.tensor([int(far[0]) + 10, int(far[1]) + 300])
+    losses, misses = continuous_losses(network, predicted, labels, torch.zeros(2, 0), sigma=4.0)
+    centres = (labels.double() + 0.5) / 512 - 1
+    errors = (numbers.double() - centres).abs() / 0.1
+    assert float(errors[0]) < 1 < float(errors[1])
+    assert float(losses[0]) == pytest.approx(0.5 * float(errors[0]) ** 2, rel=1e-4)
+    assert float(losses[1]) == pytest.approx(float(errors[1]) - 0.5, rel=1e-4)
+    assert misses.tolist() == pytest.approx((0.1 * errors).tolist(), rel=1e-4)
