@@ -20,7 +20,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.vector.utils import concatenate, create_empty_array
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
 from policies.base import Policy, row_of
@@ -28,7 +28,7 @@ from policies.chance import seed_episodes
 from policies.distributions import ActionDistribution, Categorical, Decision
 from policies.rollout.episode import Record, RunningEpisode
 from policies.rollout.faults import FAULTS, EnvironmentFault, UsageError, close_env, describe
-from policies.rollout.members import as_action, as_observation
+from policies.rollout.members import as_action, as_observation, has_empty_part
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, Outcome
 from policies.rollout.shared_forward import shared_by
 from policies.rollout.timing import Clock
@@ -138,6 +138,7 @@ class EnvBatch:
         self.running: list[RunningEpisode | None] = [None] * rows
         self._spaces = self._envs[0].observation_space, self._envs[0].action_space
         self._starts, self._places = np.ones(rows, dtype=np.bool_), np.full(rows, -1)
+        self._batched: gym.Space[Any] | None = None
         self._observations: list[Any] = [None] * rows
         self._state: Any = None
         self._distribution: ActionDistribution | None = None
@@ -187,15 +188,18 @@ class EnvBatch:
         """A batch of actions row by row.
 
         Raises:
-            ValueError: They are fewer than the rows.
+            ValueError: There is not one for each row.
         """
-        space = self._spaces[1]
-        try:
-            rows = [row_of(space, actions, row) for row in range(self.size)]
-        except (IndexError, KeyError, TypeError, ValueError) as error:
+        if has_empty_part(self._spaces[1]):  # of which Gymnasium iterates over nothing
+            return [row_of(self._spaces[1], actions, row) for row in range(self.size)]
+        if self._batched is None:
+            self._batched = batch_space(self._spaces[1], self.size)
+        rows = list(iterate(self._batched, actions))
+        if len(rows) != self.size:
             raise ValueError(
-                f"the policy gave {actions!r}: expected a batch of {self.size} members of {space}"
-            ) from error
+                f"the policy gave {len(rows)} actions for {self.size} observations: expected one "
+                "each"
+            )
         return rows
 
     def seeds(self) -> list[int | None]:
@@ -224,6 +228,7 @@ class EnvBatch:
         self.running = [self.running[row] for row in kept]
         self._observations = [self._observations[row] for row in kept]
         self._starts, self._places = self._starts[kept], self._places[kept]
+        self._batched = None
 
     def close(self) -> None:
         """Close the environments."""

@@ -3,6 +3,7 @@
 * :func:`as_observation` -- an observation; :func:`as_action` -- a policy's action.
 * :func:`as_reward` -- a reward; :func:`success_in` -- whether an ``info`` tells of success.
 * :func:`stack_members` -- an episode's observations or actions, one after another.
+* :func:`has_empty_part` -- whether a space holds a Dict or a Tuple of nothing.
 
 A value is converted only where nothing of it is lost: another dtype that holds it, a list or a
 tuple for an array, axes of length 1 more or less.
@@ -258,3 +259,11 @@ def stack_members(space: gym.Space[Any], members: Sequence[Any]) -> Any:
     if isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
         return np.stack(members)
     return list(members)
+
+
+def has_empty_part(space: gym.Space[Any]) -> bool:
+    """Whether a space is, or holds, a Dict or a Tuple of nothing."""
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        return False
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+    return not parts or any(map(has_empty_part, parts))
