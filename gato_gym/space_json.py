@@ -86,10 +86,11 @@ def _in_each_box(value: Any, change: Callable[[Any, list[int]], Any]) -> Any:
 
 
 def _one_number(bounds: Any, shape: list[int]) -> Any:
-    different = np.unique(np.asarray(bounds, object))
-    if math.prod(shape) == 0:
+    numbers = np.asarray(bounds)
+    if not numbers.size:
         return 0
-    return different[0] if len(different) == 1 else bounds
+    first = numbers.flat[0]
+    return first.item() if (numbers == first).all() else bounds
 
 
 def _all_numbers(bounds: Any, shape: list[int]) -> Any:
@@ -106,7 +107,7 @@ def _check(value: Any, where: str) -> int:
             named[part_name] = space[part_name]
     total = sum(_check(part, f"{where}.{name}") for name, part in named.items())
     sizes = {
-        "shape": math.prod(as_type(list[int], space.get("shape", []), f"{where}.shape")),
+        "shape": math.prod(as_type(list[int], space.get("shape", [0]), f"{where}.shape")),
         "max_length": as_type(int, space.get("max_length", 0), f"{where}.max_length"),
     }
     if space.get("type") == "MultiBinary":
