@@ -66,6 +66,7 @@ class Record(_Player):
         from gato_gym.episodes.minari_datasets import check_dataset_id
         from policies.collection.record import likeliest, record_episodes
         from policies.registry import make_policy
+        from policies.rollout.faults import close_env
 
         check_dataset_id(self.dataset)
         env = gato_gym.make(self.environment)
@@ -86,7 +87,7 @@ class Record(_Player):
                 environment=self.environment,
                 on_episode=lambda _: progress.advance(bar),
             )
-        env.close()
+        close_env(env)
         call.console.print(
             f"{self.dataset}: {len(returns)} episodes, return {np.mean(returns):.2f} ± "
             f"{np.std(returns):.2f}. Next:\n"
@@ -120,6 +121,7 @@ class Score(_Player):
         import gato_gym
         from policies.collection.record import likeliest, play_returns
         from policies.registry import make_policy
+        from policies.rollout.faults import close_env
 
         expert = None if self.dataset is None else self._expert_return(self.dataset)
         torch.set_num_threads(1)  # one environment at a time: more threads wait for each other
@@ -132,7 +134,7 @@ class Score(_Player):
         choice = likeliest(policy, stochastic=self.stochastic)
         returns = play_returns(env, policy, self.episodes, deterministic=choice)
         least = play_returns(env, chance, self.episodes)
-        env.close()
+        close_env(env)
         mean, low = float(np.mean(returns)), float(np.mean(least))
         print_line(f"random  {low:10.2f} ± {np.std(least):.2f}", highlight=False)
         print_line(f"policy  {mean:10.2f} ± {np.std(returns):.2f}", highlight=False)

@@ -26,6 +26,11 @@ from policies.model.quantized_linear import has_kernels
 __all__ = ["CacheUpdate", "RingCache"]
 
 
+SLOTS_TOGETHER = 8
+"""Slots are a multiple of it: products of other sizes may be summed in another order where there
+are more rows, and a row would depend on its batch."""
+
+
 @dataclass
 class RingCache:
     """Keys and values of the tokens that a row may still see.
@@ -59,13 +64,13 @@ class RingCache:
         Args:
             config: Sizes of the network.
             rows: B.
-            ring: Live slots.
+            ring: Live slots, at least.
             pinned: Slots of the prompt, at most ``config.prompt_tokens``.
             like: Has the device and the dtype of the cache. A CPU without
                 :mod:`policies.model.cpu_kernels`, or with sizes that are not multiples of four,
                 uses float32, where attention is faster than in fewer bits.
         """
-        slots = pinned + ring
+        slots = -(-(pinned + ring) // SLOTS_TOGETHER) * SLOTS_TOGETHER
         shape = (config.layers, rows, config.heads, config.head_size, slots)
         sizes = (config.head_size, config.width, 2 * config.feed_forward)
         fit = has_kernels() and all(size % 4 == 0 for size in sizes)

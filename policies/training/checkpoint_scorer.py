@@ -20,6 +20,7 @@ import gato_gym
 from policies.collection.scores import play_scores
 from policies.gato.task_specs import signature
 from policies.registry import make_policy
+from policies.rollout.faults import close_env
 from policies.training.data.datasets import DatasetTask
 from policies.training.distributed import ProcessGroup
 
@@ -126,7 +127,7 @@ class CheckpointScorer:
             return play_scores(envs, acting, self.episodes, deterministic=True).mean
         finally:
             for env in envs:
-                env.close()
+                close_env(env)
 
     def describe(self, scores: Mapping[str, float]) -> str:
         """What the progress line says of scores."""

@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.classic_control import CartPoleEnv
 
 from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError
@@ -23,6 +24,7 @@ from benchmarks.run import main
 from benchmarks.workers import ray_cluster
 from benchmarks.workers.processes import play_episodes
 from gato_gym.commands.common import Command, Invocation, run_command
+from gato_gym.commands.main import main as gato_gym_main
 from policies.rollout import faults
 from policies.rollout.env_batch import make_rows
 from policies.rollout.faults import close_env, time_limit
@@ -211,6 +213,19 @@ class TestEnvironments:
         monkeypatch.setattr(type(task.make()), "close", hang)
         monkeypatch.setattr(faults, "CLOSING_SECONDS", 0.05)
         assert failures(played(task, policy)) == {}
+
+
+def test_a_score_is_shown_though_its_environment_does_not_close(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hang(self: Any) -> None:
+        while True:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(CartPoleEnv, "close", hang)
+    monkeypatch.setattr(faults, "CLOSING_SECONDS", 0.05)
+    assert gato_gym_main(["score", "CartPole-v1", "--policy", "random", "--episodes", "1"]) == 0
+    assert "1 episodes each" in capsys.readouterr().out
 
 
 def test_nan_fails_its_episode_alone_unless_the_policy_reads_it() -> None:

@@ -29,6 +29,7 @@ the mixture, and what it was made of. Shards of texts and of images with texts a
 from __future__ import annotations
 
 import json
+import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,6 +51,10 @@ from policies.training.data.soft_labels import soft_labels
 
 ARRAYS = ("ids", "vectors", "grids", "images", "actions", "labels", "text_index")
 FORMAT = 2
+HEADER_ERRORS = (
+    EOFError, OSError, OverflowError, SyntaxError, TypeError, ValueError, tokenize.TokenError,
+)  # fmt: skip
+"""What NumPy raises at a damaged array, whose header it parses as Python."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +222,7 @@ def load_arrays(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         check_file(path)
         try:
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError, OverflowError, TypeError, SyntaxError) as error:
+        except HEADER_ERRORS as error:
             raise ValueError(f"{path} is damaged ({error}): delete the shard") from error
     check_parts(arrays, str(folder))
     return arrays

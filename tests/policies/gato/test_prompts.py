@@ -132,6 +132,8 @@ def test_one_longer_than_the_region_states_both_lengths() -> None:
     long = recorded(20)
     with pytest.raises(ValueError, match=r"20 timesteps, 20 tokens, .* 16 timesteps, 16 tokens"):
         prompt_from_episode(state_plan(), long, capacity=16)
+    with pytest.raises(ValueError, match=r"17 timesteps, 17 tokens, .* 16 timesteps"):
+        prompt_from_episode(state_plan(), recorded(17), capacity=16)
     with pytest.raises(ValueError, match="cut is 'middle': expected 'end', 'start'"):
         prompt_from_episode(state_plan(), long, capacity=16, cut="middle")
     end = prompt_from_episode(state_plan(), long, capacity=16, cut="end")

@@ -10,11 +10,12 @@ from gymnasium import spaces
 from gato_gym import PlanOptions, compile_plan
 from policies import GatoPolicy
 from policies.model.config import NetworkConfig, fitted
+from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork, inference
 from policies.model.row_blocks import BLOCK, BlockSizes, in_blocks, padded, rows_in_blocks
 
 CONFIG = NetworkConfig(
-    width=48, layers=2, heads=2, head_size=16, feed_forward=64, window=8, prompt_tokens=4,
+    width=48, layers=2, heads=3, head_size=64, feed_forward=64, window=60, prompt_tokens=4,
     text_rank=8, vector_hidden=40, vector_size=16, grid_channels=8, grid_groups=2,
 )  # fmt: skip
 
@@ -62,24 +63,32 @@ def test_rows_are_padded_to_the_smallest_proven_block(rows: int, blocks: int) ->
     assert max(seen) <= BLOCK
 
 
-def test_hidden_vectors_of_1_to_70_rows_are_those_of_70() -> None:
+@pytest.mark.parametrize("ring", [16, 61, 62, 63])
+@pytest.mark.parametrize("tokens", [1, 2, 5])
+def test_hidden_vectors_of_1_to_70_rows_are_those_of_70(ring: int, tokens: int) -> None:
     torch.manual_seed(0)
     network = inference(GatoNetwork(CONFIG))
-    plan = compile_plan(spaces.Box(-1, 1, (3,)), spaces.Discrete(3), PlanOptions(vector_size=16))
-    policy = GatoPolicy(network, plan)
-    x = torch.randn(2, 70, CONFIG.width)
+    x = torch.randn(3, 70, tokens, CONFIG.width)
+    seen = torch.randn(2, CONFIG.layers, 70, CONFIG.heads, CONFIG.head_size, ring + 16)
 
-    def hidden(rows: int) -> torch.Tensor:
-        state, owners = policy.new_state(rows), np.arange(rows)
-        steps = [
-            network.step(x[t, :rows], owners, np.full(rows, 4 + t), state.cache) for t in range(2)
-        ]
+    def hidden(first: int, rows: int) -> torch.Tensor:
+        some, like = slice(first, first + rows), network.head.weight
+        cache = RingCache.empty(CONFIG, rows=rows, ring=ring, pinned=4, like=like)
+        slots = cache.positions.shape[1]
+        cache.keys[:], cache.values[:] = seen[:, :, some, ..., :slots]
+        cache.positions[:] = torch.arange(slots)  # all of them are in sight
+        owners, steps = np.arange(rows).repeat(tokens), []
+        for t, new in enumerate(x[:, some].flatten(1, 2)):
+            positions = np.tile(slots + t * tokens + np.arange(tokens), rows)
+            steps.append(network.step(new, owners, positions, cache).unflatten(0, (rows, tokens)))
         return torch.stack(steps)
 
     with torch.inference_mode():
-        whole = hidden(70)
-        for rows in range(1, 71):
-            assert torch.equal(hidden(rows), whole[:, :rows]), rows
+        whole = hidden(0, 70)
+        for rows in (*range(1, 34), 40, 63, 64, 65, 69):
+            for first in {0, 70 - rows, (70 - rows) // 2}:  # wherever they are in memory
+                same = torch.equal(hidden(first, rows), whole[:, first : first + rows])
+                assert same, (first, rows)
 
 
 @pytest.mark.parametrize("head", ["bins", "regression"])
