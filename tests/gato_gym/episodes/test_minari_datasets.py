@@ -344,10 +344,21 @@ def test_a_dataset_of_an_id_without_a_version_is_read(
         spaces.Graph(spaces.Box(0, 1, (2,)), None),
         spaces.Dict(net=spaces.Tuple([spaces.Graph(spaces.Discrete(3), spaces.Discrete(4))])),
         spaces.Dict(none=spaces.Dict(), nothing=spaces.Tuple([])),
+        spaces.Box(np.array([0, -1.5], np.float32), np.array([1, 2.5], np.float32)),
+        spaces.Dict(low=spaces.Box(-np.inf, np.inf, (0, 3)), type=spaces.Box(-1, 1, ())),
     ],
 )
 def test_spaces_as_json_come_back(space: gym.Space[Any]) -> None:
     assert read_space(write_space(space), "space") == space
+
+
+def test_a_large_picture_is_a_short_text_and_many_of_them_are_refused() -> None:
+    picture = spaces.Box(0, 255, (1000, 1500, 3), np.uint8)
+    text = write_space(spaces.Tuple([picture, spaces.Sequence(picture)]))
+    assert len(text) < 300
+    assert read_space(text, "space")[0] == picture
+    with pytest.raises(ValueError, match="space is of 18000000, expected 0 to"):
+        read_space(write_space(spaces.Tuple([picture] * 4)), "space")
 
 
 def test_a_mission_is_written_as_the_text_it_makes() -> None:
