@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from benchmarks.protocol import BenchmarkError
-from gato_gym.bounded_io import read_bytes
 from gato_gym.commands.flags import flag
+from gato_gym.files.bounded_io import read_bytes
 from policies.registry import BUILT_IN, PolicySpec, find_factory, source_of
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from gato_gym.bounded_io import as_type, parse_json
+from gato_gym.files.bounded_io import as_type, parse_json
 from gato_gym.text import is_text_space
 
 LARGEST_SPACE = 2**24

@@ -35,8 +35,8 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gato_gym.atomic_io import appearing, check_replaceable, inside, surviving
-from gato_gym.bounded_io import as_type, check_file, read_bytes, read_versioned, reason_of
+from gato_gym.files.atomic_io import appearing, check_replaceable, inside, surviving
+from gato_gym.files.bounded_io import as_type, check_file, read_bytes, read_versioned, reason_of
 from gato_gym.options import PlanOptions
 from gato_gym.text import default_tokenizer
 from policies.gato.hub import LARGEST_FETCHED, HubError, fetch_checkpoint

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gato_gym import Episode
-from gato_gym.atomic_io import surviving
-from gato_gym.bounded_io import read_json
+from gato_gym.files.atomic_io import surviving
+from gato_gym.files.bounded_io import read_json
 from gato_gym.spaces import Plan
 from policies.gato.checkpoint import check_weights, save_checkpoint
 from policies.gato.prompts import prompt_from_episode
