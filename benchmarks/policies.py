@@ -138,7 +138,8 @@ def resolved(choice: PolicyChoice) -> PolicyChoice:
 
 def _folder(choice: PolicyChoice) -> Path:
     """The checkpoint's folder, fetched if need be."""
-    from policies.gato.checkpoint import CheckpointError, locate_checkpoint, shipped_names
+    from policies.gato.checkpoint import locate_checkpoint, shipped_names
+    from policies.gato.tensor_files import CheckpointError
 
     name = choice.name
     try:
@@ -249,8 +250,9 @@ def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
         from policies.experts import has_expert
 
         return {task.id: "it has no expert" for task in tasks if not has_expert(task.id)}
-    from policies.gato.checkpoint import CheckpointError, read_tasks
+    from policies.gato.checkpoint import read_tasks
     from policies.gato.task_specs import SpaceMismatchError, find_task
+    from policies.gato.tensor_files import CheckpointError
 
     try:
         known = read_tasks(_folder(choice))

@@ -13,6 +13,9 @@ LARGEST_FETCHED = {
     "model.safetensors": 8 * 2**30,
     "prompts.safetensors": 2**30,
     "text.model": 16 * 2**20,
+    "tokenizer.json": 16 * 2**20,
+    "vocab.json": 16 * 2**20,
+    "merges.txt": 16 * 2**20,
     "card.md": 4 * 2**20,
 }
 """The files that are fetched beside ``config.json``, and the bytes that each may have."""
@@ -47,7 +50,7 @@ def fetch_checkpoint(name: str, *, check: Callable[[Path], object]) -> Path:
     if not (folder / "config.json").is_file():
         raise HubError(
             f"hub checkpoint {name!r} holds no config.json: expected a checkpoint that "
-            "GatoPolicy.save wrote; check the name"
+            "GatoPolicy.save or JatPolicy.save wrote; check the name"
         )
     check(folder)
     in_reach = _check_sizes(name, folder.name)

@@ -218,9 +218,7 @@ def test_losses_of_choices_and_images(network: JatNetwork) -> None:
     action = -np.mean([float(shares[t, actions[0, t]].log()) for t in range(3)])
     following = network.image_decoder["module"](hidden[0, 1:4:2])
     observation = float((following - images[0, 1:]).square().mean())
-    batch = EpisodeBatch(
-        torch.zeros(1, 3), image_observations=images, discrete_actions=actions
-    )
+    batch = EpisodeBatch(torch.zeros(1, 3), image_observations=images, discrete_actions=actions)
     losses = network.losses(batch)
     assert float(losses.action) == pytest.approx(action, rel=1e-4)
     assert float(losses.observation) == pytest.approx(observation, rel=1e-4)
