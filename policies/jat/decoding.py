@@ -184,11 +184,12 @@ class Decoder:
         positions = before.clamp(max=self.window)[:, None] + offsets
         began = before < 0
         orders[began] = torch.tensor([-1, -1, 0], device=orders.device)
+        positions[began] = 0
         x_BTD = torch.stack([state.inputs[:, 0], acted_BD, observed_BD], 1)
         hidden = self.network.transformer.step(
             x_BTD,
             orders,
-            torch.where(orders < 0, 0, positions),
+            positions,
             state.cache,
             (before - self.window).clamp(min=0),
         )
