@@ -18,6 +18,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -77,7 +78,7 @@ def load_checkpoint(name: str | Path) -> JatCheckpoint:
         )
     try:
         values = read_json(path, largest=LARGEST_CONFIG, error=CheckpointError)
-        config = JatConfig.from_json(as_type(dict, values, str(path)), str(path))
+        config = JatConfig.from_json(as_type(dict[str, Any], values, str(path)), str(path))
         tokenizer = Gpt2Tokenizer.read(folder)
         _check_ids(tokenizer, config)
     except CheckpointError:

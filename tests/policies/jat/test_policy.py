@@ -329,7 +329,7 @@ def test_spaces_without_a_modality(
 
 def test_a_text_needs_a_tokenizer() -> None:
     policy = make(GRID, FORCE)
-    with pytest.raises(JatSpaceError, match="expected tokenizer.json, or vocab.json and merges"):
+    with pytest.raises(JatSpaceError, match=r"expected tokenizer\.json, or vocab\.json and merges"):
         JatPolicy(policy.network, GRID, FORCE)
 
 
