@@ -58,6 +58,9 @@ RUN_CHECKPOINT, RUN_STATE = "checkpoint", "training"
 CHECKPOINT_FILES = (
     "config.json", "model.safetensors", "prompts.safetensors", "text.model", "card.md",
 )  # fmt: skip
+JAT_FILES = (
+    "config.json", "model.safetensors", "tokenizer.json", "vocab.json", "merges.txt", "card.md",
+)  # fmt: skip
 LARGEST_CONFIG = 4 * 2**20
 """Largest ``config.json`` that is read, in bytes."""
 
@@ -323,7 +326,7 @@ def locate_checkpoint(name: str | Path) -> Path:
         )
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) and not folder.parent.is_dir():
         try:
-            return fetch_checkpoint(text, check=_check_config)
+            return fetch_checkpoint(text, check=_files_to_fetch)
         except HubError as error:
             raise CheckpointError(str(error)) from error
     raise CheckpointError(f"no checkpoint at {text!r}: expected a folder with config.json")
@@ -355,9 +358,12 @@ def is_jat(folder: Path) -> bool:
     return isinstance(config, dict) and config.get("model_type") == "jat"
 
 
-def _check_config(folder: Path) -> None:
-    if not is_jat(folder):
-        _read_config(folder)
+def _files_to_fetch(folder: Path) -> tuple[str, ...]:
+    """What belongs to a hub's ``config.json``, which is one of either family."""
+    if is_jat(folder):
+        return JAT_FILES[1:]
+    _read_config(folder)
+    return CHECKPOINT_FILES[1:]
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 LARGEST_FETCHED = {
@@ -18,20 +18,21 @@ LARGEST_FETCHED = {
     "merges.txt": 16 * 2**20,
     "card.md": 4 * 2**20,
 }
-"""The files that are fetched beside ``config.json``, and the bytes that each may have."""
+"""The files that may be fetched beside ``config.json``, and the bytes that each may have."""
 
 
 class HubError(ValueError):
     """A hub id that gives no checkpoint."""
 
 
-def fetch_checkpoint(name: str, *, check: Callable[[Path], object]) -> Path:
+def fetch_checkpoint(name: str, *, check: Callable[[Path], Sequence[str]]) -> Path:
     """The folder of a hub's checkpoint.
 
     Args:
         name: A hub id ``owner/name``.
-        check: Called with the folder while it holds ``config.json`` alone; raises where that is no
-            checkpoint's, so that no weights of something else are fetched.
+        check: Called with the folder while it holds ``config.json`` alone; returns the files to
+            fetch, of :data:`LARGEST_FETCHED`, and raises where that is no checkpoint's, so that no
+            weights of something else are fetched.
 
     Raises:
         HubError: It cannot be fetched, holds no ``config.json``, or too large a file.
@@ -52,13 +53,13 @@ def fetch_checkpoint(name: str, *, check: Callable[[Path], object]) -> Path:
             f"hub checkpoint {name!r} holds no config.json: expected a checkpoint that "
             "GatoPolicy.save or JatPolicy.save wrote; check the name"
         )
-    check(folder)
+    files = check(folder)
     in_reach = _check_sizes(name, folder.name)
     try:
         whole = snapshot_download(
             name,
             revision=folder.name,
-            allow_patterns=[*LARGEST_FETCHED],
+            allow_patterns=[*files],
             local_files_only=not in_reach,
         )
     except Exception as error:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from gato_gym.atomic_io import appearing
 from gato_gym.bounded_io import as_type, read_bytes, read_json
-from policies.gato.checkpoint import LARGEST_CONFIG, is_jat, locate_checkpoint
+from policies.gato.checkpoint import JAT_FILES, LARGEST_CONFIG, is_jat, locate_checkpoint
 from policies.gato.tensor_files import (
     CheckpointError,
     check_shapes,
@@ -35,14 +35,12 @@ from policies.gato.tensor_files import (
     stored_shapes,
 )
 from policies.jat.config import JatConfig
-from policies.jat.gpt2_text import TOKENIZER_FILES, Gpt2Tokenizer
+from policies.jat.gpt2_text import Gpt2Tokenizer
 from policies.jat.network import JatNetwork
 
 TEXT_TABLE = "transformer.wte.weight"
 ALIASES = (TEXT_TABLE, "single_discrete_encoder.weight", "multi_discrete_encoder.0.weight")
 """Names of the text table: a file holds it under one of them, or under several."""
-
-FILES = ("config.json", "model.safetensors", *TOKENIZER_FILES, "card.md")
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def save_checkpoint(
     Raises:
         FileExistsError: ``folder`` exists and is not a checkpoint, or holds something else too.
     """
-    with appearing(folder, own=FILES) as temporary:
+    with appearing(folder, own=JAT_FILES) as temporary:
         weights = {
             name: t.detach().to("cpu", torch.float32).contiguous()
             for name, t in network.state_dict().items()
