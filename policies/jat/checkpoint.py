@@ -8,6 +8,7 @@
 =====================  ========================================================
 
 * :class:`JatCheckpoint`, :func:`load_checkpoint`, :func:`save_checkpoint`.
+* :func:`read_configuration` -- what is beside the weights.
 
 Nothing in them can run code, and nothing of the code that a hub keeps beside them is fetched.
 """
@@ -68,6 +69,19 @@ def load_checkpoint(name: str | Path) -> JatCheckpoint:
         CheckpointError: It does not exist, is damaged, or is no JAT network's.
     """
     folder = locate_checkpoint(name)
+    config, tokenizer = read_configuration(folder)
+    card = folder / "card.md"
+    text = read_bytes(card, largest=LARGEST_CONFIG, error=CheckpointError) if card.exists() else b""
+    network = _network_of(config, folder / "model.safetensors")
+    return JatCheckpoint(network, tokenizer, text.decode("utf-8", "replace"))
+
+
+def read_configuration(folder: Path) -> tuple[JatConfig, Gpt2Tokenizer | None]:
+    """A checkpoint's sizes and tokenizer, without its weights.
+
+    Raises:
+        CheckpointError: It is damaged, or no JAT network's.
+    """
     path = folder / "config.json"
     if not is_jat(folder):
         raise CheckpointError(
@@ -83,10 +97,7 @@ def load_checkpoint(name: str | Path) -> JatCheckpoint:
         raise
     except (OSError, ValueError) as error:
         raise CheckpointError(str(error)) from error
-    card = folder / "card.md"
-    text = read_bytes(card, largest=LARGEST_CONFIG, error=CheckpointError) if card.exists() else b""
-    network = _network_of(config, folder / "model.safetensors")
-    return JatCheckpoint(network, tokenizer, text.decode("utf-8", "replace"))
+    return config, tokenizer
 
 
 def save_checkpoint(
