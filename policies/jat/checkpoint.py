@@ -149,8 +149,13 @@ def _network_of(config: JatConfig, path: Path) -> JatNetwork:
             f"{path} does not fit config.json (it holds {len(stored)} tensors for "
             f"{config.num_layers} layers): they are of different checkpoints"
         )
-    with torch.device("meta"):
-        network = JatNetwork(config)
+    try:
+        with torch.device("meta"):
+            network = JatNetwork(config)
+    except RuntimeError as error:  # more numbers than any tensor has
+        raise CheckpointError(
+            f"{path.with_name('config.json')} has sizes of no network ({error}): take a fresh copy"
+        ) from error
     expected = {name: list(t.shape) for name, t in network.state_dict().items()}
     present = [name for name in ALIASES if name in stored]
     table = present[0] if present else TEXT_TABLE

@@ -126,6 +126,19 @@ class Decoder:
             np.empty(rows, object),
         )
 
+    def fits(self, state: JatState) -> bool:
+        """Whether a state is of this network's sizes, window, positions and actions."""
+        expected = self.new_state(0)
+        return all(
+            (mine.dtype, mine.shape[axis + 1 :]) == (given.dtype, given.shape[axis + 1 :])
+            and mine.shape[:axis] == given.shape[:axis]
+            for mine, given, axis in (
+                (expected.cache.keys, state.cache.keys, 1),
+                (expected.inputs, state.inputs, 0),
+                (expected.actions, state.actions, 0),
+            )
+        )
+
     @torch.inference_mode()
     def step(self, state: JatState, observation: Tensor) -> Tensor:
         """The hidden vector of each row's observation, which the state now has.

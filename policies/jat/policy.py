@@ -205,6 +205,11 @@ class JatPolicy(Policy):
                 f"state is {got} and the observation has {rows} rows: "
                 "pass the state that predict returned for the same environments"
             )
+        if not self.decoder.fits(state):
+            raise ValueError(
+                "state is of another network, window or action space: pass the state that predict "
+                "returned for the same environments"
+            )
         modalities = self.decoder.modalities
         with self.span("tokenising"):
             inputs = modalities.read(observation)

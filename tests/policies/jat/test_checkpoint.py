@@ -272,6 +272,7 @@ def test_a_table_may_be_stored_twice(write: Write) -> None:
         ({"model_type": "gpt_neo"}, "no model_type 'jat'"),
         ({"hidden_size": "50"}, "hidden_size is '50'"),
         ({"num_layers": 2**20, "attention_types": [[["global"], 2**20]]}, "for 1048576 layers"),
+        ({"image_size": 2**20, "patch_size": 2**20, "num_channels": 2**20}, "sizes of no network"),
         ({"vocab_size": 400}, r"wte.weight \[300, 50\] instead of \[400, 50\]"),
     ],
 )
@@ -293,3 +294,18 @@ def test_a_tokenizer_of_more_ids_is_refused(write: Write) -> None:
 def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"config.json is missing"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_files_that_are_cut_short(write: Write, name: str) -> None:
+    path = write() / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=r"is not JSON|is damaged or cut short"):
+        load_checkpoint(path.parent)
+
+
+def test_weights_that_are_not_there(write: Write) -> None:
+    folder = write()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
+        load_checkpoint(folder)

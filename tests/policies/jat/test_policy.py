@@ -362,3 +362,14 @@ def test_a_state_of_other_rows_is_refused() -> None:
         policy.predict(walk(3), state)
     with pytest.raises(ValueError, match="state is list"):
         policy.predict(walk(3), [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"window": 8}, {"positions": "published"}, {"action": spaces.Discrete(2)}],
+    ids=["window", "positions", "actions"],
+)
+def test_a_state_of_another_policy_is_refused(other: dict[str, Any]) -> None:
+    _, state = make(**other).predict(walk(2))
+    with pytest.raises(ValueError, match="state is of another network, window or action space"):
+        make().predict(walk(2), state)
