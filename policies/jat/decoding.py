@@ -94,9 +94,12 @@ class Decoder:
         if positions not in get_args(Positions):
             raise ValueError(f"positions is {positions!r}: expected one of {get_args(Positions)}")
         most = network.config.max_position_embeddings - (4 if positions == "published" else 0)
-        self.window = min(WINDOWS[modalities.observation], most) if window is None else window
+        default = min(WINDOWS[modalities.observation], most // 2 * 2)
+        self.window = default if window is None else window
         if self.window % 2 or not 4 <= self.window <= most:
-            raise ValueError(f"window is {window} tokens: expected an even number of 4 to {most}")
+            raise ValueError(
+                f"window is {self.window} tokens: expected an even number of 4 to {most}"
+            )
         self.stride = max(1, self.window // 4) if stride is None else stride
         if not 1 <= self.stride < self.window // 2:
             raise ValueError(
