@@ -2,8 +2,9 @@
 
 * :class:`GatoPolicy` -- one transformer for every environment.
 * :class:`MultiTaskPolicy` -- one network in environments of several tasks at once.
-* :func:`make_policy` -- a policy by name: ``random``, ``expert``, a shipped checkpoint, a folder,
-  a hub id, or your own ``module:factory``.
+* :class:`RetrievalPolicy` -- the actions of demonstrations, without a network.
+* :func:`make_policy` -- a policy by name: ``random``, ``expert``, ``retrieve``, a shipped
+  checkpoint, a folder, a hub id, or your own ``module:factory``.
 * :func:`record_episodes` -- a policy's episodes as a Minari dataset.
 * :class:`Policy` -- the contract of all of them.
 """
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
     from policies.collection.record import record_episodes
     from policies.gato.multitask import MultiTaskPolicy
     from policies.gato.policy import GatoPolicy
+    from policies.retrieval.policy import RetrievalPolicy
 
-__all__ = ["GatoPolicy", "MultiTaskPolicy", "Policy", "make_policy", "record_episodes"]
+__all__ = [
+    "GatoPolicy",
+    "MultiTaskPolicy",
+    "Policy",
+    "RetrievalPolicy",
+    "make_policy",
+    "record_episodes",
+]
 
 _LAZY = {
     "GatoPolicy": "policies.gato.policy",
     "MultiTaskPolicy": "policies.gato.multitask",
+    "RetrievalPolicy": "policies.retrieval.policy",
     "record_episodes": "policies.collection.record",
 }
 """Modules imported on first use: the experts' processes have no use for torch."""
