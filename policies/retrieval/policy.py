@@ -147,11 +147,12 @@ class RetrievalPolicy(Policy):
         groups = [text if text in self._ranges else None for text in texts]
         for group in dict.fromkeys(groups):
             rows = [row for row, each in enumerate(groups) if each == group]
-            near, distances[rows] = self._index(group).nearest(points[rows])
+            near, distances[rows] = self.index(group).nearest(points[rows])
             places[rows] = near + self._ranges[group][0]
         return places, distances
 
-    def _index(self, group: bytes | None) -> Index:
+    def index(self, group: bytes | None = None) -> Index:
+        """The index of the steps of one text, its ids as bytes; None for all steps."""
         first, last = self._ranges[group]
         key = None if last - first == self.steps else group
         if key not in self._indices:
