@@ -75,7 +75,7 @@ def test_a_step_of_retrieval_is_compared_with_the_time_it_may_take(
     monkeypatch.setattr(retrieving, "LIMIT", 0.25)
     (comparison,) = retrieving.from_many_steps(seconds=0.001, steps=40)
     assert comparison.name == "retrieve from 40 steps of 39 numbers, one row, without faiss"
-    assert comparison.slow_rate <= 4.0
+    assert comparison.slow_rate < 4.1
     assert comparison.ratio > 1.0
 
 
