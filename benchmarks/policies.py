@@ -17,13 +17,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
 from benchmarks.protocol import BenchmarkError
-from gato_gym.commands.flags import flag
+from gato_gym.commands.flags import Numbers, flag
 from gato_gym.files.bounded_io import read_bytes
 from policies.registry import BUILT_IN, PolicySpec, find_factory, source_of
 
@@ -39,8 +40,12 @@ class PlayingOptions:
     Attributes:
         prompt: The demonstration that a network is shown: none, shipped, or the id, folder or file
             of a Minari dataset, '#3' at its end for episode 3.
-        prompt_cut: Which part is shown of a demonstration that is too long; by default it is
-            refused.
+        prompt_cut: Which part is shown of a demonstration that is too long, select for the steps
+            that cover it best; by default it is refused.
+        demonstrations: The Minari dataset that retrieve plays from, its id or path; {task} in it
+            stands for the task's id.
+        demonstration_episodes: How many of its episodes, the first ones; of several numbers, each
+            is a policy of its own; by default all.
         device: Where a network computes.
         precision: Precision of a network's weights; by default float32 on a CPU, bfloat16 on a
             GPU.
@@ -49,7 +54,9 @@ class PlayingOptions:
     """
 
     prompt: Annotated[str, flag(metavar="none|shipped|PATH")] = "shipped"
-    prompt_cut: Literal["end", "start"] | None = None
+    prompt_cut: Literal["end", "start", "select"] | None = None
+    demonstrations: Annotated[str | None, flag(metavar="ID")] = None
+    demonstration_episodes: Annotated[tuple[int, ...], Numbers] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     episode_timeout: Annotated[float | None, flag(metavar="SECONDS")] = None
@@ -60,8 +67,8 @@ class PolicyChoice(PlayingOptions):
     """Which policy plays, and how.
 
     Attributes:
-        name: ``random``, ``expert``, a shipped name, a checkpoint folder, a hub id, or
-            ``module:factory`` (:mod:`policies.registry`).
+        name: ``random``, ``expert``, ``retrieve``, a shipped name, a checkpoint folder, a hub id,
+            or ``module:factory`` (:mod:`policies.registry`).
         deterministic: The most likely action instead of a sample; None for an expert's own way,
             :attr:`policies.base.Policy.samples`.
         seed: Seed of the policy's own random numbers.
@@ -70,6 +77,21 @@ class PolicyChoice(PlayingOptions):
     name: str
     deterministic: bool | None = False
     seed: int = 0
+
+    @property
+    def shown(self) -> int | None:
+        """How many demonstrations ``retrieve`` plays from; None for all.
+
+        Raises:
+            BenchmarkError: There are several numbers.
+        """
+        numbers = self.demonstration_episodes
+        if len(numbers) > 1 or any(number < 1 for number in numbers):
+            raise BenchmarkError(
+                f"--demonstration-episodes is {','.join(map(str, numbers))}, expected one number "
+                "above 0; gato-gym bench and gato-gym score take several"
+            )
+        return numbers[0] if numbers else None
 
 
 DEFAULT_POLICY = "gato-mini"
@@ -85,8 +107,9 @@ def describe_policy(choice: PolicyChoice, tasks: Iterable[str] = ()) -> dict[str
     Returns:
         ``name``, ``prompt``, ``deterministic``, ``seed``, ``precision``; ``weights``, a hash of
         the checkpoint's files but its card, of the module's source where a factory makes the
-        policy, or None; and of a demonstration that was named ``prompt_hash``, a hash of what is
-        in it, and ``prompt_cut``.
+        policy, or None; of a demonstration that was named ``prompt_hash``, a hash of what is in
+        it, and ``prompt_cut``; and of a policy that plays from demonstrations ``demonstrations``
+        and ``demonstration_episodes``, and as ``weights`` a hash of what is in them.
 
     Raises:
         BenchmarkError: There is no policy of that name, or no such demonstration.
@@ -99,6 +122,11 @@ def describe_policy(choice: PolicyChoice, tasks: Iterable[str] = ()) -> dict[str
         "seed": choice.seed,
         "precision": choice.precision,
     }
+    if choice.name == "retrieve":
+        described |= {
+            "demonstrations": choice.demonstrations,
+            "demonstration_episodes": choice.shown,
+        }
     if choice.prompt not in ("shipped", "none"):
         described |= {"prompt_hash": _prompt_hash(choice), "prompt_cut": choice.prompt_cut}
     return described
@@ -106,8 +134,15 @@ def describe_policy(choice: PolicyChoice, tasks: Iterable[str] = ()) -> dict[str
 
 def _weights(choice: PolicyChoice, tasks: Iterable[str]) -> str | None:
     kind = PolicySpec.parse(choice.name).kind
+    if (choice.demonstrations is None) == (kind == "retrieve"):
+        raise BenchmarkError(
+            f"--policy {choice.name} --demonstrations {choice.demonstrations}: expected "
+            "--policy retrieve with the id or path of a Minari dataset; others play without"
+        )
     if kind == "random":
         return None
+    if kind == "retrieve":
+        return _demonstrations_hash(choice, tasks)
     if kind == "expert":
         trained = Path(str(resources.files("policies"))) / "experts" / "trained"
         return _folder_hash(*(trained / task for task in sorted(tasks)))
@@ -193,6 +228,33 @@ def _prompt_hash(choice: PolicyChoice) -> str:
         ) from error
 
 
+def _demonstrations_hash(choice: PolicyChoice, tasks: Iterable[str]) -> str | None:
+    """A hash of what ``retrieve`` plays from in the tasks that it has demonstrations of."""
+    from policies.retrieval.policy import demonstrations_of
+
+    digest = hashlib.sha256()
+    for name in sorted({_named_for(choice, task) for task in tasks}):
+        if _why_none(name) is None:
+            for episode in islice(demonstrations_of(name), choice.shown):
+                digest.update(_episode_hash(episode).encode())
+    return digest.hexdigest()[:16]
+
+
+def _named_for(choice: PolicyChoice, task: str) -> str:
+    return (choice.demonstrations or "").replace("{task}", task)
+
+
+def _why_none(demonstrations: str) -> str | None:
+    """Why a dataset cannot be read; None where it can."""
+    from gato_gym.episodes.minari_datasets import find_minari
+
+    try:
+        find_minari(demonstrations)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
 def _episode_hash(episode: Episode) -> str:
     """A hash of what a demonstration shows: its observations and actions."""
     digest = hashlib.sha256()
@@ -246,6 +308,9 @@ def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
     kind = PolicySpec.parse(choice.name).kind
     if kind in ("random", "factory"):
         return {}
+    if kind == "retrieve":
+        whys = {task.id: _why_none(_named_for(choice, task.id)) for task in tasks}
+        return {task: why for task, why in whys.items() if why is not None}
     if kind == "expert":
         from policies.experts import has_expert
 
@@ -302,6 +367,9 @@ def _plays_none(
     from policies.experts import has_expert
     from policies.gato.checkpoint import is_jat, read_tasks
 
+    if choice.name == "retrieve":
+        first = sorted(unplayable)[0]
+        return f"{name} plays none of what was asked for, such as {first}: {unplayable[first]}"
     every = {task.id: task.suite for task in list_tasks()}
     if choice.name == "expert":
         known, others = [task for task in every if has_expert(task)], ["random"]
@@ -350,6 +418,7 @@ def slugs(choices: Sequence[PolicyChoice]) -> list[str]:
     names: list[str] = []
     for choice in choices:
         name = Path(choice.name).name.replace(":", "-") or "policy"
+        name = "-".join([name, *map(str, choice.demonstration_episodes)])
         candidates = [name, *(f"{name}-{number}" for number in range(2, len(choices) + 1))]
         names.append(next(each for each in candidates if each not in names))
     return names

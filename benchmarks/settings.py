@@ -97,9 +97,9 @@ class BenchFlags(RunFlags):
 
     Attributes:
         policy: A shipped checkpoint, a checkpoint's folder, a hub id owner/name, expert, random,
-            or module:factory, a function that takes the vector environment and returns anything
-            with Stable-Baselines3's predict; given several times, they are scored side by side; by
-            default gato-mini.
+            retrieve, or module:factory, a function that takes the vector environment and returns
+            anything with Stable-Baselines3's predict; given several times, they are scored side by
+            side; by default gato-mini.
     """
 
     policy: Annotated[UseAppendAction[tuple[str, ...]], flag(metavar="NAME")] = ()
@@ -126,7 +126,7 @@ class BenchFlags(RunFlags):
         names = self.policy or (DEFAULT_POLICY,)
         if len(set(names)) < len(names):
             raise BenchmarkError(f"--policy names one twice ({', '.join(names)}): leave one out")
-        choices = [self._choice(name, alone=len(names) == 1) for name in names]
+        choices = [each for name in names for each in self._choices(name, alone=len(names) == 1)]
         folders = slugs(choices)
         stamp = time.strftime("%Y%m%d-%H%M%S")
         output = self.output or Path("results") / "-".join([self.suite, *folders, stamp])
@@ -135,7 +135,7 @@ class BenchFlags(RunFlags):
             RunSettings(
                 **shared
                 | {
-                    "output": output if len(names) == 1 else output / folder,
+                    "output": output if len(choices) == 1 else output / folder,
                     "workers": _default_workers(choice) if self.workers is None else self.workers,
                 },
                 policy=choice,
@@ -144,12 +144,24 @@ class BenchFlags(RunFlags):
             for choice, folder in zip(choices, folders, strict=True)
         )
 
-    def _choice(self, name: str, *, alone: bool) -> PolicyChoice:
+    def _choices(self, name: str, *, alone: bool) -> list[PolicyChoice]:
+        """The policy of a name; one for each number of demonstrations that it plays from."""
         how = dataclasses.asdict(self.playing)
         if not alone and not is_network(name):
             # Beside a network that is shown a demonstration, the others play as they do.
             how |= {"prompt": "shipped", "prompt_cut": None}
-        return PolicyChoice(name, deterministic=self.acting.of(name), seed=self.seed, **how)
+        if not alone and name != "retrieve":
+            how |= {"demonstrations": None, "demonstration_episodes": ()}
+        numbers = how["demonstration_episodes"]
+        return [
+            PolicyChoice(
+                name,
+                deterministic=self.acting.of(name),
+                seed=self.seed,
+                **how | {"demonstration_episodes": each},
+            )
+            for each in ([(number,) for number in numbers] or [()])
+        ]
 
 
 def acting(name: str, asked: bool | None) -> bool | None:

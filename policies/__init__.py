@@ -3,8 +3,9 @@
 * :class:`GatoPolicy` -- one transformer for every environment.
 * :class:`JatPolicy` -- the other family, with one embedding an observation; published weights.
 * :class:`MultiTaskPolicy` -- one network in environments of several tasks at once.
-* :func:`make_policy` -- a policy by name: ``random``, ``expert``, a shipped checkpoint, a folder,
-  a hub id, or your own ``module:factory``.
+* :class:`RetrievalPolicy` -- the actions of demonstrations, without a network.
+* :func:`make_policy` -- a policy by name: ``random``, ``expert``, ``retrieve``, a shipped
+  checkpoint, a folder, a hub id, or your own ``module:factory``.
 * :func:`record_episodes` -- a policy's episodes as a Minari dataset.
 * :class:`Policy` -- the contract of all of them.
 """
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
     from policies.gato.multitask import MultiTaskPolicy
     from policies.gato.policy import GatoPolicy
     from policies.jat.policy import JatPolicy
+    from policies.retrieval.policy import RetrievalPolicy
 
 __all__ = [
     "GatoPolicy",
     "JatPolicy",
     "MultiTaskPolicy",
     "Policy",
+    "RetrievalPolicy",
     "make_policy",
     "record_episodes",
 ]
@@ -36,6 +39,7 @@ _LAZY = {
     "GatoPolicy": "policies.gato.policy",
     "JatPolicy": "policies.jat.policy",
     "MultiTaskPolicy": "policies.gato.multitask",
+    "RetrievalPolicy": "policies.retrieval.policy",
     "record_episodes": "policies.collection.record",
 }
 """Modules imported on first use: the experts' processes have no use for torch."""

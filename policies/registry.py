@@ -24,7 +24,7 @@ Factory = Callable[[Any], Any]
 """Called with an environment, or a vector environment; returns an object with
 Stable-Baselines3's ``predict``."""
 
-BUILT_IN = ("random", "expert")
+BUILT_IN: tuple[Literal["random", "expert", "retrieve"], ...] = ("random", "expert", "retrieve")
 ALGORITHMS = ("ppo", "a2c", "dqn", "sac", "td3", "ddpg")
 
 _FORM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -36,13 +36,13 @@ class PolicySpec:
 
     Attributes:
         name: As given.
-        kind: "random"; "expert"; "archive", a Stable-Baselines3 ``.zip``; "factory", a function of
-            one's own ``module:factory``; or "network": a shipped checkpoint's name, the folder of
-            a checkpoint or of a run, or a hub id.
+        kind: "random"; "expert"; "retrieve", from demonstrations; "archive", a Stable-Baselines3
+            ``.zip``; "factory", a function of one's own ``module:factory``; or "network": a
+            shipped checkpoint's name, the folder of a checkpoint or of a run, or a hub id.
     """
 
     name: str
-    kind: Literal["random", "expert", "archive", "factory", "network"]
+    kind: Literal["random", "expert", "retrieve", "archive", "factory", "network"]
 
     @classmethod
     def parse(cls, name: str | Path) -> PolicySpec:
@@ -54,8 +54,9 @@ class PolicySpec:
             ['expert', 'archive', 'factory', 'network', 'network']
         """
         text = str(name)
-        if text in BUILT_IN:
-            return cls(text, "random" if text == "random" else "expert")
+        for kind in BUILT_IN:
+            if text == kind:
+                return cls(text, kind)
         if text.endswith(".zip"):
             return cls(text, "archive")
         is_factory = _FORM.fullmatch(text) and not Path(text).exists()
@@ -71,15 +72,18 @@ def make_policy(
     precision: str = "auto",
     prompt: str = "shipped",
     cut: str | None = None,
+    demonstrations: Any = None,
+    demonstration_episodes: int | None = None,
     algorithm: str | None = None,
     trust_zip: bool = False,
 ) -> Policy:
     """A policy by name, for an environment.
 
     Args:
-        name: ``random``, ``expert``, the name of a shipped checkpoint, a checkpoint's or run's
-            folder, a hub id, a Stable-Baselines3 archive ``….zip``, or ``module:factory``, a
-            function that takes ``env`` and returns anything with Stable-Baselines3's ``predict``.
+        name: ``random``, ``expert``, ``retrieve``, the name of a shipped checkpoint, a
+            checkpoint's or run's folder, a hub id, a Stable-Baselines3 archive ``….zip``, or
+            ``module:factory``, a function that takes ``env`` and returns anything with
+            Stable-Baselines3's ``predict``.
         env: The environment, vector environment or SB3 VecEnv that it plays in.
         seed: Seed of its actions; a factory's policy, or an archive's, has its own.
         device: Device of a network.
@@ -88,12 +92,17 @@ def make_policy(
             :func:`policies.gato.prompts.demonstration` takes.
         cut: Which part of a longer demonstration is kept, as in
             :meth:`policies.gato.policy.GatoPolicy.load`.
+        demonstrations: What ``retrieve`` plays from, as in
+            :func:`policies.retrieval.policy.demonstrations_of`; of a name, ``{task}`` stands for
+            the id of the environment's task.
+        demonstration_episodes: How many of them, the first ones; None for all.
         algorithm: Algorithm of an archive, which does not name it: one of :data:`ALGORITHMS`.
         trust_zip: Whether an archive's author is trusted: reading it runs code that is in it.
 
     Raises:
-        ValueError: The name stands for nothing, ``expert`` is requested for an environment that is
-            not a task, a factory does not exist or returns no policy, or an archive is not trusted.
+        ValueError: The name stands for nothing, ``retrieve`` has no demonstrations or they do not
+            fit, ``expert`` is requested for an environment that is not a task, a factory does not
+            exist or returns no policy, or an archive is not trusted.
         ImportError: The factory's module, or Stable-Baselines3, cannot be imported.
     """
     spec = PolicySpec.parse(name)
@@ -112,6 +121,8 @@ def make_policy(
                 "make it with gym.make('Gato/<task>')"
             )
         return make_expert(task, env)
+    if spec.kind == "retrieve":
+        return _retrieving(env, demonstrations, demonstration_episodes)
     policy: Policy
     if spec.kind == "factory":
         policy = call_factory(spec.name, env)
@@ -152,6 +163,20 @@ def _load_network(
     from policies.jat.policy import JatPolicy
 
     return JatPolicy.load(folder, env=env, seed=seed, device=device, precision=precision)
+
+
+def _retrieving(env: Any, demonstrations: Any, episodes: int | None) -> Policy:
+    from gato_gym.tasks import task_id_of
+    from policies.retrieval.policy import RetrievalPolicy
+
+    if demonstrations is None:
+        raise ValueError(
+            "policy 'retrieve' plays from demonstrations: pass --demonstrations with the id or "
+            "path of a Minari dataset (demonstrations=...)"
+        )
+    if isinstance(demonstrations, str):
+        demonstrations = demonstrations.replace("{task}", task_id_of(env) or "{task}")
+    return RetrievalPolicy.create(env, demonstrations, episodes=episodes)
 
 
 def find_factory(name: str) -> Factory:

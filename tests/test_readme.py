@@ -32,18 +32,39 @@ def test_the_readme_opens_with_the_two_commands_and_the_example() -> None:
 
 @pytest.mark.parametrize(("name", "block"), blocks(), ids=[name for name, _ in blocks()])
 def test_code_runs(name: str, block: str, tmp_path: Path) -> None:
-    script = tmp_path / f"{name.replace('.', '_')}.py"
+    run_block(block, tmp_path / f"{name.replace('.', '_')}.py")
+
+
+def run_block(block: str, script: Path) -> str:
+    """What a block prints."""
     script.write_text(block, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "MINARI_DATASETS_PATH": str(script.parent / "minari"),
+    }
     run = subprocess.run(
         [sys.executable, str(script)],
-        cwd=tmp_path,
+        cwd=script.parent,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_three_recorded_episodes_are_enough_to_dock(tmp_path: Path) -> None:
+    """The ship of seed 0 begins 0.55 from its place; at rest within 0.2 of it is docked."""
+    text = PAGES[0].read_text(encoding="utf-8")
+    (block,) = [each for each in BLOCK.findall(text) if "Docking" in each]
+    assert text.index("class Docking") < text.index("## Installing")
+    _, _, numbers = run_block(block, tmp_path / "docking.py").partition("end: [")
+    place, speed = map(float, numbers.rstrip("]\n").split())
+    assert abs(place) < 0.2
+    assert abs(speed) < 0.2
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -29,7 +29,7 @@ class Watch(WatchSettings, Command):
     pauses, the right arrow shows one timestep, q and Escape end.
 
     Attributes:
-        player: A shipped checkpoint, a checkpoint's folder, a hub id, expert, random or
+        player: A shipped checkpoint, a checkpoint's folder, a hub id, expert, random, retrieve or
             module:factory.
         output: The video; by default watch/TASK-POLICY-seedS.mp4.
         overwrite: Replace a video that is there.

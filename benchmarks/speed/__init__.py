@@ -3,4 +3,5 @@
 * :mod:`benchmarks.speed.comparison` -- two ways to do the same work, timed in turn.
 * :mod:`benchmarks.speed.tokenising` -- the token space.
 * :mod:`benchmarks.speed.predicting` -- a network policy.
+* :mod:`benchmarks.speed.retrieving` -- acting by retrieval.
 """

@@ -67,6 +67,13 @@ def weights(seconds: float, *, device: str, threads: int) -> Iterator[Comparison
             )
 
 
+def retrieval(seconds: float) -> Iterator[Comparison]:
+    """Everything about acting by retrieval."""
+    from benchmarks.speed import retrieving
+
+    yield from retrieving.from_many_steps(seconds=seconds)
+
+
 def whole_runs() -> Iterator[Comparison]:
     """Everything about how a run's work is shared out."""
     from benchmarks.speed.scheduling import overhead, speedup
@@ -127,7 +134,7 @@ class Speed(Command):
     """
 
     what: Positional[
-        Literal["tokenise", "predict", "reading", "train", "experts", "schedule"] | None
+        Literal["tokenise", "predict", "reading", "retrieve", "train", "experts", "schedule"] | None
     ] = None
     seconds: float = 0.5
     device: str = "cpu"
@@ -163,6 +170,8 @@ class Speed(Command):
             yield policy(self.seconds, **where)
         if self.what == "reading":
             yield weights(self.seconds, **where)
+        if self.what in (None, "retrieve"):
+            yield retrieval(self.seconds)
         if self.what in (None, "train"):
             yield training(self.seconds, console, **where, every=self.all)
         if self.what in (None, "experts"):

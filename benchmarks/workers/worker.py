@@ -186,6 +186,8 @@ def make_envs_and_policy(
                 precision=choice.precision,
                 prompt=choice.prompt,
                 cut=choice.prompt_cut,
+                demonstrations=choice.demonstrations,
+                demonstration_episodes=choice.shown,
             )
     except (ValueError, KeyError, OSError, ImportError, gym.error.Error) as error:
         message = str(error.args[0]) if isinstance(error, KeyError) else str(error)

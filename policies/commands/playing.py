@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional
 
 from gato_gym.commands.common import Command, Invocation
-from gato_gym.commands.flags import check_range, flag
+from gato_gym.commands.flags import Numbers, check_range, flag
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,14 @@ class _Player(Command):
 
     Attributes:
         environment: Such as CartPole-v1, or module:ENV_ID.
-        policy: A .zip of Stable-Baselines3, expert, random, the folder of a run or checkpoint, or
-            module:factory.
+        policy: A .zip of Stable-Baselines3, expert, random, retrieve, the folder of a run or
+            checkpoint, or module:factory.
         algorithm: Algorithm of a .zip: ppo, a2c, dqn, sac, td3, ddpg.
         trust_zip: I trust the author of the .zip, whose pickles run whatever code is in them.
         stochastic: Sample the policy's actions.
+        demonstrations: The Minari dataset that retrieve plays from, its id or path.
+        demonstration_episodes: How many of its episodes, the first ones; by default all. Score
+            takes several numbers, such as 1,5,25.
     """
 
     environment: Annotated[Positional[str], flag(metavar="ENV_ID")]
@@ -33,6 +36,33 @@ class _Player(Command):
     algorithm: str | None = None
     trust_zip: bool = False
     stochastic: bool = False
+    demonstrations: Annotated[str | None, flag(metavar="ID")] = None
+    demonstration_episodes: Annotated[tuple[int, ...], Numbers] = ()
+
+    def _make_policies(self, env: Any) -> list[Any]:
+        """The policy, one for each number of demonstrations.
+
+        Raises:
+            ValueError: Demonstrations are of no use to this policy.
+        """
+        from policies.registry import make_policy
+
+        if self.policy != "retrieve" and self.demonstrations is not None:
+            raise ValueError(
+                f"--policy {self.policy} plays without --demonstrations: expected --policy "
+                "retrieve, or none of them"
+            )
+        return [
+            make_policy(
+                self.policy,
+                env=env,
+                algorithm=self.algorithm,
+                trust_zip=self.trust_zip,
+                demonstrations=self.demonstrations,
+                demonstration_episodes=number,
+            )
+            for number in self.demonstration_episodes or (None,)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +87,11 @@ class Record(_Player):
         check_range(self, "episodes", low=1)
         check_range(self, "noise", high=1)
         check_range(self, "seed")
+        if len(self.demonstration_episodes) > 1:
+            raise ValueError(
+                f"demonstration_episodes is {self.demonstration_episodes}: expected one number, "
+                "as one dataset is recorded"
+            )
 
     def run(self, call: Invocation) -> None:
         import numpy as np
@@ -65,14 +100,11 @@ class Record(_Player):
         import gato_gym
         from gato_gym.episodes.minari_datasets import check_dataset_id
         from policies.collection.record import likeliest, record_episodes
-        from policies.registry import make_policy
         from policies.rollout.faults import close_env
 
         check_dataset_id(self.dataset)
         env = gato_gym.make(self.environment)
-        policy = make_policy(
-            self.policy, env=env, algorithm=self.algorithm, trust_zip=self.trust_zip
-        )
+        (policy,) = self._make_policies(env)
         with Progress(console=call.console, transient=True) as progress:
             bar = progress.add_task("episodes", total=self.episodes)
             returns = record_episodes(
@@ -127,21 +159,23 @@ class Score(_Player):
         torch.set_num_threads(1)  # one environment at a time: more threads wait for each other
         print_line = call.console.print
         env = gato_gym.make(self.environment)
-        policy = make_policy(
-            self.policy, env=env, algorithm=self.algorithm, trust_zip=self.trust_zip
-        )
-        chance = make_policy("random", env=env)
-        choice = likeliest(policy, stochastic=self.stochastic)
-        returns = play_returns(env, policy, self.episodes, deterministic=choice)
-        least = play_returns(env, chance, self.episodes)
-        close_env(env)
-        mean, low = float(np.mean(returns)), float(np.mean(least))
+        policies = self._make_policies(env)
+        least = play_returns(env, make_policy("random", env=env), self.episodes)
+        low = float(np.mean(least))
         print_line(f"random  {low:10.2f} ± {np.std(least):.2f}", highlight=False)
-        print_line(f"policy  {mean:10.2f} ± {np.std(returns):.2f}", highlight=False)
+        means = []
+        for policy, number in zip(policies, self.demonstration_episodes or (None,), strict=True):
+            choice = likeliest(policy, stochastic=self.stochastic)
+            returns = play_returns(env, policy, self.episodes, deterministic=choice)
+            means.append(float(np.mean(returns)))
+            from_ = "" if number is None else f", from {number} demonstrations"
+            print_line(f"policy  {means[-1]:10.2f} ± {np.std(returns):.2f}{from_}", highlight=False)
+        close_env(env)
         if expert is not None:
             print_line(f"expert  {expert:10.2f}", highlight=False)
-            score = (mean - low) / (expert - low) if expert > low else float("nan")
-            print_line(f"score   {score:10.3f}  (policy - random) / (expert - random)")
+            for mean in means:
+                score = (mean - low) / (expert - low) if expert > low else float("nan")
+                print_line(f"score   {score:10.3f}  (policy - random) / (expert - random)")
         print_line(
             f"{self.episodes} episodes each, seeds 0 to {self.episodes - 1}", highlight=False
         )

@@ -32,6 +32,7 @@ from policies.model.sequence import (
     prompt_steps,
 )
 from policies.observations import rows_of
+from policies.retrieval.keys import Keys, covering
 
 FIELDS = ("ids", "vectors", "grids", "images", "actions")
 
@@ -127,14 +128,16 @@ def prompt_from_episode(
         plan: The plan that encodes it.
         episode: The demonstration.
         capacity: Size of the pinned region, in tokens.
-        cut: Which part of a longer demonstration is kept, "end" or "start"; None rejects it.
+        cut: Which part of a longer demonstration is kept: "end"; "start"; or "select", the steps
+            that cover it best (:func:`policies.retrieval.keys.covering`), in their order; None
+            rejects it.
 
     Raises:
         ValueError: The demonstration is longer than ``capacity`` and ``cut`` is None, or is of
             other spaces than the plan's.
     """
-    if cut not in (None, "end", "start"):
-        raise ValueError(f"cut is {cut!r}: expected 'end', 'start', or None to refuse")
+    if cut not in (None, "end", "start", "select"):
+        raise ValueError(f"cut is {cut!r}: expected 'end', 'start', 'select', or None to refuse")
     length = episode.length
     encoded, actions = _encode(plan, episode)
     text = cut_text(np.asarray(encoded.text[length - 1], np.int32))
@@ -145,9 +148,13 @@ def prompt_from_episode(
         raise ValueError(
             f"the demonstration has {length} timesteps, {tokens} tokens, and the network's prompt "
             f"region has room for {count} timesteps, {capacity} tokens: pass a shorter one, or "
-            "cut='end' or cut='start' to keep a part"
+            "cut='end', cut='start' or cut='select' to keep a part"
         )
-    chosen = slice(0, count) if cut == "start" else slice(length - count, length)
+    chosen: slice | NDArray[np.intp] = slice(length - count, length)
+    if cut == "start":
+        chosen = slice(0, count)
+    elif cut == "select" and count < length:
+        chosen = covering(Keys(encoded, plan.vocabulary)(encoded), count)
     steps = TimestepArrays(
         ids=encoded.ids[chosen],
         vectors=encoded.vectors[chosen],

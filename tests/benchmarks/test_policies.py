@@ -303,6 +303,51 @@ def test_a_demonstration_is_shown_and_recorded_by_what_is_in_it(
     assert describe_policy(choice)["prompt_hash"] == shown["prompt_hash"]
 
 
+def test_retrieval_is_scored_from_so_many_demonstrations(
+    reacher: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, dataset = reacher
+    output = tmp_path / "run"
+    command = ["--suite", "mujoco", "--tasks", "reacher", "--episodes", "1", "--workers", "1"]
+    command += ["--policy", "retrieve", "--demonstrations", str(dataset)]
+    several = ["--demonstration-episodes", "1,2", "--output", str(output)]
+    assert main([*command, *several]) == 0, capsys.readouterr().err
+    runs = [json.loads((output / f"retrieve-{n}" / "run.json").read_text()) for n in (1, 2)]
+    one, two = (run["policy"] for run in runs)
+    assert (one["demonstration_episodes"], two["demonstration_episodes"]) == (1, 2)
+    assert one["demonstrations"] == str(dataset)
+    assert one["weights"] != two["weights"]
+    with closing(get_task("mujoco-reacher").make()) as env:
+        key = lines(output / "retrieve-2")[0]
+        policy = make_policy("retrieve", env=env, demonstrations=str(dataset))
+        observation, _ = env.reset(seed=key["seed"])
+        total, ended = 0.0, False
+        while not ended:
+            action, _ = policy.predict(observation)
+            observation, reward, stopped, cut, _ = env.step(action)
+            total, ended = total + float(reward), stopped or cut
+    assert key["return"] == pytest.approx(total)
+
+
+@pytest.mark.parametrize(
+    ("policy", "flags", "said"),
+    [
+        ("retrieve", [], "--policy retrieve --demonstrations None: expected"),
+        ("expert", ["--demonstrations", "a/b-v0"], "others play without"),
+        ("retrieve", ["--demonstrations", "no/{task}-v0"], "no Minari dataset 'no/mujoco-reach"),
+        ("retrieve", ["--demonstrations", "a/b-v0", "--demonstration-episodes", "0"], "above 0"),
+    ],
+)
+def test_retrieval_without_demonstrations_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], policy: str, flags: list[str], said: str
+) -> None:
+    command = ["--suite", "mujoco", "--tasks", "reacher", "--policy", policy, "--episodes", "1"]
+    assert main([*command, *flags, "--output", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
 def test_demonstrations_that_cannot_be_shown_are_told_in_one_line(
     reacher: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

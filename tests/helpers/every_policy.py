@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
+from gato_gym.tasks import get_task, task_id_of
 from policies import GatoPolicy, Policy, make_policy
+from policies.collection.noise import SampledNoise
+from policies.collection.recorder import Recording
 from policies.jat.config import JatConfig
 from policies.jat.policy import JatPolicy
 from policies.model.config import NetworkConfig
+from policies.rollout.vector_rollout import play_one
 
 TASKS = ("babyai-unlock-pickup", "metaworld-drawer-close", "mujoco-reacher")
 
@@ -36,9 +42,28 @@ def jat(env: Any) -> Policy:
     return JatPolicy.create(env, config=SMALL_JAT, window=8)
 
 
+def _only(recording: Recording, key: Any) -> Recording:
+    return recording
+
+
+def retrieve(env: Any) -> Policy:
+    """From ten steps of two episodes of an expert."""
+    inner = get_task(task_id_of(env) or "").make()
+    expert = make_policy("expert", env=inner)
+    shown = []
+    for seed in (1, 2):
+        noise = SampledNoise(0.0, inner.action_space, np.random.default_rng(0))
+        recording = Recording(inner, noise, most_steps=10)
+        play_one(inner, expert, seed, deterministic=None, record=partial(_only, recording))
+        shown.append(recording.episode("shown", seed, {}))
+    inner.close()
+    return make_policy("retrieve", env=env, demonstrations=shown)
+
+
 MAKERS: dict[str, Callable[[Any], Policy]] = {
     "random": lambda env: make_policy("random", env=env),
     "expert": lambda env: make_policy("expert", env=env),
     "gato": gato,
     "jat": jat,
+    "retrieve": retrieve,
 }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.speed import predicting, scheduling, training
+from benchmarks.speed import predicting, retrieving, scheduling, training
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.comparison import Comparison, compare, compare_percentile
 from benchmarks.speed.tokenising import copying, stepping, tokenising
@@ -67,6 +67,16 @@ def test_wrapped_and_bare_environments_step_side_by_side() -> None:
 
 def test_encoding_is_compared_with_a_copy_of_the_same_numbers() -> None:
     assert [each.slow for each in copying(seconds=0.01, rows=4, numbers=8)] == ["numpy.copyto"] * 2
+
+
+def test_a_step_of_retrieval_is_compared_with_the_time_it_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retrieving, "LIMIT", 0.25)
+    (comparison,) = retrieving.from_many_steps(seconds=0.001, steps=40)
+    assert comparison.name == "retrieve from 40 steps of 39 numbers, one row, without faiss"
+    assert comparison.slow_rate < 4.1
+    assert comparison.ratio > 1.0
 
 
 def test_a_percentile_is_of_single_calls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,13 +134,43 @@ def test_one_longer_than_the_region_states_both_lengths() -> None:
         prompt_from_episode(state_plan(), long, capacity=16)
     with pytest.raises(ValueError, match=r"17 timesteps, 17 tokens, .* 16 timesteps"):
         prompt_from_episode(state_plan(), recorded(17), capacity=16)
-    with pytest.raises(ValueError, match="cut is 'middle': expected 'end', 'start'"):
+    with pytest.raises(ValueError, match="cut is 'middle': expected 'end', 'start', 'select'"):
         prompt_from_episode(state_plan(), long, capacity=16, cut="middle")
     end = prompt_from_episode(state_plan(), long, capacity=16, cut="end")
     start = prompt_from_episode(state_plan(), long, capacity=16, cut="start")
     whole = state_plan().encode_batch(long.observations).vectors
     assert np.array_equal(end.steps.vectors, whole[4:20])
     assert np.array_equal(start.steps.vectors, whole[:16])
+
+
+def test_selected_steps_cover_a_demonstration_better_than_its_end_or_start() -> None:
+    """A walk that rests twice: its two ways between the three places are what there is to see."""
+    rests = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 1]], np.float32)
+    ways = np.linspace(rests[:-1], rests[1:], 6, axis=1)
+    walk = np.concatenate([np.repeat(rests[:1], 12, 0), *ways, np.repeat(rests[2:], 12, 0)])
+    length = len(walk)
+    long = dataclasses.replace(
+        recorded(length), observations=np.concatenate([walk, walk[-1:]]).astype(np.float32)
+    )
+    spread = walk.std(axis=0)
+
+    def uncovered(cut: str) -> float:
+        """Distance of the step that is farthest from the nearest shown, in deviations."""
+        shown = prompt_from_episode(state_plan(), long, capacity=10, cut=cut).steps.vectors
+        shown = shown.reshape(10, -1)[:, :3]
+        apart = np.linalg.norm((walk[:, None] - shown[None]) / spread, axis=2)
+        return float(apart.min(axis=1).max())
+
+    assert uncovered("select") < 0.5 * min(uncovered("end"), uncovered("start"))
+    steps = prompt_from_episode(state_plan(), long, capacity=10, cut="select").steps
+    whole = state_plan().encode_batch(walk.astype(np.float32)).vectors
+    places = [int(np.flatnonzero((whole == one).all(axis=(1, 2)))[-1]) for one in steps.vectors]
+    assert places == sorted(places)
+    assert places[-1] == length - 1, "the last step, where the task is done, is kept"
+    short = prompt_from_episode(state_plan(), recorded(9), capacity=16, cut="select")
+    assert np.array_equal(
+        short.steps.vectors, state_plan().encode_batch(recorded(9).observations[:9]).vectors
+    )
 
 
 def test_with_prompt_refuses_a_long_one_unless_it_is_cut(policy: GatoPolicy) -> None:
