@@ -152,7 +152,7 @@ class BenchFlags(RunFlags):
             how |= {"prompt": "shipped", "prompt_cut": None}
         if not alone and name != "retrieve":
             how |= {"demonstrations": None, "demonstration_episodes": ()}
-        numbers = how["demonstration_episodes"]
+        numbers: list[tuple[int, ...]] = [(each,) for each in how["demonstration_episodes"]]
         return [
             PolicyChoice(
                 name,
@@ -160,7 +160,7 @@ class BenchFlags(RunFlags):
                 seed=self.seed,
                 **how | {"demonstration_episodes": each},
             )
-            for each in ([(number,) for number in numbers] or [()])
+            for each in numbers or [()]
         ]
 
 

