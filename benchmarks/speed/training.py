@@ -24,12 +24,11 @@ from gymnasium import spaces
 from benchmarks.speed.comparison import Comparison, compare
 from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
-from gato_gym.space_json import write_space
 from gato_gym.spaces import compile_plan
 from policies.model.config import PAPER_SIZES, PRESETS, preset
 from policies.training.config import TrainConfig
 from policies.training.data.packing import Mixture
-from policies.training.data.shards import TaskShard, write_shard
+from policies.training.data.shards import FILES, TaskShard, load_arrays, write_shard
 from policies.training.loss import action_loss
 from policies.training.metrics import SIZES, finish, flops_per_token, product
 from policies.training.optimizer import OptimiserConfig, published
@@ -57,7 +56,6 @@ def write_episodes(folder: Path, *, episodes: int = 20, steps: int = 400) -> Tas
     generator = np.random.default_rng(0)
     seen = spaces.Box(-np.inf, np.inf, (17,), np.float64)
     chosen = spaces.Box(-1.0, 1.0, (6,), np.float32)
-    options = PlanOptions(memory="all")
     arrays = (
         Episode(
             TASK,
@@ -69,14 +67,9 @@ def write_episodes(folder: Path, *, episodes: int = 20, steps: int = 400) -> Tas
         )
         for _ in range(episodes)
     )
-    meta = {
-        "task": TASK,
-        "group": TASK,
-        "spaces": [write_space(space) for space in (seen, chosen)],
-        "options": options.to_json(),
-    }
-    write_shard(folder / TASK, compile_plan(seen, chosen, options), arrays, meta)
-    return TaskShard.open(folder / TASK)
+    plan = compile_plan(seen, chosen, PlanOptions(memory="all"))
+    write_shard(folder / TASK, plan, arrays, {})
+    return TaskShard(TASK, plan, load_arrays(folder / TASK, FILES), TASK)
 
 
 def make_trainer(name: str, shard: TaskShard, folder: Path, *, device: torch.device) -> Trainer:
