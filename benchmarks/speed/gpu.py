@@ -31,11 +31,11 @@ import torch
 from benchmarks.speed import expert_training, gpu_checks, predicting, training
 from benchmarks.speed.comparison import Comparison, table
 from benchmarks.speed.gpu_checks import Check
-from benchmarks.workers.common import available_cores
 from gato_gym.atomic_io import write_json
 from gato_gym.ranges import check_range
 from gato_gym.terminal import new_console
 from policies.model.quantization import choose_device
+from policies.threads import available_cores
 
 DONE, FAILED, STOPPED = 0, 1, 130
 TESTS = Path(__file__).parents[2] / "tests"
