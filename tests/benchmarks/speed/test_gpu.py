@@ -48,7 +48,7 @@ def test_every_part_runs_with_few_packages(tmp_path: Path) -> None:
         env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "on a CPU all sizes are tiny, such as 0.4m instead of 1.18b" in run.stdout
+    assert "on a CPU all sizes are tiny, such as mini instead of 1.18b" in run.stdout
     saved = json.loads(output.read_text())
     assert saved["tiny"] is True
     assert saved["sizes"]["rows"] == [2, 8]
