@@ -34,9 +34,9 @@ from benchmarks.run import run_benchmark, select_tasks
 from benchmarks.settings import RunSettings
 from benchmarks.store.run_store import read_run
 from benchmarks.workers.processes import play_episodes
-from gato_gym.atomic_io import write_json
-from gato_gym.bounded_io import read_json
 from gato_gym.commands.flags import flag
+from gato_gym.files.atomic_io import write_json
+from gato_gym.files.bounded_io import read_json
 from gato_gym.simulators import installed_versions
 from policies.experts import has_expert
 from policies.processes import WorkerError

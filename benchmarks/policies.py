@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from benchmarks.protocol import BenchmarkError
-from gato_gym.bounded_io import read_bytes
 from gato_gym.commands.flags import flag
+from gato_gym.files.bounded_io import read_bytes
 from policies.registry import BUILT_IN, PolicySpec, find_factory, source_of
 
 if TYPE_CHECKING:
@@ -138,7 +138,8 @@ def resolved(choice: PolicyChoice) -> PolicyChoice:
 
 def _folder(choice: PolicyChoice) -> Path:
     """The checkpoint's folder, fetched if need be."""
-    from policies.gato.checkpoint import CheckpointError, locate_checkpoint, shipped_names
+    from policies.gato.checkpoint import locate_checkpoint, shipped_names
+    from policies.gato.tensor_files import CheckpointError
 
     name = choice.name
     try:
@@ -249,11 +250,15 @@ def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
         from policies.experts import has_expert
 
         return {task.id: "it has no expert" for task in tasks if not has_expert(task.id)}
-    from policies.gato.checkpoint import CheckpointError, read_tasks
+    from policies.gato.checkpoint import is_jat, read_tasks
     from policies.gato.task_specs import SpaceMismatchError, find_task
+    from policies.gato.tensor_files import CheckpointError
 
+    folder = _folder(choice)
     try:
-        known = read_tasks(_folder(choice))
+        if is_jat(folder):
+            return _without_modality(folder, tasks)
+        known = read_tasks(folder)
     except CheckpointError as error:
         raise BenchmarkError(str(error)) from error
     missing = {}
@@ -270,19 +275,39 @@ def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
     return missing
 
 
+def _without_modality(folder: Path, tasks: Sequence[Task]) -> dict[str, str]:
+    """The tasks whose spaces a JAT checkpoint has no modality for, and why."""
+    from policies.base import spaces_of
+    from policies.jat.checkpoint import read_configuration
+    from policies.jat.modalities import JatSpaceError, Modalities
+
+    config, tokenizer = read_configuration(folder)
+    missing = {}
+    for task in tasks:
+        try:
+            with closing(task.make()) as env:
+                Modalities.of(*spaces_of(env), config, tokenizer)
+        except JatSpaceError as error:
+            missing[task.id] = str(error)
+        except Exception:
+            continue  # a broken environment is reported where it is played
+    return missing
+
+
 def _plays_none(
     choice: PolicyChoice, name: str, tasks: Sequence[Task], unplayable: Mapping[str, str]
 ) -> str:
     """What is said of a policy that plays none of the tasks: what it does play, what else may."""
     from gato_gym.tasks import list_tasks
     from policies.experts import has_expert
-    from policies.gato.checkpoint import read_tasks
+    from policies.gato.checkpoint import is_jat, read_tasks
 
     every = {task.id: task.suite for task in list_tasks()}
     if choice.name == "expert":
         known, others = [task for task in every if has_expert(task)], ["random"]
     else:
-        known = list(read_tasks(_folder(choice)))
+        folder = _folder(choice)
+        known = [] if is_jat(folder) else list(read_tasks(folder))
         experts = any(has_expert(task.id) for task in tasks)
         others = ["random", "expert"] if experts else ["random"]
     suites = Counter(every[task] for task in known if task in every)

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import rules
-from gato_gym.bounded_io import as_type
+from gato_gym.files.bounded_io import as_type
 from gato_gym.seeds import TRAINING_SEEDS_START
 from gato_gym.simulators import SIMULATORS, installed_versions
 from policies.rollout.faults import UsageError

@@ -30,7 +30,6 @@ from benchmarks.store.run_store import Record, RecordError, RunHeader
 from benchmarks.video.recording import check_filming, film
 from benchmarks.workers.processes import play_episodes
 from benchmarks.workers.scheduler import longest_first
-from gato_gym.atomic_io import write_json
 from gato_gym.commands.common import (
     DONE,
     FAILED,
@@ -39,6 +38,7 @@ from gato_gym.commands.common import (
     Invocation,
     run_command,
 )
+from gato_gym.files.atomic_io import write_json
 from gato_gym.terminal import new_console
 from policies.processes import WorkerError
 from policies.rollout.timing import NAME as COST

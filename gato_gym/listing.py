@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from gato_gym.bounded_io import read_json
+from gato_gym.files.bounded_io import read_json
 from gato_gym.tasks import SCRIPTED_SUITES, list_tasks
 from gato_gym.terminal import new_console
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gato_gym.bounded_io import as_type
+from gato_gym.files.bounded_io import as_type
 
 __all__ = ["PlanOptions"]
 

@@ -14,16 +14,18 @@ import json
 import math
 import re
 import string
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
 
-from gato_gym.bounded_io import as_type, parse_json
+from gato_gym.files.bounded_io import as_type, parse_json
 from gato_gym.text import is_text_space
 
 LARGEST_SPACE = 2**24
-"""Numbers, or letters, of one part of a space: an image of 4096 x 4096."""
+"""Numbers, and letters, of all parts of a space: an image of 4096 x 4096."""
 
 LONGEST_MISSION = 1024
 
@@ -31,7 +33,7 @@ _DTYPE = re.compile(r"bool|float(16|32|64)|u?int(8|16|32|64)")
 
 
 def write_space(space: gym.Space[Any]) -> str:
-    """A space as JSON.
+    """A space as JSON; bounds that are the same everywhere are one number each.
 
     Raises:
         ValueError: It, or a part of it, is of a kind that datasets do not hold.
@@ -39,8 +41,10 @@ def write_space(space: gym.Space[Any]) -> str:
     Example:
         >>> write_space(spaces.Sequence(spaces.MultiBinary(2)))
         '{"type": "Sequence", "stack": false, "feature_space": {"type": "MultiBinary", "n": 2}}'
+        >>> write_space(spaces.Box(0, 255, (84, 84), np.uint8))
+        '{"type": "Box", "dtype": "uint8", "shape": [84, 84], "low": 0, "high": 255}'
     """
-    return json.dumps(_serialization().serialize_space(space, to_string=False))
+    return json.dumps(_in_each_box(_serialization().serialize_space(space, False), _one_number))
 
 
 def read_space(text: Any, where: str) -> gym.Space[Any]:
@@ -60,7 +64,8 @@ def read_space(text: Any, where: str) -> gym.Space[Any]:
     value = as_type(dict[str, Any], parse_json(as_type(str, text, where), where), where)
     _check(value, where)
     try:
-        space: gym.Space[Any] = _serialization().deserialize_space(value)
+        whole = _in_each_box(value, _all_numbers)
+        space: gym.Space[Any] = _serialization().deserialize_space(whole)
     except Exception as error:  # of Gymnasium, Minari and NumPy: assertions, keys, types, values
         raise ValueError(
             f"{where} is no space ({type(error).__name__}: {error}): expected what Minari's "
@@ -69,17 +74,40 @@ def read_space(text: Any, where: str) -> gym.Space[Any]:
     return space
 
 
-def _check(value: Any, where: str) -> None:
-    """Refuse a space whose construction would take more memory than its text."""
+def _in_each_box(value: Any, change: Callable[[Any, list[int]], Any]) -> Any:
+    """A space's values with the bounds of every Box in it changed; its shape is given too."""
+    if isinstance(value, list):
+        return [_in_each_box(each, change) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("type") == "Box":
+        return {**value, **{side: change(value[side], value["shape"]) for side in ("low", "high")}}
+    return {key: _in_each_box(each, change) for key, each in value.items()}
+
+
+def _one_number(bounds: Any, shape: list[int]) -> Any:
+    numbers = np.asarray(bounds)
+    if not numbers.size:
+        return 0
+    first = numbers.flat[0]
+    return first.item() if (numbers == first).all() else bounds
+
+
+def _all_numbers(bounds: Any, shape: list[int]) -> Any:
+    return bounds if isinstance(bounds, list) else np.full(shape, bounds)
+
+
+def _check(value: Any, where: str) -> int:
+    """Numbers and letters of a space; refuse one whose construction would take too much memory."""
     space = as_type(dict[str, Any], value, where)
+    parts = as_type(dict[str, Any] | list[Any], space.get("subspaces", {}), f"{where}.subspaces")
+    named = dict(parts if isinstance(parts, dict) else enumerate(parts))
     for part_name in ("feature_space", "node_space", "edge_space"):
         if space.get(part_name) is not None:
-            _check(space[part_name], f"{where}.{part_name}")
-    parts = as_type(dict[str, Any] | list[Any], space.get("subspaces", {}), f"{where}.subspaces")
-    for name, part in parts.items() if isinstance(parts, dict) else enumerate(parts):
-        _check(part, f"{where}.{name}")
+            named[part_name] = space[part_name]
+    total = sum(_check(part, f"{where}.{name}") for name, part in named.items())
     sizes = {
-        "shape": math.prod(as_type(list[int], space.get("shape", []), f"{where}.shape")),
+        "shape": math.prod(as_type(list[int], space.get("shape", [0]), f"{where}.shape")),
         "max_length": as_type(int, space.get("max_length", 0), f"{where}.max_length"),
     }
     if space.get("type") == "MultiBinary":
@@ -88,9 +116,13 @@ def _check(value: Any, where: str) -> None:
     for name, size in sizes.items():
         if not 0 <= size <= LARGEST_SPACE:
             raise ValueError(f"{where}.{name} is of {size}, expected 0 to {LARGEST_SPACE} numbers")
+    total += sum(sizes.values())
+    if total > LARGEST_SPACE:
+        raise ValueError(f"{where} is of {total}, expected 0 to {LARGEST_SPACE} numbers")
     dtype = as_type(str, space.get("dtype", "int64"), f"{where}.dtype")
     if not _DTYPE.fullmatch(dtype):
         raise ValueError(f"{where}.dtype is {dtype!r}, expected numbers, such as float32")
+    return total
 
 
 @functools.cache

@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from gato_gym.bounded_io import read_bytes
+from gato_gym.files.bounded_io import read_bytes
 
 __all__ = ["TextTokenizer", "default_tokenizer", "is_text_space"]
 

@@ -1,6 +1,7 @@
 """Policies: anything that acts, behind Stable-Baselines3's ``predict``.
 
 * :class:`GatoPolicy` -- one transformer for every environment.
+* :class:`JatPolicy` -- the other family, with one embedding an observation; published weights.
 * :class:`MultiTaskPolicy` -- one network in environments of several tasks at once.
 * :func:`make_policy` -- a policy by name: ``random``, ``expert``, a shipped checkpoint, a folder,
   a hub id, or your own ``module:factory``.
@@ -20,11 +21,20 @@ if TYPE_CHECKING:
     from policies.collection.record import record_episodes
     from policies.gato.multitask import MultiTaskPolicy
     from policies.gato.policy import GatoPolicy
+    from policies.jat.policy import JatPolicy
 
-__all__ = ["GatoPolicy", "MultiTaskPolicy", "Policy", "make_policy", "record_episodes"]
+__all__ = [
+    "GatoPolicy",
+    "JatPolicy",
+    "MultiTaskPolicy",
+    "Policy",
+    "make_policy",
+    "record_episodes",
+]
 
 _LAZY = {
     "GatoPolicy": "policies.gato.policy",
+    "JatPolicy": "policies.jat.policy",
     "MultiTaskPolicy": "policies.gato.multitask",
     "record_episodes": "policies.collection.record",
 }

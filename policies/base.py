@@ -193,6 +193,15 @@ class Policy(ABC):
         A policy that keeps a plan (BabyAI's bot) continues from there; the others ignore it.
         """
 
+    def observe_reward(self, state: State, row: int, reward: float) -> None:  # noqa: B027
+        """Record in the state the reward of a row's last step, which JAT reads; others ignore it.
+
+        Args:
+            state: What ``predict`` returned last.
+            row: Number of the environment.
+            reward: What its step gave; an episode's first observation comes with none.
+        """
+
     def failure_of(self, state: State, row: int) -> str | None:
         """Why the policy has given up in a row's episode; None while it has not."""
         return None

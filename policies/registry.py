@@ -118,12 +118,40 @@ def make_policy(
     elif spec.kind == "archive":
         policy = _load_archive(Path(spec.name), algorithm, trust_zip)
     else:
-        from policies.gato.policy import GatoPolicy
-
-        policy = GatoPolicy.load(
+        policy = _load_network(
             name, env=env, seed=seed, device=device, precision=precision, prompt=prompt, cut=cut
         )
     return policy
+
+
+def _load_network(
+    name: str | Path,
+    *,
+    env: Any,
+    seed: int,
+    device: str,
+    precision: str,
+    prompt: str,
+    cut: str | None,
+) -> Policy:
+    """The policy of a checkpoint, whose configuration says of which family it is."""
+    from policies.gato.checkpoint import is_jat, locate_checkpoint
+
+    folder = locate_checkpoint(name)
+    if not is_jat(folder):
+        from policies.gato.policy import GatoPolicy
+
+        return GatoPolicy.load(
+            folder, env=env, seed=seed, device=device, precision=precision, prompt=prompt, cut=cut
+        )
+    if prompt not in ("shipped", "none") or cut is not None:
+        raise ValueError(
+            f"prompt is {prompt!r} and {name} is a JAT checkpoint, which acts after no "
+            "demonstration: expected none"
+        )
+    from policies.jat.policy import JatPolicy
+
+    return JatPolicy.load(folder, env=env, seed=seed, device=device, precision=precision)
 
 
 def find_factory(name: str) -> Factory:

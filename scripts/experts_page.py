@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.references import TaskReferences, measured, published
-from gato_gym.bounded_io import read_text
 from gato_gym.commands.common import exit_status
+from gato_gym.files.bounded_io import read_text
 from gato_gym.tasks import list_tasks
 from policies.expert_training.recipes import RECIPES
 from policies.expert_training.shipping import share_of_bar

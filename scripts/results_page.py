@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gato_gym.bounded_io import read_json
 from gato_gym.commands.common import exit_status
+from gato_gym.files.bounded_io import read_json
 
 
 def number(value: float | None, digits: int) -> str:

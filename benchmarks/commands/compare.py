@@ -9,8 +9,8 @@ from tyro.conf import Positional
 
 from benchmarks.report.compare import compare, render
 from benchmarks.store.run_store import read_run
-from gato_gym.atomic_io import write_json
 from gato_gym.commands.common import Command, Invocation
+from gato_gym.files.atomic_io import write_json
 from gato_gym.terminal import new_console
 
 

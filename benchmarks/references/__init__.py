@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from benchmarks.protocol import ALL, Protocol
 from benchmarks.statistics.scores import beats_random, normalised_score
-from gato_gym.bounded_io import read_json
+from gato_gym.files.bounded_io import read_json
 
 MEASURED_FILE = "measured.json"
 

@@ -32,9 +32,9 @@ from benchmarks.rules import RULES, VERSION
 from benchmarks.statistics.aggregates import Aggregate, Curve, Profile, suite_of
 from benchmarks.store.clips import Clip, read_clips
 from benchmarks.store.run_store import read_run
-from gato_gym.atomic_io import write_whole
-from gato_gym.bounded_io import read_bytes, read_text
 from gato_gym.commands.common import Command, Invocation, run_command
+from gato_gym.files.atomic_io import write_whole
+from gato_gym.files.bounded_io import read_bytes, read_text
 from policies.rollout.timing import Costs
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from benchmarks.report.summary import Summary, summarise
 from benchmarks.report.task_summary import TaskSummary
 from benchmarks.statistics.aggregates import Aggregate
 from benchmarks.store.run_store import RecordedRun, read_run
-from gato_gym.atomic_io import write_json, write_whole
+from gato_gym.files.atomic_io import write_json, write_whole
 
 FORMAT = 2
 """Version of ``comparison.json``."""

@@ -26,9 +26,9 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from benchmarks.speed.comparison import Comparison, table
-from gato_gym.atomic_io import write_json
 from gato_gym.commands.common import DONE, STOPPED, Command, Invocation, run_command
 from gato_gym.commands.flags import MOST_THREADS
+from gato_gym.files.atomic_io import write_json
 from gato_gym.ranges import check_range
 from gato_gym.terminal import new_console
 from policies.model.config import PRESETS

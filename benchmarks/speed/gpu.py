@@ -31,7 +31,7 @@ import torch
 from benchmarks.speed import expert_training, gpu_checks, predicting, training
 from benchmarks.speed.comparison import Comparison, table
 from benchmarks.speed.gpu_checks import Check
-from gato_gym.atomic_io import write_json
+from gato_gym.files.atomic_io import write_json
 from gato_gym.ranges import check_range
 from gato_gym.terminal import new_console
 from policies.model.quantization import choose_device

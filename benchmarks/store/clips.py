@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gato_gym.atomic_io import inside
-from gato_gym.bounded_io import as_type, read_json
+from gato_gym.files.atomic_io import inside
+from gato_gym.files.bounded_io import as_type, read_json
 
 FOLDER, INDEX = "videos", "videos.json"
 

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.protocol import BenchmarkError, Protocol, differences, listed
-from gato_gym.atomic_io import no_link, write_json
-from gato_gym.bounded_io import as_type, parse_json, read_bytes, read_json
-from gato_gym.folder_lock import NAME as LOCK
-from gato_gym.folder_lock import FolderInUseError, FolderLock
+from gato_gym.files.atomic_io import no_link, write_json
+from gato_gym.files.bounded_io import as_type, parse_json, read_bytes, read_json
+from gato_gym.files.folder_lock import NAME as LOCK
+from gato_gym.files.folder_lock import FolderInUseError, FolderLock
 from gato_gym.simulators import installed_versions
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult, Outcome
 

@@ -34,10 +34,10 @@ from benchmarks.statistics.bootstrap import stratified_bootstrap
 from benchmarks.statistics.scores import mean_of_tasks
 from benchmarks.studies.plots import write_csv
 from gato_gym import get_task
-from gato_gym.atomic_io import write_json, write_whole
-from gato_gym.bounded_io import read_json, read_text
 from gato_gym.commands.common import exit_status
-from gato_gym.folder_lock import FolderLock
+from gato_gym.files.atomic_io import write_json, write_whole
+from gato_gym.files.bounded_io import read_json, read_text
+from gato_gym.files.folder_lock import FolderLock
 from policies import GatoPolicy
 from policies.model.network import GatoNetwork, count_parameters
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult

@@ -26,8 +26,8 @@ import torch
 from numpy.typing import NDArray
 
 import gato_gym
-from gato_gym.atomic_io import appearing, write_json
 from gato_gym.commands.common import Command, Invocation, run_command
+from gato_gym.files.atomic_io import appearing, write_json
 from policies import GatoPolicy, make_policy
 from policies.collection.record import play_returns, record_episodes
 from policies.training.run import TrainRun

@@ -28,9 +28,9 @@ from benchmarks.studies.few_shot import (
     write_curve,
 )
 from benchmarks.studies.settings import FinetuneSettings
-from gato_gym.atomic_io import appearing, write_whole
-from gato_gym.bounded_io import read_json
-from gato_gym.folder_lock import FolderLock
+from gato_gym.files.atomic_io import appearing, write_whole
+from gato_gym.files.bounded_io import read_json
+from gato_gym.files.folder_lock import FolderLock
 from gato_gym.options import PlanOptions
 from gato_gym.terminal import new_console
 from policies.collection.scores import Scores, play_scores

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gato_gym.atomic_io import appearing_file
+from gato_gym.files.atomic_io import appearing_file
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

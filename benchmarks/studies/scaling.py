@@ -21,9 +21,9 @@ from rich.progress import track
 from benchmarks.studies.few_shot import make_environments
 from benchmarks.studies.plots import panels, write_csv
 from benchmarks.studies.settings import ScalingSettings
-from gato_gym.atomic_io import write_whole
-from gato_gym.bounded_io import read_json
-from gato_gym.folder_lock import FolderLock
+from gato_gym.files.atomic_io import write_whole
+from gato_gym.files.bounded_io import read_json
+from gato_gym.files.folder_lock import FolderLock
 from gato_gym.terminal import new_console
 from policies.collection.scores import Scores, interval, play_scores
 from policies.gato.checkpoint import RUN_CHECKPOINT

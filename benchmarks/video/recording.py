@@ -24,7 +24,7 @@ from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError
 from benchmarks.store.clips import FOLDER, INDEX, Clip, read_clips
 from benchmarks.store.run_store import Record
-from gato_gym.atomic_io import write_json
+from gato_gym.files.atomic_io import write_json
 from policies.processes import JobPool, WorkerFailure
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 

@@ -16,7 +16,7 @@ from typing import Any, get_origin
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from gato_gym.bounded_io import as_type, parse_json
+from gato_gym.files.bounded_io import as_type, parse_json
 
 flag = tyro.conf.arg
 

@@ -37,8 +37,8 @@ from gymnasium import spaces
 from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5p, h5s, h5t
 from numpy.typing import NDArray
 
-from gato_gym.bounded_io import parse_json
 from gato_gym.episodes.frames import frames_of, stacks_of
+from gato_gym.files.bounded_io import parse_json
 
 if TYPE_CHECKING:
     from gato_gym.episodes.episode import Episode

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gato_gym.atomic_io import inside
-from gato_gym.bounded_io import as_type, check_file, read_json
+from gato_gym.files.atomic_io import inside
+from gato_gym.files.bounded_io import as_type, check_file, read_json
 from gato_gym.space_json import read_space
 
 LARGEST_METADATA = 16 * 2**20

@@ -28,10 +28,10 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from gato_gym.atomic_io import appearing, surviving
-from gato_gym.bounded_io import parse_json
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.metadata import check_dataset
+from gato_gym.files.atomic_io import appearing, surviving
+from gato_gym.files.bounded_io import parse_json
 from gato_gym.space_json import write_space
 
 DATASET_FILES = ("data/metadata.json", "data/main_data.hdf5")

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from gato_gym.folder_lock import FolderLock
+from gato_gym.files.folder_lock import FolderLock
 from gato_gym.tasks import Task
 from gato_gym.terminal import new_console
 from policies.collection.jobs import (

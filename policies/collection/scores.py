@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gato_gym.bounded_io import as_type
+from gato_gym.files.bounded_io import as_type
 from policies.rollout.env_batch import PolicyLike
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play

@@ -19,7 +19,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
 
-from gato_gym.atomic_io import appearing, inside, write_json
+from gato_gym.files.atomic_io import appearing, inside, write_json
 from gato_gym.seeds import EVALUATION_SEEDS_START, SCORE_SEEDS_START
 from gato_gym.tasks import get_task
 from policies.expert_training.evaluation import EVALUATION_ROWS, Evaluation, evaluate

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from gato_gym.atomic_io import write_whole
-from gato_gym.folder_lock import FolderLock
+from gato_gym.files.atomic_io import write_whole
+from gato_gym.files.folder_lock import FolderLock
 from gato_gym.seeds import EVALUATION_SEEDS_START
 from gato_gym.simulators import installed_versions
 from policies.expert_training.evaluation import EVALUATION_ROWS, Evaluation, evaluate

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gato_gym.atomic_io import appearing_file
-from gato_gym.bounded_io import as_type, check_file, parse_json
+from gato_gym.files.atomic_io import appearing_file
+from gato_gym.files.bounded_io import as_type, check_file, parse_json
 
 STATE_FILE = "state.safetensors"
 FORMAT = 2

@@ -16,8 +16,8 @@ import gymnasium as gym
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from gato_gym.atomic_io import appearing, write_json
-from gato_gym.bounded_io import as_type, check_file, read_versioned, reason_of
+from gato_gym.files.atomic_io import appearing, write_json
+from gato_gym.files.bounded_io import as_type, check_file, read_versioned, reason_of
 from policies.base import Policy
 from policies.experts.cnn import ImageExpert, ImageNetwork
 from policies.experts.mlp import ExpertError, ExpertNetwork, TrainedExpert

@@ -12,7 +12,7 @@
 * :func:`locate_checkpoint` -- the folder of a checkpoint's name.
 * :func:`read_tasks`, :func:`read_sizes`, :func:`checkpoint_digest` -- a checkpoint's tasks, its
   network's sizes and what it is known by, without loading its weights.
-* :class:`CheckpointError` -- a checkpoint that cannot be used, with the reason and the fix.
+* :func:`is_jat` -- whether a folder holds a checkpoint of the other family, JAT.
 """
 
 from __future__ import annotations
@@ -29,20 +29,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from gato_gym.atomic_io import appearing, check_replaceable, inside, surviving
-from gato_gym.bounded_io import as_type, check_file, read_bytes, read_versioned, reason_of
+from gato_gym.files.atomic_io import appearing, check_replaceable, inside, surviving
+from gato_gym.files.bounded_io import as_type, read_bytes, read_json, read_versioned, reason_of
 from gato_gym.options import PlanOptions
 from gato_gym.text import default_tokenizer
 from policies.gato.hub import LARGEST_FETCHED, HubError, fetch_checkpoint
 from policies.gato.prompts import Prompt
 from policies.gato.sampling import Sampler
 from policies.gato.task_specs import TaskRecord
+from policies.gato.tensor_files import (
+    CheckpointError,
+    check_shapes,
+    check_weights,
+    read_tensors,
+    stored_shapes,
+)
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork
 
@@ -50,16 +55,14 @@ FORMAT = 1
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 RUN_CHECKPOINT, RUN_STATE = "checkpoint", "training"
 """What a run's folder holds: the checkpoint that it has written, and the state to resume from."""
-WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 CHECKPOINT_FILES = (
     "config.json", "model.safetensors", "prompts.safetensors", "text.model", "card.md",
 )  # fmt: skip
+JAT_FILES = (
+    "config.json", "model.safetensors", "tokenizer.json", "vocab.json", "merges.txt", "card.md",
+)  # fmt: skip
 LARGEST_CONFIG = 4 * 2**20
 """Largest ``config.json`` that is read, in bytes."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +260,7 @@ def checkpoint_digest(name: str | Path) -> str:
 
 
 def _records(folder: Path, config: Mapping[str, Any]) -> dict[str, TaskRecord]:
-    prompts = _read(folder / "prompts.safetensors", load_arrays)
+    prompts = read_tensors(folder / "prompts.safetensors", load_arrays)
     try:
         tasks = as_type(dict[str, dict[str, Any]], config["tasks"], "tasks")
         return {task: _record(task, entry, prompts) for task, entry in tasks.items()}
@@ -323,7 +326,7 @@ def locate_checkpoint(name: str | Path) -> Path:
         )
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) and not folder.parent.is_dir():
         try:
-            return fetch_checkpoint(text, check=_read_config)
+            return fetch_checkpoint(text, check=_files_to_fetch)
         except HubError as error:
             raise CheckpointError(str(error)) from error
     raise CheckpointError(f"no checkpoint at {text!r}: expected a folder with config.json")
@@ -342,6 +345,27 @@ def _of_run(folder: Path) -> Path:
     return checkpoint
 
 
+def is_jat(folder: Path) -> bool:
+    """Whether a folder's ``config.json`` is a JAT network's: the field ``model_type`` says so.
+
+    Raises:
+        CheckpointError: There is one that cannot be read.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return False
+    config = read_json(path, largest=LARGEST_CONFIG, error=CheckpointError)
+    return isinstance(config, dict) and config.get("model_type") == "jat"
+
+
+def _files_to_fetch(folder: Path) -> tuple[str, ...]:
+    """What belongs to a hub's ``config.json``, which is one of either family."""
+    if is_jat(folder):
+        return JAT_FILES[1:]
+    _read_config(folder)
+    return CHECKPOINT_FILES[1:]
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     return read_versioned(
         folder / "config.json",
@@ -352,24 +376,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
     )
 
 
-def _read(path: Path, reader: Any) -> dict[str, Any]:
-    try:
-        check_file(path, error=CheckpointError)
-        return dict(reader(path))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing: take a fresh copy of the checkpoint") from error
-    except CheckpointError:
-        raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or cut short ({error}): take a fresh copy of the checkpoint"
-        ) from error
-
-
 def _network_of(sizes: NetworkConfig, folder: Path) -> GatoNetwork:
     """The network with the folder's weights, which is not built where they are too few for it."""
     path = folder / "model.safetensors"
-    stored = _read(path, _stored_shapes)
+    stored = read_tensors(path, stored_shapes)
     count, least = sum(math.prod(shape) for shape in stored.values()), sizes.least_weights
     if count < least:
         raise CheckpointError(
@@ -381,58 +391,11 @@ def _network_of(sizes: NetworkConfig, folder: Path) -> GatoNetwork:
     except (RuntimeError, ValueError) as error:  # sizes that do not divide one another
         raise _no_checkpoint(folder, error) from error
     expected = {name: list(t.shape) for name, t in network.state_dict().items()}
-    _check_shapes(expected, stored, path)
-    weights = _read(path, load_file)
+    check_shapes(expected, stored, path)
+    weights = read_tensors(path, load_file)
     check_weights(weights, path)
     network.load_state_dict({name: t.float() for name, t in weights.items()}, strict=True)
     return network
-
-
-def _stored_shapes(path: Path) -> dict[str, list[int]]:
-    """The shape of each tensor in a file, from its header alone."""
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-
-
-def _check_shapes(
-    expected: Mapping[str, list[int]], stored: Mapping[str, list[int]], path: Path
-) -> None:
-    missing = sorted(expected.keys() - stored.keys())
-    unknown = sorted(stored.keys() - expected.keys())
-    shapes = [
-        f"{name} {stored[name]} instead of {expected[name]}"
-        for name in sorted(expected.keys() & stored.keys())
-        if stored[name] != expected[name]
-    ]
-    if missing or unknown or shapes:
-        problems = (
-            ([f"missing {', '.join(missing[:3])}"] if missing else [])
-            + ([f"unknown {', '.join(unknown[:3])}"] if unknown else [])
-            + shapes[:3]
-        )
-        raise CheckpointError(
-            f"{path} does not fit config.json ({'; '.join(problems)}): "
-            "they are of different checkpoints"
-        )
-
-
-def check_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights that are no numbers: of another type than a network's, NaN or infinite.
-
-    Raises:
-        CheckpointError: Names the first.
-    """
-    for name, tensor in weights.items():
-        if tensor.dtype not in WEIGHT_TYPES:
-            problem = f"of type {tensor.dtype}"
-        elif not tensor.isfinite().all():
-            problem = "not finite"
-        else:
-            continue
-        raise CheckpointError(
-            f"{path} has {name} {problem}, expected finite numbers of float32, bfloat16 or "
-            "float16: the training diverged or the file is damaged, take a fresh copy"
-        )
 
 
 def _text_model() -> str:

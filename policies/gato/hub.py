@@ -6,29 +6,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 LARGEST_FETCHED = {
     "model.safetensors": 8 * 2**30,
     "prompts.safetensors": 2**30,
     "text.model": 16 * 2**20,
+    "tokenizer.json": 16 * 2**20,
+    "vocab.json": 16 * 2**20,
+    "merges.txt": 16 * 2**20,
     "card.md": 4 * 2**20,
 }
-"""The files that are fetched beside ``config.json``, and the bytes that each may have."""
+"""The files that may be fetched beside ``config.json``, and the bytes that each may have."""
 
 
 class HubError(ValueError):
     """A hub id that gives no checkpoint."""
 
 
-def fetch_checkpoint(name: str, *, check: Callable[[Path], object]) -> Path:
+def fetch_checkpoint(name: str, *, check: Callable[[Path], Sequence[str]]) -> Path:
     """The folder of a hub's checkpoint.
 
     Args:
         name: A hub id ``owner/name``.
-        check: Called with the folder while it holds ``config.json`` alone; raises where that is no
-            checkpoint's, so that no weights of something else are fetched.
+        check: Called with the folder while it holds ``config.json`` alone; returns the files to
+            fetch, of :data:`LARGEST_FETCHED`, and raises where that is no checkpoint's, so that no
+            weights of something else are fetched.
 
     Raises:
         HubError: It cannot be fetched, holds no ``config.json``, or too large a file.
@@ -47,15 +51,15 @@ def fetch_checkpoint(name: str, *, check: Callable[[Path], object]) -> Path:
     if not (folder / "config.json").is_file():
         raise HubError(
             f"hub checkpoint {name!r} holds no config.json: expected a checkpoint that "
-            "GatoPolicy.save wrote; check the name"
+            "GatoPolicy.save or JatPolicy.save wrote; check the name"
         )
-    check(folder)
+    files = check(folder)
     in_reach = _check_sizes(name, folder.name)
     try:
         whole = snapshot_download(
             name,
             revision=folder.name,
-            allow_patterns=[*LARGEST_FETCHED],
+            allow_patterns=[*files],
             local_files_only=not in_reach,
         )
     except Exception as error:

@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gato_gym.bounded_io import as_type
+from gato_gym.files.bounded_io import as_type
 from gato_gym.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

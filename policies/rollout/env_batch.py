@@ -314,6 +314,8 @@ class EnvBatch:
         if ended:
             yield episode.result()
             yield from self._begin(row)
+        elif (observe_reward := getattr(self.policy, "observe_reward", None)) is not None:
+            observe_reward(self._state, row, episode.rewards[-1])
 
     def _fail(
         self, row: int, episode: RunningEpisode, error: BaseException

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gato_gym.bounded_io import as_type, read_json
+from gato_gym.files.bounded_io import as_type, read_json
 
 NAME = "cost.json"
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gato_gym.atomic_io import write_whole
-from gato_gym.bounded_io import as_type, plain_json, read_json
+from gato_gym.files.atomic_io import write_whole
+from gato_gym.files.bounded_io import as_type, plain_json, read_json
 from gato_gym.ranges import check_range
 from gato_gym.spaces import Plan
 from policies.model.config import PAPER_SIZES, NetworkConfig, fitted, preset

@@ -20,7 +20,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from gato_gym.atomic_io import appearing_file
+from gato_gym.files.atomic_io import appearing_file
 from policies.model.config import NetworkConfig
 from policies.training.loss import LossReport
 

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from gato_gym.atomic_io import write_json
-from gato_gym.bounded_io import as_type, read_json
 from gato_gym.episodes.episode import Episode
-from gato_gym.folder_lock import FolderLock
+from gato_gym.files.atomic_io import write_json
+from gato_gym.files.bounded_io import as_type, read_json
+from gato_gym.files.folder_lock import FolderLock
 from gato_gym.terminal import new_console
 from policies.gato.checkpoint import (
     RUN_CHECKPOINT,

@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gato_gym.atomic_io import appearing, appearing_file, surviving, write_whole
-from gato_gym.bounded_io import read_json
+from gato_gym.files.atomic_io import appearing, appearing_file, surviving, write_whole
+from gato_gym.files.bounded_io import read_json
 from policies.model.attention import check_trainable
 from policies.model.network import GatoNetwork, PackedBatch
 from policies.model.quantization import choose_device

@@ -22,6 +22,8 @@ from gato_gym.tasks import get_task
 from policies import GatoPolicy, make_policy
 from policies.collection.record import record_episodes
 from policies.gato.checkpoint import CheckpointError
+from policies.jat.config import JatConfig
+from policies.jat.policy import JatPolicy
 from policies.model.config import NetworkConfig
 
 TINY = NetworkConfig(width=32, layers=1, heads=2, head_size=16, feed_forward=32, prompt_tokens=32)
@@ -436,3 +438,23 @@ def test_what_is_not_played_is_told_and_counted_nowhere(
     before = lines(output)
     assert main([*command, "--output", str(output), "--resume"]) == 0
     assert lines(output) == before
+
+
+# --- the other family
+
+
+def test_jat_plays_what_it_has_a_modality_for(tmp_path: Path) -> None:
+    """It knows no tasks: the spaces decide, and the same command scores it."""
+    config = JatConfig(
+        hidden_size=60, num_layers=2, num_heads=2, vocab_size=256, eos_token_id=255,
+        max_continuous_size=12, image_size=16, max_position_embeddings=16,
+    )  # fmt: skip
+    with closing(get_task("mujoco-reacher").make()) as env:
+        JatPolicy.create(env, config=config).save(tmp_path / "jat")
+    choice = PolicyChoice(str(tmp_path / "jat"))
+    tasks = [get_task(name) for name in ("mujoco-reacher", "mujoco-halfcheetah")]
+    missing = left_out(choice, tasks)
+    assert [*missing] == ["mujoco-halfcheetah"]
+    assert "expected a Box of at most 11 numbers" in missing["mujoco-halfcheetah"]
+    with pytest.raises(BenchmarkError, match="plays none of what was asked for"):
+        left_out(choice, tasks[1:])

@@ -97,16 +97,18 @@ def test_the_numbers_in_the_rules_are_those_of_the_code() -> None:
 def test_the_values_are_what_the_sentences_say() -> None:
     values = rules.rule_values(("atari", "metaworld"))
     game, arm = values["atari"], values["metaworld"]
-    frames = f"lasts {game['frames_per_action']} frames, the last {game['frames_pooled']} of them"
+    frames = f"An action lasts {game['frames_per_action']} frames"
+    pooled = f"the maximum of the last {game['frames_pooled']}"
     for holds, said in (
         (True, frames),
+        (True, pooled),
         (True, f"Intervals are {100 * values['interval']['confidence']:g} % percentiles"),
         (values["discount"] == 1, "undiscounted"),
         (not values["clipping"], "unclipped"),
         (not values["life_loss_ends_episode"], "Losing a life ends no episode."),
-        (not game["full_action_space"], "the game's own set of actions"),
+        (not game["full_action_space"], "A game has its own action set"),
         (arm["goal_visible"], "the goal visible"),
-        (not arm["success_ends_episode"], "an episode does not end with success."),
+        (not arm["success_ends_episode"], "an episode continues after success."),
     ):
         assert holds == (said in WORDS), said
     assert get_task("atari-pong").make().action_space.n == 6, "of the 18 there are"

@@ -67,7 +67,9 @@ class TestEveryPolicy:
         rows = np.stack(actions_taken, 1)
         np.testing.assert_array_equal(rows[0], rows[3])
         np.testing.assert_array_equal(rows[2], np.array(alone))
-        if name != "expert":
+        if name == "jat" and isinstance(env.action_space, gym.spaces.Box):
+            assert len({row.tobytes() for row in rows}) == 1  # numbers are not drawn
+        elif name != "expert":
             assert len({row.tobytes() for row in rows}) == 3
         if name != "expert":
             with pytest.raises(ValueError, match=r"3 seeds for a state of 4 rows"):

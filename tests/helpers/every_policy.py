@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from policies import GatoPolicy, Policy, make_policy
+from policies.jat.config import JatConfig
+from policies.jat.policy import JatPolicy
 from policies.model.config import NetworkConfig
 
 TASKS = ("babyai-unlock-pickup", "metaworld-drawer-close", "mujoco-reacher")
@@ -17,14 +19,26 @@ SMALL = NetworkConfig(
     text_rank=8, vector_hidden=16, grid_channels=8, grid_groups=2,
 )  # fmt: skip
 
+SMALL_JAT = JatConfig(
+    hidden_size=60, num_layers=2, num_heads=2, window_size=4, max_position_embeddings=16,
+    vocab_size=256, eos_token_id=255, image_size=16,
+)  # fmt: skip
+"""Its window holds four timesteps of five, so that the tests slide it."""
+
 
 def gato(env: Any) -> Policy:
     torch.set_num_threads(1)
     return GatoPolicy.create(env, config=SMALL)
 
 
+def jat(env: Any) -> Policy:
+    torch.set_num_threads(1)
+    return JatPolicy.create(env, config=SMALL_JAT, window=8)
+
+
 MAKERS: dict[str, Callable[[Any], Policy]] = {
     "random": lambda env: make_policy("random", env=env),
     "expert": lambda env: make_policy("expert", env=env),
     "gato": gato,
+    "jat": jat,
 }

@@ -21,7 +21,7 @@ from hostile_files import KINDS, inspect_run, limits, play_checkpoint, read_data
 from PIL import Image
 from small import SMALL, talking_plan
 
-from gato_gym.bounded_io import read_bytes, read_json, read_text
+from gato_gym.files.bounded_io import read_bytes, read_json, read_text
 from gato_gym.space_json import read_space
 from policies import GatoPolicy
 from policies.gato.checkpoint import CheckpointError
@@ -74,7 +74,7 @@ def test_there_is_one_reader_of_json_and_of_texts() -> None:
         for path in (ROOT / package).rglob("*.py")
         if reads.search(path.read_text())
     ]
-    assert places == ["gato_gym/bounded_io.py"]
+    assert places == ["gato_gym/files/bounded_io.py"]
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from benchmarks.protocol import Protocol
 from benchmarks.store.run_store import RunHeader
 from gato_gym import PlanOptions, Vocabulary
-from gato_gym.bounded_io import as_type, parse_json
+from gato_gym.files.bounded_io import as_type, parse_json
 from gato_gym.space_json import read_space
 from policies.gato.sampling import Sampler
 from policies.model.config import NetworkConfig

@@ -25,10 +25,10 @@ from benchmarks.report.summary import summarise
 from benchmarks.store.clips import read_clips
 from benchmarks.store.run_store import Record, RunHeader
 from gato_gym import Episode, read_minari, write_minari
-from gato_gym.atomic_io import inside, write_json
 from gato_gym.episodes import hdf5
 from gato_gym.episodes.jat import read_rows
 from gato_gym.episodes.minari_datasets import episodes_of, find_minari, returns_of
+from gato_gym.files.atomic_io import inside, write_json
 from policies import GatoPolicy
 from policies.gato.checkpoint import load_checkpoint
 from policies.gato.prompts import demonstration

@@ -24,9 +24,9 @@ from benchmarks.studies.finetune import FinetuneRun
 from benchmarks.studies.scaling import ScalingRun
 from gato_gym import get_task, read_minari
 from gato_gym.__main__ import main
-from gato_gym.atomic_io import appearing, surviving, write_whole
-from gato_gym.bounded_io import read_json
-from gato_gym.folder_lock import FolderInUseError, FolderLock
+from gato_gym.files.atomic_io import appearing, surviving, write_whole
+from gato_gym.files.bounded_io import read_json
+from gato_gym.files.folder_lock import FolderInUseError, FolderLock
 from policies.collection.collect import collect
 from policies.collection.jobs import CollectSettings
 from policies.collection.record import record_episodes
@@ -40,7 +40,7 @@ BUSY = f"is being written to by process {os.getpid()} on "
 WRITING = """
 import sys
 from pathlib import Path
-from gato_gym.atomic_io import appearing, write_json
+from gato_gym.files.atomic_io import appearing, write_json
 place, number = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()

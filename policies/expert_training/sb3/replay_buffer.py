@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from gato_gym.atomic_io import appearing_file
+from gato_gym.files.atomic_io import appearing_file
 from policies.expert_training.training_state import TrainingStateError
 
 PARTS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")

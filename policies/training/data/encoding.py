@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from gato_gym.atomic_io import file_name
 from gato_gym.episodes.episode import Episode
+from gato_gym.files.atomic_io import file_name
 from gato_gym.options import PlanOptions
 from gato_gym.space_json import write_space
 from policies.gato.task_specs import signature

@@ -39,9 +39,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gato_gym.atomic_io import appearing
-from gato_gym.bounded_io import as_type, check_file, plain_json, read_json, reason_of
 from gato_gym.episodes.episode import Episode
+from gato_gym.files.atomic_io import appearing
+from gato_gym.files.bounded_io import as_type, check_file, plain_json, read_json, reason_of
 from gato_gym.options import PlanOptions
 from gato_gym.space_json import read_space
 from gato_gym.spaces import Plan, compile_plan

@@ -37,8 +37,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gato_gym.atomic_io import file_name, inside
-from gato_gym.bounded_io import as_type, check_file, parse_json, read_bytes, read_json, read_text
+from gato_gym.files.atomic_io import file_name, inside
+from gato_gym.files.bounded_io import (
+    as_type,
+    check_file,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_text,
+)
 from gato_gym.text import default_tokenizer
 from policies.model.config import NetworkConfig
 from policies.model.text_sequence import Passage, TextLayout, image_patches, lay_out_passages

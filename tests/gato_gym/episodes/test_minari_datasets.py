@@ -344,10 +344,22 @@ def test_a_dataset_of_an_id_without_a_version_is_read(
         spaces.Graph(spaces.Box(0, 1, (2,)), None),
         spaces.Dict(net=spaces.Tuple([spaces.Graph(spaces.Discrete(3), spaces.Discrete(4))])),
         spaces.Dict(none=spaces.Dict(), nothing=spaces.Tuple([])),
+        spaces.Box(np.array([0, -1.5], np.float32), np.array([1, 2.5], np.float32)),
+        spaces.Dict(low=spaces.Box(-np.inf, np.inf, (0, 3)), type=spaces.Box(-1, 1, ())),
     ],
 )
 def test_spaces_as_json_come_back(space: gym.Space[Any]) -> None:
     assert read_space(write_space(space), "space") == space
+
+
+def test_a_large_picture_is_a_short_text_and_many_of_them_are_refused() -> None:
+    picture = spaces.Box(0, 255, (400, 600, 3), np.uint8)
+    text = write_space(spaces.Dict(camera=picture, seen=spaces.Sequence(picture)))
+    assert len(text) < 400
+    assert read_space(text, "space")["camera"] == picture
+    many = json.dumps({"type": "Tuple", "subspaces": [json.loads(write_space(picture))] * 24})
+    with pytest.raises(ValueError, match="space is of 17280000, expected 0 to"):
+        read_space(many, "space")
 
 
 def test_a_mission_is_written_as_the_text_it_makes() -> None:

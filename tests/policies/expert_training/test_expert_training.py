@@ -444,19 +444,19 @@ def test_a_queue_trains_side_by_side_and_stops_in_time(
 ) -> None:
     """Two processes; none begins after the time is over, and both can be resumed.
 
-    The queue's clock stands still: however long a process takes to start, the other one begins too.
+    The clock goes on at once, then stands still: however long a process takes to start, the other
+    one begins too.
     """
-    monkeypatch.setattr(queue, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    clock = iter([0.0])
+    monkeypatch.setattr(queue, "time", SimpleNamespace(monotonic=lambda: next(clock, 9.0)))
     monkeypatch.setattr(queue, "shipped_share", lambda task: None)
     tasks = ["mujoco-reacher", "mujoco-swimmer"]
 
-    def settings(minutes: float) -> QueueSettings:
-        return QueueSettings(jobs=2, steps=50_000, minutes=minutes)
-
+    settings = QueueSettings(jobs=2, steps=50_000, minutes=0.001)
     console = Console(file=io.StringIO())
-    assert queue.TrainQueue(tasks, tmp_path, settings(0.0)).run(console) == 0
+    assert queue.TrainQueue(tasks, tmp_path, settings).run(console) == 0
     assert not list(tmp_path.iterdir())
-    assert queue.TrainQueue(tasks, tmp_path, settings(0.001)).run(console) == 0
+    assert queue.TrainQueue(tasks, tmp_path, settings).run(console) == 0
     stopped = queue.standings(tasks, tmp_path)
     assert all(row.steps > 0 and row.finished is None for row in stopped)
     config = read_config(tmp_path / tasks[0] / "expert")

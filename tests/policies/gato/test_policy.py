@@ -330,7 +330,8 @@ def test_a_grid_larger_than_the_networks_is_named_with_what_to_do() -> None:
     plan = compile_plan(*both_spaces, PlanOptions(vector_size=16, grids=("chars",)))
     with pytest.raises(ValueError, match=r"grids names \['chars'\] of size \(21, 79, 1\).*skip="):
         GatoPolicy(GatoNetwork(SMALL), plan)
-    numbers = GatoPolicy.create(env, config=SMALL, options=PlanOptions(vector_size=16))
+    wide = dataclasses.replace(SMALL, window=104)  # 21 * 79 numbers, 16 in each token
+    numbers = GatoPolicy.create(env, config=wide, options=PlanOptions(vector_size=16))
     assert numbers.plan.vector_length == 21 * 79
 
 

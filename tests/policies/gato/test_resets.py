@@ -63,7 +63,7 @@ def logits_of(
         _, state = policy.predict(observation, state, starts, deterministic=True)
     finally:
         policy.network.symbol_logits = original  # type: ignore[method-assign]
-    return found[0][: len(observation["mission"])], state
+    return found[-1][: len(observation["mission"])], state  # those before try sizes of blocks
 
 
 def row_of(observation: dict[str, Any], row: int) -> dict[str, Any]:

@@ -35,6 +35,8 @@ def targets_of(network: GatoNetwork, hidden: torch.Tensor) -> Targets:
         ids=torch.tensor(ids),
         starts=torch.from_numpy(legal[:, 0]),
         stops=torch.from_numpy(legal[:, 1]),
+        places=torch.full((9,), -1),
+        soft=torch.zeros(9, 0),
         weights=torch.from_numpy(generator.uniform(0.2, 1.0, 9).astype(np.float32)),
         tasks=torch.tensor([0, 1, 0, 1, 1, 2, 2, 1, 2]),
     )
@@ -43,10 +45,9 @@ def targets_of(network: GatoNetwork, hidden: torch.Tensor) -> Targets:
 def by_hand(network: GatoNetwork, hidden: torch.Tensor, targets: Targets) -> np.ndarray:
     """Weight, loss, and hit or error of each target: float64 ``[N, 3]``."""
     found = []
-    for slot, id_, start, stop, weight, _ in zip(
-        *(getattr(targets, field.name).tolist() for field in dataclasses.fields(targets)),
-        strict=True,
-    ):
+    names = ("slots", "ids", "starts", "stops", "weights")
+    columns = [getattr(targets, name).tolist() for name in names]
+    for slot, id_, start, stop, weight in zip(*columns, strict=True):
         with torch.no_grad():
             logits = network.symbol_logits(hidden.flatten(0, 1)[slot], start, stop)
         shares = np.exp(logits.double().numpy())

@@ -222,7 +222,7 @@ def test_scores_are_those_of_the_checkpoint_and_change_nothing(
     assert float(found["6"]) == pytest.approx(mean)
     assert main([*train, "--output", "other", *scored, "--score-tasks", "Pong"]) == 2
     assert "score_tasks names ['Pong']" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="score_every is -1: expected 0, to play nothing"):
+    with pytest.raises(ValueError, match="score_every is -1: expected 0 or more"):
         TrainSettings((), tmp_path, score_every=-1)
 
 

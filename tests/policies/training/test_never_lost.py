@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from small_training import config, losses, shards
 
-from gato_gym.atomic_io import appearing, surviving, write_whole
+from gato_gym.files.atomic_io import appearing, surviving, write_whole
 from policies import GatoPolicy
 from policies.gato.checkpoint import load_checkpoint
 from policies.training.trainer import Trainer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from urllib.parse import quote
@@ -91,8 +92,8 @@ def test_what_does_not_change_beyond_rounding_is_constant() -> None:
     assert options.vector_std[1] == pytest.approx(5e-6, rel=0.01)
 
 
-def test_a_group_has_the_statistics_of_its_vectors_of_one_length(tmp_path: Path) -> None:
-    """Of its tasks' first 20 episodes each; a task of its own has those of up to 200."""
+def test_a_group_of_equal_spaces_has_the_statistics_of_all_its_tasks(tmp_path: Path) -> None:
+    """They come from its tasks' first 20 episodes each; a task by itself has those of up to 200."""
     draw = np.random.default_rng(2)
     centres = {"arm": (3.0, 2), "leg": (-5.0, 2), "hand": (40.0, 3)}
     values = {name: draw.normal(at, 1, (25, 2, n)) for name, (at, n) in centres.items()}
@@ -114,11 +115,12 @@ def test_a_group_has_the_statistics_of_its_vectors_of_one_length(tmp_path: Path)
 
     arm, hand, leg = group
     for task in (arm, leg):
-        check("group", group, task, "arm", "leg")
-    check("group", group, hand, "hand")
-    (tmp_path / "group" / quote(arm.id, safe="") / "meta.json").unlink()
-    check("group", group, arm, "arm", "leg")
-    check("group", [arm], arm, "arm")  # which was encoded beside another
+        check("pair", [arm, leg], task, "arm", "leg")
+    for task, name in ((arm, "arm"), (hand, "hand"), (leg, "leg")):
+        check("group", group, task, name)
+    shutil.rmtree(tmp_path / "pair" / quote(arm.id, safe=""))
+    check("pair", [arm, leg], arm, "arm", "leg")
+    check("pair", [arm], arm, "arm")  # which was encoded beside another
     check("alone", alone, alone[0], "arm")
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from gato_gym.bounded_io import (
+from gato_gym.files.bounded_io import (
     as_type,
     check_file,
     plain_json,

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from gato_gym.folder_lock import FolderInUseError, FolderLock
+from gato_gym.files.folder_lock import FolderInUseError, FolderLock
 
 HOLD = """
 import sys
 from pathlib import Path
-from gato_gym.folder_lock import FolderLock
+from gato_gym.files.folder_lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

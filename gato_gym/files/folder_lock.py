@@ -15,7 +15,7 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
-from gato_gym.bounded_io import read_json
+from gato_gym.files.bounded_io import read_json
 
 NAME = "lock"
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gato_gym.folder_lock import PATIENCE, FolderLock
+from gato_gym.files.folder_lock import PATIENCE, FolderLock
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gato_gym.atomic_io import appearing_file
+from gato_gym.files.atomic_io import appearing_file
 
 
 class Refused(ValueError):

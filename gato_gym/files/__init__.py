@@ -1,0 +1,1 @@
+"""Files: written whole, read within bounds, locked while they are written."""

@@ -1,0 +1,1 @@
+"""JAT: one embedding an observation and an action, regression heads, observation prediction."""

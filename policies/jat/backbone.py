@@ -1,0 +1,174 @@
+"""GPT-Neo: learned positions, global and local attention, whole sequences and cached steps.
+
+* :class:`Backbone` -- the blocks, the text table and the positions.
+
+GPT-Neo does not scale its attention scores by 1/√K, and ``window_size`` tokens are all that a
+local block sees. Modules have the names of the published tensors.
+
+Shapes: B rows, T tokens, S cache slots, D width, H heads, K head size, L layers, N tokens of all
+rows.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from policies.jat.cache import TokenCache
+from policies.jat.config import JatConfig
+from policies.model.row_blocks import BLOCK, BlockSizes, is_exact, padded, rows_in_blocks
+
+
+class Attention(nn.Module):
+    """Projections of one block's attention."""
+
+    def __init__(self, config: JatConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.num_heads
+        self.k_proj = nn.Linear(width, width, bias=False)
+        self.v_proj = nn.Linear(width, width, bias=False)
+        self.q_proj = nn.Linear(width, width, bias=False)
+        self.out_proj = nn.Linear(width, width)
+
+    def projected(self, x: Tensor) -> list[Tensor]:
+        """Queries, keys and values: each ``[..., H, K]``."""
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        return [project(x).unflatten(-1, (self.heads, -1)) for project in projections]
+
+
+class FeedForward(nn.Module):
+    """Two linear maps and GELU's tanh form."""
+
+    def __init__(self, config: JatConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.hidden_size, config.feed_forward)
+        self.c_proj = nn.Linear(config.feed_forward, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., D]`` to ``[..., D]``."""
+        inner: Tensor = F.gelu(self.c_fc(x), approximate="tanh")
+        return self.c_proj(inner)
+
+
+class Block(nn.Module):
+    """A pre-norm block."""
+
+    def __init__(self, config: JatConfig) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.attn = nn.ModuleDict({"attention": Attention(config)})
+        self.ln_2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.mlp = FeedForward(config)
+
+    @property
+    def attention(self) -> Attention:
+        """The attention's projections."""
+        module = self.attn["attention"]
+        assert isinstance(module, Attention)
+        return module
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The residual stream after attention ``[..., H, K]`` and the feed-forward."""
+        x = x + self.attention.out_proj(attended.flatten(-2))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Backbone(nn.Module):
+    """GPT-Neo's blocks, with the table of text tokens and that of positions."""
+
+    def __init__(self, config: JatConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.wpe = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.ln_f = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self._block_sizes = BlockSizes()
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """Whole sequences, at positions from 0 on.
+
+        Args:
+            x_BTD: Embeddings, without positions.
+            mask_BT: bool, False for padding, which no token sees; None has none.
+
+        Returns:
+            float ``[B, T, D]``; what it holds for padding means nothing.
+
+        Raises:
+            ValueError: There are more tokens than positions.
+        """
+        count, most = x_BTD.shape[1], self.config.max_position_embeddings
+        if count > most:
+            raise ValueError(f"sequences have {count} tokens: expected at most {most}; cut them")
+        order = torch.arange(count, device=x_BTD.device)
+        distance_TT = order[:, None] - order
+        visible = {"global": distance_TT >= 0}
+        visible["local"] = visible["global"] & (distance_TT < self.config.window_size)
+        if mask_BT is not None:
+            itself = distance_TT == 0  # padding sees itself, so that it has numbers at all
+            seen_BTT = mask_BT[:, None, :].bool() | itself
+            visible = {kind: (seen & seen_BTT)[:, None] for kind, seen in visible.items()}
+        x_BTD = x_BTD + self.wpe(order)
+        for block, kind in zip(self.h, self.config.layers, strict=True):
+            assert isinstance(block, Block)
+            q, k, v = (
+                part.transpose(1, 2) for part in block.attention.projected(block.ln_1(x_BTD))
+            )
+            attended = F.scaled_dot_product_attention(q, k, v, visible[kind], scale=1.0)
+            x_BTD = block.finish(x_BTD, attended.transpose(1, 2))
+        return self.ln_f(x_BTD)
+
+    def step(
+        self,
+        x_BTD: Tensor,
+        orders_BT: Tensor,
+        positions_BT: Tensor,
+        cache: TokenCache,
+        first_visible_B: Tensor,
+    ) -> Tensor:
+        """New tokens against the cache, which stores them. A row's numbers are its own.
+
+        Args:
+            x_BTD: Embeddings, without positions.
+            orders_BT: int64, each token's number in its episode, from which its slot follows and
+                who sees it; -1 where a row has fewer tokens than T.
+            positions_BT: int64, the learned position of each.
+            cache: The cache of these rows.
+            first_visible_B: int64, the oldest order that a row still sees.
+
+        Returns:
+            float ``[B, T, D]``.
+        """
+        shape = x_BTD.shape
+        rows, slots = cache.place(orders_BT)
+        visible = cache.visible(orders_BT, first_visible_B, self.config.window_size)
+        x_ND = (x_BTD + self.wpe(positions_BT)).flatten(0, 1)
+        count = len(x_ND)
+        if is_exact(x_ND):
+            sizes = self._block_sizes.proven(self._first_block)
+            x_ND = padded(x_ND, rows_in_blocks(count, sizes))
+        for layer, (block, kind) in enumerate(zip(self.h, self.config.layers, strict=True)):
+            assert isinstance(block, Block)
+            q_NHK, k_NHK, v_NHK = block.attention.projected(block.ln_1(x_ND))
+            keys, values = cache.keys[layer], cache.values[layer]
+            keys[rows, :, slots] = k_NHK[:count]
+            values[rows, :, slots] = v_NHK[:count]
+            q = q_NHK[:count].unflatten(0, shape[:2]).transpose(1, 2)
+            attended = F.scaled_dot_product_attention(q, keys, values, visible[kind], scale=1.0)
+            attended_NHK = attended.transpose(1, 2).flatten(0, 1)
+            if len(x_ND) > count:
+                attended_NHK = F.pad(attended_NHK, (0, 0, 0, 0, 0, len(x_ND) - count))
+            x_ND = block.finish(x_ND, attended_NHK)
+        return self.ln_f(x_ND)[:count].unflatten(0, shape[:2])
+
+    def _first_block(self, rows: int) -> Tensor:
+        """What the first block computes of random rows; all blocks have the same shapes."""
+        block = self.h[0]
+        assert isinstance(block, Block)
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(BLOCK, self.config.hidden_size, generator=generator)[:rows]
+        attended = torch.stack(block.attention.projected(x))
+        return torch.cat([*attended.flatten(2), block.finish(x, attended[0])], 1)

@@ -1,0 +1,268 @@
+"""The JAT network: encoders, the backbone, decoders, and the published losses.
+
+* :class:`JatNetwork` -- embeds observations, actions and text, and predicts the next ones.
+* :class:`EpisodeBatch`, :class:`TextBatch` -- what it is trained on.
+* :class:`Predictions`, :class:`Losses` -- what comes out.
+
+A timestep is two tokens: its observation, with the reward of the step before it, and its action.
+The observation's hidden vector predicts the action, the action's the next observation.
+
+Shapes: B rows, T timesteps, P tokens of a text, n numbers or symbols, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from policies.jat.backbone import Backbone
+from policies.jat.config import JatConfig
+from policies.jat.encoders import ImageDecoder, ImageEncoder, PatchEncoder
+from policies.model.tensors import Tensors
+
+SYMBOLS = 8
+"""Values of a symbol that the unused decoder of discrete observations has logits for."""
+
+
+@dataclass(frozen=True)
+class EpisodeBatch(Tensors):
+    """Timesteps of episodes; observations and actions are each of one kind.
+
+    Attributes:
+        rewards: float ``[B, T]``, the reward of the step before: an episode's first is 0.
+        continuous_observations: float ``[B, T, n]``.
+        discrete_observations: int64 ``[B, T, n]``, n is ``max_discrete_value``.
+        image_observations: float ``[B, T, 4, 84, 84]`` in [-1, 1].
+        continuous_actions: float ``[B, T, n]``.
+        discrete_actions: int64 ``[B, T]``.
+        mask: bool ``[B, T]``, False for padding; None has none.
+        weights: float ``[B, T]``, weights in the loss; None is 1.
+    """
+
+    rewards: Tensor
+    continuous_observations: Tensor | None = None
+    discrete_observations: Tensor | None = None
+    image_observations: Tensor | None = None
+    continuous_actions: Tensor | None = None
+    discrete_actions: Tensor | None = None
+    mask: Tensor | None = None
+    weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        observations = (
+            self.continuous_observations, self.discrete_observations, self.image_observations,
+        )  # fmt: skip
+        actions = (self.continuous_actions, self.discrete_actions)
+        for name, kinds in (("observations", observations), ("actions", actions)):
+            if (given := sum(part is not None for part in kinds)) != 1:
+                raise ValueError(f"batch has {given} kinds of {name}: expected one")
+
+
+@dataclass(frozen=True)
+class TextBatch(Tensors):
+    """Texts, each after an image or without one.
+
+    Attributes:
+        ids: int64 ``[B, P]``.
+        images: float ``[B, 3, 224, 224]``, normalised as CLIP's; None has none.
+        mask: bool ``[B, P]``, False for padding; None has none.
+    """
+
+    ids: Tensor
+    images: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class Losses(NamedTuple):
+    """Scalars: ``total`` is κ times ``observation`` plus the rest's share of ``action``."""
+
+    total: Tensor
+    observation: Tensor
+    action: Tensor
+
+
+class Predictions(NamedTuple):
+    """What each timestep predicts.
+
+    Attributes:
+        observations: Of the next timestep, as the batch has them but vectors with their reward
+            repeated up to ``max_continuous_size``; None for discrete ones and where κ is 0.
+        actions: float ``[B, T, max_continuous_size]``, or logits ``[B, T, vocab_size]``.
+    """
+
+    observations: Tensor | None
+    actions: Tensor
+
+
+class JatNetwork(nn.Module):
+    """Every modality of JAT in one network.
+
+    Args:
+        config: Its sizes.
+    """
+
+    def __init__(self, config: JatConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, symbols, small = config.hidden_size, config.max_discrete_value, config.symbol_size
+        self.transformer = Backbone(config)
+        self.vit_encoder = PatchEncoder(config.num_channels, config.patch_size, width)
+        self.continuous_encoder = nn.Linear(config.max_continuous_size, width)
+        self.multi_discrete_encoder = nn.ModuleDict(
+            {"1": nn.Linear(width, small), "4": nn.Linear(symbols * small, width - 1)}
+        )
+        self.image_encoder = nn.ModuleDict({"module": ImageEncoder(width)})
+        self.single_discrete_decoder = nn.Linear(width, config.vocab_size, bias=False)
+        self.continuous_decoder = nn.Linear(width, config.max_continuous_size)
+        self.multi_discrete_decoder = nn.ModuleDict(  # published, and never used
+            {
+                "0": nn.Linear(width, symbols * small),
+                "3": nn.Linear(small, width),
+                "5": nn.Linear(width, SYMBOLS, bias=False),
+            }
+        )
+        self.image_decoder = nn.ModuleDict({"module": ImageDecoder(width)})
+        self.apply(_initialize)
+
+    def embed_numbers(self, values: Tensor) -> Tensor:
+        """Vectors ``[..., n]``, repeated cyclically, as ``[..., D]``.
+
+        Raises:
+            ValueError: There are more numbers than the network reads.
+        """
+        return self.continuous_encoder(self._cyclic(values))
+
+    def _cyclic(self, values: Tensor) -> Tensor:
+        count, most = values.shape[-1], self.config.max_continuous_size
+        if not 0 < count <= most:
+            raise ValueError(f"a vector has {count} numbers: expected 1 to {most}")
+        return values[..., torch.arange(most, device=values.device) % count]
+
+    def embed_symbols(self, symbols: Tensor, rewards: Tensor) -> Tensor:
+        """Symbols int64 ``[..., n]`` and a reward ``[...]`` as ``[..., D]``."""
+        if symbols.shape[-1] != self.config.max_discrete_value:
+            raise ValueError(
+                f"a discrete observation has {symbols.shape[-1]} symbols: expected "
+                f"{self.config.max_discrete_value}"
+            )
+        reduce, join = self.multi_discrete_encoder["1"], self.multi_discrete_encoder["4"]
+        x: Tensor = join(F.relu(reduce(self.transformer.wte(symbols))).flatten(-2))
+        return torch.cat([x, rewards[..., None].to(x)], -1)
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Images ``[..., 4, 84, 84]`` in [-1, 1] as ``[..., D]``."""
+        x: Tensor = self.image_encoder["module"](images.flatten(0, -4))
+        return x.unflatten(0, images.shape[:-3])
+
+    def embed_ids(self, ids: Tensor) -> Tensor:
+        """Text tokens or discrete actions int64 ``[...]`` as ``[..., D]``."""
+        return self.transformer.wte(ids)
+
+    def predict_numbers(self, hidden: Tensor) -> Tensor:
+        """Vectors ``[..., max_continuous_size]`` from hidden vectors ``[..., D]``."""
+        return self.continuous_decoder(hidden)
+
+    def logits(self, hidden: Tensor, count: int | None = None) -> Tensor:
+        """Logits of the first ``count`` tokens, None for all, from hidden vectors ``[..., D]``."""
+        return F.linear(hidden, self.single_discrete_decoder.weight[:count])
+
+    def forward(self, batch: EpisodeBatch) -> Predictions:
+        """What each timestep predicts of its action and of the next observation."""
+        tokens = torch.stack([self._observations(batch), self._actions(batch)], 2).flatten(1, 2)
+        mask = None if batch.mask is None else batch.mask.repeat_interleave(2, 1)
+        hidden = self.transformer(tokens, mask)
+        deciding, acted = hidden[:, ::2], hidden[:, 1::2]
+        if batch.continuous_actions is not None:
+            actions = self.predict_numbers(deciding)
+        else:
+            actions = self.logits(deciding)
+        observations = None
+        if self.config.observation_loss_coef and batch.image_observations is not None:
+            images: Tensor = self.image_decoder["module"](acted.flatten(0, 1))
+            observations = images.unflatten(0, acted.shape[:2])
+        elif self.config.observation_loss_coef and batch.continuous_observations is not None:
+            observations = self.predict_numbers(acted)
+        return Predictions(observations, actions)
+
+    def losses(self, batch: EpisodeBatch) -> Losses:
+        """The κ-weighted losses: squared error for vectors and images, cross-entropy for choices.
+
+        Discrete observations are not predicted. Vectors are compared where they are repeated, too,
+        and an observation with its reward, as published.
+        """
+        observations, actions = self(batch)
+        if batch.continuous_actions is not None:
+            errors = (actions - self._cyclic(batch.continuous_actions)).square().mean(-1)
+        else:
+            assert batch.discrete_actions is not None
+            errors = F.cross_entropy(
+                actions.transpose(1, 2), batch.discrete_actions, reduction="none"
+            )
+        action = _mean(errors, batch.mask, batch.weights)
+        observation = action.new_zeros(())
+        if observations is not None and batch.rewards.shape[1] > 1:
+            following = batch.image_observations
+            if following is None:
+                following = self._cyclic(self._numbers_with_rewards(batch))
+            errors = (observations[:, :-1] - following[:, 1:]).square().flatten(2).mean(-1)
+            mask, weights = (
+                None if part is None else part[:, 1:] for part in (batch.mask, batch.weights)
+            )
+            observation = _mean(errors, mask, weights)
+        shares = self.config.observation_loss_coef, self.config.action_loss_coef
+        return Losses(shares[0] * observation + shares[1] * action, observation, action)
+
+    def text_logits(self, batch: TextBatch) -> Tensor:
+        """Logits of the token after each: ``[B, P, vocab_size]``."""
+        x, mask = self.embed_ids(batch.ids), batch.mask
+        if batch.images is not None:
+            patches = self.vit_encoder(batch.images)
+            x = torch.cat([patches, x], 1)
+            mask = None if mask is None else F.pad(mask, (patches.shape[1], 0), value=True)
+        return self.logits(self.transformer(x, mask)[:, -batch.ids.shape[1] :])
+
+    def text_loss(self, batch: TextBatch) -> Tensor:
+        """Cross-entropy of each token of a text but its first: a scalar."""
+        logits = self.text_logits(batch)[:, :-1].transpose(1, 2)
+        errors = F.cross_entropy(logits, batch.ids[:, 1:], reduction="none")
+        return _mean(errors, None if batch.mask is None else batch.mask[:, 1:], None)
+
+    def _numbers_with_rewards(self, batch: EpisodeBatch) -> Tensor:
+        assert batch.continuous_observations is not None
+        return torch.cat([batch.continuous_observations, batch.rewards[..., None]], -1)
+
+    def _observations(self, batch: EpisodeBatch) -> Tensor:
+        """Embeddings of the observations: ``[B, T, D]``."""
+        if batch.continuous_observations is not None:
+            return self.embed_numbers(self._numbers_with_rewards(batch))
+        if batch.discrete_observations is not None:
+            return self.embed_symbols(batch.discrete_observations, batch.rewards)
+        assert batch.image_observations is not None
+        return self.embed_images(batch.image_observations)
+
+    def _actions(self, batch: EpisodeBatch) -> Tensor:
+        """Embeddings of the actions: ``[B, T, D]``."""
+        if batch.continuous_actions is not None:
+            return self.embed_numbers(batch.continuous_actions)
+        assert batch.discrete_actions is not None
+        return self.embed_ids(batch.discrete_actions)
+
+
+def _mean(errors_BT: Tensor, mask: Tensor | None, weights: Tensor | None) -> Tensor:
+    """The weighted sum over the number of entries that are not padding."""
+    weighted = errors_BT if weights is None else errors_BT * weights
+    if mask is None:
+        return weighted.mean()
+    return (weighted * mask).sum() / mask.sum().clamp(min=1)
+
+
+def _initialize(module: nn.Module) -> None:
+    """GPT-Neo's: normal numbers of deviation 0.02, no bias."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
