@@ -33,7 +33,6 @@ from benchmarks.report.task_summary import TaskSummary
 from benchmarks.run import run_benchmark, select_tasks
 from benchmarks.settings import RunSettings
 from benchmarks.store.run_store import read_run
-from benchmarks.workers.common import available_cores
 from benchmarks.workers.processes import play_episodes
 from gato_gym.commands.flags import flag
 from gato_gym.files.atomic_io import write_json
@@ -43,6 +42,7 @@ from policies.experts import has_expert
 from policies.processes import WorkerError
 from policies.rollout.outcomes import EpisodeFailure, EpisodeResult
 from policies.rollout.timing import TimeSpent
+from policies.threads import available_cores
 
 PINNED = 3
 """Episodes of each expert whose returns are kept: the first ones of the measurement."""

@@ -28,7 +28,6 @@ from benchmarks.settings import BenchFlags, RunSettings, check_time_limit
 from benchmarks.store.clips import Clip, read_clips
 from benchmarks.store.run_store import Record, RecordError, RunHeader
 from benchmarks.video.recording import check_filming, film
-from benchmarks.workers.common import available_cores
 from benchmarks.workers.processes import play_episodes
 from benchmarks.workers.scheduler import longest_first
 from gato_gym.commands.common import (
@@ -44,6 +43,7 @@ from gato_gym.terminal import new_console
 from policies.processes import WorkerError
 from policies.rollout.timing import NAME as COST
 from policies.rollout.timing import Costs, TimeSpent
+from policies.threads import available_cores
 
 if TYPE_CHECKING:
     from gato_gym.tasks import Task

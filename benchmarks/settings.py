@@ -20,8 +20,9 @@ from tyro.conf import UseAppendAction, create_mutex_group
 
 from benchmarks.policies import DEFAULT_POLICY, PlayingOptions, PolicyChoice, is_network, slugs
 from benchmarks.protocol import STANDARD, BenchmarkError
-from benchmarks.workers.common import Workers, available_cores
+from benchmarks.workers.common import Workers
 from gato_gym.commands.flags import flag
+from policies.threads import available_cores
 
 _ACTING = create_mutex_group(required=False, title="actions")
 

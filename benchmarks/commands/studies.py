@@ -12,7 +12,8 @@ from typing import ClassVar
 
 from benchmarks.studies.settings import FinetuneSettings, ScalingSettings
 from gato_gym.commands.common import Command, Invocation
-from gato_gym.commands.flags import MOST_THREADS, check_range
+from gato_gym.commands.flags import MOST_THREADS
+from gato_gym.ranges import check_range
 
 
 @dataclass(frozen=True)

@@ -4,4 +4,7 @@
 * :mod:`benchmarks.speed.tokenising` -- the token space.
 * :mod:`benchmarks.speed.predicting` -- a network policy.
 * :mod:`benchmarks.speed.retrieving` -- acting by retrieval.
+* :mod:`benchmarks.speed.training`, :mod:`benchmarks.speed.expert_training` -- training.
+* :mod:`benchmarks.speed.scheduling` -- how a run's work is shared out.
+* :mod:`benchmarks.speed.gpu` -- a GPU, correctness first.
 """

@@ -1,12 +1,20 @@
 """The command ``gato-gym speed``, also ``python -m benchmarks.speed``.
 
 * :class:`Speed` -- the command.
+
+``python -m benchmarks.speed gpu`` is :mod:`benchmarks.speed.gpu`, which needs fewer packages.
 """
 
 from __future__ import annotations
 
-import itertools
 import sys
+
+if __name__ == "__main__" and sys.argv[1:2] == ["gpu"]:
+    from benchmarks.speed.gpu import main as check_device
+
+    sys.exit(check_device(sys.argv[2:]))
+
+import itertools
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,8 +27,9 @@ from tyro.conf import Positional
 
 from benchmarks.speed.comparison import Comparison, table
 from gato_gym.commands.common import DONE, STOPPED, Command, Invocation, run_command
-from gato_gym.commands.flags import MOST_THREADS, check_range
+from gato_gym.commands.flags import MOST_THREADS
 from gato_gym.files.atomic_io import write_json
+from gato_gym.ranges import check_range
 from gato_gym.terminal import new_console
 from policies.model.config import PRESETS
 from policies.threads import one_thread

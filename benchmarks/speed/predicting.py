@@ -3,6 +3,7 @@
 * :func:`shipped_network`, :func:`large_network` -- against computing the whole window again, what
   ``predict`` adds to the forwards in it, an episode's start, a late step, a larger batch; on a
   GPU also what compiling gives.
+* :func:`rows_together`, :func:`compiled_steps` -- what larger batches and compiling give.
 * :func:`reading` -- a forward against reading the weights once from memory.
 
 The task has 17 numbers to see and 6 to choose, as HalfCheetah's; every token is remembered, in a
@@ -143,20 +144,11 @@ def shipped_network(
         yield _against_its_forwards(name, policy, rows, seconds=seconds)
     for rows in (1, 64):
         yield _starts(name, policy, rows, seconds=seconds)
-    one, many = Stepper(policy, 1), Stepper(policy, 64)
-    yield compare(
-        f"{name}: steps of 64 rows",
-        ("one by one", one.step),
-        ("together", many.step),
-        items=64,
-        slow_items=1,
-        seconds=seconds,
-        limit="at least 8",
-    )
+    yield rows_together(name, policy, 64, seconds=seconds, limit="at least 8")
     for rows in (1, 8):
         yield _narrow(name, rows, device=device, seconds=seconds)
     if device.type != "cpu":
-        yield from _compiled(name, device=device, seconds=seconds)
+        yield from compiled_steps(name, device=device, seconds=seconds)
     yield late_steps(name, device=device, precision=_exact(device), late=late)
 
 
@@ -170,7 +162,7 @@ def large_network(name: str, *, device: torch.device, seconds: float) -> Iterato
         yield _against_recomputing(name, policy, rows, seconds=seconds)
         yield _starts(name, policy, rows, seconds=seconds)
     if device.type != "cpu":
-        yield from _compiled(name, device=device, seconds=seconds)
+        yield from compiled_steps(name, device=device, seconds=seconds)
     yield late_steps(name, device=device, precision="bfloat16")
 
 
@@ -200,13 +192,30 @@ def _narrow(name: str, rows: int, *, device: torch.device, seconds: float) -> Co
     return _beside(f"{name}: steps in bfloat16", ways, rows, seconds=seconds)
 
 
-def _compiled(name: str, *, device: torch.device, seconds: float) -> Iterator[Comparison]:
-    """Compiled and recorded steps against those that are done as they come."""
+def rows_together(
+    name: str, policy: GatoPolicy, rows: int, *, seconds: float, limit: str = ""
+) -> Comparison:
+    """Steps a second of many rows against those of one; arguments as in :func:`make_policy`."""
+    return compare(
+        f"{name}: steps of {rows} rows",
+        ("one by one", Stepper(policy, 1).step),
+        ("together", Stepper(policy, rows).step),
+        items=rows,
+        slow_items=1,
+        seconds=seconds,
+        limit=limit,
+    )
+
+
+def compiled_steps(
+    name: str, *, device: torch.device, seconds: float, batches: tuple[int, ...] = (1, 64)
+) -> Iterator[Comparison]:
+    """Compiled and recorded steps against those that are done as they come, by rows of a batch."""
     plain, compiled = (
         make_policy(name, device=device, precision=_exact(device), compiled=way)
         for way in (False, True)
     )
-    for rows in (1, 64):
+    for rows in batches:
         ways = {"plain": plain, "compiled": compiled}
         yield _beside(f"{name}: compiled steps", ways, rows, seconds=seconds)
 

@@ -24,12 +24,11 @@ from gymnasium import spaces
 from benchmarks.speed.comparison import Comparison, compare
 from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
-from gato_gym.space_json import write_space
 from gato_gym.spaces import compile_plan
 from policies.model.config import PAPER_SIZES, PRESETS, preset
 from policies.training.config import TrainConfig
 from policies.training.data.packing import Mixture
-from policies.training.data.shards import TaskShard, write_shard
+from policies.training.data.shards import FILES, TaskShard, load_arrays, write_shard
 from policies.training.loss import action_loss
 from policies.training.metrics import SIZES, finish, flops_per_token, product
 from policies.training.optimizer import OptimiserConfig, published
@@ -57,7 +56,6 @@ def write_episodes(folder: Path, *, episodes: int = 20, steps: int = 400) -> Tas
     generator = np.random.default_rng(0)
     seen = spaces.Box(-np.inf, np.inf, (17,), np.float64)
     chosen = spaces.Box(-1.0, 1.0, (6,), np.float32)
-    options = PlanOptions(memory="all")
     arrays = (
         Episode(
             TASK,
@@ -69,19 +67,31 @@ def write_episodes(folder: Path, *, episodes: int = 20, steps: int = 400) -> Tas
         )
         for _ in range(episodes)
     )
-    meta = {
-        "task": TASK,
-        "group": TASK,
-        "spaces": [write_space(space) for space in (seen, chosen)],
-        "options": options.to_json(),
-    }
-    write_shard(folder / TASK, compile_plan(seen, chosen, options), arrays, meta)
-    return TaskShard.open(folder / TASK)
+    plan = compile_plan(seen, chosen, PlanOptions(memory="all"))
+    write_shard(folder / TASK, plan, arrays, {})
+    return TaskShard(TASK, plan, load_arrays(folder / TASK, FILES), TASK)
 
 
-def make_trainer(name: str, shard: TaskShard, folder: Path, *, device: torch.device) -> Trainer:
-    """A trainer of a preset: float32 on a CPU, bfloat16 on a GPU, the largest recomputing."""
-    rows, length = BATCHES[device.type].get(name, SMALL[device.type])
+def make_trainer(
+    name: str,
+    shard: TaskShard,
+    folder: Path,
+    *,
+    device: torch.device,
+    batch: tuple[int, int] | None = None,
+    precision: str | None = None,
+) -> Trainer:
+    """A trainer of a preset, the largest recomputing.
+
+    Args:
+        name: The preset.
+        shard: What it is trained on.
+        folder: For the run.
+        device: Where it trains.
+        batch: Rows and length; None takes :data:`BATCHES`.
+        precision: None takes float32 on a CPU and bfloat16 on a GPU.
+    """
+    rows, length = batch or BATCHES[device.type].get(name, SMALL[device.type])
     config = TrainConfig(
         network=preset(name),
         mixture=Mixture({TASK: 1.0}),
@@ -90,7 +100,7 @@ def make_trainer(name: str, shard: TaskShard, folder: Path, *, device: torch.dev
         rows=rows,
         length=length,
         recompute=name in (BILLION, "364m"),
-        precision="float32" if device.type == "cpu" else "bfloat16",
+        precision=precision or ("float32" if device.type == "cpu" else "bfloat16"),
     )
     return Trainer(config, {TASK: shard}, folder, device=str(device))
 
@@ -167,13 +177,21 @@ def trainer_and_loader(
         yield measured(work, *ways, items=PACKED * tokens, slow_items=tokens, limit="at least 5")
 
 
-def share_of_peak(name: str, folder: Path, *, device: torch.device, seconds: float) -> Comparison:
+def share_of_peak(
+    name: str,
+    folder: Path,
+    *,
+    device: torch.device,
+    seconds: float,
+    batch: tuple[int, int] | None = None,
+) -> Comparison:
     """Operations a second of a training step over those of a large matrix product.
 
     The product is in float32 on a CPU and in bfloat16 on a GPU, as the step is. Arguments as in
-    :func:`trainer_and_loader`.
+    :func:`trainer_and_loader` and :func:`make_trainer`.
     """
-    trainer = make_trainer(name, write_episodes(folder), folder / "bare", device=device)
+    shard = write_episodes(folder)
+    trainer = make_trainer(name, shard, folder / "bare", device=device, batch=batch)
     config = trainer.config
     cost = flops_per_token(config.network, config.length) * config.rows * config.length
     dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32

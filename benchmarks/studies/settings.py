@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from gato_gym.commands.flags import Names, Numbers, check_range, flag
+from gato_gym.commands.flags import Names, Numbers, flag
+from gato_gym.ranges import check_range
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """What workers of every kind share: how many there are, and how they fail.
 
-* :data:`Workers` -- how many, or "ray"; :func:`available_cores` -- how many make sense.
+* :data:`Workers` -- how many, or "ray".
 * :class:`EpisodePool` -- workers of a kind; :func:`collect` -- what they play.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterable, Sequence
 from typing import Literal, Protocol
 
@@ -22,13 +21,6 @@ MOST_LOSSES = 2
 
 Workers = int | Literal["ray"]
 """Number of processes, or the actors of a Ray cluster."""
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def check_loss(keys: Sequence[EpisodeKey], times: int, how: str) -> None:

@@ -21,13 +21,13 @@ from typing import Any
 from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError, differences, listed
 from benchmarks.store.run_store import installed_environment
-from benchmarks.workers.common import available_cores, collect
+from benchmarks.workers.common import collect
 from benchmarks.workers.scheduler import EpisodeScheduler
 from benchmarks.workers.worker import EpisodeWorker, Report, reports
 from policies.processes import Ended, WorkerFailure
 from policies.rollout.faults import can_limit, time_limit
 from policies.rollout.outcomes import EpisodeKey
-from policies.threads import one_thread
+from policies.threads import available_cores, one_thread
 
 _OWN_CLUSTER = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listens on this machine alone, despite its name

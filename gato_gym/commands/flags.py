@@ -5,18 +5,12 @@ written as JSON. What else a field may be annotated with:
 
 * :func:`flag` -- another name, or what stands for the value in the help.
 * :data:`Numbers`, :data:`Names` -- a tuple in one word, separated by commas.
-
-And for the dataclass itself, so that values from anywhere are checked:
-
-* :func:`check_range` -- refuses numbers that would mean something else than was typed.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
+from collections.abc import Callable, Mapping
 from typing import Any, get_origin
 
 import tyro
@@ -28,42 +22,6 @@ flag = tyro.conf.arg
 
 MOST_THREADS = 1024
 """Threads of a CPU that a command can be told to take."""
-
-
-def check_range(
-    settings: object,
-    *names: str,
-    low: float = 0,
-    high: float | None = None,
-    above: bool = False,
-    below: bool = False,
-) -> None:
-    """Refuse numbers outside a range, and those that are no numbers, NaN and infinite ones.
-
-    Args:
-        settings: A dataclass.
-        names: Its fields: a number, None, or a tuple or a mapping of numbers.
-        low: The smallest value.
-        high: The largest; None for any finite number.
-        above: Whether ``low`` itself is outside.
-        below: Whether ``high`` itself is outside.
-
-    Raises:
-        ValueError: Names the field, its value and the range.
-    """
-    least = f"more than {low:g}" if above else f"{low:g} or more"
-    words = least if high is None else f"{least}, less than {high:g}" if below else ""
-    for name in names:
-        value = getattr(settings, name)
-        if value is None:
-            continue
-        inside = value.values() if isinstance(value, Mapping) else value
-        for number in inside if isinstance(inside, Iterable) else (inside,):
-            fits = isinstance(number, Real) and not isinstance(number, bool)
-            fits = fits and abs(number) < math.inf and (low < number if above else low <= number)
-            if not fits or (high is not None and not (number < high if below else number <= high)):
-                wanted = words or f"{low:g} to {high:g}"
-                raise ValueError(f"{name} is {value!r}: expected {wanted}")
 
 
 def _one_word(

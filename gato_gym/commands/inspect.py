@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from tyro.conf import Positional
 
 from gato_gym.commands.common import Command, Invocation
-from gato_gym.commands.flags import check_range, flag
+from gato_gym.commands.flags import flag
 from gato_gym.inspection import inspect_environment
+from gato_gym.ranges import check_range
 from gato_gym.terminal import new_console
 
 

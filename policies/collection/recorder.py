@@ -25,9 +25,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from gato_gym.commands.flags import check_range
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.frames import ObservationList
+from gato_gym.ranges import check_range
 from gato_gym.seeds import TRAINING_SEEDS_START
 from gato_gym.tasks import Task
 from policies.base import Policy

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from gato_gym.commands.common import Command, CommandFailed, Invocation
-from gato_gym.commands.flags import check_range
+from gato_gym.ranges import check_range
 from gato_gym.tasks import list_tasks
 from policies.collection.jobs import CollectSettings
 

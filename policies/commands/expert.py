@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, subcommand
 
 from gato_gym.commands.common import Command, Invocation
-from gato_gym.commands.flags import check_range
+from gato_gym.ranges import check_range
 from policies.expert_training.settings import QueueSettings
 
 ROOT = Path("runs/experts")

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from tyro.conf import Positional
 
 from gato_gym.commands.common import Command, Invocation
-from gato_gym.commands.flags import Numbers, check_range, flag
+from gato_gym.commands.flags import Numbers, flag
+from gato_gym.ranges import check_range
 
 
 @dataclass(frozen=True)

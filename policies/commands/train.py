@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gato_gym.commands.common import Command, Invocation
-from gato_gym.commands.flags import MOST_THREADS, check_range
+from gato_gym.commands.flags import MOST_THREADS
+from gato_gym.ranges import check_range
 from policies.training.settings import TrainSettings
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from gato_gym.commands.flags import MOST_THREADS, check_range, flag
+from gato_gym.commands.flags import MOST_THREADS, flag
+from gato_gym.ranges import check_range
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gato_gym.commands.flags import check_range
 from gato_gym.files.atomic_io import write_whole
 from gato_gym.files.bounded_io import as_type, plain_json, read_json
+from gato_gym.ranges import check_range
 from gato_gym.spaces import Plan
 from policies.model.config import PAPER_SIZES, NetworkConfig, fitted, preset
 from policies.training.data.packing import Mixture
 from policies.training.optimizer import OptimiserConfig, published
-from policies.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from policies.training.settings import TrainSettings
 
 PRECISIONS = ("float32", "bfloat16")
 

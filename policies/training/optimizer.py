@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gato_gym.commands.flags import check_range
+from gato_gym.ranges import check_range
 from policies.model.network import GatoNetwork
 from policies.training.distributed import ProcessGroup, ShardedParameter
 

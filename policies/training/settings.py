@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 from tyro.conf import create_mutex_group
 
-from gato_gym.commands.flags import check_range, flag
+from gato_gym.commands.flags import flag
+from gato_gym.ranges import check_range
 
 _AMOUNT = create_mutex_group(required=False, title="how long")
 

@@ -14,10 +14,10 @@ from benchmarks import run
 from benchmarks.policies import PolicyChoice
 from benchmarks.protocol import BenchmarkError, episode_seed
 from benchmarks.run import Bench, RunSettings, main, run_benchmark, select_tasks
-from benchmarks.workers.common import available_cores
 from benchmarks.workers.worker import EpisodeWorker
 from gato_gym.commands.common import parse
 from policies.rollout.env_batch import make_rows
+from policies.threads import available_cores
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gato_gym.commands.flags import check_range
+from gato_gym.ranges import check_range
 from policies.gato.task_specs import check_row
 from policies.model.config import NetworkConfig
 from policies.model.network import PackedBatch

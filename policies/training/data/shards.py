@@ -50,6 +50,8 @@ from policies.model.sequence import TimestepArrays, check_parts, cut_text, emits
 from policies.training.data.soft_labels import soft_labels
 
 ARRAYS = ("ids", "vectors", "grids", "images", "actions", "labels", "text_index")
+FILES = (*ARRAYS, "ends", "text_ids", "text_ends")
+"""All arrays of a shard; the first have an entry for each timestep."""
 FORMAT = 2
 HEADER_ERRORS = (
     EOFError, OSError, OverflowError, SyntaxError, TypeError, ValueError, tokenize.TokenError,
@@ -97,7 +99,7 @@ class TaskShard:
             raise ValueError(
                 f"{path} describes no shard ({reason_of(error)}): delete the shard"
             ) from error
-        mapped = load_arrays(folder, (*ARRAYS, "ends", "text_ids", "text_ends"))
+        mapped = load_arrays(folder, FILES)
         check_ends(folder, mapped, {"ends": "actions", "text_ends": "text_ids"})
         if len({len(mapped[name]) for name in ARRAYS}) > 1:
             raise ValueError(f"{folder} holds arrays of other lengths: delete the shard")
