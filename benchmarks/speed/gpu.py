@@ -32,6 +32,7 @@ from benchmarks.speed import expert_training, gpu_checks, predicting, training
 from benchmarks.speed.comparison import Comparison, table
 from benchmarks.speed.gpu_checks import Check
 from gato_gym.files.atomic_io import write_json
+from gato_gym.files.bounded_io import read_text
 from gato_gym.ranges import check_range
 from gato_gym.terminal import new_console
 from policies.model.quantization import choose_device
@@ -111,7 +112,7 @@ def marked_tests(on: Setting) -> Iterator[Check]:
         raise LeftOutError("the tests marked gpu need one")
     if importlib.util.find_spec("pytest") is None:
         raise LeftOutError("pytest is not installed")
-    files = [path for path in sorted(TESTS.rglob("test_*.py")) if "mark.gpu" in path.read_text()]
+    files = [path for path in sorted(TESTS.rglob("test_*.py")) if "mark.gpu" in read_text(path)]
     if not files:
         raise LeftOutError(
             f"{TESTS} holds no tests marked gpu: run it in a clone of the repository"
