@@ -10,7 +10,8 @@
 
 from gato_gym import vectorization
 from gato_gym.episodes.episode import Episode
-from gato_gym.episodes.minari_datasets import read_minari, write_minari
+from gato_gym.episodes.minari_datasets import read_minari
+from gato_gym.episodes.minari_writing import write_minari
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import Plan, TokenizedBatch, TokenizedStep, compile_plan
 from gato_gym.tasks import Task, get_task, list_tasks, register

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from gato_gym.episodes.episode import Episode
-from gato_gym.episodes.minari_datasets import minari_metadata, new_minari
+from gato_gym.episodes.minari_datasets import minari_metadata
+from gato_gym.episodes.minari_writing import new_minari
 from gato_gym.files.atomic_io import appearing_file, write_json
 from gato_gym.files.bounded_io import as_type, parse_json, plain_json, read_bytes, read_json
 from gato_gym.ranges import check_range

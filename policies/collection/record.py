@@ -18,7 +18,7 @@ import numpy as np
 
 from gato_gym.episodes import hdf5
 from gato_gym.episodes.episode import Episode
-from gato_gym.episodes.minari_datasets import new_minari
+from gato_gym.episodes.minari_writing import new_minari
 from gato_gym.seeds import TRAINING_SEEDS_START
 from policies.collection.noise import HeldNoise, Noise, SampledNoise
 from policies.collection.recorder import Recording
@@ -44,7 +44,7 @@ def record_episodes(
     """Play a policy and keep its episodes as a Minari dataset, which appears when it is complete.
 
     Whatever ends the recording early, such as Ctrl-C or a full disk, the episodes that were
-    recorded are kept, see :func:`~gato_gym.episodes.minari_datasets.new_minari`.
+    recorded are kept, see :func:`~gato_gym.episodes.minari_writing.new_minari`.
 
     The dataset's metadata holds the mean return of episodes without noise as ``expert_return``.
 

@@ -86,3 +86,16 @@ def write_invented(root: Path) -> None:
         env = get_task(task).make()
         write_minari(f"gato/{task}-v0", [make(n) for n in range(4)], env=env, root=root)
         env.close()
+
+
+def demonstration(length: int) -> Episode:
+    """An episode of the small tests' state and of two numbers as an action, at random."""
+    generator = np.random.default_rng(0)
+    return Episode(
+        task="act",
+        observations=generator.uniform(-1, 1, (length + 1, 3)).astype(np.float32),
+        actions=generator.uniform(-1, 1, (length, 2)).astype(np.float32),
+        rewards=np.zeros(length, np.float32),
+        terminations=np.zeros(length, bool),
+        truncations=np.zeros(length, bool),
+    )

@@ -20,7 +20,11 @@ from hostile import DATASET, contents, episode, write_dataset
 from gato_gym import read_minari, write_minari
 from gato_gym.__main__ import main
 from gato_gym.episodes import hdf5
-from gato_gym.episodes.minari_datasets import find_minari, minari_metadata, minari_root
+from gato_gym.episodes.minari_datasets import (
+    find_minari,
+    minari_metadata,
+    minari_root,
+)
 from gato_gym.files import atomic_io
 from gato_gym.files.atomic_io import appearing, surviving
 from policies.collection.record import record_episodes

@@ -17,6 +17,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 from gymnasium import spaces
+from recorded import demonstration
 from small import SMALL, STATE, random_shard, state_plan
 
 from gato_gym import Episode, get_task, write_minari
@@ -39,23 +40,11 @@ from policies.training.data.packing import Mixture, Packer
 from policies.training.optimizer import OptimiserConfig
 
 
-def demonstration(length: int = 5) -> Episode:
-    generator = np.random.default_rng(0)
-    return Episode(
-        task="act",
-        observations=generator.uniform(-1, 1, (length + 1, 3)).astype(np.float32),
-        actions=generator.uniform(-1, 1, (length, 2)).astype(np.float32),
-        rewards=np.zeros(length, np.float32),
-        terminations=np.zeros(length, bool),
-        truncations=np.zeros(length, bool),
-    )
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of two tasks that look alike, one with a demonstration."""
     torch.manual_seed(0)
-    prompt = prompt_from_episode(state_plan(), demonstration(), capacity=16, cut="end")
+    prompt = prompt_from_episode(state_plan(), demonstration(5), capacity=16, cut="end")
     tasks = {"act": TaskRecord.of(state_plan(), prompt), "act-too": TaskRecord.of(state_plan())}
     folder = tmp_path_factory.mktemp("saved") / "checkpoint"
     save_checkpoint(folder, GatoNetwork(SMALL), tasks, Sampler())

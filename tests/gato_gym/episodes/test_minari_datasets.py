@@ -24,10 +24,10 @@ from gato_gym.episodes.minari_datasets import (
     find_minari,
     minari_metadata,
     minari_root,
-    new_minari,
     returns_of,
     with_steps,
 )
+from gato_gym.episodes.minari_writing import new_minari
 from gato_gym.space_json import read_space, write_space
 from gato_gym.tasks import get_task
 from policies.gato.prompts import demonstration

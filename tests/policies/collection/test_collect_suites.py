@@ -12,7 +12,11 @@ from gymnasium import spaces
 
 from gato_gym import Episode, get_task, read_minari
 from gato_gym.commands.main import main
-from gato_gym.episodes.minari_datasets import expert_return_of, minari_metadata, minari_root
+from gato_gym.episodes.minari_datasets import (
+    expert_return_of,
+    minari_metadata,
+    minari_root,
+)
 from policies.chance import seed_episodes
 from policies.collection.collect import Progress
 from policies.collection.jobs import (

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from recorded import demonstration
 from small import SMALL, STATE, Talker, state_plan, talking_plan
 
-from gato_gym import Episode, PlanOptions
+from gato_gym import PlanOptions
 from policies import GatoPolicy
 from policies.gato.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from policies.gato.prompts import prompt_from_episode
@@ -33,23 +34,11 @@ class Spaces(gym.Env[Any, Any]):
 ACTING = Spaces(STATE, spaces.Box(-1, 1, (2,), np.float32))
 
 
-def demonstration(length: int = 20) -> Episode:
-    generator = np.random.default_rng(0)
-    return Episode(
-        task="act",
-        observations=generator.uniform(-1, 1, (length + 1, 3)).astype(np.float32),
-        actions=generator.uniform(-1, 1, (length, 2)).astype(np.float32),
-        rewards=np.zeros(length, np.float32),
-        terminations=np.zeros(length, bool),
-        truncations=np.zeros(length, bool),
-    )
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     network = GatoNetwork(SMALL)
-    prompt = prompt_from_episode(state_plan(), demonstration(), capacity=16, cut="end")
+    prompt = prompt_from_episode(state_plan(), demonstration(20), capacity=16, cut="end")
     tasks = {
         "act": TaskRecord.of(state_plan(), prompt),
         "talk": TaskRecord.of(talking_plan()),

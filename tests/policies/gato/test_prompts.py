@@ -15,7 +15,8 @@ from gymnasium import spaces
 from small import SMALL, STATE, state_plan
 
 from gato_gym import Episode, compile_plan
-from gato_gym.episodes.minari_datasets import minari_root, write_minari
+from gato_gym.episodes.minari_datasets import minari_root
+from gato_gym.episodes.minari_writing import write_minari
 from policies import GatoPolicy
 from policies.gato.prompts import demonstration, prompt_from_episode
 from policies.model.network import GatoNetwork

@@ -14,7 +14,8 @@ from environments import Balance, Pair
 from gymnasium import spaces
 
 from gato_gym.__main__ import main
-from gato_gym.episodes.minari_datasets import find_minari, read_minari, returns_of, write_minari
+from gato_gym.episodes.minari_datasets import find_minari, read_minari, returns_of
+from gato_gym.episodes.minari_writing import write_minari
 from policies import GatoPolicy
 from policies.collection.record import play_returns, record_episodes
 from policies.random_policy import RandomPolicy
