@@ -44,14 +44,24 @@ from policies.training.settings import TrainSettings
 
 EXPERT_PLAY = {
     "atari": CollectSettings(
-        Path(), RecordSettings(noise=0.1, keep=0.0, most_steps=4_000), steps=30_000
+        Path(),
+        RecordSettings(noise=0.1, keep=0.0, most_steps=4_000),
+        steps=20_000,
+        expert_episodes=2,  # some last 27,000 steps
     ),
-    "babyai": CollectSettings(Path(), RecordSettings(noise=0.2), steps=24_000),
-    "dm_control": CollectSettings(Path(), RecordSettings(noise=0.3, keep=0.0), steps=30_000),
+    "babyai": CollectSettings(Path(), RecordSettings(noise=0.2), steps=20_000, expert_episodes=5),
+    "dm_control": CollectSettings(
+        Path(), RecordSettings(noise=0.3, keep=0.0), steps=30_000, expert_episodes=5
+    ),
     "metaworld": CollectSettings(
-        Path(), RecordSettings(noise=0.8, steps_after_success=40), episodes=80
+        Path(),
+        RecordSettings(noise=0.8, steps_after_success=40),
+        episodes=50,
+        expert_episodes=5,
     ),
-    "mujoco": CollectSettings(Path(), RecordSettings(noise=0.3, keep=0.0), steps=45_000),
+    "mujoco": CollectSettings(
+        Path(), RecordSettings(noise=0.3, keep=0.0), steps=45_000, expert_episodes=5
+    ),
 }
 """What the experts play of each task, by suite."""
 
@@ -87,7 +97,7 @@ def known_tasks(suite: str) -> list[Task]:
 def collections(root: Path) -> list[tuple[list[Task], CollectSettings]]:
     """What the experts play: tasks with one collection each."""
     return [
-        (known_tasks(suite), replace(settings, root=root, expert_episodes=5))
+        (known_tasks(suite), replace(settings, root=root))
         for suite, settings in EXPERT_PLAY.items()
     ]
 
