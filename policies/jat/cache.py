@@ -2,7 +2,7 @@
 
 * :class:`TokenCache` -- a ring of slots for each row.
 
-Shapes: B rows, T tokens, S slots, H heads, K head size, L layers.
+Shapes: B rows, T tokens, S slots of the ring, A slots in all, H heads, K head size, L layers.
 """
 
 from __future__ import annotations
@@ -14,33 +14,35 @@ from torch import Tensor
 
 from policies.jat.config import JatConfig
 
+SLOTS_TOGETHER = 8
+"""All slots are a multiple of it, so that a row's memory begins at a multiple of 32 bytes: else a
+matrix library may sum it in another order, and a row would depend on its batch."""
+
 
 @dataclass
 class TokenCache:
-    """A ring of slots for each row; one more slot takes the tokens that a row does not have.
+    """A ring of S slots for each row; the slot after it takes the tokens that a row does not have.
 
     Attributes:
-        keys, values: float ``[L, B, H, S + 1, K]``.
-        orders: int64 ``[B, S + 1]``, number of the token in each slot, -1 where there is none.
+        keys, values: float ``[L, B, H, A, K]`` for A slots in all.
+        orders: int64 ``[B, A]``, number of the token in each slot, -1 where there is none.
+        slots: S.
     """
 
     keys: Tensor
     values: Tensor
     orders: Tensor
+    slots: int
 
     @classmethod
     def empty(cls, config: JatConfig, *, rows: int, slots: int, like: Tensor) -> TokenCache:
         """A cache without tokens, of the device and the dtype of ``like``."""
         size = config.hidden_size // config.num_heads
-        shape = (config.num_layers, rows, config.num_heads, slots + 1, size)
+        everything = slots + SLOTS_TOGETHER - slots % SLOTS_TOGETHER
+        shape = (config.num_layers, rows, config.num_heads, everything, size)
         keys, values = (torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in range(2))
-        orders = torch.full((rows, slots + 1), -1, dtype=torch.long, device=like.device)
-        return cls(keys, values, orders)
-
-    @property
-    def slots(self) -> int:
-        """S."""
-        return self.orders.shape[1] - 1
+        orders = torch.full((rows, everything), -1, dtype=torch.long, device=like.device)
+        return cls(keys, values, orders, slots)
 
     @property
     def nbytes(self) -> int:
@@ -50,7 +52,7 @@ class TokenCache:
     def row(self, row: int) -> TokenCache:
         """A view of one row: writing into it writes here."""
         part = slice(row, row + 1)
-        return TokenCache(self.keys[:, part], self.values[:, part], self.orders[part])
+        return TokenCache(self.keys[:, part], self.values[:, part], self.orders[part], self.slots)
 
     def clear(self, rows: Tensor) -> None:
         """Forget the tokens of some rows: bool ``[B]``."""
@@ -64,7 +66,7 @@ class TokenCache:
         return rows.flatten(), slots_BT.flatten()
 
     def visible(self, orders_BT: Tensor, first_B: Tensor, window: int) -> dict[str, Tensor]:
-        """Which slots each token sees in global and in local blocks: bool ``[B, 1, T, S + 1]``.
+        """Which slots each token sees in global and in local blocks: bool ``[B, 1, T, A]``.
 
         A token that a row does not have sees the empty slots, so that it has numbers at all.
         """
