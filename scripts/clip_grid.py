@@ -25,7 +25,8 @@ MOST_BYTES = 2 * 2**20
 def frames_of(video: Path, *, width: int, fps: float, seconds: float) -> list[Any]:
     """A video's frames at another rate, ``width`` pixels wide; the last stays to the end."""
     av, image = need("av", "watch"), need("PIL.Image", "watch")
-    count, frames = round(fps * seconds), []
+    count = round(fps * seconds)
+    frames: list[Any] = []
     with av.open(str(video)) as container:
         for frame in container.decode(video=0):
             while len(frames) < count and frame.time >= len(frames) / fps:
