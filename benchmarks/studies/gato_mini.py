@@ -1,6 +1,6 @@
 """The recipe of ``gato-mini``: one command from nothing to the shipped checkpoint.
 
-    python -m benchmarks.studies.gato_mini                # every round, then all five suites
+    python -m benchmarks.studies.gato_mini                # both rounds, then all five suites
     python -m benchmarks.studies.gato_mini --rounds 0     # the experts' own episodes alone
     python -m benchmarks.studies.gato_mini --dry-run      # what would be drawn from the shards
 
@@ -66,11 +66,11 @@ EXPERT_PLAY = {
 """What the experts play of each task, by suite."""
 
 LABELLED_STEPS = {
-    "atari": 8_000, "babyai": 8_000, "dm_control": 5_000, "metaworld": 5_000, "mujoco": 5_000,
+    "atari": 4_000, "babyai": 5_000, "dm_control": 4_000, "metaworld": 3_000, "mujoco": 4_000,
 }  # fmt: skip
-"""Steps that the network plays of each task in a round."""
+"""Steps that the network plays of each task in a round, at least."""
 
-MOST_STEPS = 2_000
+MOST_STEPS = {"atari": 2_000, "babyai": 256, "dm_control": 1_000, "metaworld": 500, "mujoco": 1_000}
 """Steps after which an episode of the network is left, as it may be stuck."""
 
 WEIGHTS = {"atari": 0.34, "babyai": 0.3, "dm_control": 0.12, "metaworld": 0.14, "mujoco": 0.1}
@@ -106,12 +106,15 @@ def labelled_collections(
     root: Path, number: int, player: Path
 ) -> list[tuple[list[Task], CollectSettings]]:
     """What the network of the round before plays, and the experts label, in round ``number``."""
-    record = RecordSettings(
-        seed=number, player=str(player), most_steps=MOST_STEPS, steps_after_success=40
-    )
+    record = RecordSettings(seed=number, player=str(player), steps_after_success=40)
     folder = labelled_folder(root, number)
     return [
-        (known_tasks(suite), CollectSettings(folder, record, steps=LABELLED_STEPS[suite]))
+        (
+            known_tasks(suite),
+            CollectSettings(
+                folder, replace(record, most_steps=MOST_STEPS[suite]), steps=LABELLED_STEPS[suite]
+            ),
+        )
         for suite in SUITES
     ]
 
@@ -152,7 +155,7 @@ def emphasis(root: Path, number: int) -> dict[str, float]:
 
 
 def round_settings(
-    root: Path, work: Path, *, number: int = 0, steps: int = 3600, factors: Mapping[str, float] = {}
+    root: Path, work: Path, *, number: int = 0, steps: int = 2400, factors: Mapping[str, float] = {}
 ) -> TrainSettings:
     """What a round trains.
 
@@ -202,9 +205,9 @@ def _train_in_parallel(processes: int, number: int) -> None:
 
 def make(
     *,
-    rounds: int = 2,
-    steps: int = 3600,
-    round_steps: int = 1200,
+    rounds: int = 1,
+    steps: int = 2400,
+    round_steps: int = 800,
     root: Path = Path("data"),
     work: Path = Path("runs/gato-mini"),
     processes: int | None = None,
