@@ -1,0 +1,136 @@
+"""From shards to a checkpoint: the one way in which a network is trained.
+
+* :class:`Pipeline` -- a configuration and its shards, in a run's folder.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from gato_gym.episodes.episode import Episode
+from policies.gato.sampling import Sampler
+from policies.model.network import GatoNetwork
+from policies.training.config import TrainConfig
+from policies.training.data.shards import TaskShard
+from policies.training.data.text_shards import TextShard
+from policies.training.export import averaged_network, write_checkpoint
+from policies.training.initialization import start_from
+from policies.training.lora import LowRank, merged
+from policies.training.trainer import Trainer
+
+CALIBRATION_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A configuration and its shards, in a run's folder.
+
+    Attributes:
+        config: What to train.
+        shards: On what, by task id.
+        state: Folder of what the run is resumed from.
+        texts: Texts and pairs to train on beside the tasks, by name.
+        start: Returns the network that the run starts from; None starts from fresh weights.
+        lora: Trains low-rank updates instead of all weights.
+        device, attention, fsdp: As in :class:`~policies.training.trainer.Trainer`.
+    """
+
+    config: TrainConfig
+    shards: dict[str, TaskShard]
+    state: Path
+    texts: Mapping[str, TextShard] = field(default_factory=dict)
+    start: Callable[[], GatoNetwork] | None = None
+    lora: LowRank | None = None
+    device: str = "auto"
+    attention: str = "auto"
+    fsdp: bool = False
+
+    def trainer(self, output: Path | None = None, **more: Any) -> Trainer:
+        """A trainer in ``output``, or in ``state``.
+
+        Args:
+            output: Its folder.
+            more: Other arguments of :class:`~policies.training.trainer.Trainer`.
+        """
+        return Trainer(
+            self.config,
+            self.shards,
+            output or self.state,
+            device=self.device,
+            attention=self.attention,
+            fsdp=self.fsdp,
+            texts=self.texts,
+            begin=self._begin,
+            **more,
+        )
+
+    def _begin(self, network: GatoNetwork) -> None:
+        if self.start is not None:
+            start_from(network, self.start().state_dict())
+        if self.lora is not None:
+            self.lora.add(network)
+
+    def seconds_a_step(self) -> float:
+        """How long an update takes here, measured; with several processes, in each."""
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = self.trainer(Path(folder))
+            for _ in range(2):
+                trainer.update()
+            begun, count = time.perf_counter(), 0
+            while count < 5 or (
+                trainer.ranks.world == 1 and time.perf_counter() - begun < CALIBRATION_SECONDS
+            ):
+                trainer.update()
+                count += 1
+            return (time.perf_counter() - begun) / count
+
+    def resumed(self, console: Console, *, title: str = "", **more: Any) -> Trainer:
+        """A trainer that has taken up the run in ``state``, if there is one.
+
+        Args:
+            console: Where it reports.
+            title: What is resumed, where several runs report.
+            more: Other arguments of :class:`~policies.training.trainer.Trainer`.
+
+        Raises:
+            ValueError: The folder holds a run with another configuration.
+        """
+        trainer = self.trainer(**more)
+        trainer.resume()
+        if trainer.step:
+            console.print(f"{title}resuming at step {trainer.step}", highlight=False, markup=False)
+        return trainer
+
+    def export(
+        self,
+        checkpoint: Path,
+        shown: Mapping[str, tuple[Episode, bool]],
+        *,
+        card: str,
+        step: int | None = None,
+        sampler: Sampler | None = None,
+    ) -> GatoNetwork:
+        """Write the run's averaged weights as a checkpoint, and return them as a network.
+
+        Args:
+            checkpoint: The checkpoint's folder.
+            shown, card, sampler: As in :func:`policies.training.export.write_checkpoint`.
+            step: One of the steps kept by ``kept_every``; None takes the run's last.
+
+        Raises:
+            FileNotFoundError: The run has no such step.
+        """
+        prepare = None if self.lora is None else self.lora.add
+        network = averaged_network(self.state, step=step, prepare=prepare)
+        if self.lora is not None:
+            network = merged(network)
+        plans = {name: shard.plan for name, shard in self.shards.items()}
+        write_checkpoint(checkpoint, network, plans, shown, sampler=sampler, card=card)
+        return network
