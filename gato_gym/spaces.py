@@ -37,8 +37,8 @@ from gato_gym.plans.photographs import ImageReader
 from gato_gym.plans.readers import GridReader, NumbersReader, Reader, TextReader
 from gato_gym.plans.restoring import restore
 from gato_gym.plans.scaling import VectorScaling
+from gato_gym.plans.tokenized import Field, TokenizedBatch, TokenizedStep, field_table, no_parts
 from gato_gym.text import TextTokenizer, default_tokenizer
-from gato_gym.tokenized import Field, TokenizedBatch, TokenizedStep, field_table, no_parts
 from gato_gym.vocabulary import Vocabulary
 
 __all__ = ["Field", "Plan", "PlanOptions", "TokenizedBatch", "TokenizedStep", "compile_plan"]

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from gato_gym.ranges import check_range
 from policies.gato.task_specs import check_row
 from policies.model.config import NetworkConfig
-from policies.model.network import PackedBatch
-from policies.model.sequence import (
+from policies.model.inputs.sequence import (
     Layout,
     TimestepArrays,
     fed_actions,
@@ -30,6 +29,7 @@ from policies.model.sequence import (
     lay_out_prompt,
     prompt_steps,
 )
+from policies.model.network import PackedBatch
 from policies.training.data.augmentation import hidden_actions, kept_blocks, noisy
 from policies.training.data.collator import BatchBuilder, BatchSpec, Document
 from policies.training.data.shards import TaskShard

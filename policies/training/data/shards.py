@@ -46,7 +46,7 @@ from gato_gym.options import PlanOptions
 from gato_gym.space_json import read_space
 from gato_gym.spaces import Plan, compile_plan
 from policies.gato.prompts import first_steps
-from policies.model.sequence import TimestepArrays, check_parts, cut_text, emits_text
+from policies.model.inputs.sequence import TimestepArrays, check_parts, cut_text, emits_text
 from policies.training.data.soft_labels import soft_labels
 
 ARRAYS = ("ids", "vectors", "grids", "images", "actions", "labels", "text_index")

@@ -48,7 +48,7 @@ from gato_gym.files.bounded_io import (
 )
 from gato_gym.text import default_tokenizer
 from policies.model.config import NetworkConfig
-from policies.model.text_sequence import Passage, TextLayout, image_patches, lay_out_passages
+from policies.model.inputs.text_sequence import Passage, TextLayout, image_patches, lay_out_passages
 from policies.training.data.shards import check_ends, is_made_of, load_arrays, save_arrays
 
 FORMAT = 1

@@ -16,9 +16,9 @@ from small import SMALL, random_shard, state_plan, talking_plan
 
 from gato_gym import PlanOptions, compile_plan
 from policies.model.config import NetworkConfig
+from policies.model.inputs.sequence import TimestepArrays
 from policies.model.network import GatoNetwork, PackedBatch
 from policies.model.observation_heads import ObservationHeads
-from policies.model.sequence import TimestepArrays
 from policies.training.config import TrainConfig, as_begun
 from policies.training.data.augmentation import kept_blocks, noisy
 from policies.training.data.packing import Mixture, Packer

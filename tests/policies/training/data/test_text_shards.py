@@ -21,9 +21,9 @@ from gato_gym.text import default_tokenizer
 from policies import GatoPolicy
 from policies.collection.record import record_episodes
 from policies.gato import text_generation as writing
+from policies.model.inputs.sequence import TokenCollector
+from policies.model.inputs.text_sequence import Passage, image_patches, lay_out_passages
 from policies.model.network import GatoNetwork, PackedBatch, inference
-from policies.model.sequence import TokenCollector
-from policies.model.text_sequence import Passage, image_patches, lay_out_passages
 from policies.registry import make_policy
 from policies.training.config import TrainConfig
 from policies.training.data.collator import BatchBuilder

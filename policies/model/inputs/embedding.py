@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from policies.model.config import NetworkConfig
+from policies.model.inputs.whole_images import WholeImageEmbedding
 from policies.model.tensors import Tensors
-from policies.model.whole_images import WholeImageEmbedding
 
 TEXT_PLACES = 256
 BODY_PLACES = 256

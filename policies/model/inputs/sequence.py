@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 
 from gato_gym.spaces import Plan, PlanOptions
 from gato_gym.vocabulary import Vocabulary
-from policies.model.embedding import (
+from policies.model.inputs.embedding import (
     ACTION_PLACE,
     BODY_PLACES,
     TEXT_PLACES,
     Contributions,
     TokenInputs,
 )
-from policies.model.text_sequence import TextLayout
+from policies.model.inputs.text_sequence import TextLayout
 
 Ints = NDArray[np.int64]
 
