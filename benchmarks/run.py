@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Console
 
-from benchmarks.policies import PolicyChoice, describe_policy, is_network, left_out, resolved
+from benchmarks.playable import left_out
+from benchmarks.policies import PolicyChoice, describe_policy, is_network, resolved
 from benchmarks.protocol import ALL, BenchmarkError, Protocol
 from benchmarks.report import side_by_side as beside
 from benchmarks.report.html import NAME as REPORT

@@ -34,13 +34,8 @@ from gato_gym.files.folder_lock import FolderLock
 from gato_gym.options import PlanOptions
 from gato_gym.terminal import new_console
 from policies.collection.scores import Scores, play_scores
-from policies.gato.checkpoint import (
-    CHECKPOINT_FILES,
-    RUN_CHECKPOINT,
-    RUN_STATE,
-    load_checkpoint,
-    save_checkpoint,
-)
+from policies.gato.checkpoint import load_checkpoint, save_checkpoint
+from policies.gato.checkpoint_folder import CHECKPOINT_FILES, RUN_CHECKPOINT, RUN_STATE
 from policies.gato.task_specs import check_row
 from policies.model.config import NetworkConfig
 from policies.registry import make_policy

@@ -37,7 +37,7 @@ from policies.collection.collect import collect
 from policies.collection.jobs import CollectSettings, dataset_id
 from policies.collection.recorder import RecordSettings
 from policies.experts import has_expert
-from policies.gato.checkpoint import RUN_CHECKPOINT
+from policies.gato.checkpoint_folder import RUN_CHECKPOINT
 from policies.threads import ONE_THREAD
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings

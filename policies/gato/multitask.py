@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from policies.base import batch_of_one, row_of
 from policies.chance import with_seeds
 from policies.gato.decoding import act, row_spans
-from policies.gato.policy import GatoPolicy, check_state
-from policies.gato.state import GatoState
+from policies.gato.policy import GatoPolicy
+from policies.gato.state import GatoState, check_state
 from policies.model.kv_cache import RingCache
 from policies.observations import rows_of
 

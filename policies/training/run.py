@@ -27,15 +27,13 @@ from gato_gym.files.bounded_io import as_type, read_json
 from gato_gym.files.folder_lock import FolderLock
 from gato_gym.terminal import new_console
 from policies.gato.checkpoint import (
-    RUN_CHECKPOINT,
-    RUN_STATE,
     check_own_folder,
     checkpoint_digest,
     load_checkpoint,
-    locate_checkpoint,
     read_sizes,
     read_tasks,
 )
+from policies.gato.checkpoint_folder import RUN_CHECKPOINT, RUN_STATE, locate_checkpoint
 from policies.gato.task_specs import check_sizes
 from policies.model.config import PAPER_SIZES, NetworkConfig
 from policies.model.network import GatoNetwork
@@ -51,7 +49,8 @@ from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_tasks
 from policies.training.data.mixture_report import measure_mixture, mixture_table
 from policies.training.data.shards import TaskShard
-from policies.training.data.text_shards import TextShard, find_texts, shard_texts
+from policies.training.data.text_shards import TextShard, shard_texts
+from policies.training.data.text_sources import find_texts
 from policies.training.distributed import ProcessGroup
 from policies.training.export import saved_step
 from policies.training.metrics import tensorboard_missing

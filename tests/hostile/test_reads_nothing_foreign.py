@@ -34,7 +34,7 @@ from policies.gato.checkpoint import load_checkpoint
 from policies.gato.prompts import demonstration
 from policies.model.network import GatoNetwork
 from policies.rollout.outcomes import EpisodeResult
-from policies.training.data.text_shards import find_texts
+from policies.training.data.text_sources import find_texts
 
 SECRET = bytes(range(40, 240))
 

@@ -32,9 +32,9 @@ from policies.training.data.text_shards import (
     TextDocument,
     TextShard,
     draw_text_document,
-    find_texts,
     shard_texts,
 )
+from policies.training.data.text_sources import find_texts
 from policies.training.loss import batch_loss, text_targets
 
 SEPARATOR = SMALL.vocabulary.separator
