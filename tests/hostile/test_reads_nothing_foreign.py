@@ -298,12 +298,12 @@ def test_the_files_of_a_checkpoint_are_in_its_folder(
 
 
 def test_the_hubs_cache_is_links_and_is_read(tmp_path: Path, secret: Path) -> None:
-    made = tmp_path / "made"
-    GatoPolicy(GatoNetwork(SMALL), state_plan()).save(made)
+    saved = tmp_path / "made"
+    GatoPolicy(GatoNetwork(SMALL), state_plan()).save(saved)
     folder = tmp_path / "models--a--b" / "snapshots" / "0123"
     (tmp_path / "models--a--b" / "blobs").mkdir(parents=True)
     folder.mkdir(parents=True)
-    for path in made.iterdir():
+    for path in saved.iterdir():
         shutil.copyfile(path, tmp_path / "models--a--b" / "blobs" / path.name)
         (folder / path.name).symlink_to(Path("..", "..", "blobs", path.name))
     assert load_checkpoint(folder).tasks

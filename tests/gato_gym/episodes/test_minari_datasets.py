@@ -193,16 +193,16 @@ def test_a_part_of_a_dataset_is_read_as_that_part(
         dataset = minari.load_dataset(NAME)
     if jpeg:  # chooses Minari's own reader
         monkeypatch.setattr(type(dataset.storage), "jpeg_encoding", True)
-    odd = dataset.filter_episodes(lambda found: len(found.rewards) % 2 == 1)
+    odd = dataset.filter_episodes(lambda each: len(each.rewards) % 2 == 1)
     assert [part.length for part in episodes_of(odd)] == [1, 3, 5]
     assert [part.length for part in episodes_of(odd, first=2)] == [5]
     assert returns_of(odd).tolist() == [10.0, 3_000.0, 500_000.0]
     parts = minari.split_dataset(dataset, [2, 3], seed=1)
     for part in parts:
-        theirs = [len(found.rewards) for found in part.iterate_episodes()]
-        assert [found.length for found in episodes_of(part)] == theirs
+        theirs = [len(each.rewards) for each in part.iterate_episodes()]
+        assert [each.length for each in episodes_of(part)] == theirs
         assert returns_of(part).tolist() == [length * 10.0**length for length in theirs]
-    none = dataset.filter_episodes(lambda found: False)
+    none = dataset.filter_episodes(lambda each: False)
     assert list(episodes_of(none)) == []
     assert returns_of(none).tolist() == []
 
