@@ -26,7 +26,7 @@ def left_out(
 
     An expert plays the tasks that have one. A checkpoint plays the tasks that it was trained on,
     and others whose spaces are those of one of them alone, as :meth:`policies.GatoPolicy.load`
-    decides. Of several suites, those whose simulator is not installed are left out.
+    decides. Where there are several suites, those whose simulator is not installed are left out.
 
     Args:
         choice: The policy; a factory is taken to play everything.
@@ -78,7 +78,7 @@ def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
             with closing(task.make()) as env:
                 find_task(known, env, None)
         except SpaceMismatchError:
-            missing[task.id] = "the network was not trained on it, and its spaces tell no task"
+            missing[task.id] = "the network was not trained on it, and its spaces identify no task"
         except Exception:
             continue  # a broken environment is reported where it is played
     return missing

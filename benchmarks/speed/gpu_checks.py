@@ -156,7 +156,7 @@ def losses_against_cpu(
         name: A preset.
         folder: For shards and runs.
         device: Where.
-        steps: Of the run.
+        steps: Updates of the run.
     """
     exact = _losses(name, folder / "cpu", CPU, "float32", steps)
     tenth = max(1, steps // 10)

@@ -118,7 +118,7 @@ def _json_of(members: list[Any]) -> list[str]:
 
 
 def _to_json(member: Any) -> Any:
-    """A member of a space as JSON values that tell their types."""
+    """A member of a space as JSON values that name their types."""
     if isinstance(member, spaces.GraphInstance):
         return {"graph": [_to_json(part) for part in member]}
     if isinstance(member, tuple):

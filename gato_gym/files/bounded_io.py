@@ -126,7 +126,7 @@ def parse_json(
         content: The JSON; its size is the caller's to bound.
         where: What it is called in errors.
         deepest, error: As in :func:`read_json`.
-        fix: What the error tells to do.
+        fix: What the error says to do.
 
     Raises:
         ValueError: It is deeper, or no JSON; or rather ``error``.

@@ -123,7 +123,7 @@ class OtherPlayer(Noise):
 
     Args:
         policy: It sees single observations and samples its actions.
-        seed: Of what it draws.
+        seed: Seed of what it draws.
     """
 
     def __init__(self, policy: Policy, seed: int) -> None:

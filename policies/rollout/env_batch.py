@@ -103,7 +103,7 @@ class EnvBatch:
 
     Args:
         envs: From :func:`make_rows`, closed when they are done with; or the caller's own, which
-            are not. Of one environment of the caller's, the policy sees single observations.
+            are not. If the caller has one environment, the policy sees single observations.
         policy: Plays in all of them.
         episodes: What to play, one or more.
         episode_timeout, guard, record: As in :func:`policies.rollout.vector_rollout.play`.

@@ -57,8 +57,8 @@ class Mixture:
         emphasis: Factor of a task's share by task id; 1 where none is given.
         memoryless_steps: Timesteps of a document whose task remembers nothing.
         smallest: Tokens left in a row under which no further document is begun.
-        action_drop: Of tasks that remember all: share of timesteps whose actions later timesteps
-            do not see, in [0, 1]. In training alone, and not in prompts.
+        action_drop: Share of timesteps whose actions later timesteps do not see, in [0, 1], for
+            tasks that remember all. In training alone, and not in prompts.
         observation_noise: Standard deviation of what is added to the numbers of live
             observations in training, see :func:`policies.training.data.augmentation.noisy`.
         pairs: Pairs of an image and a text that one document has; Gato's have five.

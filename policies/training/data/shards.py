@@ -234,7 +234,7 @@ def check_ends(folder: Path, arrays: Mapping[str, NDArray[Any]], ends: Mapping[s
     """Refuse arrays whose parts do not end where the array does.
 
     Args:
-        folder: Of the shard.
+        folder: Folder of the shard.
         arrays: By name.
         ends: Names of arrays of ends, with the array that each divides.
 

@@ -24,7 +24,7 @@ from gato_gym.files.atomic_io import inside
 from gato_gym.files.bounded_io import check_file, parse_json, read_bytes, read_text
 
 FORMAT = 1
-"""Of what its identity says."""
+"""Version of what :meth:`TextSource.identity` returns."""
 
 LARGEST_IMAGE = 4096
 """Pixels of the longest side of an image that is read."""
