@@ -139,7 +139,7 @@ class GridEmbedding(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         c, size = config.grid_channels, config.grid_size
-        self.size, self.planes, self.symbols = size, config.grid_planes, config.grid_symbols
+        self.size, self.symbols = size, config.grid_symbols
         self.cells = nn.Embedding(config.grid_planes * config.grid_symbols, c)
         self.where = nn.Parameter(torch.randn(c, size, size) * 0.1)
         self.block = ResidualPatch(c, config.grid_groups, config.width)

@@ -39,7 +39,7 @@ def test_each_episode_once_with_the_same_outcome_for_any_number_of_envs(
     assert len(results) == len(KEYS)
     assert outcomes(results) == expected
     # Rows beyond the number of episodes are reset once, to have something to show.
-    assert sum(env.resets for env in task.made) == max(len(KEYS), num_envs)
+    assert sum(env.resets for env in task.envs) == max(len(KEYS), num_envs)
 
 
 def test_the_batch_keeps_its_rows_to_the_end(task, policy) -> None:
