@@ -68,7 +68,7 @@ def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
         BenchmarkError: What was asked for cannot be done.
         WorkerError: A worker failed; what was played is recorded.
         RecordError: An episode could not be recorded; those before it are.
-        KeyboardInterrupt: Likewise recorded.
+        KeyboardInterrupt: It was stopped; what was played is recorded.
     """
     for name in ("workers", "num_envs"):
         value = getattr(settings, name)

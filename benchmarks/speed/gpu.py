@@ -201,7 +201,7 @@ class Part:
     """Something that is checked or measured.
 
     Attributes:
-        name: In words.
+        name: What is checked or measured, in words.
         work: Yields its results.
         share: Share of the time that is left, against the shares of the parts that follow.
     """

@@ -110,7 +110,7 @@ def check_own_folder(folder: Path) -> None:
     """Refuse to replace a folder that is not a checkpoint's alone.
 
     Raises:
-        FileExistsError: It is not.
+        FileExistsError: It holds something that is no checkpoint's.
     """
     check_replaceable(folder, CHECKPOINT_FILES)
     if not (folder / "config.json").exists():

@@ -246,7 +246,7 @@ class EnvBatch:
         """Begin the next pending episodes that can be begun, if any.
 
         Args:
-            rows: Where.
+            rows: The rows in which they begin.
             fresh: The environments have shown nothing yet, which is needed even without an
                 episode.
         """

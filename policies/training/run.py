@@ -71,7 +71,7 @@ def check_known(setting: str, asked: Iterable[str], names: Sequence[str]) -> Non
     """Refuse names that nothing has.
 
     Raises:
-        ValueError: There are such.
+        ValueError: A name is unknown.
     """
     if unknown := sorted(set(asked) - set(names)):
         raise ValueError(f"{setting} names {unknown}: expected some of {list(names)}")

@@ -73,7 +73,7 @@ def check_parts(arrays: Mapping[str, NDArray[Any]], what: str) -> None:
     """Refuse arrays of other types, or with other axes, than those of a prompt or a shard.
 
     Args:
-        arrays: By name.
+        arrays: The arrays, by name.
         what: What they are called in errors.
 
     Raises:

@@ -235,7 +235,7 @@ def check_ends(folder: Path, arrays: Mapping[str, NDArray[Any]], ends: Mapping[s
 
     Args:
         folder: Folder of the shard.
-        arrays: By name.
+        arrays: The shard's arrays, by name.
         ends: Names of arrays of ends, with the array that each divides.
 
     Raises:
