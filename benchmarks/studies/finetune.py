@@ -38,13 +38,14 @@ from policies.gato.checkpoint import load_checkpoint, save_checkpoint
 from policies.gato.checkpoint_folder import CHECKPOINT_FILES, RUN_CHECKPOINT, RUN_STATE
 from policies.gato.task_specs import check_row
 from policies.model.config import NetworkConfig
+from policies.model.network import GatoNetwork
 from policies.registry import make_policy
 from policies.training.config import TrainConfig, record_identity
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_task
 from policies.training.data.packing import Mixture
 from policies.training.export import write_checkpoint
-from policies.training.initialization import grown_config
+from policies.training.initialization import grown_config, start_from
 from policies.training.lora import LowRank, trained_parameters
 from policies.training.optimizer import OptimiserConfig
 from policies.training.pipeline import Pipeline
@@ -283,7 +284,7 @@ class FinetuneRun:
             config,
             {self.task.id: shard},
             folder / RUN_STATE,
-            start=None if scratch else lambda: self.checkpoint.network,
+            begin=None if scratch else self._begin,
             lora=None if scratch else self.lora,
             device=self.settings.device,
         )
@@ -295,8 +296,10 @@ class FinetuneRun:
         )
         trainer.run()
         (episode,) = self.task.episodes(places[:1])
-        pipeline.export(
+        write_checkpoint(
             folder / RUN_CHECKPOINT,
+            pipeline.averaged(),
+            {self.task.id: shard.plan},
             # It knows a single task now, so it needs no prompt to identify it.
             {self.task.id: (episode, False)},
             card=f"# {self.task.id}\n\n{self.settings.source}, {unit.title}, {steps} steps of "
@@ -305,3 +308,6 @@ class FinetuneRun:
             sampler=self.checkpoint.sampler,
         )
         return trainer.minutes
+
+    def _begin(self, network: GatoNetwork) -> None:
+        start_from(network, self.checkpoint.network.state_dict())

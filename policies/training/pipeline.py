@@ -14,14 +14,11 @@ from typing import Any
 
 from rich.console import Console
 
-from gato_gym.episodes.episode import Episode
-from policies.gato.sampling import Sampler
 from policies.model.network import GatoNetwork
 from policies.training.config import TrainConfig
 from policies.training.data.shards import TaskShard
 from policies.training.data.text_shards import TextShard
-from policies.training.export import averaged_network, write_checkpoint
-from policies.training.initialization import start_from
+from policies.training.export import averaged_network
 from policies.training.lora import LowRank, merged
 from policies.training.trainer import Trainer
 
@@ -37,8 +34,8 @@ class Pipeline:
         shards: On what, by task id.
         state: Folder of what the run is resumed from.
         texts: Texts and pairs to train on beside the tasks, by name.
-        start: Returns the network that the run starts from; None starts from fresh weights.
-        lora: Trains low-rank updates instead of all weights.
+        begin: Gives a fresh network the weights that it starts from; None keeps the fresh ones.
+        lora: Trains low-rank updates of these weights; None trains all of them.
         device, attention, fsdp: As in :class:`~policies.training.trainer.Trainer`.
     """
 
@@ -46,7 +43,7 @@ class Pipeline:
     shards: dict[str, TaskShard]
     state: Path
     texts: Mapping[str, TextShard] = field(default_factory=dict)
-    start: Callable[[], GatoNetwork] | None = None
+    begin: Callable[[GatoNetwork], None] | None = None
     lora: LowRank | None = None
     device: str = "auto"
     attention: str = "auto"
@@ -72,8 +69,8 @@ class Pipeline:
         )
 
     def _begin(self, network: GatoNetwork) -> None:
-        if self.start is not None:
-            start_from(network, self.start().state_dict())
+        if self.begin is not None:
+            self.begin(network)
         if self.lora is not None:
             self.lora.add(network)
 
@@ -108,29 +105,15 @@ class Pipeline:
             console.print(f"{title}resuming at step {trainer.step}", highlight=False, markup=False)
         return trainer
 
-    def export(
-        self,
-        checkpoint: Path,
-        shown: Mapping[str, tuple[Episode, bool]],
-        *,
-        card: str,
-        step: int | None = None,
-        sampler: Sampler | None = None,
-    ) -> GatoNetwork:
-        """Write the run's averaged weights as a checkpoint, and return them as a network.
+    def averaged(self, *, step: int | None = None) -> GatoNetwork:
+        """The run's averaged weights, with low-rank updates added in, for a checkpoint.
 
         Args:
-            checkpoint: The checkpoint's folder.
-            shown, card, sampler: As in :func:`policies.training.export.write_checkpoint`.
             step: One of the steps kept by ``kept_every``; None takes the run's last.
 
         Raises:
             FileNotFoundError: The run has no such step.
         """
-        prepare = None if self.lora is None else self.lora.add
-        network = averaged_network(self.state, step=step, prepare=prepare)
-        if self.lora is not None:
-            network = merged(network)
-        plans = {name: shard.plan for name, shard in self.shards.items()}
-        write_checkpoint(checkpoint, network, plans, shown, sampler=sampler, card=card)
-        return network
+        if self.lora is None:
+            return averaged_network(self.state, step=step)
+        return merged(averaged_network(self.state, step=step, prepare=self.lora.add))

@@ -52,7 +52,8 @@ from policies.training.data.shards import TaskShard
 from policies.training.data.text_shards import TextShard, shard_texts
 from policies.training.data.text_sources import find_texts
 from policies.training.distributed import ProcessGroup
-from policies.training.export import saved_step
+from policies.training.export import saved_step, write_checkpoint
+from policies.training.initialization import start_from
 from policies.training.metrics import tensorboard_missing
 from policies.training.pipeline import Pipeline
 from policies.training.settings import TrainSettings
@@ -243,15 +244,15 @@ class TrainRun:
             self.shards,
             self.state,
             texts=self.texts,
-            start=None if asked.start is None else self._start,
+            begin=None if asked.start is None else self._begin,
             device=asked.device,
             attention=asked.attention,
             fsdp=asked.fsdp,
         )
 
-    def _start(self) -> GatoNetwork:
+    def _begin(self, network: GatoNetwork) -> None:
         assert self.settings.start is not None
-        return load_checkpoint(self.settings.start).network
+        start_from(network, load_checkpoint(self.settings.start).network.state_dict())
 
     def _scorer(self) -> CheckpointScorer | None:
         """What plays during training: what is asked for, or what can be played here."""
@@ -376,8 +377,11 @@ class TrainRun:
         Raises:
             FileNotFoundError: The run has no such step.
         """
+        network = self.pipeline.averaged(step=step)
+        plans = {name: shard.plan for name, shard in self.shards.items()}
         card = self._card(saved_step(self.state) if step is None else step)
-        return self.pipeline.export(checkpoint, self._shown, card=card, step=step)
+        write_checkpoint(checkpoint, network, plans, self._shown, card=card)
+        return network
 
     def _card(self, step: int) -> str:
         parts = [f"- {task.id}: {task.counts[0]} episodes" for task in self.tasks]
