@@ -8,7 +8,6 @@
 * :class:`Episode`, :func:`read_minari`, :func:`write_minari` -- recorded episodes.
 """
 
-from gato_gym import vectorization
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.minari_datasets import read_minari
 from gato_gym.episodes.minari_writing import write_minari
@@ -17,7 +16,7 @@ from gato_gym.spaces import Plan, TokenizedBatch, TokenizedStep, compile_plan
 from gato_gym.tasks import Task, get_task, list_tasks, register
 from gato_gym.text import TextTokenizer
 from gato_gym.vocabulary import Vocabulary
-from gato_gym.wrappers import GatoTokenize, GatoTokenizeVector, make
+from gato_gym.wrappers import GatoTokenize, GatoTokenizeVector, install_make_vec, make
 
 __version__ = "0.1.0"
 
@@ -40,5 +39,5 @@ __all__ = [
     "write_minari",
 ]
 
-vectorization.install()
+install_make_vec()
 register()

@@ -23,8 +23,8 @@ class TaskRow:
 
     Attributes:
         id: Id of the task.
-        observation: In words.
-        action: In words.
+        observation: Its observations, in words.
+        action: Its actions, in words.
         steps: Longest episode; None if the environment sets a limit for each episode.
         expert: "bot", "script", the algorithm that trained the shipped expert, or None.
         networks: Names of the shipped checkpoints that know the task.

@@ -6,8 +6,8 @@
 
 Round 0 learns from the experts' episodes, played under noise. In each later round the network
 plays, the experts say what they would have done in the states that it came to (DAgger, arXiv
-1011.0686), and training goes on with these episodes too; the further a task is from its expert, the
-more of it is drawn. Every stage can be stopped and run again: it is resumed where it was.
+1011.0686), and training continues with these episodes too; the further a task is from its expert,
+the more of it is drawn. Every stage can be stopped and run again: it is resumed where it was.
 
 * :func:`collections` -- what the experts play.
 * :func:`labelled_collections` -- what the network plays and the experts label.
@@ -37,7 +37,7 @@ from policies.collection.collect import collect
 from policies.collection.jobs import CollectSettings, dataset_id
 from policies.collection.recorder import RecordSettings
 from policies.experts import has_expert
-from policies.gato.checkpoint import RUN_CHECKPOINT
+from policies.gato.checkpoint_folder import RUN_CHECKPOINT
 from policies.threads import ONE_THREAD
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
@@ -162,7 +162,7 @@ def round_settings(
     Args:
         root: Folder of the datasets.
         work: Folder of all rounds.
-        number: Of the round.
+        number: Number of the round.
         steps: Updates.
         factors: See :func:`emphasis`.
     """

@@ -68,7 +68,7 @@ def fetch_checkpoint(name: str, *, check: Callable[[Path], Sequence[str]]) -> Pa
 
 
 def _check_sizes(name: str, revision: str) -> bool:
-    """Whether the hub is in reach, and tells of no file that is too large.
+    """Whether the hub is in reach, and lists no file that is too large.
 
     Raises:
         HubError: A file is larger than a checkpoint's.

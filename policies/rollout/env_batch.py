@@ -97,7 +97,7 @@ class EnvBatch:
 
     Args:
         envs: From :func:`make_rows`, closed when they are done with; or the caller's own, which
-            are not. Of one environment of the caller's, the policy sees single observations.
+            are not. If the caller has one environment, the policy sees single observations.
         policy: Plays in all of them.
         episodes: What to play, one or more.
         episode_timeout, guard, record: As in :func:`policies.rollout.vector_rollout.play`.
@@ -240,7 +240,7 @@ class EnvBatch:
         """Begin the next pending episodes that can be begun, if any.
 
         Args:
-            rows: Where.
+            rows: The rows in which they begin.
             fresh: The environments have shown nothing yet, which is needed even without an
                 episode.
         """
