@@ -356,16 +356,18 @@ class TrainRun:
         return checkpoint
 
     @cached_property
-    def _shown(self) -> dict[str, tuple[Episode, bool]]:
-        """Each task's demonstration, and whether it has to come first."""
-        known = self.config.network.tasks
-        return {
-            task.id: (
-                task.demonstration(),
-                task.id not in known and task.needs_prompt(self.tasks),
-            )
-            for task in self.tasks
-        }
+    def _shown(self) -> dict[str, tuple[Episode | None, bool]]:
+        """Each task's demonstration, and whether it has to come first.
+
+        A task that was never trained with prompts has one only if it has to come first.
+        """
+        known, shares = self.config.network.tasks, self.config.mixture.prompt_share
+        shown: dict[str, tuple[Episode | None, bool]] = {}
+        for task in self.tasks:
+            prompted = task.id not in known and task.needs_prompt(self.tasks)
+            is_shown = prompted or shares.get(task.group, 0.0) > 0
+            shown[task.id] = (task.demonstration() if is_shown else None, prompted)
+        return shown
 
     def export(self, checkpoint: Path, *, step: int | None = None) -> GatoNetwork:
         """Write the run's averaged weights as a checkpoint, and return them as a network.
