@@ -50,7 +50,8 @@ from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_task
 from policies.training.data.packing import Mixture
 from policies.training.data.shards import TaskShard
-from policies.training.export import averaged_network, write_checkpoint
+from policies.training.export import averaged_network
+from policies.training.families.gato import write_checkpoint
 from policies.training.initialization import grown_config, start_from
 from policies.training.lora import add_lora, merged, trained_parameters
 from policies.training.optimizer import OptimiserConfig

@@ -26,7 +26,7 @@ class Train(TrainSettings, Command):
 
     sections: ClassVar[Mapping[str, str]] = {
         "--dataset": "data",
-        "--preset": "network",
+        "--family": "network",
         "--tasks": "tasks and their tokens",
         "--weights": "mixture",
         "--optimiser": "optimisation",
