@@ -341,14 +341,20 @@ def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
 
 
 def _without_modality(folder: Path, tasks: Sequence[Task]) -> dict[str, str]:
-    """The tasks whose spaces a JAT checkpoint has no modality for, and why."""
+    """The tasks that a JAT checkpoint was not trained on, or has no modality for, and why.
+
+    The published one names no task: what it has a modality for, it plays.
+    """
     from policies.base import spaces_of
-    from policies.jat.checkpoint import read_configuration
+    from policies.jat.checkpoint import read_configuration, read_spaces
     from policies.jat.modalities import JatSpaceError, Modalities
 
-    config, tokenizer = read_configuration(folder)
+    (config, tokenizer), known = read_configuration(folder), read_spaces(folder)
     missing = {}
     for task in tasks:
+        if known and task.id not in known:
+            missing[task.id] = "the network was not trained on it"
+            continue
         try:
             with closing(task.make()) as env:
                 Modalities.of(*spaces_of(env), config, tokenizer)
@@ -366,6 +372,7 @@ def _plays_none(
     from gato_gym.tasks import list_tasks
     from policies.experts import has_expert
     from policies.gato.checkpoint import is_jat, read_tasks
+    from policies.jat.checkpoint import read_spaces
 
     if choice.name == "retrieve":
         first = sorted(unplayable)[0]
@@ -375,7 +382,7 @@ def _plays_none(
         known, others = [task for task in every if has_expert(task)], ["random"]
     else:
         folder = _folder(choice)
-        known = [] if is_jat(folder) else list(read_tasks(folder))
+        known = list(read_spaces(folder) if is_jat(folder) else read_tasks(folder))
         experts = any(has_expert(task.id) for task in tasks)
         others = ["random", "expert"] if experts else ["random"]
     suites = Counter(every[task] for task in known if task in every)

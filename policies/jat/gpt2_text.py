@@ -85,12 +85,12 @@ class Gpt2Tokenizer:
 
         Args:
             texts: What it is to encode shortly; each counts once.
-            size: Most ids, 256 or more; there are fewer where no pair of pieces is left twice.
+            size: Most ids, 256 or more; there are fewer where every word is one piece.
 
         Example:
             >>> tokenizer = Gpt2Tokenizer.learned(["go to a ball", "go to a box"], 300)
             >>> len(tokenizer.encode("go to a ball"))
-            5
+            4
         """
         counts = Counter(word for text in texts for word in _words(text))
         characters, merges = byte_characters(), list[tuple[str, str]]()
@@ -101,7 +101,7 @@ class Gpt2Tokenizer:
             for word, pieces in words.items():
                 for pair in itertools.pairwise(pieces):
                     pairs[pair] += counts[word]
-            if not pairs or max(pairs.values()) < 2:
+            if not pairs:
                 break
             best = min(pairs, key=lambda pair: (-pairs[pair], pair))
             merges.append(best)

@@ -344,7 +344,7 @@ class TrainRun:
             parts.append(f"- {name}: {len(texts)} {kind}")
         names = "\n".join(parts)
         return (
-            f"# {self.settings.output.name}\n\nA {self.family.name.title()} checkpoint of size "
+            f"# {self.settings.output.name}\n\nA {self.family.title} checkpoint of size "
             f"{self.settings.preset}: "
             f"averaged weights of step {step} of {self.config.steps}, trained on\n\n{names}\n"
         )

@@ -40,10 +40,14 @@ class Family(ABC, Generic[SizesT, NetworkT, ShardT, BatchT]):
 
     Attributes:
         name: As settings have it.
+        title: As texts have it.
+        policy: Name of the class that plays a checkpoint.
         backbone: What the names of the matrices that Muon steps begin with.
     """
 
     name: str
+    title: str
+    policy: str
     backbone: str
 
     @abstractmethod

@@ -59,7 +59,7 @@ SAMPLER = Sampler(temperature=1.0, continuous_temperature=0.0, continuous="peak"
 class GatoFamily(Family[NetworkConfig, GatoNetwork, TaskShard, PackedBatch]):
     """The networks of :class:`policies.gato.policy.GatoPolicy`."""
 
-    name, backbone = "gato", "backbone."
+    name, title, policy, backbone = "gato", "Gato", "GatoPolicy", "backbone."
 
     def check_settings(self, settings: TrainSettings) -> None:
         """Every setting is one of Gato's."""

@@ -47,7 +47,7 @@ WITHOUT = (
 class JatFamily(Family[JatConfig, JatNetwork, JatShard, JatBatch]):
     """The networks of :class:`policies.jat.policy.JatPolicy`."""
 
-    name, backbone = "jat", "transformer.h."
+    name, title, policy, backbone = "jat", "JAT", "JatPolicy", "transformer.h."
 
     def check_settings(self, settings: TrainSettings) -> None:
         """As :meth:`Family.check_settings`."""
