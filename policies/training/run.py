@@ -78,6 +78,8 @@ class TrainRun:
         self.ranks = ProcessGroup.join()
         self.console = console or new_console(quiet=bool(self.ranks.rank), soft_wrap=True)
         self.state = run_state(settings.output)
+        if self.ranks.rank:
+            self.ranks.wait()  # until the first process has imported what is on the hub
         self.all_tasks = find_tasks(
             settings.datasets,
             share=settings.keep,
@@ -86,6 +88,8 @@ class TrainRun:
             changes=settings.options,
             group_by=settings.group_by,
         )
+        if not self.ranks.rank:
+            self.ranks.wait()
         ids = [task.id for task in self.all_tasks]
         check_known("tasks", settings.tasks, ids)
         self.all_tasks = self.family.take_up(self.all_tasks, settings.start)

@@ -26,7 +26,8 @@ class TrainSettings:
     """What a run is asked for.
 
     Attributes:
-        datasets: Ids or paths of Minari datasets.
+        datasets: Ids or paths of Minari datasets, or jat:CONFIGURATION for that part of
+            jat-project/jat-dataset, of which jat:CONFIGURATION:500 streams the first 500 episodes.
         output: Folder of the run.
         family: What is trained: gato, or jat, which has other sizes (--network) and no token
             options.

@@ -204,6 +204,7 @@ def test_processes_share_the_rows_of_a_batch(shards: dict[str, JatShard]) -> Non
     torch.testing.assert_close(sum(part.tasks for part in halves), loss.tasks)
 
 
+@torch.no_grad()
 def test_the_loss_is_that_of_each_task_alone(shards: dict[str, JatShard]) -> None:
     """Against the published losses of one episode at a time, with their weights."""
     network = JatFamily().build(SIZES)
