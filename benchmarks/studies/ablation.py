@@ -42,7 +42,7 @@ from policies import GatoPolicy
 from policies.model.network import GatoNetwork, count_parameters
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
-from policies.training.config import TrainConfig
+from policies.training.config import TrainConfig, gato_sizes
 from policies.training.data.packing import Packer
 from policies.training.data.shards import TaskShard
 from policies.training.loss import mean_losses
@@ -194,7 +194,9 @@ def held_out_errors(
 ) -> dict[str, float]:
     """How well a network says held-out actions, nothing changed in documents."""
     mixture = dataclasses.replace(config.mixture, action_drop=0.0, observation_noise=0.0)
-    packer = Packer(shards, mixture, config.network, rows=config.rows, length=config.length, seed=1)
+    packer = Packer(
+        shards, mixture, gato_sizes(config), rows=config.rows, length=config.length, seed=1
+    )
     batches = (packer.batch(index) for index in range(HELD_OUT_BATCHES))
     losses = mean_losses(network, batches, sigma=config.sigma)
     return {"accuracy": losses["discrete_accuracy"], "error": losses["continuous_error"]}
