@@ -32,11 +32,11 @@ from benchmarks.protocol import episode_seed
 from benchmarks.statistics.aggregates import suite_of
 from benchmarks.statistics.bootstrap import stratified_bootstrap
 from benchmarks.statistics.scores import mean_of_tasks
-from benchmarks.studies.plots import write_csv
+from benchmarks.studies.plots import fill_page, write_csv
 from gato_gym import get_task
 from gato_gym.commands.common import exit_status
 from gato_gym.files.atomic_io import write_json, write_whole
-from gato_gym.files.bounded_io import read_json, read_text
+from gato_gym.files.bounded_io import read_json
 from gato_gym.files.folder_lock import FolderLock
 from policies import GatoPolicy
 from policies.model.network import GatoNetwork, count_parameters
@@ -49,8 +49,7 @@ from policies.training.loss import mean_losses
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
-BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
-
+MARK = "ablation"
 
 COLUMNS = ("variant", "what", "steps", "parameters", "accuracy", "error")
 """Columns of the table; success in each suite and its interval follow."""
@@ -104,11 +103,7 @@ def write_table(results: Sequence[Result], table: Path, page: Path) -> None:
     """
     lines = [line(result) for result in results]
     write_csv(table, lines)
-    text = read_text(page)
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"{page} has no place for the table: expected {BEGIN} and {END} once each")
-    before, rest = text.split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n{markdown(lines)}\n{END}{rest.split(END)[1]}")
+    fill_page(page, MARK, markdown(lines))
 
 
 TASKS = (

@@ -1,6 +1,7 @@
 """A network of your own: from Minari datasets to a checkpoint, in one folder.
 
 * :class:`TrainRun` -- prepares, describes and trains it.
+* :func:`tasks_of` -- the tasks of its datasets.
 
 The folder holds ``shards/`` and ``texts/`` (episodes and texts as tokens), ``training/`` (what a
 run is resumed from, and its metrics) and ``checkpoint/``, which the family's policy
@@ -28,7 +29,7 @@ from policies.gato.checkpoint import checkpoint_digest
 from policies.gato.checkpoint_folder import RUN_CHECKPOINT, RUN_STATE
 from policies.training.checkpoint_scorer import CheckpointScorer, playable
 from policies.training.config import TrainConfig, check_same, train_config
-from policies.training.data.datasets import find_tasks
+from policies.training.data.datasets import DatasetTask, find_tasks
 from policies.training.data.mixture_report import measure_mixture, mixture_table
 from policies.training.data.text_shards import TextShard, shard_texts
 from policies.training.data.text_sources import find_texts
@@ -47,6 +48,18 @@ SCORED_TASKS, SHORTEST_SCORED = 4, 50
 def run_state(output: Path) -> Path:
     """Where the run in a folder keeps what it is resumed from: of older recipes, in the folder."""
     return output if (output / "config.json").exists() else output / RUN_STATE
+
+
+def tasks_of(settings: TrainSettings) -> list[DatasetTask]:
+    """The tasks of a run's datasets; arguments and errors as in :func:`find_tasks`."""
+    return find_tasks(
+        settings.datasets,
+        share=settings.keep,
+        layout=settings.layout,
+        memory=settings.memory,
+        changes=settings.options,
+        group_by=settings.group_by,
+    )
 
 
 def check_known(setting: str, asked: Iterable[str], names: Sequence[str]) -> None:
@@ -79,14 +92,7 @@ class TrainRun:
         self.state = run_state(settings.output)
         if self.ranks.rank:
             self.ranks.wait()  # until the first process has imported what is on the hub
-        self.all_tasks = find_tasks(
-            settings.datasets,
-            share=settings.keep,
-            layout=settings.layout,
-            memory=settings.memory,
-            changes=settings.options,
-            group_by=settings.group_by,
-        )
+        self.all_tasks = tasks_of(settings)
         if not self.ranks.rank:
             self.ranks.wait()
         ids = [task.id for task in self.all_tasks]
