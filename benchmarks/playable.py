@@ -85,14 +85,20 @@ def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
 
 
 def _without_modality(folder: Path, tasks: Sequence[Task]) -> dict[str, str]:
-    """The tasks whose spaces a JAT checkpoint has no modality for, and why."""
+    """The tasks that a JAT checkpoint was not trained on, or has no modality for, and why.
+
+    The published one names no task: what it has a modality for, it plays.
+    """
     from policies.base import spaces_of
-    from policies.jat.checkpoint import read_configuration
+    from policies.jat.checkpoint import read_configuration, read_spaces
     from policies.jat.modalities import JatSpaceError, Modalities
 
-    config, tokenizer = read_configuration(folder)
+    (config, tokenizer), known = read_configuration(folder), read_spaces(folder)
     missing = {}
     for task in tasks:
+        if known and task.id not in known:
+            missing[task.id] = "the network was not trained on it"
+            continue
         try:
             with closing(task.make()) as env:
                 Modalities.of(*spaces_of(env), config, tokenizer)
@@ -111,6 +117,7 @@ def _plays_none(
     from policies.experts import has_expert
     from policies.gato.checkpoint import read_tasks
     from policies.gato.checkpoint_folder import is_jat
+    from policies.jat.checkpoint import read_spaces
 
     if choice.name == "retrieve":
         first = sorted(unplayable)[0]
@@ -120,7 +127,7 @@ def _plays_none(
         known, others = [task for task in every if has_expert(task)], ["random"]
     else:
         folder = folder_of(choice)
-        known = [] if is_jat(folder) else list(read_tasks(folder))
+        known = list(read_spaces(folder) if is_jat(folder) else read_tasks(folder))
         experts = any(has_expert(task.id) for task in tasks)
         others = ["random", "expert"] if experts else ["random"]
     suites = Counter(every[task] for task in known if task in every)

@@ -83,6 +83,16 @@ def retrieval(seconds: float) -> Iterator[Comparison]:
     yield from retrieving.from_many_steps(seconds=seconds)
 
 
+def jat(seconds: float, *, threads: int) -> Iterator[Comparison]:
+    """JAT against the published inference loop, on a CPU."""
+    import torch
+
+    from benchmarks.speed.jat import against_the_published_loop
+
+    torch.set_num_threads(threads)
+    yield from against_the_published_loop(seconds=seconds)
+
+
 def whole_runs() -> Iterator[Comparison]:
     """Everything about how a run's work is shared out."""
     from benchmarks.speed.scheduling import overhead, speedup
@@ -143,7 +153,8 @@ class Speed(Command):
     """
 
     what: Positional[
-        Literal["tokenise", "predict", "reading", "retrieve", "train", "experts", "schedule"] | None
+        Literal["tokenise", "predict", "reading", "jat", "retrieve", "train", "experts", "schedule"]
+        | None
     ] = None
     seconds: float = 0.5
     device: str = "cpu"
@@ -179,6 +190,8 @@ class Speed(Command):
             yield policy(self.seconds, **where)
         if self.what == "reading":
             yield weights(self.seconds, **where)
+        if self.what in (None, "jat"):
+            yield jat(self.seconds, threads=self.threads)
         if self.what in (None, "retrieve"):
             yield retrieval(self.seconds)
         if self.what in (None, "train"):

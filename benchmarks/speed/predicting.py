@@ -28,6 +28,7 @@ from torch import Tensor
 from benchmarks.speed.comparison import Comparison, compare, compare_percentile
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import compile_plan
+from policies.base import Policy
 from policies.gato.checkpoint import load_checkpoint
 from policies.gato.policy import GatoPolicy
 from policies.model.config import preset
@@ -107,7 +108,7 @@ class Stepper:
         steps: Steps that are played at once.
     """
 
-    def __init__(self, policy: GatoPolicy, rows: int, *, steps: int = 3) -> None:
+    def __init__(self, policy: Policy, rows: int, *, steps: int = 3) -> None:
         self.policy, self.rows = policy, rows
         self._generator = np.random.default_rng(0)
         self.state: Any = None

@@ -30,7 +30,7 @@ from policies.training.config import TrainConfig
 from policies.training.data.packing import Mixture
 from policies.training.data.shards import FILES, TaskShard, load_arrays, write_shard
 from policies.training.loss import action_loss
-from policies.training.metrics import SIZES, finish, flops_per_token, product
+from policies.training.metrics import SIZES, finish, product
 from policies.training.optimizer import OptimiserConfig, published
 from policies.training.trainer import Trainer
 
@@ -193,7 +193,7 @@ def share_of_peak(
     shard = write_episodes(folder)
     trainer = make_trainer(name, shard, folder / "bare", device=device, batch=batch)
     config = trainer.config
-    cost = flops_per_token(config.network, config.length) * config.rows * config.length
+    cost = trainer.family.flops(config) * config.rows * config.length
     dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
     size = SIZES[device.type]
     slow = name in PAPER_SIZES and device.type == "cpu"

@@ -32,25 +32,24 @@ from benchmarks.protocol import episode_seed
 from benchmarks.statistics.aggregates import suite_of
 from benchmarks.statistics.bootstrap import stratified_bootstrap
 from benchmarks.statistics.scores import mean_of_tasks
-from benchmarks.studies.plots import write_csv
+from benchmarks.studies.plots import fill_page, write_csv
 from gato_gym import get_task
 from gato_gym.commands.common import exit_status
 from gato_gym.files.atomic_io import write_json, write_whole
-from gato_gym.files.bounded_io import read_json, read_text
+from gato_gym.files.bounded_io import read_json
 from gato_gym.files.folder_lock import FolderLock
 from policies import GatoPolicy
 from policies.model.network import GatoNetwork, count_parameters
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
-from policies.training.config import TrainConfig
+from policies.training.config import TrainConfig, gato_sizes
 from policies.training.data.packing import Packer
 from policies.training.data.shards import TaskShard
 from policies.training.loss import mean_losses
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
-BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
-
+MARK = "ablation"
 
 COLUMNS = ("variant", "what", "steps", "parameters", "accuracy", "error")
 """Columns of the table; success in each suite and its interval follow."""
@@ -104,11 +103,7 @@ def write_table(results: Sequence[Result], table: Path, page: Path) -> None:
     """
     lines = [line(result) for result in results]
     write_csv(table, lines)
-    text = read_text(page)
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"{page} has no place for the table: expected {BEGIN} and {END} once each")
-    before, rest = text.split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n{markdown(lines)}\n{END}{rest.split(END)[1]}")
+    fill_page(page, MARK, markdown(lines))
 
 
 TASKS = (
@@ -194,7 +189,9 @@ def held_out_errors(
 ) -> dict[str, float]:
     """How well a network says held-out actions, nothing changed in documents."""
     mixture = dataclasses.replace(config.mixture, action_drop=0.0, observation_noise=0.0)
-    packer = Packer(shards, mixture, config.network, rows=config.rows, length=config.length, seed=1)
+    packer = Packer(
+        shards, mixture, gato_sizes(config), rows=config.rows, length=config.length, seed=1
+    )
     batches = (packer.batch(index) for index in range(HELD_OUT_BATCHES))
     losses = mean_losses(network, batches, sigma=config.sigma)
     return {"accuracy": losses["discrete_accuracy"], "error": losses["continuous_error"]}

@@ -44,7 +44,7 @@ from policies.training.config import TrainConfig, record_identity
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_task
 from policies.training.data.packing import Mixture
-from policies.training.export import write_checkpoint
+from policies.training.families.gato import write_checkpoint
 from policies.training.initialization import grown_config, start_from
 from policies.training.lora import LowRank, trained_parameters
 from policies.training.optimizer import OptimiserConfig

@@ -1,6 +1,7 @@
 """Tables and plots of studies, as CSV and PNG.
 
 * :func:`write_csv` -- rows of plain values.
+* :func:`fill_page` -- a table between two comments of a page.
 * :func:`panels` -- a figure with several plots.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gato_gym.files.atomic_io import appearing_file
+from gato_gym.files.bounded_io import read_text
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -22,6 +24,20 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writeheader()
         for row in rows:
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def fill_page(page: Path, mark: str, table: str) -> None:
+    """Write a table into a page, between ``<!-- mark: begin -->`` and ``<!-- mark: end -->``.
+
+    Raises:
+        ValueError: The page has no such place.
+    """
+    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+    text = read_text(page)
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"{page} has no place for the table: expected {begin} and {end} once each")
+    before, rest = text.split(begin)
+    page.write_text(f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}")
 
 
 @contextmanager

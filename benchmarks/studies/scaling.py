@@ -29,7 +29,7 @@ from policies.collection.scores import Scores, interval, play_scores
 from policies.gato.checkpoint_folder import RUN_CHECKPOINT
 from policies.model.network import GatoNetwork, PackedBatch, count_parameters
 from policies.registry import make_policy
-from policies.training.config import record_identity
+from policies.training.config import gato_sizes, record_identity
 from policies.training.data.datasets import DatasetTask, find_tasks
 from policies.training.data.packing import Packer
 from policies.training.loss import mean_losses
@@ -123,7 +123,7 @@ class ScalingRun:
                 step: settings.output / "sizes" / size / f"step-{step:06d}.json" for step in steps
             }
             if not all(path.exists() for path in measurements.values()):
-                parameters = count_parameters(GatoNetwork(run.config.network))
+                parameters = count_parameters(GatoNetwork(gato_sizes(run.config)))
                 self.console.print(f"{size}: {parameters:,} parameters", highlight=False)
                 run.train()
             for step, path in measurements.items():
@@ -164,7 +164,7 @@ class ScalingRun:
         packer = Packer(
             run.held_out,
             run.config.mixture,
-            run.config.network,
+            gato_sizes(run.config),
             rows=MEASURED_ROWS,
             length=self.settings.length,
             seed=self.settings.seed + 1,

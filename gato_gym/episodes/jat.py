@@ -3,7 +3,8 @@
 * :func:`episode_of_row` -- one row as an :class:`~gato_gym.episodes.episode.Episode`.
 * :func:`row_spaces` -- the spaces that rows imply, without an environment.
 * :func:`import_rows` -- rows to a Minari dataset.
-* :func:`read_rows` -- rows of a file or of a hub dataset, through the package ``datasets``.
+* :func:`read_rows` -- rows of a file, through the package ``datasets``, or streamed from the hub.
+* :class:`HubRows` -- a configuration of the hub's dataset by name.
 
 One row is one episode:
 
@@ -26,7 +27,10 @@ counts as truncated; ``info["last_observation"]`` is "repeated".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import io
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,18 +54,37 @@ HUB_DATASET = "jat-project/jat-dataset"
 Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
 class RowSpaces:
-    """The spaces of rows, in the place of an environment.
+    """The spaces of rows, in the place of an environment; they grow with each.
+
+    Rows contain neither the number of actions nor a Box's bounds. Discrete is as large as the
+    largest action, and a Box spans [-1, 1] or the largest number.
+
+    Args:
+        first: The first episode.
 
     Attributes:
         observation_space, action_space: The spaces of one environment.
         spec: None, because rows do not name an environment.
     """
 
-    observation_space: gym.Space[Any]
-    action_space: gym.Space[Any]
-    spec: None = None
+    spec = None
+
+    def __init__(self, first: Episode) -> None:
+        self.observation_space = _observation_space(first.observations)
+        self.action_space: gym.Space[Any]
+        self._discrete, self._shape = first.actions.dtype.kind == "i", first.actions.shape[1:]
+        self._most = 0.0
+        self.grow(first)
+
+    def grow(self, episode: Episode) -> None:
+        """Make room for an episode's actions."""
+        self._most = max(self._most, float(np.abs(episode.actions).max()))
+        if self._discrete:
+            self.action_space = spaces.Discrete(int(self._most) + 1)
+        else:
+            bound = max(1.0, self._most)
+            self.action_space = spaces.Box(-bound, bound, self._shape, np.float32)
 
 
 def episode_of_row(row: Row, *, task: str = "") -> Episode:
@@ -182,25 +205,19 @@ def _with_last_twice(observations: Any) -> Any:
 def row_spaces(episodes: Iterable[Episode]) -> RowSpaces:
     """Spaces that contain the given episodes.
 
-    Rows contain neither the number of actions nor a Box's bounds. Discrete is as large as the
-    largest action, and a Box spans [-1, 1] or the largest number. Pass the environment to
-    :func:`import_rows` if that is too small.
+    Pass the environment to :func:`import_rows` if they are too small.
 
     Raises:
         ValueError: There is no episode.
     """
-    most, first = 0.0, None
+    found: RowSpaces | None = None
     for episode in episodes:
-        first = first or episode
-        most = max(most, float(np.abs(episode.actions).max()))
-    if first is None:
+        if found is None:
+            found = RowSpaces(episode)
+        found.grow(episode)
+    if found is None:
         raise ValueError("there is no row: expected at least one")
-    if first.actions.dtype.kind == "i":
-        action: gym.Space[Any] = spaces.Discrete(int(most) + 1)
-    else:
-        bound = max(1.0, most)
-        action = spaces.Box(-bound, bound, first.actions.shape[1:], np.float32)
-    return RowSpaces(_observation_space(first.observations), action)
+    return found
 
 
 def _observation_space(observations: Any) -> gym.Space[Any]:
@@ -227,7 +244,7 @@ def import_rows(
     """Write rows as a Minari dataset.
 
     Args:
-        rows: At least one; read twice if ``env`` is None, so not an iterator then.
+        rows: At least one; taken one by one.
         dataset_id: Id of the new dataset, such as ``jat/halfcheetah-v0``.
         env: Has the spaces and the environment's id; None infers spaces, see :func:`row_spaces`.
         root: Folder of datasets; None is Minari's own.
@@ -243,12 +260,17 @@ def import_rows(
     from gato_gym.episodes import hdf5
 
     check_dataset_id(dataset_id)
-    source: Any = env or row_spaces(episode_of_row(row) for row in rows)
+    episodes = (episode_of_row(row, task=dataset_id) for row in rows)
+    first = next(episodes, None)
+    if first is None:
+        raise ValueError("there is no row: expected at least one")
+    source: Any = env or RowSpaces(first)
     returns: list[float] = []
     metadata = {"algorithm_name": "expert", "description": f"Rows of JAT's schema: {dataset_id}"}
     with new_minari(dataset_id, env=source, root=root, metadata=metadata, replace=replace) as file:
-        for index, row in enumerate(rows):
-            episode = episode_of_row(row, task=dataset_id)
+        for index, episode in enumerate(itertools.chain([first], episodes)):
+            if isinstance(source, RowSpaces):
+                source.grow(episode)
             _check_member(source, episode, index)
             hdf5.append_episode(file, index, episode)
             returns.append(episode.total_return)
@@ -281,15 +303,79 @@ def _kinds(member: Any) -> Any:
     return "text" if isinstance(member, str) else list(np.shape(member))
 
 
+@dataclass(frozen=True)
+class HubRows:
+    """A configuration of ``jat-project/jat-dataset``, or its first episodes.
+
+    Attributes:
+        configuration: Such as ``mujoco-halfcheetah``.
+        episodes: How many, the first ones; None for all.
+
+    Example:
+        >>> HubRows.parse("jat:mujoco-halfcheetah:500")
+        HubRows(configuration='mujoco-halfcheetah', episodes=500)
+        >>> HubRows.parse("jat-project/jat-dataset:atari-pong").dataset_id
+        'jat/atari-pong-v0'
+    """
+
+    configuration: str
+    episodes: int | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> HubRows | None:
+        """What a name stands for: ``jat:CONFIGURATION`` or ``jat:CONFIGURATION:EPISODES``."""
+        match = re.fullmatch(r"(?:jat|jat-project/jat-dataset):([\w-]+)(?::([1-9]\d*))?", name)
+        if match is None:
+            return None
+        return cls(match[1], int(match[2]) if match[2] else None)
+
+    @property
+    def dataset_id(self) -> str:
+        """The Minari dataset that they become."""
+        part = "" if self.episodes is None else f"-first-{self.episodes}"
+        return f"jat/{self.configuration}{part}-v0"
+
+    def rows(self, split: str = "train") -> Iterator[Row]:
+        """The rows, each fetched when it is asked for; files of others are not.
+
+        Raises:
+            ValueError: There is no such configuration, or an image names a file.
+        """
+        import datasets
+
+        rows = datasets.load_dataset(HUB_DATASET, self.configuration, split=split, streaming=True)
+        features = rows.features or {}
+        if "image_observations" in features:
+            undecoded = datasets.Sequence(datasets.Image(decode=False))
+            rows = rows.cast_column("image_observations", undecoded)
+        for row in itertools.islice(rows, self.episodes):
+            kept = {name: row[name] for name in COLUMNS if row.get(name) is not None}
+            if "image_observations" in kept:
+                kept["image_observations"] = [*map(_decoded, kept["image_observations"])]
+            yield kept
+
+
+def _decoded(image: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """An image's pixels from its content: the path beside it is not read."""
+    from PIL import Image
+
+    if image.get("bytes") is None:
+        raise ValueError(
+            "'image_observations' name files, expected their content: other files are not read"
+        )
+    with Image.open(io.BytesIO(image["bytes"]), formats=("PNG",)) as opened:
+        return np.array(opened, np.uint8)
+
+
 def read_rows(source: str | Path, *, split: str = "train") -> Any:
     """Rows of a parquet or JSON-lines file, of a folder that ``datasets`` saved, or of the hub.
 
     Args:
-        source: A path; or ``jat:mujoco-halfcheetah`` for that part of ``jat-project/jat-dataset``.
+        source: A path; or a name of :class:`HubRows`, such as ``jat:mujoco-halfcheetah:500``.
         split: Split of a folder or of the hub's dataset.
 
     Returns:
-        A ``datasets.Dataset``.
+        A ``datasets.Dataset``, or rows of the hub that are fetched when they are asked for.
 
     Raises:
         ImportError: The package ``datasets`` is not installed.
@@ -303,10 +389,8 @@ def read_rows(source: str | Path, *, split: str = "train") -> Any:
             "rows are read by the package 'datasets': run pip install 'gato-gym[jat]'"
         ) from error
     name, path = str(source), Path(source)
-    if name.startswith("jat:"):
-        return _self_contained(
-            datasets.load_dataset(HUB_DATASET, name.removeprefix("jat:"), split=split)
-        )
+    if (hub := HubRows.parse(name)) is not None:
+        return hub.rows(split)
     if path.is_dir():
         dataset = datasets.load_from_disk(name)
         parts = isinstance(dataset, datasets.DatasetDict)
@@ -314,7 +398,7 @@ def read_rows(source: str | Path, *, split: str = "train") -> Any:
     if not path.is_file():
         raise FileNotFoundError(
             f"no file {name!r}: expected .parquet, .jsonl, a folder that datasets saved, or "
-            "jat:TASK"
+            "jat:CONFIGURATION"
         )
     kind = "parquet" if path.suffix == ".parquet" else "json"
     return _self_contained(datasets.load_dataset(kind, data_files=name, split="train"))

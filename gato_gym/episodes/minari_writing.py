@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from gymnasium.envs.registration import EnvSpec
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.minari_datasets import folder_of
 from gato_gym.files.atomic_io import appearing
+from gato_gym.files.bounded_io import as_type, read_json
 from gato_gym.space_json import write_space
 
 DATASET_FILES = ("data/metadata.json", "data/main_data.hdf5")
@@ -93,7 +95,7 @@ def new_minari(
 
     Args:
         dataset_id: Id of the new dataset, such as ``gato/babyai-go-to-local-v0``.
-        env: Gives the spaces and the spec.
+        env: Gives the spaces, as they are when the block ends, and the spec.
         root: Folder of datasets; None is Minari's own.
         metadata: JSON values kept with the dataset.
         replace: Whether a dataset of this id gives way.
@@ -145,6 +147,7 @@ def new_minari(
                 failure = error
             lengths = [hdf5.count_steps(file, index) for index in range(len(file.keys()))]
         room.unlink(missing_ok=True)
+        _write_spaces(partial / DATASET_FILES[0], env)
         if not lengths:
             raise ValueError(f"dataset {dataset_id!r} would hold no episode: pass at least one")
         name = _free_version(dataset_id, root) if failure is not None and exists else dataset_id
@@ -192,6 +195,16 @@ def _free_version(dataset_id: str, root: Path | None) -> str:
     stem, _, version = dataset_id.rpartition("-v")
     names = (f"{stem}-v{number}" for number in itertools.count(int(version) + 1))
     return next(name for name in names if not folder_of(name, root).exists())
+
+
+def _write_spaces(path: Path, env: Any) -> None:
+    """Into a dataset's metadata: rows without an environment tell theirs one by one."""
+    from minari.serialization import serialize_space
+
+    metadata = as_type(dict[str, Any], read_json(path), str(path))
+    for name in ("observation_space", "action_space"):
+        metadata[name] = serialize_space(getattr(env, name))
+    path.write_text(json.dumps(metadata))
 
 
 def _writable(spec: EnvSpec | None) -> EnvSpec | None:

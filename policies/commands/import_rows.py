@@ -16,7 +16,7 @@ class ImportRows(Command):
     """Turn rows of the JAT dataset's schema, one an episode, into a Minari dataset.
 
     Attributes:
-        source: A .parquet or .jsonl file, a folder, or jat:TASK of the hub.
+        source: A .parquet or .jsonl file, a folder, or jat:CONFIGURATION of the hub.
         dataset: Id of the new dataset, such as jat/halfcheetah-v0.
         env: Environment that gives spaces and id; by default they are inferred.
         overwrite: Replace a dataset of this id.

@@ -26,7 +26,7 @@ class Train(TrainSettings, Command):
 
     sections: ClassVar[Mapping[str, str]] = {
         "--dataset": "data",
-        "--preset": "network",
+        "--family": "network",
         "--tasks": "tasks and their tokens",
         "--weights": "mixture",
         "--optimiser": "optimisation",
@@ -62,7 +62,7 @@ class Train(TrainSettings, Command):
         call.console.print(
             f"{self.output} holds the network. Next:\n"
             f"  gato-gym score {first} --policy {self.output} --dataset {self.datasets[0]}\n"
-            f'  GatoPolicy.load("{self.output}", env=gato_gym.make("{first}"))',
+            f'  {run.family.policy}.load("{self.output}", env=gato_gym.make("{first}"))',
             highlight=False,
             markup=False,
         )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from policies.jat.cache import TokenCache
 from policies.jat.config import JatConfig
@@ -69,6 +70,12 @@ class Block(nn.Module):
         assert isinstance(module, Attention)
         return module
 
+    def forward(self, x_BTD: Tensor, visible: Tensor) -> Tensor:
+        """Whole sequences: ``[B, T, D]`` to the same; ``visible`` is bool, ``[T, T]`` for all."""
+        q, k, v = (part.transpose(1, 2) for part in self.attention.projected(self.ln_1(x_BTD)))
+        attended = F.scaled_dot_product_attention(q, k, v, visible, scale=1.0)
+        return self.finish(x_BTD, attended.transpose(1, 2))
+
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The residual stream after attention ``[..., H, K]`` and the feed-forward."""
         x = x + self.attention.out_proj(attended.flatten(-2))
@@ -76,7 +83,13 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """GPT-Neo's blocks, with the table of text tokens and that of positions."""
+    """GPT-Neo's blocks, with the table of text tokens and that of positions.
+
+    Attributes:
+        recompute: Whether training computes activations again in the backward pass.
+    """
+
+    recompute: bool = False
 
     def __init__(self, config: JatConfig) -> None:
         super().__init__()
@@ -113,12 +126,10 @@ class Backbone(nn.Module):
             visible = {kind: (seen & seen_BTT)[:, None] for kind, seen in visible.items()}
         x_BTD = x_BTD + self.wpe(order)
         for block, kind in zip(self.h, self.config.layers, strict=True):
-            assert isinstance(block, Block)
-            q, k, v = (
-                part.transpose(1, 2) for part in block.attention.projected(block.ln_1(x_BTD))
-            )
-            attended = F.scaled_dot_product_attention(q, k, v, visible[kind], scale=1.0)
-            x_BTD = block.finish(x_BTD, attended.transpose(1, 2))
+            if self.recompute and self.training:
+                x_BTD = checkpoint(block, x_BTD, visible[kind], use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, visible[kind])
         return self.ln_f(x_BTD)
 
     def step(

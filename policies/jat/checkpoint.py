@@ -1,14 +1,15 @@
 """JAT's checkpoints: the published files, which are also what is written here.
 
 =====================  ========================================================
-``config.json``        sizes, with ``"model_type": "jat"``
+``config.json``        sizes, with ``"model_type": "jat"``; of networks that were trained here
+                       also ``tasks``, the spaces of each
 ``model.safetensors``  weights, with the published names
 ``tokenizer.json``     or ``vocab.json`` and ``merges.txt``: GPT-2's text tokens
 ``card.md``            description
 =====================  ========================================================
 
 * :class:`JatCheckpoint`, :func:`load_checkpoint`, :func:`save_checkpoint`.
-* :func:`read_configuration` -- what is beside the weights.
+* :func:`read_configuration`, :func:`read_spaces` -- what is beside the weights.
 
 Nothing in them can run code, and nothing of the code that a hub keeps beside them is fetched.
 """
@@ -17,16 +18,20 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import gymnasium as gym
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gato_gym.files.atomic_io import appearing
 from gato_gym.files.bounded_io import as_type, read_bytes, read_json
+from gato_gym.space_json import read_space, write_space
 from policies.gato.checkpoint_folder import JAT_FILES, LARGEST_CONFIG, is_jat, locate_checkpoint
 from policies.gato.tensor_files import (
     CheckpointError,
@@ -40,6 +45,7 @@ from policies.jat.gpt2_text import Gpt2Tokenizer
 from policies.jat.network import JatNetwork
 
 TEXT_TABLE = "transformer.wte.weight"
+BothSpaces = tuple[gym.Space[Any], gym.Space[Any]]
 ALIASES = (TEXT_TABLE, "single_discrete_encoder.weight", "multi_discrete_encoder.0.weight")
 """Names of the text table: a file holds it under one of them, or under several."""
 
@@ -52,11 +58,13 @@ class JatCheckpoint:
         network: The weights, in float32 on the CPU.
         tokenizer: Of texts; None where the folder has none.
         card: Text of ``card.md``; empty if there is none.
+        spaces: Of the tasks that it was trained on, by id; the published checkpoint tells none.
     """
 
     network: JatNetwork
     tokenizer: Gpt2Tokenizer | None
     card: str = ""
+    spaces: Mapping[str, BothSpaces] = field(default_factory=dict)
 
 
 def load_checkpoint(name: str | Path) -> JatCheckpoint:
@@ -73,7 +81,27 @@ def load_checkpoint(name: str | Path) -> JatCheckpoint:
     card = folder / "card.md"
     text = read_bytes(card, largest=LARGEST_CONFIG, error=CheckpointError) if card.exists() else b""
     network = _network_of(config, folder / "model.safetensors")
-    return JatCheckpoint(network, tokenizer, text.decode("utf-8", "replace"))
+    card_text = text.decode("utf-8", "replace")
+    return JatCheckpoint(network, tokenizer, card_text, read_spaces(folder))
+
+
+def read_spaces(folder: Path) -> dict[str, BothSpaces]:
+    """Spaces of the observations and of the actions of a checkpoint's tasks, by id.
+
+    Raises:
+        CheckpointError: They are damaged.
+    """
+    path = folder / "config.json"
+    values = read_json(path, largest=LARGEST_CONFIG, error=CheckpointError)
+    try:
+        tasks = as_type(dict[str, Any], values, str(path)).get("tasks", {})
+        written = as_type(dict[str, tuple[str, str]], tasks, f"{path}: tasks")
+        return {
+            task: (read_space(first, task), read_space(second, task))
+            for task, (first, second) in written.items()
+        }
+    except ValueError as error:
+        raise CheckpointError(f"{error}: take a fresh copy of the checkpoint") from error
 
 
 def read_configuration(folder: Path) -> tuple[JatConfig, Gpt2Tokenizer | None]:
@@ -101,26 +129,37 @@ def read_configuration(folder: Path) -> tuple[JatConfig, Gpt2Tokenizer | None]:
 
 
 def save_checkpoint(
-    folder: Path, network: JatNetwork, tokenizer: Gpt2Tokenizer | None, *, card: str = ""
+    folder: Path,
+    network: JatNetwork,
+    tokenizer: Gpt2Tokenizer | None,
+    *,
+    card: str = "",
+    spaces: Mapping[str, BothSpaces] = MappingProxyType({}),
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a checkpoint under a temporary name and rename it into place.
 
     Args:
         folder: The folder to write; a checkpoint that is there is replaced.
-        network: The weights, written in float32.
+        network: The weights.
         tokenizer: Written as ``vocab.json`` and ``merges.txt``.
         card: Text of ``card.md``.
+        spaces: Of the tasks that it was trained on, by id.
+        dtype: The dtype of the weights in the file.
 
     Raises:
         FileExistsError: ``folder`` exists and is not a checkpoint, or holds something else too.
     """
     with appearing(folder, own=JAT_FILES) as temporary:
         weights = {
-            name: t.detach().to("cpu", torch.float32).contiguous()
+            name: t.detach().to("cpu", dtype).contiguous()
             for name, t in network.state_dict().items()
         }
         save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
-        (temporary / "config.json").write_text(json.dumps(network.config.to_json(), indent=1))
+        config = network.config.to_json()
+        if spaces:
+            config["tasks"] = {task: [*map(write_space, both)] for task, both in spaces.items()}
+        (temporary / "config.json").write_text(json.dumps(config, indent=1))
         if tokenizer is not None:
             (temporary / "vocab.json").write_text(json.dumps(tokenizer.vocabulary), "utf-8")
             merges = "".join(f"{first} {second}\n" for first, second in tokenizer.merges)

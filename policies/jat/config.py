@@ -1,6 +1,7 @@
 """The sizes of a JAT network, as the published ``config.json`` names them.
 
 * :class:`JatConfig` -- every size; its defaults are those of the published checkpoint.
+* :func:`preset` -- sizes by name.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ FIXED = {
 """What a published configuration says that this network has no choice in."""
 
 LARGEST_SIZE = 2**20
+SQUEEZE = 8
+"""Channels of an image's convolutions over those that weigh them."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class JatConfig:
         vocab_size: Text tokens; discrete observations and actions share their table.
         max_continuous_size: Numbers that a vector is repeated cyclically up to.
         max_discrete_value: Symbols of a discrete observation, its text included.
+        image_channels: Channels after each convolution of four frames, multiples of 8.
         image_size: Side of a caption's image, in pixels.
         num_channels: Channels of a caption's image.
         patch_size: Side of a patch of it.
@@ -66,6 +70,7 @@ class JatConfig:
     vocab_size: int = 50257
     max_continuous_size: int = 377
     max_discrete_value: int = 212
+    image_channels: tuple[int, int, int] = (32, 64, 128)
     image_size: int = 224
     num_channels: int = 3
     patch_size: int = 16
@@ -96,6 +101,10 @@ class JatConfig:
                 f"attention_layers has {len(self.attention_layers)} entries: expected one for each "
                 f"of {self.num_layers} layers"
             )
+        if any(size < 1 or size % SQUEEZE or size > LARGEST_SIZE for size in self.image_channels):
+            raise ValueError(
+                f"image_channels is {list(self.image_channels)}: expected multiples of {SQUEEZE}"
+            )
         if self.eos_token_id >= self.vocab_size:
             raise ValueError(
                 f"eos_token_id is {self.eos_token_id}: expected one of {self.vocab_size} tokens"
@@ -105,6 +114,11 @@ class JatConfig:
     def layers(self) -> tuple[str, ...]:
         """Each block's kind of attention."""
         return self.attention_layers or tuple(ATTENTION[i % 2] for i in range(self.num_layers))
+
+    @property
+    def observation_heads(self) -> bool:
+        """Whether next observations are predicted."""
+        return self.observation_loss_coef > 0
 
     @property
     def feed_forward(self) -> int:
@@ -154,6 +168,38 @@ class JatConfig:
             sizes["attention_layers"] = _layers(values["attention_types"], where)
         config: JatConfig = as_type(cls, sizes, where)
         return config
+
+
+_SMALL = {"vocab_size": 512, "eos_token_id": 511, "max_position_embeddings": 128}
+"""Of networks whose text tokens are learned from their own episodes."""
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "hidden_size": 96, "num_layers": 2, "num_heads": 2, "window_size": 64,
+        "image_channels": (8, 16, 16), **_SMALL,
+    },
+    "mini": {
+        "hidden_size": 240, "num_layers": 4, "num_heads": 4, "window_size": 64,
+        "image_channels": (16, 32, 32), **_SMALL,
+    },
+    "small": {"hidden_size": 384, "num_layers": 6, "num_heads": 6, "window_size": 64, **_SMALL},
+    "published": {},
+}  # fmt: skip
+"""What differs from the published sizes, by name; "mini" takes 11 MiB in bfloat16."""
+
+
+def preset(name: str) -> JatConfig:
+    """A configuration by name: tiny, mini, small, published.
+
+    Raises:
+        ValueError: No preset has this name.
+
+    Example:
+        >>> preset("mini").hidden_size, preset("published") == JatConfig()
+        (240, True)
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset {name!r} of JAT is unknown: choose one of {', '.join(PRESETS)}")
+    return JatConfig(**PRESETS[name])
 
 
 def _layers(types: Any, where: str) -> list[str]:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from policies.jat.config import SQUEEZE
+
 FRAMES, SIDE = 4, 84
-CHANNELS = (32, 64, 128)
+Channels = tuple[int, int, int]
 SMALLEST = 11
 """Side of an image after three convolutions of stride 2."""
-
-SQUEEZE = 8
 
 
 class ChannelAttention(nn.Module):
@@ -42,9 +42,9 @@ class ChannelAttention(nn.Module):
 class ImageEncoder(nn.Module):
     """Three convolutions of stride 2, each normalised by image and channel, and a linear map."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, channels: Channels) -> None:
         super().__init__()
-        first, second, third = CHANNELS
+        first, second, third = channels
         self.conv1 = nn.Conv2d(FRAMES, first, 3, stride=2, padding=1)
         self.att1 = ChannelAttention(first)
         self.conv2 = nn.Conv2d(first, second, 3, stride=2, padding=1)
@@ -64,9 +64,9 @@ class ImageEncoder(nn.Module):
 class ImageDecoder(nn.Module):
     """The way back: a linear map and three transposed convolutions."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, channels: Channels) -> None:
         super().__init__()
-        first, second, third = CHANNELS
+        first, second, third = channels
         self.fc = nn.Linear(width, third * SMALLEST * SMALLEST)
         self.deconv1 = _doubling(third, second)
         self.att1 = ChannelAttention(second)

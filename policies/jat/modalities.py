@@ -2,6 +2,7 @@
 
 * :class:`Modalities` -- the kinds of a pair of spaces; turns observations and actions to tensors.
 * :class:`JatSpaceError` -- spaces that JAT has no modality for.
+* :func:`grid_symbols` -- direction and grid, in the order in which the network reads them.
 * :func:`normalized_captions` -- a caption's images as the network takes them.
 
 Shapes: B rows, n numbers or symbols, A numbers of an action.
@@ -10,6 +11,7 @@ Shapes: B rows, n numbers or symbols, A numbers of an action.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,7 +98,8 @@ class Modalities:
                 frames = frames.transpose(0, 3, 1, 2)
             return torch.from_numpy(np.ascontiguousarray(frames, np.float32)) / 127.5 - 1
         if self.observation == "discrete":
-            return torch.from_numpy(self._symbols(observation))
+            texts = self.text_ids(observation["mission"])
+            return torch.from_numpy(np.concatenate([grid_symbols(observation), texts], 1))
         values = np.asarray(observation)
         with np.errstate(over="ignore"):
             values = values.reshape(len(values), -1).astype(np.float32)
@@ -108,16 +111,14 @@ class Modalities:
             )
         return torch.from_numpy(values)
 
-    def _symbols(self, observation: Any) -> NDArray[np.int64]:
-        """Direction, grid and mission of each row: int64 ``[B, n]``."""
+    def text_ids(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Tokens of texts, padded or cut: int64 ``[B, 64]``."""
         assert self.tokenizer is not None
-        directions = np.asarray(observation["direction"], np.int64).reshape(-1, 1)
-        grids = np.asarray(observation["image"], np.int64).reshape(len(directions), -1)
-        texts = np.full((len(directions), TEXT_TOKENS), self.padding, np.int64)
-        for row, text in enumerate(observation["mission"]):
+        padded = np.full((len(texts), TEXT_TOKENS), self.padding, np.int64)
+        for row, text in enumerate(texts):
             ids = self.tokenizer.encode(str(text))[:TEXT_TOKENS]
-            texts[row, : len(ids)] = ids
-        return np.concatenate([directions, grids, texts], 1)
+            padded[row, : len(ids)] = ids
+        return padded
 
     @property
     def choices(self) -> int:
@@ -141,6 +142,13 @@ class Modalities:
         if box.dtype.kind in "iu":
             numbers = np.rint(numbers)
         return np.clip(numbers, box.low, box.high).astype(box.dtype)
+
+
+def grid_symbols(observation: Any) -> NDArray[np.int64]:
+    """Direction and grid of a batch of BabyAI's observations: int64 ``[B, n]``."""
+    directions = np.asarray(observation["direction"], np.int64).reshape(-1, 1)
+    grids = np.asarray(observation["image"], np.int64).reshape(len(directions), -1)
+    return np.concatenate([directions, grids], 1)
 
 
 def _observation_kind(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from policies.jat.backbone import Backbone
 from policies.jat.config import JatConfig
 from policies.jat.encoders import ImageDecoder, ImageEncoder, PatchEncoder
+from policies.model.choices import choice_losses
 from policies.model.tensors import Tensors
 
 SYMBOLS = 8
@@ -41,6 +42,12 @@ class EpisodeBatch(Tensors):
         discrete_actions: int64 ``[B, T]``.
         mask: bool ``[B, T]``, False for padding; None has none.
         weights: float ``[B, T]``, weights in the loss; None is 1.
+        past_actions: What was executed, which later timesteps see, where it is not the actions to
+            be learned; as these.
+        soft: float ``[B, T, K]``, probabilities that the expert chose a discrete action with;
+            zeros where it did not say, and None where it never did.
+        observation_sizes, action_sizes: int64 ``[B]``, how many numbers of each row's vectors are
+            no padding; None is n for all.
     """
 
     rewards: Tensor
@@ -51,6 +58,10 @@ class EpisodeBatch(Tensors):
     discrete_actions: Tensor | None = None
     mask: Tensor | None = None
     weights: Tensor | None = None
+    past_actions: Tensor | None = None
+    soft: Tensor | None = None
+    observation_sizes: Tensor | None = None
+    action_sizes: Tensor | None = None
 
     def __post_init__(self) -> None:
         observations = (
@@ -75,6 +86,22 @@ class TextBatch(Tensors):
     ids: Tensor
     images: Tensor | None = None
     mask: Tensor | None = None
+
+
+class Errors(NamedTuple):
+    """How wrong each timestep is.
+
+    Attributes:
+        actions: float32 ``[B, T]``, squared error or cross-entropy.
+        observations: float32 ``[B, T - 1]``, squared error of the next observation; None where it
+            is not predicted.
+        misses: float32 ``[B, T]``, without gradient: the mean absolute error of numbers, or 1
+            where another choice is the most likely one.
+    """
+
+    actions: Tensor
+    observations: Tensor | None
+    misses: Tensor
 
 
 class Losses(NamedTuple):
@@ -115,7 +142,7 @@ class JatNetwork(nn.Module):
         self.multi_discrete_encoder = nn.ModuleDict(
             {"1": nn.Linear(width, small), "4": nn.Linear(symbols * small, width - 1)}
         )
-        self.image_encoder = nn.ModuleDict({"module": ImageEncoder(width)})
+        self.image_encoder = nn.ModuleDict({"module": ImageEncoder(width, config.image_channels)})
         self.single_discrete_decoder = nn.Linear(width, config.vocab_size, bias=False)
         self.continuous_decoder = nn.Linear(width, config.max_continuous_size)
         self.multi_discrete_decoder = nn.ModuleDict(  # published, and never used
@@ -125,7 +152,7 @@ class JatNetwork(nn.Module):
                 "5": nn.Linear(width, SYMBOLS, bias=False),
             }
         )
-        self.image_decoder = nn.ModuleDict({"module": ImageDecoder(width)})
+        self.image_decoder = nn.ModuleDict({"module": ImageDecoder(width, config.image_channels)})
         self.apply(_initialize)
 
     def embed_numbers(self, values: Tensor) -> Tensor:
@@ -136,11 +163,16 @@ class JatNetwork(nn.Module):
         """
         return self.continuous_encoder(self._cyclic(values))
 
-    def _cyclic(self, values: Tensor) -> Tensor:
+    def _cyclic(self, values: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Vectors repeated; of rows ``[B, T, n]`` the first ``sizes`` numbers, int64 ``[B]``."""
         count, most = values.shape[-1], self.config.max_continuous_size
+        places = torch.arange(most, device=values.device)
+        if sizes is not None:
+            places = (places % sizes[:, None])[:, None].expand(-1, values.shape[1], -1)
+            return values.gather(-1, places)
         if not 0 < count <= most:
             raise ValueError(f"a vector has {count} numbers: expected 1 to {most}")
-        return values[..., torch.arange(most, device=values.device) % count]
+        return values[..., places % count]
 
     def embed_symbols(self, symbols: Tensor, rewards: Tensor) -> Tensor:
         """Symbols int64 ``[..., n]`` and a reward ``[...]`` as ``[..., D]``."""
@@ -194,27 +226,38 @@ class JatNetwork(nn.Module):
         Discrete observations are not predicted. Vectors are compared where they are repeated, too,
         and an observation with its reward, as published.
         """
-        observations, actions = self(batch)
-        if batch.continuous_actions is not None:
-            errors = (actions - self._cyclic(batch.continuous_actions)).square().mean(-1)
-        else:
-            assert batch.discrete_actions is not None
-            errors = F.cross_entropy(
-                actions.transpose(1, 2), batch.discrete_actions, reduction="none"
-            )
-        action = _mean(errors, batch.mask, batch.weights)
+        errors = self.errors(batch)
+        action = _mean(errors.actions, batch.mask, batch.weights)
         observation = action.new_zeros(())
-        if observations is not None and batch.rewards.shape[1] > 1:
-            following = batch.image_observations
-            if following is None:
-                following = self._cyclic(self._numbers_with_rewards(batch))
-            errors = (observations[:, :-1] - following[:, 1:]).square().flatten(2).mean(-1)
+        if errors.observations is not None:
             mask, weights = (
                 None if part is None else part[:, 1:] for part in (batch.mask, batch.weights)
             )
-            observation = _mean(errors, mask, weights)
+            observation = _mean(errors.observations, mask, weights)
         shares = self.config.observation_loss_coef, self.config.action_loss_coef
         return Losses(shares[0] * observation + shares[1] * action, observation, action)
+
+    def errors(self, batch: EpisodeBatch) -> Errors:
+        """The errors that :meth:`losses` weighs; those of padding mean nothing."""
+        observations, actions = self(batch)
+        actions = actions.float()
+        if batch.continuous_actions is not None:
+            expected = self._cyclic(batch.continuous_actions, batch.action_sizes)
+            errors = (actions - expected).square().mean(-1)
+            misses = (actions.detach() - expected).abs().mean(-1)
+        else:
+            assert batch.discrete_actions is not None
+            labels, soft = batch.discrete_actions.flatten(), batch.soft
+            soft = actions.new_zeros(len(labels), 0) if soft is None else soft.flatten(0, 1)
+            errors = choice_losses(actions.flatten(0, 1), labels, soft).view(actions.shape[:2])
+            misses = (actions.detach().argmax(-1) != batch.discrete_actions).float()
+        if observations is None or batch.rewards.shape[1] < 2:
+            return Errors(errors, None, misses)
+        following = batch.image_observations
+        if following is None:
+            following = self._repeated_observations(batch)
+        said = observations[:, :-1].float()
+        return Errors(errors, (said - following[:, 1:]).square().flatten(2).mean(-1), misses)
 
     def text_logits(self, batch: TextBatch) -> Tensor:
         """Logits of the token after each: ``[B, P, vocab_size]``."""
@@ -231,14 +274,20 @@ class JatNetwork(nn.Module):
         errors = F.cross_entropy(logits, batch.ids[:, 1:], reduction="none")
         return _mean(errors, None if batch.mask is None else batch.mask[:, 1:], None)
 
-    def _numbers_with_rewards(self, batch: EpisodeBatch) -> Tensor:
+    def _repeated_observations(self, batch: EpisodeBatch) -> Tensor:
+        """Vectors, each with its reward at the end, repeated: ``[B, T, max_continuous_size]``."""
         assert batch.continuous_observations is not None
-        return torch.cat([batch.continuous_observations, batch.rewards[..., None]], -1)
+        rewards, sizes = batch.rewards[..., None], batch.observation_sizes
+        values = torch.cat([batch.continuous_observations, rewards], -1)
+        if sizes is None:
+            return self._cyclic(values)
+        ends = sizes[:, None, None].expand(-1, values.shape[1], 1)
+        return self._cyclic(values.scatter(-1, ends, rewards.to(values)), sizes + 1)
 
     def _observations(self, batch: EpisodeBatch) -> Tensor:
         """Embeddings of the observations: ``[B, T, D]``."""
         if batch.continuous_observations is not None:
-            return self.embed_numbers(self._numbers_with_rewards(batch))
+            return self.continuous_encoder(self._repeated_observations(batch))
         if batch.discrete_observations is not None:
             return self.embed_symbols(batch.discrete_observations, batch.rewards)
         assert batch.image_observations is not None
@@ -246,10 +295,13 @@ class JatNetwork(nn.Module):
 
     def _actions(self, batch: EpisodeBatch) -> Tensor:
         """Embeddings of the actions: ``[B, T, D]``."""
+        actions = batch.past_actions
         if batch.continuous_actions is not None:
-            return self.embed_numbers(batch.continuous_actions)
-        assert batch.discrete_actions is not None
-        return self.embed_ids(batch.discrete_actions)
+            actions = batch.continuous_actions if actions is None else actions
+            return self.continuous_encoder(self._cyclic(actions, batch.action_sizes))
+        actions = batch.discrete_actions if actions is None else actions
+        assert actions is not None
+        return self.embed_ids(actions)
 
 
 def _mean(errors_BT: Tensor, mask: Tensor | None, weights: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from policies.base import Policy, spaces_of
 from policies.chance import RowGenerator, begin_episodes, with_seeds
-from policies.jat.checkpoint import load_checkpoint, save_checkpoint
+from policies.jat.checkpoint import BothSpaces, load_checkpoint, save_checkpoint
 from policies.jat.config import JatConfig
 from policies.jat.decoding import Decoder, JatState, Positions
 from policies.jat.gpt2_text import Gpt2Tokenizer
@@ -44,6 +44,7 @@ class JatPolicy(Policy):
         window, positions, stride: As in :meth:`load`.
         seed: Seed of the sampled actions.
         card: The description that a checkpoint came with; :meth:`save` writes it again.
+        tasks: Spaces of the tasks that the weights were trained on, by id; likewise.
 
     Raises:
         policies.jat.modalities.JatSpaceError: The network has no modality for the spaces.
@@ -61,9 +62,10 @@ class JatPolicy(Policy):
         stride: int | None = None,
         seed: int = 0,
         card: str = "",
+        tasks: Mapping[str, BothSpaces] | None = None,
     ) -> None:
         super().__init__(observation_space, action_space)
-        self.network = network.eval().requires_grad_(False)
+        self.network, self.tasks = network.eval().requires_grad_(False), dict(tasks or {})
         self.tokenizer, self.seed, self.card = tokenizer, seed, card
         modalities = Modalities.of(observation_space, action_space, network.config, tokenizer)
         self.decoder = Decoder(
@@ -107,7 +109,8 @@ class JatPolicy(Policy):
         cls,
         name: str | Path,
         *,
-        env: Any,
+        env: Any = None,
+        task: str | None = None,
         device: str = "auto",
         precision: str = "auto",
         window: int | None = None,
@@ -120,7 +123,9 @@ class JatPolicy(Policy):
         Args:
             name: A folder, or a hub id such as ``jat-project/jat``. ``config.json``,
                 ``model.safetensors`` and the tokenizer's files are read, and no code.
-            env: The environment to act in, a vector environment, or SB3's VecEnv.
+            env: The environment to act in, a vector environment, or SB3's VecEnv. None takes the
+                spaces of ``task``, or of the only task that the checkpoint was trained on.
+            task: Id of one of its tasks, in the place of an environment.
             device: "cpu", "cuda", or "auto": a GPU if there is one.
             precision: "float32", "bfloat16", or "auto": float32 on a CPU, bfloat16 on a GPU. Only
                 float32 on a CPU gives a row the same numbers in any batch.
@@ -138,7 +143,7 @@ class JatPolicy(Policy):
             policies.gato.tensor_files.CheckpointError: It does not exist, is damaged, or is no
                 JAT checkpoint.
             policies.jat.modalities.JatSpaceError: The network has no modality for the spaces.
-            ValueError: There is no such device, precision, window or stride.
+            ValueError: There is no such device, precision, task, window or stride.
         """
         target = choose_device(device)
         number_format = choose_precision(precision, target)
@@ -147,13 +152,14 @@ class JatPolicy(Policy):
         checkpoint = load_checkpoint(name)
         return cls(
             checkpoint.network.to(target, DTYPES[number_format]),
-            *spaces_of(env),
+            *(_spaces_of(checkpoint.spaces, task) if env is None else spaces_of(env)),
             tokenizer=checkpoint.tokenizer,
             window=window,
             positions=positions,
             stride=stride,
             seed=seed,
             card=checkpoint.card,
+            tasks=checkpoint.spaces,
         )
 
     def save(self, folder: str | Path) -> None:
@@ -162,7 +168,9 @@ class JatPolicy(Policy):
         Raises:
             FileExistsError: ``folder`` exists and is not a checkpoint.
         """
-        save_checkpoint(Path(folder), self.network, self.tokenizer, card=self.card)
+        save_checkpoint(
+            Path(folder), self.network, self.tokenizer, card=self.card, spaces=self.tasks
+        )
 
     def __repr__(self) -> str:
         """Its network's size and place, its window and its spaces."""
@@ -234,6 +242,18 @@ class JatPolicy(Policy):
             )
         state.actions[:] = chosen
         return modalities.actions_of(chosen), state
+
+
+def _spaces_of(tasks: Mapping[str, BothSpaces], task: str | None) -> BothSpaces:
+    """The spaces of a checkpoint's task, None for its only one."""
+    if task is None and len(tasks) == 1:
+        (task,) = tasks
+    if task is None or task not in tasks:
+        raise ValueError(
+            f"task is {task!r} and env None: expected an environment, or one of the checkpoint's "
+            f"tasks, {', '.join(tasks) or 'of which it names none'}"
+        )
+    return tasks[task]
 
 
 def _sampled(logits: NDArray[np.float32], generator: np.random.Generator) -> int:

@@ -34,13 +34,13 @@ class PlayedTask:
 
     Attributes:
         id: Id of its environment.
-        memory: What its later timesteps see.
+        memory: What its later timesteps see; None where there is no choice.
         longest: Steps after which an episode is cut off: a policy may never end one.
         expert: Mean return of the recorded policy.
     """
 
     id: str
-    memory: str
+    memory: str | None
     longest: int
     expert: float
 
@@ -55,7 +55,7 @@ class PlayedTask:
         return gym.wrappers.TimeLimit(gato_gym.make(self.id), self.longest)
 
 
-def playable(task: DatasetTask, *, memory: str, longest: int) -> PlayedTask:
+def playable(task: DatasetTask, *, memory: str | None, longest: int) -> PlayedTask:
     """The task as it can be played here; episodes end after twice the longest recorded one.
 
     Raises:
@@ -155,10 +155,11 @@ class CheckpointScorer:
             if losses[task.id] >= first or above <= 0 or (mean - low) / above >= CHANCE_SHARE:
                 continue
             other = "observations" if task.memory == "none" else "none"
+            advice = "" if task.memory is None else f"--memory {other}, "
             lines.append(
                 f"play and loss disagree on {task.id!r}: the loss fell from {first:.3f} to "
                 f"{losses[task.id]:.3f}, and the network returns {mean:.2f} where random play "
-                f"returns {low:.2f} and the recorded policy {task.expert:.2f}. Try --memory "
-                f"{other}, episodes recorded with --noise, or more of them"
+                f"returns {low:.2f} and the recorded policy {task.expert:.2f}. Try "
+                f"{advice}episodes recorded with --noise, or more of them"
             )
         return lines

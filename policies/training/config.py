@@ -1,7 +1,9 @@
 """Everything that a run's result depends on, and whether two runs depend on the same.
 
 * :class:`TrainConfig` -- what a run's result depends on; JSON out.
-* :func:`network_config`, :func:`row_length`, :func:`train_config` -- from the settings of a run.
+* :class:`Usual` -- amounts that nobody asked for otherwise.
+* :func:`train_config` -- from the settings of a run; of Gato's :func:`network_config`,
+  :func:`row_length` and :func:`usual_of_gato`.
 * :func:`as_begun` -- settings that a run is resumed with whatever this version would choose.
 * :func:`check_same_config`, :func:`check_same` -- refuse to resume under other settings.
 * :func:`record_identity` -- the same, of what is in a file of the run.
@@ -14,7 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -30,6 +32,36 @@ if TYPE_CHECKING:
     from policies.training.settings import TrainSettings
 
 PRECISIONS = ("float32", "bfloat16")
+SMALL_STEPS, PAPER_STEPS = 2_000, 1_000_000
+
+
+class NetworkSizes(Protocol):
+    """Sizes of a network of any family."""
+
+    @property
+    def observation_heads(self) -> bool:
+        """Whether the network predicts next observations."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain values."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """Amounts of a run where the settings have None.
+
+    Attributes:
+        rows, length, accumulate, steps: As :class:`TrainConfig` has them.
+        optimiser: "muon" or "adamw", of the defaults of :class:`OptimiserConfig`, or "paper".
+        published: What "paper" is.
+    """
+
+    rows: int
+    length: int
+    accumulate: int
+    steps: int
+    optimiser: str
+    published: OptimiserConfig
 
 
 @dataclass(frozen=True)
@@ -39,7 +71,7 @@ class TrainConfig:
     What has a name of :class:`~policies.training.settings.TrainSettings` means the same.
 
     Attributes:
-        network: The network's sizes.
+        network: The network's sizes, of its family.
         mixture: How documents are drawn.
         optimiser: Optimiser and schedule.
         balance: Weight of continuous action tokens against discrete ones.
@@ -47,12 +79,13 @@ class TrainConfig:
             actions', in [0, 1): JAT's kappa (arXiv 2402.09844). Above 0 the network needs
             ``observation_heads``.
         accumulate: Parts that a batch is worked through in, at most ``rows``.
+        family: What is trained, see :mod:`policies.training.families`.
 
     Raises:
         ValueError: A count is below 1, or a choice is unknown.
     """
 
-    network: NetworkConfig
+    network: NetworkSizes
     mixture: Mixture
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     steps: int = 10_000
@@ -66,6 +99,7 @@ class TrainConfig:
     accumulate: int = 1
     recompute: bool = False
     precision: str = "float32"
+    family: str = "gato"
 
     def __post_init__(self) -> None:
         check_range(self, "steps", "rows", "accumulate", low=1)
@@ -100,6 +134,12 @@ class TrainConfig:
         return dict(plain_json(values))
 
 
+def gato_sizes(config: TrainConfig) -> NetworkConfig:
+    """The sizes of a run of the family gato."""
+    assert isinstance(config.network, NetworkConfig)
+    return config.network
+
+
 def network_config(
     settings: TrainSettings,
     plans: Mapping[str, Plan] | None = None,
@@ -120,7 +160,7 @@ def network_config(
     if start is None:
         values["numeric_features"] = settings.numeric_features
     if start is None or settings.observation_weight:
-        values["observation_heads"] = settings.observation_weight > 0
+        values["observation_heads"] = bool(settings.observation_weight)
     plans = plans or {}
     if settings.task_embeddings:
         values["tasks"] = list(dict.fromkeys([*values["tasks"], *plans]))
@@ -129,7 +169,14 @@ def network_config(
 
 def row_length(settings: TrainSettings) -> int:
     """Tokens of a packed sequence, as asked for or the preset's."""
-    return settings.length or (1024 if settings.preset in PAPER_SIZES else 256)
+    return settings.length or usual_of_gato(settings).length
+
+
+def usual_of_gato(settings: TrainSettings) -> Usual:
+    """Amounts of Gato's runs: as published for the paper's sizes."""
+    if settings.preset in PAPER_SIZES:
+        return Usual(512, 1024, 128, PAPER_STEPS, "paper", published())
+    return Usual(8, 256, 1, SMALL_STEPS, "muon", published())
 
 
 def train_config(
@@ -137,8 +184,9 @@ def train_config(
     groups: Sequence[str],
     texts: Sequence[str],
     steps: int,
-    plans: Mapping[str, Plan] | None = None,
-    start: NetworkConfig | None = None,
+    *,
+    network: NetworkSizes | None = None,
+    usual: Usual | None = None,
 ) -> TrainConfig:
     """The configuration that is asked for.
 
@@ -147,12 +195,14 @@ def train_config(
         groups: Names of the groups of tasks.
         texts: Names of the texts.
         steps: Updates.
-        plans, start: As in :func:`network_config`.
+        network: The sizes of the family's network; None is Gato's, without tasks.
+        usual: The family's; None is Gato's.
     """
-    large = settings.preset in PAPER_SIZES
+    sizes = network_config(settings) if network is None else network
+    usual = usual_of_gato(settings) if usual is None else usual
     share = settings.prompt_share
     return TrainConfig(
-        network=network_config(settings, plans, start),
+        network=sizes,
         mixture=Mixture(
             weights={name: float(settings.weights.get(name, 1.0)) for name in (*groups, *texts)},
             prompt_share={group: settings.prompt_shares.get(group, share) for group in groups},
@@ -162,17 +212,18 @@ def train_config(
             action_drop=settings.action_drop,
             observation_noise=settings.observation_noise,
         ),
-        optimiser=_optimiser(settings, steps),
+        optimiser=_optimiser(settings, steps, usual),
         steps=steps,
-        rows=settings.rows or (512 if large else 8),
-        length=row_length(settings),
-        accumulate=settings.accumulate or (128 if large else 1),
+        rows=settings.rows or usual.rows,
+        length=settings.length or usual.length,
+        accumulate=settings.accumulate or usual.accumulate,
         sigma=settings.sigma,
-        observation_weight=settings.observation_weight,
+        observation_weight=settings.observation_weight or 0.0,
         depth_drop=settings.depth_drop,
         recompute=settings.recompute,
         precision=usual_precision() if settings.precision == "auto" else settings.precision,
         seed=settings.seed,
+        family=settings.family,
     )
 
 
@@ -186,9 +237,9 @@ def usual_precision() -> str:
     return "bfloat16" if fast or torch.cuda.is_available() else "float32"
 
 
-def _optimiser(settings: TrainSettings, steps: int) -> OptimiserConfig:
-    name = settings.optimiser or ("paper" if settings.preset in PAPER_SIZES else "muon")
-    config = published() if name == "paper" else OptimiserConfig(name=name)
+def _optimiser(settings: TrainSettings, steps: int, usual: Usual) -> OptimiserConfig:
+    name = settings.optimiser or usual.optimiser
+    config = usual.published if name == "paper" else OptimiserConfig(name=name)
     warmup = min(config.warmup, max(1, steps // 10))
     values = {**dataclasses.asdict(config), "warmup": warmup, **settings.optimiser_options}
     chosen: OptimiserConfig = as_type(OptimiserConfig, values, "optimiser_options")

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from policies.model.choices import choice_losses
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork, PackedBatch, Targets
 from policies.training.config import TrainConfig
@@ -64,28 +65,6 @@ def spread_labels(bins: Tensor, count: int, sigma: float | Tensor) -> Tensor:
     distance = torch.arange(count, device=bins.device) - bins[:, None]
     spread = sigma[:, None] if isinstance(sigma, Tensor) else sigma
     return torch.softmax(-0.5 * (distance / spread) ** 2, dim=1)
-
-
-def choice_losses(logits: Tensor, labels: Tensor, soft: Tensor) -> Tensor:
-    """Cross-entropy of choices against the expert's probabilities, or its action without them.
-
-    Args:
-        logits: float32 ``[N, n]``, -inf where a choice is not legal.
-        labels: int64 ``[N]``, the actions taken, in ``[0, n)``.
-        soft: float32 ``[N, K]``, as :class:`~policies.model.network.Targets` has it.
-
-    Returns:
-        float32 ``[N]``.
-    """
-    losses = F.cross_entropy(logits, labels, reduction="none")
-    if not soft.shape[1]:
-        return losses
-    count = min(soft.shape[1], logits.shape[1])
-    given = soft[:, :count]
-    total = given.sum(1)
-    logs = logits.log_softmax(1)[:, :count]
-    expected = (given * logs.masked_fill(given == 0, 0.0)).sum(1) / total.clamp(min=1e-6)
-    return torch.where(total > 0, -expected, losses)
 
 
 def batch_loss(

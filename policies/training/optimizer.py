@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from gato_gym.ranges import check_range
-from policies.model.network import GatoNetwork
 from policies.training.distributed import ProcessGroup, ShardedParameter
 
 
@@ -159,6 +158,7 @@ class Optimiser:
         config: Settings.
         total: Steps of the whole run, for the schedule.
         ranks: The processes.
+        backbone: What the names of the matrices that Muon steps begin with.
 
     Attributes:
         parts: What this process holds of each parameter, by name.
@@ -167,11 +167,12 @@ class Optimiser:
 
     def __init__(
         self,
-        network: GatoNetwork,
+        network: nn.Module,
         config: OptimiserConfig,
         *,
         total: int,
         ranks: ProcessGroup | None = None,
+        backbone: str = "backbone.",
     ) -> None:
         self.config, self.total, self.ranks = config, total, ranks or ProcessGroup()
         self.parts = {name: ShardedParameter(p) for name, p in network.named_parameters()}
@@ -179,7 +180,7 @@ class Optimiser:
         matrices = {
             n
             for n, p in named.items()
-            if config.name == "muon" and n.startswith("backbone.") and p.ndim == 2
+            if config.name == "muon" and n.startswith(backbone) and p.ndim == 2
         }
         decayed = [p for n, p in named.items() if n not in matrices and p.ndim >= 2]
         plain = [p for n, p in named.items() if n not in matrices and p.ndim < 2]

@@ -14,9 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from policies.model.network import GatoNetwork
 from policies.training.config import TrainConfig
-from policies.training.data.shards import TaskShard
 from policies.training.data.text_shards import TextShard
 from policies.training.export import averaged_network
 from policies.training.lora import LowRank, merged
@@ -40,10 +38,10 @@ class Pipeline:
     """
 
     config: TrainConfig
-    shards: dict[str, TaskShard]
+    shards: Mapping[str, Any]
     state: Path
     texts: Mapping[str, TextShard] = field(default_factory=dict)
-    begin: Callable[[GatoNetwork], None] | None = None
+    begin: Callable[[Any], None] | None = None
     lora: LowRank | None = None
     device: str = "auto"
     attention: str = "auto"
@@ -68,7 +66,7 @@ class Pipeline:
             **more,
         )
 
-    def _begin(self, network: GatoNetwork) -> None:
+    def _begin(self, network: Any) -> None:
         if self.begin is not None:
             self.begin(network)
         if self.lora is not None:
@@ -105,7 +103,7 @@ class Pipeline:
             console.print(f"{title}resuming at step {trainer.step}", highlight=False, markup=False)
         return trainer
 
-    def averaged(self, *, step: int | None = None) -> GatoNetwork:
+    def averaged(self, *, step: int | None = None) -> Any:
         """The run's averaged weights, with low-rank updates added in, for a checkpoint.
 
         Args:

@@ -1,9 +1,10 @@
 """A network of your own: from Minari datasets to a checkpoint, in one folder.
 
 * :class:`TrainRun` -- prepares, describes and trains it.
+* :func:`tasks_of` -- the tasks of its datasets.
 
 The folder holds ``shards/`` and ``texts/`` (episodes and texts as tokens), ``training/`` (what a
-run is resumed from, and its metrics) and ``checkpoint/``, which :meth:`policies.GatoPolicy.load`
+run is resumed from, and its metrics) and ``checkpoint/``, which the family's policy
 finds by the folder's name.
 """
 
@@ -13,52 +14,33 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
-from gato_gym.episodes.episode import Episode
 from gato_gym.files.atomic_io import write_json
 from gato_gym.files.bounded_io import as_type, read_json
 from gato_gym.files.folder_lock import FolderLock
 from gato_gym.terminal import new_console
-from policies.gato.checkpoint import (
-    check_own_folder,
-    checkpoint_digest,
-    load_checkpoint,
-    read_sizes,
-    read_tasks,
-)
-from policies.gato.checkpoint_folder import RUN_CHECKPOINT, RUN_STATE, locate_checkpoint
-from policies.gato.task_specs import check_sizes
-from policies.model.config import PAPER_SIZES, NetworkConfig
-from policies.model.network import GatoNetwork
+from policies.gato.checkpoint import checkpoint_digest
+from policies.gato.checkpoint_folder import RUN_CHECKPOINT, RUN_STATE
 from policies.training.checkpoint_scorer import CheckpointScorer, playable
-from policies.training.config import (
-    TrainConfig,
-    check_same,
-    network_config,
-    row_length,
-    train_config,
-)
-from policies.training.data.datasets import find_tasks
-from policies.training.data.encoding import shard_tasks
+from policies.training.config import TrainConfig, check_same, train_config
+from policies.training.data.datasets import DatasetTask, find_tasks
 from policies.training.data.mixture_report import measure_mixture, mixture_table
-from policies.training.data.shards import TaskShard
 from policies.training.data.text_shards import TextShard, shard_texts
 from policies.training.data.text_sources import find_texts
 from policies.training.distributed import ProcessGroup
-from policies.training.export import saved_step, write_checkpoint
-from policies.training.initialization import start_from
+from policies.training.export import saved_step
+from policies.training.families.family import CheckpointWriter
+from policies.training.families.registry import find_family
 from policies.training.metrics import tensorboard_missing
 from policies.training.pipeline import Pipeline
 from policies.training.settings import TrainSettings
 
-SMALL_STEPS, PAPER_STEPS = 2_000, 1_000_000
 SCORED_TASKS, SHORTEST_SCORED = 4, 50
 """Tasks, and steps of a run, from which on it is played unless asked."""
 
@@ -66,6 +48,18 @@ SCORED_TASKS, SHORTEST_SCORED = 4, 50
 def run_state(output: Path) -> Path:
     """Where the run in a folder keeps what it is resumed from: of older recipes, in the folder."""
     return output if (output / "config.json").exists() else output / RUN_STATE
+
+
+def tasks_of(settings: TrainSettings) -> list[DatasetTask]:
+    """The tasks of a run's datasets; arguments and errors as in :func:`find_tasks`."""
+    return find_tasks(
+        settings.datasets,
+        share=settings.keep,
+        layout=settings.layout,
+        memory=settings.memory,
+        changes=settings.options,
+        group_by=settings.group_by,
+    )
 
 
 def check_known(setting: str, asked: Iterable[str], names: Sequence[str]) -> None:
@@ -91,28 +85,24 @@ class TrainRun:
     """
 
     def __init__(self, settings: TrainSettings, console: Console | None = None) -> None:
-        self.settings = settings
+        self.settings, self.family = settings, find_family(settings.family)
+        self.family.check_settings(settings)
         self.ranks = ProcessGroup.join()
         self.console = console or new_console(quiet=bool(self.ranks.rank), soft_wrap=True)
         self.state = run_state(settings.output)
-        self.all_tasks = find_tasks(
-            settings.datasets,
-            share=settings.keep,
-            layout=settings.layout,
-            memory=settings.memory,
-            changes=settings.options,
-            group_by=settings.group_by,
-        )
+        if self.ranks.rank:
+            self.ranks.wait()  # until the first process has imported what is on the hub
+        self.all_tasks = tasks_of(settings)
+        if not self.ranks.rank:
+            self.ranks.wait()
         ids = [task.id for task in self.all_tasks]
         check_known("tasks", settings.tasks, ids)
-        self.first_sizes = self._take_up_start()
+        self.all_tasks = self.family.take_up(self.all_tasks, settings.start)
         self.tasks = [task for task in self.all_tasks if task.id in (settings.tasks or ids)]
-        self.plans = {task.id: task.plan() for task in self.tasks}
-        sizes = network_config(settings, self.plans, self.first_sizes)
         for task in self.tasks:
             if warning := task.filter_warning():
                 self.console.print(warning, style="yellow", highlight=False, markup=False)
-            check_sizes(sizes, self.plans[task.id], length=row_length(settings), task=task.id)
+        self.sizes = self.family.sizes(settings, self.tasks)
         self.sources = find_texts(settings.texts, settings.pairs)
         self.identity: dict[str, Any] = {task.id: task.identity() for task in self.tasks}
         self.identity |= {source.name: source.identity() for source in self.sources}
@@ -125,31 +115,19 @@ class TrainRun:
         shards, self.texts = self._shards()
         self.shards, self.held_out = self._split(shards)
         self.pipeline = self._pipeline(self._config())
-        self._check_images()
+        self.family.check_texts(self.config, self.texts)
 
     @property
     def config(self) -> TrainConfig:
         """What the run's result depends on."""
         return self.pipeline.config
 
-    def _take_up_start(self) -> NetworkConfig | None:
-        """The sizes of the network that the run starts from, whose token options tasks take."""
-        if self.settings.start is None:
-            return None
-        folder = locate_checkpoint(self.settings.start)
-        known = read_tasks(folder)
-        self.all_tasks = [
-            dataclasses.replace(task, options=known[task.id].options) if task.id in known else task
-            for task in self.all_tasks
-        ]
-        return read_sizes(folder)
-
     def _check_same_data(self) -> None:
         path = self.state / "data.json"
         if path.exists():
             check_same(read_json(path), self.identity, self.settings.output)
 
-    def _shards(self) -> tuple[dict[str, TaskShard], dict[str, TextShard]]:
+    def _shards(self) -> tuple[dict[str, Any], dict[str, TextShard]]:
         if not self.ranks.rank:
             texts = f" and {len(self.sources)} files of texts" if self.sources else ""
             self.console.print(f"encoding {len(self.tasks)} tasks{texts}", highlight=False)
@@ -157,20 +135,14 @@ class TrainRun:
         self.ranks.wait()
         return self._encode()
 
-    def _encode(self) -> tuple[dict[str, TaskShard], dict[str, TextShard]]:
+    def _encode(self) -> tuple[dict[str, Any], dict[str, TextShard]]:
         asked = self.settings
-        shards = shard_tasks(
-            self.all_tasks,
-            asked.shards or asked.output / "shards",
-            augment=asked.augment,
-            workers=asked.workers,
-        )
+        folder = asked.shards or asked.output / "shards"
+        shards = self.family.encode(self.all_tasks, folder, asked, self.sizes)
         chosen = {task.id: shards[task.id] for task in self.tasks}
         return chosen, shard_texts(self.sources, asked.output / "texts")
 
-    def _split(
-        self, whole: dict[str, TaskShard]
-    ) -> tuple[dict[str, TaskShard], dict[str, TaskShard]]:
+    def _split(self, whole: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """What is trained on, and the last episodes of each task, at least two, that are not."""
         share = self.settings.held_out
         if not share:
@@ -184,21 +156,9 @@ class TrainRun:
                     f"{name!r} has {total} episodes, too few to hold {share:.0%} of them out: "
                     "expected at least 3; record more"
                 )
-            first[name], last[name] = shard.part(0, cut), shard.part(cut, total)
+            part = partial(self.family.part, shard)
+            first[name], last[name] = part(0, cut), part(cut, total)
         return first, last
-
-    def _check_images(self) -> None:
-        """Refuse images of which a text could not see every patch."""
-        room = min(self.config.length, self.config.network.window)
-        for name, texts in self.texts.items():
-            if texts.pairs:
-                largest = int(np.diff(texts.arrays["patch_ends"], prepend=0).max())
-                if largest >= room:
-                    raise ValueError(
-                        f"an image of {name!r} has {largest} patches of 16 x 16 pixels: expected "
-                        f"fewer than {room}, the tokens of a row and of the window; scale it down, "
-                        "or use a larger --preset and --length"
-                    )
 
     def _config(self) -> TrainConfig:
         asked = self.settings
@@ -208,15 +168,21 @@ class TrainRun:
             raise ValueError(f"texts are named {twice} as tasks are: rename their files")
         check_known("weights", asked.weights, names)
         check_known("prompt_shares", asked.prompt_shares, groups)
-        memories = {shard.plan.options.memory for shard in self.shards.values()}
+        memories = {self.family.memory(shard) for shard in self.shards.values()}
         if asked.action_drop and "all" not in memories:
             raise ValueError(
                 f"action_drop is {asked.action_drop} and no task remembers its actions: "
                 "ask for memory 'all' (--memory all), or leave it out"
             )
-        rest = (self.plans, self.first_sizes)
-        config = train_config(asked, groups, list(self.texts), 10_000, *rest)
-        config = train_config(asked, groups, list(self.texts), self._steps(config), *rest)
+        of_steps = partial(
+            train_config,
+            asked,
+            groups,
+            list(self.texts),
+            network=self.sizes,
+            usual=self.family.usual(asked),
+        )
+        config = of_steps(self._steps(of_steps(10_000)))
         begun = self.state / "config.json"
         if asked.precision == "auto" and begun.exists():
             config = dataclasses.replace(config, precision=read_json(begun)["precision"])
@@ -231,7 +197,7 @@ class TrainRun:
             steps = as_type(dict[str, Any], read_json(begun), str(begun)).get("steps")
             return int(as_type(int, steps, f"{begun}: steps"))
         if self.settings.minutes is None:
-            return PAPER_STEPS if self.settings.preset in PAPER_SIZES else SMALL_STEPS
+            return self.family.usual(self.settings).steps
         self.console.print("measuring this machine", highlight=False)
         seconds = self._pipeline(config).seconds_a_step()
         steps = torch.tensor(float(max(20, int(self.settings.minutes * 60 / seconds))))
@@ -250,9 +216,9 @@ class TrainRun:
             fsdp=asked.fsdp,
         )
 
-    def _begin(self, network: GatoNetwork) -> None:
+    def _begin(self, network: Any) -> None:
         assert self.settings.start is not None
-        start_from(network, load_checkpoint(self.settings.start).network.state_dict())
+        self.family.begin(network, self.settings.start)
 
     def _scorer(self) -> CheckpointScorer | None:
         """What plays during training: what is asked for, or what can be played here."""
@@ -267,7 +233,7 @@ class TrainRun:
             shard = self.shards[task.id]
             longest = int((shard.ends - shard.starts).max())
             try:
-                memory = shard.plan.options.memory
+                memory = self.family.memory(shard)
                 played.append(playable(task, memory=memory, longest=longest))
             except ValueError as error:
                 if chosen:
@@ -303,13 +269,12 @@ class TrainRun:
         before = {task.id: task.counts[1] for task in self.tasks}
         self.console.print(mixture_table(counts, tokens=tokens, all_episodes=before))
         for task in self.tasks:
-            options = self.shards[task.id].plan.options
+            what = self.family.describe(self.shards[task.id])
             expert = max(source.expert_return for source in task.sources)
             share = max(source.share for source in task.sources)
             kept = f"episodes from {share:.0%} of it" if share else "all episodes"
             self.console.print(
-                f"{task.id}: layout {options.layout}, memory {options.memory}; expert's windowed "
-                f"return {expert:.2f}, {kept} are kept",
+                f"{task.id}: {what}; expert's windowed return {expert:.2f}, {kept} are kept",
                 highlight=False,
             )
         size = sum(p.numel() for p in trainer.network.parameters())
@@ -336,7 +301,7 @@ class TrainRun:
         self._check_same_data()  # another run may have begun since
         checkpoint, steps = self.settings.output / RUN_CHECKPOINT, self.config.steps
         if not self.ranks.rank:
-            check_own_folder(checkpoint)
+            self.family.check_own_folder(checkpoint)
         if self.settings.tensorboard and (missing := tensorboard_missing()):
             self.console.print(missing, highlight=False, markup=False)
         trainer = self.pipeline.resumed(
@@ -356,20 +321,10 @@ class TrainRun:
         return checkpoint
 
     @cached_property
-    def _shown(self) -> dict[str, tuple[Episode | None, bool]]:
-        """Each task's demonstration, and whether it has to come first.
+    def _write(self) -> CheckpointWriter[Any]:
+        return self.family.writer(self.config, self.tasks, self.shards)
 
-        A task that was never trained with prompts has one only if it has to come first.
-        """
-        known, shares = self.config.network.tasks, self.config.mixture.prompt_share
-        shown: dict[str, tuple[Episode | None, bool]] = {}
-        for task in self.tasks:
-            prompted = task.id not in known and task.needs_prompt(self.tasks)
-            is_shown = prompted or shares.get(task.group, 0.0) > 0
-            shown[task.id] = (task.demonstration() if is_shown else None, prompted)
-        return shown
-
-    def export(self, checkpoint: Path, *, step: int | None = None) -> GatoNetwork:
+    def export(self, checkpoint: Path, *, step: int | None = None) -> Any:
         """Write the run's averaged weights as a checkpoint, and return them as a network.
 
         Args:
@@ -380,9 +335,8 @@ class TrainRun:
             FileNotFoundError: The run has no such step.
         """
         network = self.pipeline.averaged(step=step)
-        plans = {name: shard.plan for name, shard in self.shards.items()}
         card = self._card(saved_step(self.state) if step is None else step)
-        write_checkpoint(checkpoint, network, plans, self._shown, card=card)
+        self._write(checkpoint, network, card)
         return network
 
     def _card(self, step: int) -> str:
@@ -392,6 +346,7 @@ class TrainRun:
             parts.append(f"- {name}: {len(texts)} {kind}")
         names = "\n".join(parts)
         return (
-            f"# {self.settings.output.name}\n\nA Gato checkpoint of size {self.settings.preset}: "
+            f"# {self.settings.output.name}\n\nA {self.family.title} checkpoint of size "
+            f"{self.settings.preset}: "
             f"averaged weights of step {step} of {self.config.steps}, trained on\n\n{names}\n"
         )

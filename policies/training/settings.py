@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import create_mutex_group
 
 from gato_gym.commands.flags import flag
 from gato_gym.ranges import check_range
+
+FAMILIES = ("gato", "jat")
+"""What can be trained."""
 
 _AMOUNT = create_mutex_group(required=False, title="how long")
 
@@ -23,15 +26,19 @@ class TrainSettings:
     """What a run is asked for.
 
     Attributes:
-        datasets: Ids or paths of Minari datasets.
+        datasets: Ids or paths of Minari datasets, or jat:CONFIGURATION for that part of
+            jat-project/jat-dataset, of which jat:CONFIGURATION:500 streams the first 500 episodes.
         output: Folder of the run.
+        family: What is trained: gato, or jat, which has other sizes (--network) and no token
+            options.
         texts: Files or folders of texts, .jsonl or .txt, to train on in the same batches.
         pairs: Files of images with texts, .jsonl, to train on in the same batches.
         shards: Folder of the encoded episodes, which several runs can share; None is ``shards`` in
             the run's folder.
         start: Checkpoint whose network the run starts from: its weights and, of the tasks that it
             knows, its token options; None starts from fresh weights.
-        preset: Size of the network: tiny, mini, small, 79m, 364m, 1.18b.
+        preset: Size of the network: tiny, mini, small, 79m, 364m, 1.18b; of jat tiny, mini, small,
+            published.
         network: Fields of NetworkConfig that differ from the preset's.
         steps: Updates; None leaves it to ``minutes``, to the run that is resumed, or to the preset.
         minutes: Time for updates; the machine is measured and the number of steps follows.
@@ -62,7 +69,8 @@ class TrainSettings:
         length: Tokens of a packed sequence; None for the preset's.
         accumulate: Parts of a batch, for less memory; None for the preset's.
         sigma: Spread of continuous labels, in bins; 0 is one bin.
-        observation_weight: Share of the loss for predicting the next observation (JAT: 0.005).
+        observation_weight: Share of the loss for predicting the next observation; None is 0 for
+            gato and 0.005 for jat.
         depth_drop: Share of the sub-layers that stochastic depth skips (paper: 0.1).
         action_drop: Share of past actions that are hidden, of tasks that remember all.
         observation_noise: Standard deviation of noise on the numbers of observations.
@@ -88,6 +96,7 @@ class TrainSettings:
 
     datasets: Annotated[tuple[str, ...], flag(name="dataset")]
     output: Path
+    family: Literal["gato", "jat"] = "gato"
     texts: Annotated[tuple[Path, ...], flag(name="text")] = ()
     pairs: tuple[Path, ...] = ()
     shards: Path | None = None
@@ -117,7 +126,7 @@ class TrainSettings:
     length: int | None = None
     accumulate: int | None = None
     sigma: float = 4.0
-    observation_weight: float = 0.0
+    observation_weight: float | None = None
     depth_drop: float = 0.0
     action_drop: float = 0.0
     observation_noise: float = 0.0
@@ -150,6 +159,8 @@ class TrainSettings:
         )
         check_range(self, "held_out", "observation_weight", "depth_drop", high=1, below=True)
         check_range(self, "minutes", above=True)
+        if self.family not in FAMILIES:
+            raise ValueError(f"family is {self.family!r}: expected one of {', '.join(FAMILIES)}")
         if self.optimiser not in (None, "muon", "adamw", "paper"):
             raise ValueError(f"optimiser is {self.optimiser!r}: expected muon, adamw or paper")
         if self.group_by not in ("task", "suite"):

@@ -23,18 +23,15 @@ from torch import Tensor
 
 from gato_gym.files.atomic_io import appearing, appearing_file, surviving, write_whole
 from gato_gym.files.bounded_io import read_json
-from policies.model.attention import check_trainable
-from policies.model.network import GatoNetwork, PackedBatch
 from policies.model.quantization import choose_device
 from policies.training.checkpoint_scorer import CheckpointScorer
 from policies.training.config import TrainConfig, as_begun, check_same_config
-from policies.training.data.packing import Packer
 from policies.training.data.prefetch import Prefetcher
-from policies.training.data.shards import TaskShard
 from policies.training.data.text_shards import TextShard
-from policies.training.distributed import ProcessGroup, shard
-from policies.training.loss import LossReport, batch_loss, loss_scale
-from policies.training.metrics import Metrics, bars, flops_per_token, measured_peak
+from policies.training.distributed import ProcessGroup
+from policies.training.families.registry import find_family
+from policies.training.loss import LossReport
+from policies.training.metrics import Metrics, bars, measured_peak
 from policies.training.optimizer import Optimiser
 
 STATE_FILES = ("progress.json", "model.safetensors", "optimiser.safetensors")
@@ -93,7 +90,7 @@ class Trainer:
 
     Args:
         config: What to train.
-        shards: On what, by task id.
+        shards: On what, by task id, as its family reads them.
         output: The run's folder: ``config.json``, ``metrics.csv``, ``last/``.
         save_every: Steps between two checkpoints.
         kept_every: Steps between two sets of averaged weights that are kept; None keeps none.
@@ -116,7 +113,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        shards: dict[str, TaskShard],
+        shards: Mapping[str, Any],
         output: Path,
         *,
         save_every: int = 100,
@@ -127,7 +124,7 @@ class Trainer:
         attention: str = "auto",
         on_save: Callable[[Trainer], None] | None = None,
         texts: Mapping[str, TextShard] | None = None,
-        begin: Callable[[GatoNetwork], None] | None = None,
+        begin: Callable[[Any], None] | None = None,
         fsdp: bool = False,
         tensorboard: bool = False,
         score: CheckpointScorer | None = None,
@@ -135,6 +132,7 @@ class Trainer:
     ) -> None:
         config = as_begun(config, output)
         self.config, self.output = config, output
+        self.family = find_family(config.family)
         self.save_every, self.kept_every, self.log_every = save_every, kept_every, log_every
         self.on_save, self.tensorboard = on_save, tensorboard
         self.score, self.score_every = score, score_every
@@ -145,43 +143,35 @@ class Trainer:
                 "parts: expected a row for each, use more rows or fewer processes"
             )
         self.device = _device(device, self.ranks)
-        check_trainable(attention, self.device)
         torch.manual_seed(config.seed)
-        network = GatoNetwork(config.network)
+        network = self.family.build(config.network)
         if begin is not None:
             begin(network)
         self.network = network.to(self.device)
-        backbone = self.network.backbone
-        backbone.recompute, backbone.attention = config.recompute, attention
+        self.family.prepare(self.network, config, attention, self.device)
         self.divided = fsdp and self.ranks.world > 1
         if self.divided:
-            shard(backbone, self.ranks, self.device)
+            self.family.divide(self.network, self.ranks, self.device)
         self.optimiser = Optimiser(
-            self.network, config.optimiser, total=config.steps, ranks=self.ranks
+            self.network,
+            config.optimiser,
+            total=config.steps,
+            ranks=self.ranks,
+            backbone=self.family.backbone,
         )
-        self.packer = Packer(
-            shards,
-            config.mixture,
-            config.network,
-            rows=config.rows,
-            length=config.length,
-            seed=config.seed,
-            depth_drop=config.depth_drop,
-            texts=texts,
-        )
+        self.packer = self.family.packer(config, shards, texts)
         self.batches = Prefetcher(self._batches, last=config.steps)
         self.step, self.minutes, self.saved = 0, 0.0, -1
         self.metrics: Metrics | None = None
         self._progress: Mapping[str, Any] = {}
         self.last = min(config.steps, until or config.steps)
 
-    def _batches(self, step: int) -> tuple[list[PackedBatch], Tensor]:
+    def _batches(self, step: int) -> tuple[list[Any], Tensor]:
         """This process's parts of a step's batch, on the device, and their weight in the loss."""
         parts = self.config.accumulate
         world, first = self.ranks.world * parts, self.ranks.rank * parts
         batches = [self.packer.batch(step, rank=first + i, world=world) for i in range(parts)]
-        config, balance = self.config.network, self.config.balance
-        scales = [loss_scale(config, batch.targets, balance=balance) for batch in batches]
+        scales = [self.family.scale(self.config, batch) for batch in batches]
         return [batch.to(self.device) for batch in batches], torch.stack(scales).sum()
 
     def resume(self) -> None:
@@ -288,13 +278,13 @@ class Trainer:
         self.step += 1
         return LossReport(total, scale, sums, tasks.view(-1, 2)), float(values[-1])
 
-    def _loss(self, batch: PackedBatch) -> LossReport:
+    def _loss(self, batch: Any) -> LossReport:
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             tasks = len(self.packer.sources)
-            return batch_loss(self.network, self.network(batch), batch, self.config, tasks=tasks)
+            return self.family.loss(self.network, batch, self.config, tasks=tasks)
 
-    def _refuse(self, what: str, batches: list[PackedBatch]) -> NoReturn:
+    def _refuse(self, what: str, batches: list[Any]) -> NoReturn:
         self.network.zero_grad(set_to_none=True)
         tasks = sorted(set().union(*(batch.task_tokens for batch in batches)))
         last = surviving(self.output / "last")
@@ -352,7 +342,7 @@ class Trainer:
         config = self.config
         resumed = self._progress.get("step") == self.step
         begun = self._progress.get("metrics") if resumed else None
-        cost = flops_per_token(config.network, config.length)
+        cost = self.family.flops(config)
         return Metrics(
             self.output,
             self.packer.sources,

@@ -55,7 +55,7 @@ class TimestepArrays:
     actions: NDArray[np.integer]
 
 
-_PARTS = {
+PARTS = {
     **dict.fromkeys(("ids", "actions"), ("int32 int64", 2)),
     **dict.fromkeys(("text_ids", "text_index"), ("int32 int64", 1)),
     **dict.fromkeys(("ends", "text_ends", "patch_ends"), ("int64", 1)),
@@ -69,18 +69,21 @@ _PARTS = {
 """Arrays that prompts and shards keep: their types, and the number of their axes."""
 
 
-def check_parts(arrays: Mapping[str, NDArray[Any]], what: str) -> None:
+def check_parts(
+    arrays: Mapping[str, NDArray[Any]], what: str, parts: Mapping[str, tuple[str, int]] = PARTS
+) -> None:
     """Refuse arrays of other types, or with other axes, than those of a prompt or a shard.
 
     Args:
         arrays: The arrays, by name.
         what: What they are called in errors.
+        parts: By name the types, separated by blanks, and the number of axes.
 
     Raises:
         ValueError: Names the array.
     """
     for name, array in arrays.items():
-        dtypes, axes = _PARTS[name]
+        dtypes, axes = parts[name]
         if str(array.dtype) not in dtypes.split() or array.ndim != axes:
             raise ValueError(
                 f"{what} has {name} of {array.dtype} with {array.ndim} axes: expected "

@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +28,11 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.episodes.episode import Episode
+from gato_gym.episodes.jat import HubRows, import_rows, read_rows
 from gato_gym.episodes.minari_datasets import (
     episodes_of,
     find_minari,
+    folder_of,
     returns_of,
     with_steps,
 )
@@ -254,7 +257,8 @@ def find_tasks(
 
     Args:
         names: Ids of Minari datasets, paths of their folders or files, or loaded ones, whole or in
-            part. Those of one environment are one task.
+            part; or names of :class:`gato_gym.episodes.jat.HubRows`, which become Minari datasets.
+            Those of one environment are one task.
         share: Share of the expert's windowed return that an episode must reach; 0 keeps all, None
             leaves it to :func:`usual_share`.
         layout: "lean" or "paper"; None takes the registered task's, or "lean".
@@ -269,7 +273,7 @@ def find_tasks(
     """
     tasks_by_id: dict[str, DatasetTask] = {}
     for name in names:
-        task = _task_of(find_minari(name), share, group_by)
+        task = _task_of(find_minari(_imported(name)), share, group_by)
         changed_options = {"layout": layout, "memory": memory, **(changes or {})}
         changed_options = {
             key: value for key, value in changed_options.items() if value is not None
@@ -284,6 +288,23 @@ def find_tasks(
             task = dataclasses.replace(before, sources=before.sources + task.sources)
         tasks_by_id[task.id] = task
     return [tasks_by_id[task] for task in sorted(tasks_by_id)]
+
+
+def _imported(name: Any) -> Any:
+    """The Minari dataset of rows on the hub, which are streamed into it where it is not there.
+
+    The rows of a registered game or level have its spaces; those of others, which come from other
+    versions of an environment, have the spaces that they imply.
+    """
+    rows = HubRows.parse(name) if isinstance(name, str) else None
+    if rows is None:
+        return name
+    if not folder_of(rows.dataset_id, None).exists():
+        task = registered_task(rows.configuration)
+        known = task is not None and task.suite in ("atari", "babyai")
+        with nullcontext() if not known or task is None else closing(task.make()) as env:
+            import_rows(read_rows(name), rows.dataset_id, env=env)
+    return rows.dataset_id
 
 
 def _task_of(dataset: Any, share: float | None, group_by: str) -> DatasetTask:

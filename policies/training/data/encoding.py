@@ -2,6 +2,8 @@
 
 * :func:`shard_tasks` -- encodes tasks, with statistics of their vectors.
 * :func:`shard_task` -- encodes some episodes of one.
+* :func:`augmented`, :func:`made_of`, :func:`results_of` -- parts that shards of other families are
+  made with, too.
 
 A shard that is there, made of the same episodes in the same way, is kept. The ``made_of`` of older
 versions' has no ``contents``: their episodes are known by the returns.
@@ -71,14 +73,14 @@ def shard_tasks(
     ]
     groups = {task.group for task in missing}
     members = [task for task in tasks if task.group in groups]
-    with JobPool(_caller, count=0 if workers == 1 else workers) as pool:
-        parts = _results(pool, {task.id: partial(_vector_moments, task) for task in members})
+    with JobPool(caller, count=0 if workers == 1 else workers) as pool:
+        parts = results_of(pool, {task.id: partial(_vector_moments, task) for task in members})
         measured = [(task, parts[task.id]) for task in members]
         jobs = [
             _Job(places[task.id], task, _normalised(task, measured), metas[task.id], augment, seed)
             for task in missing
         ]
-        _results(pool, {job.task.id: partial(_encode, job) for job in jobs})
+        results_of(pool, {job.task.id: partial(_encode, job) for job in jobs})
     return {name: TaskShard.open(place) for name, place in places.items()}
 
 
@@ -94,9 +96,9 @@ def shard_task(
         options: How they become tokens; None takes the task's, with the statistics of the vectors
             of these episodes alone.
     """
-    made_of = {"places": [list(place) for place in places]}
+    part = {"places": [list(place) for place in places]}
     meta, older = (
-        _meta(task, {**task.identity(contents=contents), **made_of}) for contents in (True, False)
+        _meta(task, {**task.identity(contents=contents), **part}) for contents in (True, False)
     )
     if options is not None:
         meta["options"] = older["options"] = options.to_json()
@@ -123,15 +125,17 @@ def _encode(job: _Job) -> None:
     task = job.task
     written = [write_space(space) for space in (task.observation_space, task.action_space)]
     meta = {**job.meta, "spaces": written, "options": job.options.to_json()}
-    episodes = task.episodes(job.places)
-    if job.augment:
-        episodes = _augmented(task, episodes, job.augment, job.seed)
+    episodes = augmented(task, task.episodes(job.places), job.augment, job.seed)
     write_shard(job.folder, task.plan(job.options), episodes, meta)
 
 
-def _augmented(
+def augmented(
     task: DatasetTask, episodes: Iterator[Episode], copies: int, seed: int
 ) -> Iterator[Episode]:
+    """The episodes, each followed by ``copies`` of it under the symmetries of its task."""
+    if not copies:
+        yield from episodes
+        return
     registered = registered_task(task.id)
     symmetry = None if registered is None else registered.augment
     generator = np.random.default_rng([seed, *task.id.encode()])
@@ -142,8 +146,8 @@ def _augmented(
                 yield symmetry(episode, generator)
 
 
-def _meta(task: DatasetTask, made_of: dict[str, Any]) -> dict[str, Any]:
-    return {"format": FORMAT, "task": task.id, "group": task.group, "made_of": made_of}
+def _meta(task: DatasetTask, made: dict[str, Any]) -> dict[str, Any]:
+    return {"format": FORMAT, "task": task.id, "group": task.group, "made_of": made}
 
 
 def _meta_of(
@@ -154,9 +158,7 @@ def _meta_of(
     *,
     contents: bool = True,
 ) -> dict[str, Any]:
-    made_of = task.identity(contents=contents)
-    if augment:
-        made_of |= {"augment": augment, "seed": seed}
+    made = made_of(task, augment, seed, contents=contents)
     if task.group != task.id:
         group = {
             other.id: other.identity(contents=contents)
@@ -164,8 +166,14 @@ def _meta_of(
             if other.group == task.group
         }
         digest = hashlib.blake2b(json.dumps(group, sort_keys=True).encode(), digest_size=8)
-        made_of["group"] = digest.hexdigest()
-    return _meta(task, made_of)
+        made["group"] = digest.hexdigest()
+    return _meta(task, made)
+
+
+def made_of(task: DatasetTask, augment: int, seed: int, *, contents: bool = True) -> dict[str, Any]:
+    """What a task's shard is known by, as JSON values."""
+    made = task.identity(contents=contents)
+    return {**made, "augment": augment, "seed": seed} if augment else made
 
 
 def _vector_moments(task: DatasetTask) -> list[VectorMoments]:
@@ -198,11 +206,12 @@ def _normalised(
 Call = Callable[[], Any]
 
 
-def _caller() -> Callable[[Call], Any]:
+def caller() -> Callable[[Call], Any]:
+    """What a process makes of the calls that it is given: it makes them."""
     return operator.call
 
 
-def _results(pool: JobPool[Call], calls: dict[str, Call]) -> dict[str, Any]:
+def results_of(pool: JobPool[Call], calls: dict[str, Call]) -> dict[str, Any]:
     """What each of the calls returns; the first failure is raised."""
     names = {call: name for name, call in calls.items()}
     results: dict[str, Any] = {}

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from rich.table import Table
 
-from policies.model.inputs.sequence import fed_actions
-from policies.training.data.packing import Packer
-from policies.training.data.shards import TaskShard
+from policies.training.data.packing import Sampler
 
 BATCHES = 16
 
@@ -56,41 +54,26 @@ class MixtureCounts:
     batches: int
 
 
-def measure_mixture(packer: Packer, *, batches: int = BATCHES) -> MixtureCounts:
+def measure_mixture(packer: Sampler[Any, Any], *, batches: int = BATCHES) -> MixtureCounts:
     """Count the first batches of a run."""
     drawn = dict.fromkeys(packer.sources, 0)
-    positions = documents = prompted = 0
+    documents = prompted = 0
     for index in range(batches):
         batch = packer.batch(index)
-        positions += batch.roles.documents.numel()
         for task, tokens in batch.task_tokens.items():
             drawn[task] += tokens
-        owners = batch.roles.documents.numpy() + 1
-        keys = owners + (np.arange(len(owners)) * (owners.max() + 1))[:, None]
-        documents += len(np.unique(keys[owners > 0]))
-        prompted += len(np.unique(keys[batch.roles.prompts.numpy() == 1]))
-    total = sum(drawn.values())
+        every, with_prompt = packer.count_documents(batch)
+        documents, prompted = documents + every, prompted + with_prompt
+    total, positions = sum(drawn.values()), batches * packer.rows * packer.length
+    counts: dict[str, tuple[int, int | None]] = {
+        task: (len(shard.ends), shard.num_steps) for task, shard in packer.shards.items()
+    }
+    counts |= {name: (len(texts), None) for name, texts in packer.texts.items()}
     lines = tuple(
-        TaskLine(
-            task, len(shard.ends), shard.num_steps, tokens_of(shard), drawn[task] / max(1, total)
-        )
-        for task, shard in packer.shards.items()
-    ) + tuple(
-        TaskLine(name, len(texts), None, int(texts.sizes.sum()), drawn[name] / max(1, total))
-        for name, texts in packer.texts.items()
+        TaskLine(name, *counts[name], packer.num_tokens(name), drawn[name] / max(1, total))
+        for name in packer.sources
     )
     return MixtureCounts(lines, 1 - total / positions, prompted / max(1, documents), batches)
-
-
-def tokens_of(shard: TaskShard) -> int:
-    """Tokens of a shard's episodes, each laid out once without a prompt."""
-    plan = shard.plan
-    body = shard.num_steps * (plan.num_tokens + fed_actions(plan))
-    if not plan.has_text:
-        return body
-    shown = np.asarray(shard.arrays["text_index"])[shard.emits]
-    lengths = np.array([len(shard.text(i)) for i in range(len(shard.arrays["text_ends"]))])
-    return body + int(lengths[shown].sum())
 
 
 def mixture_table(

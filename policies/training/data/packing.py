@@ -1,6 +1,7 @@
 """Documents from shards, packed into rows.
 
 * :class:`Mixture` -- which tasks are drawn how often, and how many are prompted.
+* :class:`Sampler` -- which task or text a document is of, for any kind of documents.
 * :class:`Packer` -- batch number ``k`` of a seed, always the same one.
 
 A document of a task is an optional prompt and a run of live timesteps. Tasks that remember see
@@ -12,8 +13,10 @@ episode than every live timestep of its document. Documents of text are drawn by
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +35,7 @@ from policies.model.inputs.sequence import (
 from policies.model.network import PackedBatch
 from policies.training.data.augmentation import hidden_actions, kept_blocks, noisy
 from policies.training.data.collator import BatchBuilder, BatchSpec, Document
-from policies.training.data.shards import TaskShard
+from policies.training.data.shards import EpisodeArrays, TaskShard
 from policies.training.data.text_shards import (
     TextDocument,
     TextShard,
@@ -41,6 +44,8 @@ from policies.training.data.text_shards import (
 )
 
 Ints = NDArray[np.int64]
+ShardT = TypeVar("ShardT", bound=EpisodeArrays)
+BatchT = TypeVar("BatchT")
 
 
 @dataclass(frozen=True)
@@ -81,47 +86,68 @@ class Mixture:
         check_range(self, "memoryless_steps", "smallest", "pairs", low=1)
 
 
-class Packer:
-    """Packed batches of a mixture of shards.
+class Sampler(ABC, Generic[ShardT, BatchT]):
+    """Draws the tasks and texts of documents in the shares of a mixture.
 
     Args:
         shards: By task id.
         mixture: How documents are drawn.
-        config: The network's sizes.
-        rows: B.
-        length: T.
+        rows: B, of a batch.
+        length: T, tokens of a row.
         seed: Batch k is a function of (seed, k) alone.
-        depth_drop: Share of the sub-layers that stochastic depth skips.
         texts: Shards of texts and of pairs, by name.
 
+    Attributes:
+        sources: Names of the tasks and of the texts.
+        numbers: Number of each.
+
     Raises:
-        ValueError: A task has no timestep that fits a row.
+        ValueError: The mixture names what is not there, or leaves nothing to train on.
     """
 
     def __init__(
         self,
-        shards: Mapping[str, TaskShard],
+        shards: Mapping[str, ShardT],
         mixture: Mixture,
-        config: NetworkConfig,
         *,
         rows: int,
         length: int,
         seed: int,
-        depth_drop: float = 0.0,
         texts: Mapping[str, TextShard] | None = None,
     ) -> None:
         self.shards = dict(sorted(shards.items()))
         self.texts = dict(sorted((texts or {}).items()))
         self.groups = {task: shard.group for task, shard in self.shards.items()}
-        self.mixture, self.config = mixture, config
-        self.rows, self.length, self.seed, self.depth_drop = rows, length, seed, depth_drop
+        self.mixture = mixture
+        self.rows, self.length, self.seed = rows, length, seed
         self.tasks = list(self.shards)
         self.sources = [*self.tasks, *self.texts]
-        self.spec = BatchSpec(config, length, tuple(self.sources))
-        self.numbers = self.spec.numbers
-        for task, shard in self.shards.items():
-            check_row(shard.plan, length, text=shard.shortest_text, task=task)
+        self.numbers = {source: number for number, source in enumerate(self.sources)}
         self.probabilities = self._probabilities()
+
+    def draw_source(self, generator: np.random.Generator) -> str:
+        """The task, or text, of a document."""
+        return self.sources[generator.choice(len(self.sources), p=self.probabilities)]
+
+    @abstractmethod
+    def _usual_size(self, task: str) -> float:
+        """Expected tokens of a document of this source."""
+
+    @abstractmethod
+    def num_tokens(self, task: str) -> int:
+        """Tokens of all that a source has, laid out once without prompts."""
+
+    @abstractmethod
+    def batch(self, index: int, *, rank: int = 0, world: int = 1) -> BatchT:
+        """Batch number ``index``, or every ``world``-th row of it from row ``rank`` on.
+
+        A row is a function of the seed, the batch's number and the row's, so that any number of
+        processes together see the same batch.
+        """
+
+    @abstractmethod
+    def count_documents(self, batch: BatchT) -> tuple[int, int]:
+        """Documents of a batch, and those of them that carry a prompt."""
 
     def _probabilities(self) -> NDArray[np.float64]:
         """Probability that a document is of each source: token share over the usual size."""
@@ -154,6 +180,37 @@ class Packer:
             )
         return probabilities / probabilities.sum()
 
+
+class Packer(Sampler[TaskShard, PackedBatch]):
+    """Packed batches of a mixture of shards.
+
+    Args:
+        shards, mixture, rows, length, seed, texts: As :class:`Sampler` has them.
+        config: The network's sizes.
+        depth_drop: Share of the sub-layers that stochastic depth skips.
+
+    Raises:
+        ValueError: A task has no timestep that fits a row.
+    """
+
+    def __init__(
+        self,
+        shards: Mapping[str, TaskShard],
+        mixture: Mixture,
+        config: NetworkConfig,
+        *,
+        rows: int,
+        length: int,
+        seed: int,
+        depth_drop: float = 0.0,
+        texts: Mapping[str, TextShard] | None = None,
+    ) -> None:
+        self.config, self.depth_drop = config, depth_drop
+        for task, shard in shards.items():
+            check_row(shard.plan, length, text=shard.shortest_text, task=task)
+        super().__init__(shards, mixture, rows=rows, length=length, seed=seed, texts=texts)
+        self.spec = BatchSpec(config, length, tuple(self.sources))
+
     def _usual_size(self, task: str) -> float:
         """Expected tokens of a document of this source."""
         if task in self.texts:
@@ -169,12 +226,28 @@ class Packer:
         texts = np.diff(np.r_[0, shard.arrays["text_ends"]]).mean() if plan.has_text else 0.0
         return prompt + float(np.minimum(steps * step + texts, self.length).mean())
 
-    def batch(self, index: int, *, rank: int = 0, world: int = 1) -> PackedBatch:
-        """Batch number ``index``, or every ``world``-th row of it from row ``rank`` on.
+    def num_tokens(self, task: str) -> int:
+        """As :meth:`Sampler.num_tokens`."""
+        if task in self.texts:
+            return int(self.texts[task].sizes.sum())
+        shard = self.shards[task]
+        plan = shard.plan
+        body = shard.num_steps * (plan.num_tokens + fed_actions(plan))
+        if not plan.has_text:
+            return body
+        shown = np.asarray(shard.arrays["text_index"])[shard.emits]
+        lengths = np.array([len(shard.text(i)) for i in range(len(shard.arrays["text_ends"]))])
+        return body + int(lengths[shown].sum())
 
-        A row is a function of the seed, the batch's number and the row's, so that any number of
-        processes together see the same batch.
-        """
+    def count_documents(self, batch: PackedBatch) -> tuple[int, int]:
+        """As :meth:`Sampler.count_documents`."""
+        owners = batch.roles.documents.numpy() + 1
+        keys = owners + (np.arange(len(owners)) * (owners.max() + 1))[:, None]
+        prompted = keys[batch.roles.prompts.numpy() == 1]
+        return len(np.unique(keys[owners > 0])), len(np.unique(prompted))
+
+    def batch(self, index: int, *, rank: int = 0, world: int = 1) -> PackedBatch:
+        """As :meth:`Sampler.batch`."""
         rows = range(rank, self.rows, world)
         builder = BatchBuilder(self.spec, len(rows))
         for place, row in enumerate(rows):
@@ -213,7 +286,7 @@ class Packer:
     ) -> Document | TextDocument | None:
         """A document of at most ``budget`` tokens; None after several that did not fit."""
         for _ in range(8):
-            source = self.sources[generator.choice(len(self.sources), p=self.probabilities)]
+            source = self.draw_source(generator)
             doc: Document | TextDocument | None
             if source in self.texts:
                 doc = draw_text_document(

@@ -31,7 +31,7 @@ from __future__ import annotations
 import json
 import tokenize
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,13 @@ from gato_gym.options import PlanOptions
 from gato_gym.space_json import read_space
 from gato_gym.spaces import Plan, compile_plan
 from policies.gato.prompts import first_steps
-from policies.model.inputs.sequence import TimestepArrays, check_parts, cut_text, emits_text
+from policies.model.inputs.sequence import (
+    PARTS,
+    TimestepArrays,
+    check_parts,
+    cut_text,
+    emits_text,
+)
 from policies.training.data.soft_labels import soft_labels
 
 ARRAYS = ("ids", "vectors", "grids", "images", "actions", "labels", "text_index")
@@ -59,8 +65,37 @@ HEADER_ERRORS = (
 """What NumPy raises at a damaged array, whose header it parses as Python."""
 
 
+class EpisodeArrays:
+    """Base of shards: arrays with an entry for each timestep, and ``ends`` of episodes."""
+
+    task: str
+    group: str
+    arrays: dict[str, NDArray[Any]]
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """First timestep of each episode: int64 ``[E]``."""
+        return np.r_[0, self.arrays["ends"][:-1]].astype(np.int64)
+
+    @cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """One past the last timestep of each episode: int64 ``[E]``."""
+        return np.asarray(self.arrays["ends"], np.int64)
+
+    @property
+    def num_steps(self) -> int:
+        """N, timesteps of all episodes."""
+        return len(self.arrays["actions"])
+
+    def between(self, first: int, stop: int, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """The arrays of the episodes ``[first, stop)``, of which ``names`` are of timesteps."""
+        begin, end = int(self.starts[first]), int(self.ends[stop - 1])
+        arrays = {n: a[begin:end] if n in names else a for n, a in self.arrays.items()}
+        return {**arrays, "ends": self.ends[first:stop] - begin}
+
+
 @dataclass(frozen=True)
-class TaskShard:
+class TaskShard(EpisodeArrays):
     """One task's timesteps.
 
     Attributes:
@@ -107,21 +142,6 @@ class TaskShard:
         return cls(task, plan, arrays, group)
 
     @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        """First timestep of each episode: int64 ``[E]``."""
-        return np.r_[0, self.arrays["ends"][:-1]].astype(np.int64)
-
-    @cached_property
-    def ends(self) -> NDArray[np.int64]:
-        """One past the last timestep of each episode: int64 ``[E]``."""
-        return np.asarray(self.arrays["ends"], np.int64)
-
-    @property
-    def num_steps(self) -> int:
-        """N, timesteps of all episodes."""
-        return len(self.arrays["actions"])
-
-    @cached_property
     def emits(self) -> NDArray[np.bool_]:
         """bool ``[N]``: whether each timestep emits its text."""
         if not self.plan.has_text:
@@ -135,10 +155,7 @@ class TaskShard:
 
     def part(self, first: int, stop: int) -> TaskShard:
         """The shard of the episodes ``[first, stop)`` alone; nothing is copied."""
-        begin, end = int(self.starts[first]), int(self.ends[stop - 1])
-        arrays = {n: a[begin:end] if n in ARRAYS else a for n, a in self.arrays.items()}
-        arrays["ends"] = self.ends[first:stop] - begin
-        return TaskShard(self.task, self.plan, arrays, self.group)
+        return replace(self, arrays=self.between(first, stop, ARRAYS))
 
     def text(self, index: int) -> NDArray[np.int32]:
         """Token ids of text ``index``."""
@@ -212,8 +229,10 @@ def write_shard(
     save_arrays(folder, arrays, meta)
 
 
-def load_arrays(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The arrays of a shard's folder, memory-mapped.
+def load_arrays(
+    folder: Path, names: Iterable[str], parts: Mapping[str, tuple[str, int]] = PARTS
+) -> dict[str, NDArray[Any]]:
+    """The arrays of a shard's folder, memory-mapped; ``parts`` as in `check_parts`.
 
     Raises:
         FileNotFoundError, ValueError: One is missing or damaged.
@@ -226,7 +245,7 @@ def load_arrays(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except HEADER_ERRORS as error:
             raise ValueError(f"{path} is damaged ({error}): delete the shard") from error
-    check_parts(arrays, str(folder))
+    check_parts(arrays, str(folder), parts)
     return arrays
 
 

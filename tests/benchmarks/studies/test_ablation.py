@@ -15,8 +15,6 @@ from recorded import ARM, BABYAI, write_invented
 
 from benchmarks.studies import ablation
 from benchmarks.studies.ablation import (
-    BEGIN,
-    END,
     NETWORK,
     VARIANTS,
     UntilSolved,
@@ -39,6 +37,7 @@ def result(name: str, solved: dict[str, list[bool]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
 SOLVED = {
     "babyai-open": [True] * 4,
     "babyai-go-to": [True, False, False, False],

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from gato_gym import get_task
 from gato_gym.episodes.jat import episode_of_row, import_rows, read_rows, row_spaces
 from gato_gym.episodes.minari_datasets import find_minari, read_minari
+from policies.training.data.datasets import find_tasks
 
 
 def arm_row(number: int = 0, steps: int = 3) -> dict[str, Any]:
@@ -135,3 +136,97 @@ def test_images_of_the_schema(tmp_path: Path, datasets: Any) -> None:
     dataset.to_parquet(str(tmp_path / "pong.parquet"))
     (episode,) = read_rows(tmp_path / "pong.parquet")
     assert np.array_equal(episode_of_row(episode).observations[0], frames[0].transpose(2, 0, 1))
+
+
+def frames_row(steps: int = 3) -> dict[str, Any]:
+    image = pytest.importorskip("PIL.Image")
+    frames = np.random.default_rng(steps).integers(0, 256, (steps, 84, 84, 4), dtype=np.uint8)
+    return {
+        "image_observations": [image.fromarray(frame, "RGBA") for frame in frames],
+        "discrete_actions": [3] * steps,
+        "rewards": [1.0] * steps,
+    }
+
+
+@pytest.fixture
+def hub(tmp_path: Path, datasets: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The dataset's layout as a folder: four configurations, one of which cannot be read."""
+    numbers = datasets.Sequence(datasets.Sequence(datasets.Value("float32")))
+    whole = datasets.Sequence(datasets.Value("int64"))
+    features = {
+        "mujoco-ant": {"continuous_observations": numbers, "continuous_actions": numbers},
+        "babyai-go-to-obj": {
+            "text_observations": datasets.Sequence(datasets.Value("string")),
+            "discrete_observations": datasets.Sequence(whole),
+            "discrete_actions": whole,
+        },
+        "atari-pong": {
+            "image_observations": datasets.Sequence(datasets.Image()), "discrete_actions": whole,
+        },
+    }  # fmt: skip
+    wild = {**arm_row(7), "continuous_actions": [[0.5, -2.5]] * 3}
+    rows = {
+        "mujoco-ant": [arm_row(0), arm_row(5), wild, arm_row(9)],
+        "babyai-go-to-obj": [grid_row(), grid_row()],
+        "atari-pong": [frames_row(3), frames_row(4)],
+    }
+    folder = tmp_path / "hub"
+    configurations = []
+    for name in (*rows, "mujoco-broken"):
+        path = folder / name / "train-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True)
+        configurations.append(f"- config_name: {name}\n  data_files: {name}/*.parquet\n")
+        if name not in rows:
+            path.write_bytes(b"no parquet")
+            continue
+        kinds = {**features[name], "rewards": datasets.Sequence(datasets.Value("float32"))}
+        datasets.Dataset.from_list(rows[name], features=datasets.Features(kinds)).to_parquet(path)
+    (folder / "README.md").write_text("---\nconfigs:\n" + "".join(configurations) + "---\n")
+    monkeypatch.setattr("gato_gym.episodes.jat.HUB_DATASET", str(folder))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
+    return folder
+
+
+def test_configurations_are_streamed_by_name(hub: Path, tmp_path: Path) -> None:
+    names = ["jat:mujoco-ant", "jat:babyai-go-to-obj", "jat-project/jat-dataset:atari-pong:1"]
+    pong, level, ant = find_tasks(names, share=0.0)
+    assert (level.id, pong.id) == ("babyai-go-to-obj", "atari-pong"), "registered tasks"
+    assert level.action_space == spaces.Discrete(7)
+    assert pong.action_space == spaces.Discrete(6)
+    assert [task.counts for task in (ant, level, pong)] == [(4, 4), (2, 2), (1, 1)]
+    assert ant.action_space == spaces.Box(-2.5, 2.5, (2,), np.float32), "its largest number"
+    (episode,) = pong.episodes()
+    frames = np.asarray(frames_row(3)["image_observations"][2])
+    assert np.array_equal(episode.observations[2], frames.transpose(2, 0, 1))
+    assert not list((tmp_path / "cache").rglob("*.arrow")), "nothing is downloaded whole"
+    for path in hub.rglob("*.parquet"):
+        path.unlink()
+    assert [task.id for task in find_tasks(names, share=0.0)] == [t.id for t in (pong, level, ant)]
+
+
+def test_no_more_rows_are_asked_for_than_needed(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        "gato_gym.episodes.jat.episode_of_row",
+        lambda row, **more: (asked.append(row), episode_of_row(row, **more))[1],
+    )
+    (ant,) = find_tasks(["jat:mujoco-ant:2"], share=0.0)
+    assert (ant.id, len(asked)) == ("jat/mujoco-ant-first-2-v0", 2)
+    assert ant.action_space == spaces.Box(-1.4, 1.4, (2,), np.float32)
+    with pytest.raises(ValueError, match="mujoco-cow"):
+        find_tasks(["jat:mujoco-cow"])
+
+
+def test_images_on_the_hub_that_name_files_are_refused(hub: Path, datasets: Any) -> None:
+    path = hub / "atari-pong" / "train-00000-of-00001.parquet"
+    table = pytest.importorskip("pyarrow.parquet").read_table(path)
+    rows = table.to_pylist()
+    rows[0]["image_observations"] = [{"bytes": None, "path": "/etc/hostname"}] * 3
+    kinds = {
+        "image_observations": datasets.Sequence(datasets.Image(decode=False)),
+        "discrete_actions": datasets.Sequence(datasets.Value("int64")),
+        "rewards": datasets.Sequence(datasets.Value("float32")),
+    }
+    datasets.Dataset.from_list(rows, features=datasets.Features(kinds)).to_parquet(path)
+    with pytest.raises(ValueError, match="'image_observations' name files, expected their content"):
+        find_tasks(["jat:atari-pong"])

@@ -16,7 +16,7 @@ from policies.collection.filtering import least_return, windowed_return
 from policies.collection.jobs import CollectSettings, UnitReport
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_tasks
-from policies.training.data.mixture_report import measure_mixture, mixture_table, tokens_of
+from policies.training.data.mixture_report import measure_mixture, mixture_table
 from policies.training.data.packing import Mixture, Packer
 
 
@@ -137,7 +137,7 @@ def test_a_mixture_is_counted_as_it_is_drawn() -> None:
     batches = [packer.batch(index) for index in range(12)]
     empty = sum(int((batch.roles.documents < 0).sum()) for batch in batches)
     assert counts.padding == pytest.approx(empty / (12 * 8 * 128))
-    assert act.tokens == tokens_of(shards["act"]) == 2 * shards["act"].num_steps, (
+    assert act.tokens == packer.num_tokens("act") == 2 * shards["act"].num_steps, (
         "a vector, and the first of two actions"
     )
     table = mixture_table(counts, tokens=1000, all_episodes={"act": 9, "talk": 6})

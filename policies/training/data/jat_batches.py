@@ -1,0 +1,189 @@
+"""Batches of JAT's timesteps, in the shares of a mixture.
+
+* :class:`JatBatch` -- stretches of episodes, by what is observed and chosen in them.
+* :class:`JatPacker` -- batch number ``k`` of a seed, always the same one.
+
+A document is a stretch of consecutive timesteps, two tokens each, at positions from 0 on. Of the
+stretches of one kind, which are rows of a tensor, the shorter ones are padded; padding counts as no
+token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policies.jat.network import EpisodeBatch
+from policies.model.tensors import Tensors
+from policies.training.data.jat_shards import JatShard
+from policies.training.data.packing import Mixture, Sampler
+
+LONGEST = {"image": 32, "continuous": 256, "discrete": 256}
+"""Timesteps of a stretch as published."""
+
+LOSS_WEIGHTS = {
+    "mujoco-pendulum": 50.0, "mujoco-doublependulum": 20.0, "mujoco": 10.0, "metaworld": 50.0,
+}  # fmt: skip
+"""Weights of tasks, or of suites, in the published loss; others have 1."""
+
+
+@dataclass(frozen=True)
+class JatBatch(Tensors):
+    """Stretches of episodes.
+
+    Attributes:
+        groups: By what is observed and chosen.
+        tasks: int64 ``[B]``, the task's number of each row, by group.
+        task_tokens: Tokens of each task.
+    """
+
+    groups: dict[str, EpisodeBatch]
+    tasks: dict[str, Tensor]
+    task_tokens: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Timesteps ``[begin, stop)`` of a shard."""
+
+    shard: JatShard
+    begin: int
+    stop: int
+
+    @property
+    def steps(self) -> slice:
+        """Of the shard's arrays."""
+        return slice(self.begin, self.stop)
+
+    @property
+    def size(self) -> int:
+        """Number of timesteps."""
+        return self.stop - self.begin
+
+
+class JatPacker(Sampler[JatShard, JatBatch]):
+    """Batches of a mixture of shards.
+
+    Args:
+        shards, mixture, rows, length, seed: As :class:`~policies.training.data.packing.Sampler` has
+            them. A row's tokens may be of several stretches.
+        positions: Tokens that the network has positions for, the most of a stretch.
+    """
+
+    def __init__(
+        self,
+        shards: Mapping[str, JatShard],
+        mixture: Mixture,
+        *,
+        rows: int,
+        length: int,
+        seed: int,
+        positions: int,
+    ) -> None:
+        self.most = max(1, min(length, positions) // 2)
+        super().__init__(shards, mixture, rows=rows, length=length, seed=seed)
+
+    def num_tokens(self, task: str) -> int:
+        """As :meth:`Sampler.num_tokens`."""
+        return 2 * self.shards[task].num_steps
+
+    def count_documents(self, batch: JatBatch) -> tuple[int, int]:
+        """As :meth:`Sampler.count_documents`: none is prompted."""
+        return sum(len(tasks) for tasks in batch.tasks.values()), 0
+
+    def batch(self, index: int, *, rank: int = 0, world: int = 1) -> JatBatch:
+        """As :meth:`Sampler.batch`."""
+        drawn: dict[str, list[Stretch]] = {}
+        tokens: dict[str, int] = {}
+        for row in range(rank, self.rows, world):
+            generator = np.random.default_rng([self.seed, index, row])
+            left = self.length
+            while left >= max(2, self.mixture.smallest):
+                stretch = self._draw(generator, left // 2)
+                shard = stretch.shard
+                drawn.setdefault(shard.kind, []).append(stretch)
+                tokens[shard.task] = tokens.get(shard.task, 0) + 2 * stretch.size
+                left -= 2 * stretch.size
+        groups = {kind: episode_batch(stretches) for kind, stretches in sorted(drawn.items())}
+        tasks = {
+            kind: torch.tensor([self.numbers[stretch.shard.task] for stretch in drawn[kind]])
+            for kind in groups
+        }
+        return JatBatch(groups, tasks, tokens)
+
+    def _usual_size(self, task: str) -> float:
+        shard = self.shards[task]
+        return float(2 * np.minimum(shard.ends - shard.starts, self._longest(shard)).mean())
+
+    def _longest(self, shard: JatShard) -> int:
+        return min(LONGEST[shard.modalities.observation], self.most)
+
+    def _draw(self, generator: np.random.Generator, most: int) -> Stretch:
+        """A stretch of at most so many timesteps, from every half of a stretch on."""
+        shard = self.shards[self.draw_source(generator)]
+        episode, longest = int(generator.integers(len(shard.ends))), self._longest(shard)
+        start, stop = int(shard.starts[episode]), int(shard.ends[episode])
+        begin = start + max(1, longest // 2) * int(
+            generator.integers(-(-(stop - start) // max(1, longest // 2)))
+        )
+        return Stretch(shard, begin, min(stop, begin + min(longest, most)))
+
+
+def loss_weight(task: str) -> float:
+    """A task's weight in the loss."""
+    return LOSS_WEIGHTS.get(task, LOSS_WEIGHTS.get(task.partition("-")[0], 1.0))
+
+
+def episode_batch(stretches: Sequence[Stretch]) -> EpisodeBatch:
+    """Stretches of one kind as a batch, the shorter ones padded with zeros."""
+    first = stretches[0].shard
+    observation, action = first.modalities.observation, first.modalities.action
+    rows = [stretch.shard.observations(stretch.steps) for stretch in stretches]
+    parts: dict[str, Tensor | None] = {
+        "rewards": _padded(stretches, "rewards"),
+        "mask": _stacked([np.ones(stretch.size, np.bool_) for stretch in stretches]),
+        "weights": _stacked(
+            [np.full(s.size, loss_weight(s.shard.task), np.float32) for s in stretches]
+        ),
+    }
+    if observation == "image":
+        parts["image_observations"] = _stacked(rows).float() / 127.5 - 1
+    else:
+        parts[f"{observation}_observations"] = _stacked(rows)
+    if observation == "continuous":
+        parts["observation_sizes"] = torch.tensor([row.shape[1] for row in rows])
+    actions, past = _padded(stretches, "actions"), None
+    if any(stretch.shard.arrays["executed"].shape[1] for stretch in stretches):
+        past = _stacked([_executed(stretch) for stretch in stretches])
+    if action == "discrete":
+        actions, past = actions[..., 0].long(), None if past is None else past[..., 0].long()
+        parts["soft"] = soft if (soft := _padded(stretches, "labels").float()).shape[2] else None
+    else:
+        sizes = [stretch.shard.arrays["actions"].shape[1] for stretch in stretches]
+        parts["action_sizes"] = torch.tensor(sizes)
+    parts |= {f"{action}_actions": actions, "past_actions": past}
+    return EpisodeBatch(**parts)  # type: ignore[arg-type]
+
+
+def _executed(stretch: Stretch) -> Any:
+    arrays = stretch.shard.arrays
+    name = "executed" if arrays["executed"].shape[1] else "actions"
+    return arrays[name][stretch.steps]
+
+
+def _padded(stretches: Sequence[Stretch], name: str) -> Tensor:
+    return _stacked([stretch.shard.arrays[name][stretch.steps] for stretch in stretches])
+
+
+def _stacked(rows: Sequence[Any]) -> Tensor:
+    """Arrays of any sizes as one, ``[B, ...]``, padded with zeros."""
+    shape = np.max([row.shape for row in rows], axis=0)
+    stacked = np.zeros((len(rows), *shape), rows[0].dtype)
+    for number, row in enumerate(rows):
+        stacked[(number, *(slice(size) for size in row.shape))] = row
+    return torch.from_numpy(stacked)

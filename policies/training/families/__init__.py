@@ -1,0 +1,1 @@
+"""What can be trained: network, batches, loss and checkpoint of each family."""

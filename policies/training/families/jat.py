@@ -1,0 +1,242 @@
+"""JAT: an embedding an observation and an action, regression, observation prediction.
+
+* :class:`JatFamily` -- as :class:`~policies.training.families.family.Family`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gato_gym.files.atomic_io import check_replaceable, file_name
+from gato_gym.files.bounded_io import as_type
+from policies.gato.checkpoint_folder import JAT_FILES, is_jat, locate_checkpoint
+from policies.jat.checkpoint import load_checkpoint, read_configuration, save_checkpoint
+from policies.jat.config import JatConfig, preset
+from policies.jat.gpt2_text import Gpt2Tokenizer
+from policies.jat.modalities import Modalities
+from policies.jat.network import JatNetwork
+from policies.training.config import TrainConfig, Usual
+from policies.training.data.datasets import DatasetTask
+from policies.training.data.jat_batches import JatBatch, JatPacker
+from policies.training.data.jat_shards import JatShard, shard_jat_tasks, texts_of
+from policies.training.data.text_shards import TextShard
+from policies.training.distributed import ProcessGroup
+from policies.training.families.family import CheckpointWriter, Family, Shards
+from policies.training.loss import LossReport
+from policies.training.optimizer import OptimiserConfig
+from policies.training.settings import TrainSettings
+
+KAPPA = 0.005
+"""Share of the loss that is the next observation's, as published."""
+
+WITHOUT = (
+    "texts", "pairs", "layout", "memory", "options", "prompt_share", "prompt_shares",
+    "prompt_end", "task_embeddings", "sigma", "depth_drop", "action_drop", "observation_noise",
+    "numeric_features", "attention", "fsdp",
+)  # fmt: skip
+"""Settings that this family has no use for."""
+
+
+class JatFamily(Family[JatConfig, JatNetwork, JatShard, JatBatch]):
+    """The networks of :class:`policies.jat.policy.JatPolicy`."""
+
+    name, title, policy, backbone = "jat", "JAT", "JatPolicy", "transformer.h."
+
+    def check_settings(self, settings: TrainSettings) -> None:
+        """As :meth:`Family.check_settings`."""
+        for field in dataclasses.fields(TrainSettings):
+            value = getattr(settings, field.name)
+            usual = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                usual = field.default_factory()
+            if field.name in WITHOUT and value != usual:
+                raise ValueError(
+                    f"{field.name} is {value!r} and the family jat, which has no such setting: "
+                    "leave it out, or train the family gato"
+                )
+
+    def take_up(self, tasks: list[DatasetTask], start: str | None) -> list[DatasetTask]:
+        """As they are."""
+        return tasks
+
+    def sizes(self, settings: TrainSettings, tasks: Sequence[DatasetTask]) -> JatConfig:
+        """As :meth:`Family.sizes`."""
+        base, tokenizer = preset(settings.preset), None
+        if settings.start is not None:
+            base, tokenizer = read_configuration(locate_checkpoint(settings.start))
+        kappa = settings.observation_weight
+        if kappa is None:
+            kappa = KAPPA if settings.start is None else base.observation_loss_coef
+        shares = {"observation_loss_coef": kappa, "action_loss_coef": 1 - kappa}
+        changes = {**dataclasses.asdict(base), **shares, **settings.network}
+        config: JatConfig = as_type(JatConfig, changes, "network")
+        _modalities(tasks, config, tokenizer or Gpt2Tokenizer.of_bytes())
+        return config
+
+    def usual(self, settings: TrainSettings) -> Usual:
+        """As published for the published sizes, AdamW with a linear schedule."""
+        adamw = OptimiserConfig(
+            name="adamw", rate=5e-5, betas=(0.9, 0.999), decay=0.0, warmup=0, cooldown=1.0
+        )
+        if settings.preset == "published":
+            return Usual(320, 512, 20, 250_000, "paper", adamw)
+        return Usual(8, 256, 1, 2_000, "muon", adamw)
+
+    def encode(
+        self, tasks: Sequence[DatasetTask], folder: Path, settings: TrainSettings, sizes: JatConfig
+    ) -> dict[str, JatShard]:
+        """As :meth:`Family.encode`; text tokens are a checkpoint's, or learned from the texts."""
+        place, tokenizer = folder / "jat", None
+        modalities = _modalities(tasks, sizes, Gpt2Tokenizer.of_bytes())
+        options: dict[str, Any] = {"augment": settings.augment, "workers": settings.workers}
+        shard_jat_tasks(tasks, modalities, place, **options)
+        shards = {name: JatShard.open(place / file_name(name), m) for name, m in modalities.items()}
+        if settings.start is not None:
+            tokenizer = read_configuration(locate_checkpoint(settings.start))[1]
+        if tokenizer is None:
+            tokenizer = Gpt2Tokenizer.learned(texts_of(shards.values()), sizes.eos_token_id)
+        return {
+            name: dataclasses.replace(
+                shard, modalities=dataclasses.replace(shard.modalities, tokenizer=tokenizer)
+            )
+            for name, shard in shards.items()
+        }
+
+    def part(self, shard: JatShard, first: int, stop: int) -> JatShard:
+        """As :meth:`Family.part`."""
+        return shard.part(first, stop)
+
+    def read_sizes(self, values: Mapping[str, Any]) -> JatConfig:
+        """As :meth:`Family.read_sizes`."""
+        return JatConfig.from_json(values)
+
+    def build(self, sizes: JatConfig) -> JatNetwork:
+        """As :meth:`Family.build`."""
+        return JatNetwork(sizes)
+
+    def begin(self, network: JatNetwork, start: str) -> None:
+        """As :meth:`Family.begin`; the network is of the same sizes."""
+        weights, expected = load_checkpoint(start).network.state_dict(), network.state_dict()
+        for name in expected:
+            if name not in weights or weights[name].shape != expected[name].shape:
+                raise ValueError(
+                    f"{start} and the network differ in {name}: expected the same sizes; leave "
+                    "--network out"
+                )
+        network.load_state_dict(weights)
+
+    def prepare(
+        self, network: JatNetwork, config: TrainConfig, attention: str, device: torch.device
+    ) -> None:
+        """As :meth:`Family.prepare`."""
+        network.transformer.recompute = config.recompute
+
+    def divide(self, network: JatNetwork, ranks: ProcessGroup, device: torch.device) -> None:
+        """As :meth:`Family.divide`."""
+        raise ValueError("a network of JAT is not divided among processes: leave --fsdp out")
+
+    def packer(
+        self, config: TrainConfig, shards: Shards[JatShard], texts: Mapping[str, TextShard] | None
+    ) -> JatPacker:
+        """As :meth:`Family.packer`."""
+        return JatPacker(
+            shards,
+            config.mixture,
+            rows=config.rows,
+            length=config.length,
+            seed=config.seed,
+            positions=_sizes(config).max_position_embeddings,
+        )
+
+    def scale(self, config: TrainConfig, batch: JatBatch) -> Tensor:
+        """How many timesteps there are."""
+        return torch.tensor(float(sum(batch.task_tokens.values()) / 2))
+
+    def loss(
+        self, network: JatNetwork, batch: JatBatch, config: TrainConfig, *, tasks: int
+    ) -> LossReport:
+        """Each timestep's action and next observation, in the published shares."""
+        sizes, device = network.config, next(iter(batch.tasks.values())).device
+        total, sums, by_task = (
+            torch.zeros(shape, device=device) for shape in ((), (9,), (tasks, 2))
+        )
+        for kind, group in batch.groups.items():
+            errors = network.errors(group)
+            assert group.mask is not None
+            assert group.weights is not None
+            live, weights = group.mask.float(), group.weights * group.mask
+            losses = sizes.action_loss_coef * errors.actions * weights
+            if errors.observations is not None:
+                following = errors.observations * weights[:, 1:]
+                losses = losses + F.pad(sizes.observation_loss_coef * following, (1, 0))
+            total = total + losses.sum()
+            with torch.no_grad():
+                discrete = group.discrete_actions is not None
+                score = 1 - errors.misses if discrete else errors.misses
+                parts = [live.sum(), (errors.actions * live).sum(), (score * live).sum()]
+                first = 0 if discrete else 3
+                sums[first : first + 3] += torch.stack(parts)
+                both = torch.stack([live.sum(1), losses.sum(1)], 1)
+                by_task.index_add_(0, batch.tasks[kind], both)
+        return LossReport(total, self.scale(config, batch).to(total), sums, by_task)
+
+    def flops(self, config: TrainConfig) -> float:
+        """As Gato's, of the blocks' matrices and attention alone."""
+        sizes = _sizes(config)
+        width, length = sizes.hidden_size, min(config.length, sizes.max_position_embeddings)
+        weights = width * (4 * width + 2 * sizes.feed_forward)
+        return float(sizes.num_layers * (6 * weights + 12 * width * length))
+
+    def describe(self, shard: JatShard) -> str:
+        """What it observes and chooses."""
+        modalities = shard.modalities
+        return f"{modalities.observation} observations, {modalities.action} actions"
+
+    def memory(self, shard: JatShard) -> str | None:
+        """Everything in the window, without a choice."""
+        return None
+
+    def check_own_folder(self, folder: Path) -> None:
+        """As :meth:`Family.check_own_folder`."""
+        check_replaceable(folder, JAT_FILES)
+        if (folder / "config.json").exists() and not is_jat(folder):
+            raise FileExistsError(
+                f"{folder / 'config.json'} is not a JAT checkpoint's, expected one that may be "
+                "replaced: choose another folder"
+            )
+
+    def writer(
+        self, config: TrainConfig, tasks: Sequence[DatasetTask], shards: Shards[JatShard]
+    ) -> CheckpointWriter[JatNetwork]:
+        """As :meth:`Family.writer`."""
+        tokenizer = next(iter(shards.values())).modalities.tokenizer  # all have the same
+        spaces = {task.id: (task.observation_space, task.action_space) for task in tasks}
+        return lambda folder, network, card: save_checkpoint(
+            folder, network, tokenizer, card=card, spaces=spaces, dtype=torch.bfloat16
+        )
+
+
+def _sizes(config: TrainConfig) -> JatConfig:
+    assert isinstance(config.network, JatConfig)
+    return config.network
+
+
+def _modalities(
+    tasks: Sequence[DatasetTask], sizes: JatConfig, tokenizer: Gpt2Tokenizer
+) -> dict[str, Modalities]:
+    """What each task observes and chooses."""
+    found = {}
+    for task in tasks:
+        try:
+            spaces = task.observation_space, task.action_space
+            found[task.id] = Modalities.of(*spaces, sizes, tokenizer)
+        except ValueError as error:
+            raise ValueError(f"JAT cannot be trained on {task.id!r}: {error}") from error
+    return found
