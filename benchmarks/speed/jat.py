@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch import Tensor
 from benchmarks.speed.comparison import Comparison, compare
 from benchmarks.speed.predicting import SEEN, Stepper
 from policies.jat.config import JatConfig
-from policies.jat.decoding import JatState
+from policies.jat.decoding import JatState, Positions
 from policies.jat.network import JatNetwork
 from policies.jat.policy import DTYPES, JatPolicy
 
@@ -91,10 +92,20 @@ class PublishedLoop:
         return finished
 
 
+WAYS: tuple[tuple[Positions, str], ...] = (
+    ("published", "float32"), ("published", "bfloat16"), ("exact", "bfloat16"),
+)  # fmt: skip
+"""Positions and precisions; published positions compute what the loop does."""
+LIMITS = {
+    ("published", "bfloat16", 1): "at least 1.5",
+    ("published", "bfloat16", 64): "at least 30",
+}
+
+
 def against_the_published_loop(
     *, seconds: float, config: JatConfig | None = None, window: int = WINDOW
 ) -> Iterator[Comparison]:
-    """Steps a second of :class:`JatPolicy` on a CPU over those of the loop, in float32.
+    """Steps a second of :class:`JatPolicy` on a CPU over those of the loop, which is in float32.
 
     Args:
         seconds: As in :func:`benchmarks.speed.comparison.compare`.
@@ -105,36 +116,31 @@ def against_the_published_loop(
     network = JatNetwork(config or JatConfig()).eval().requires_grad_(False)
     loop = PublishedLoop(network, 6, window)
     generator = np.random.default_rng(0)
-    for _ in range(window // 2 + 2):
-        loop.step(generator.normal(size=17))
-    steps = window // 4  # after so many a full window has given way once
 
     def published(count: int) -> None:
         for _ in range(count):
             loop.step(generator.normal(size=17))
 
-    limits = {("float32", 1): "", ("bfloat16", 1): "at least 1.5", ("float32", 64): "at least 30"}
-    for precision in ("float32", "bfloat16"):
-        policy = _policy(network, precision, window)
+    published(window // 2 + 2)
+    for positions, precision in WAYS:
+        copy = JatNetwork(network.config)
+        copy.load_state_dict(network.state_dict())
+        policy = JatPolicy(
+            copy.to(DTYPES[precision]), SEEN, CHOSEN, window=window, positions=positions
+        )
         for rows in (1, 64):
-            count = steps if rows == 1 else 1
-            player = aged(policy, rows)
+            # after so many steps a full window has given way once; of many rows one does at each
+            count = policy.decoder.stride if (positions, rows) == ("exact", 1) else 1
             yield compare(
-                f"JAT: steps in {precision}, rows: {rows}",
-                ("the published loop", lambda count=count: published(count)),  # type: ignore[misc]
-                ("predict", lambda count=count, player=player: _step(player, count)),  # type: ignore[misc]
+                f"JAT: steps in {precision}, {positions} positions, rows: {rows}",
+                ("the published loop", partial(published, count)),
+                ("predict", partial(_step, aged(policy, rows), count)),
                 items=count * rows,
                 slow_items=count,
                 seconds=seconds,
                 rounds=3,
-                limit=limits.get((precision, rows), ""),
+                limit=LIMITS.get((positions, precision, rows), ""),
             )
-
-
-def _policy(network: JatNetwork, precision: str, window: int) -> JatPolicy:
-    copy = JatNetwork(network.config)
-    copy.load_state_dict(network.state_dict())
-    return JatPolicy(copy.to(DTYPES[precision]), SEEN, CHOSEN, window=window)
 
 
 def _step(player: Stepper, count: int) -> None:
@@ -151,8 +157,9 @@ def aged(policy: JatPolicy, rows: int) -> Stepper:
     state, decoder = player.state, policy.decoder
     assert isinstance(state, JatState)
     spread = np.arange(rows) * decoder.stride // rows
-    state.lengths[:] = decoder.window - 1 - 2 * spread
-    slots = torch.arange(state.cache.orders.shape[1])
-    lengths = torch.from_numpy(state.lengths)[:, None]
-    state.cache.orders[:] = torch.where(slots < lengths, slots, -1)
+    state.lengths[:] = (1 + (decoder.positions == "published")) * decoder.window - 1 - 2 * spread
+    newest = torch.from_numpy(state.lengths)[:, None] - 1
+    slots = state.cache.slots
+    orders = newest - (newest - torch.arange(slots)) % slots
+    state.cache.orders[:, :slots] = orders.clamp(min=-1)
     return player

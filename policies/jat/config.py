@@ -170,7 +170,9 @@ class JatConfig:
         return config
 
 
-_SMALL = {"vocab_size": 512, "eos_token_id": 511, "max_position_embeddings": 128}
+_SMALL = {
+    "vocab_size": 512, "eos_token_id": 511, "max_position_embeddings": 128, "image_size": 64,
+}  # fmt: skip
 """Of networks whose text tokens are learned from their own episodes."""
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {

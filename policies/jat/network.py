@@ -268,10 +268,16 @@ class JatNetwork(nn.Module):
             mask = None if mask is None else F.pad(mask, (patches.shape[1], 0), value=True)
         return self.logits(self.transformer(x, mask)[:, -batch.ids.shape[1] :])
 
+    def text_errors(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
+        """Of each token but the first its cross-entropy, and 1 where another is the most likely:
+        float32 ``[B, P - 1]``; those of padding mean nothing."""
+        logits, labels = self.text_logits(batch)[:, :-1].float(), batch.ids[:, 1:]
+        errors = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+        return errors, (logits.detach().argmax(-1) != labels).float()
+
     def text_loss(self, batch: TextBatch) -> Tensor:
         """Cross-entropy of each token of a text but its first: a scalar."""
-        logits = self.text_logits(batch)[:, :-1].transpose(1, 2)
-        errors = F.cross_entropy(logits, batch.ids[:, 1:], reduction="none")
+        errors, _ = self.text_errors(batch)
         return _mean(errors, None if batch.mask is None else batch.mask[:, 1:], None)
 
     def _repeated_observations(self, batch: EpisodeBatch) -> Tensor:

@@ -31,7 +31,6 @@ from policies.training.checkpoint_scorer import CheckpointScorer, playable
 from policies.training.config import TrainConfig, check_same, train_config
 from policies.training.data.datasets import DatasetTask, find_tasks
 from policies.training.data.mixture_report import measure_mixture, mixture_table
-from policies.training.data.text_shards import TextShard, shard_texts
 from policies.training.data.text_sources import find_texts
 from policies.training.distributed import ProcessGroup
 from policies.training.export import saved_step
@@ -127,7 +126,7 @@ class TrainRun:
         if path.exists():
             check_same(read_json(path), self.identity, self.settings.output)
 
-    def _shards(self) -> tuple[dict[str, Any], dict[str, TextShard]]:
+    def _shards(self) -> tuple[dict[str, Any], dict[str, Any]]:
         if not self.ranks.rank:
             texts = f" and {len(self.sources)} files of texts" if self.sources else ""
             self.console.print(f"encoding {len(self.tasks)} tasks{texts}", highlight=False)
@@ -135,12 +134,10 @@ class TrainRun:
         self.ranks.wait()
         return self._encode()
 
-    def _encode(self) -> tuple[dict[str, Any], dict[str, TextShard]]:
-        asked = self.settings
-        folder = asked.shards or asked.output / "shards"
-        shards = self.family.encode(self.all_tasks, folder, asked, self.sizes)
+    def _encode(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        shards, texts = self.family.encode(self.all_tasks, self.sources, self.settings, self.sizes)
         chosen = {task.id: shards[task.id] for task in self.tasks}
-        return chosen, shard_texts(self.sources, asked.output / "texts")
+        return chosen, texts
 
     def _split(self, whole: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """What is trained on, and the last episodes of each task, at least two, that are not."""

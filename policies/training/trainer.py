@@ -27,7 +27,6 @@ from policies.model.quantization import choose_device
 from policies.training.checkpoint_scorer import CheckpointScorer
 from policies.training.config import TrainConfig, as_begun, check_same_config
 from policies.training.data.prefetch import Prefetcher
-from policies.training.data.text_shards import TextShard
 from policies.training.distributed import ProcessGroup
 from policies.training.families.registry import find_family
 from policies.training.loss import LossReport
@@ -123,7 +122,7 @@ class Trainer:
         device: str = "auto",
         attention: str = "auto",
         on_save: Callable[[Trainer], None] | None = None,
-        texts: Mapping[str, TextShard] | None = None,
+        texts: Mapping[str, Any] | None = None,
         begin: Callable[[Any], None] | None = None,
         fsdp: bool = False,
         tensorboard: bool = False,

@@ -1,4 +1,4 @@
-"""Batches of JAT's timesteps, in the shares of a mixture.
+"""Batches of JAT's timesteps and texts, in the shares of a mixture.
 
 * :class:`JatBatch` -- stretches of episodes, by what is observed and chosen in them.
 * :class:`JatPacker` -- batch number ``k`` of a seed, always the same one.
@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policies.jat.network import EpisodeBatch
+from policies.jat.network import EpisodeBatch, TextBatch
 from policies.model.tensors import Tensors
 from policies.training.data.jat_shards import JatShard
+from policies.training.data.jat_texts import JatTexts, Passage, draw_passage, text_batch
 from policies.training.data.packing import Mixture, Sampler
 
 LONGEST = {"image": 32, "continuous": 256, "discrete": 256}
@@ -38,13 +39,15 @@ class JatBatch(Tensors):
 
     Attributes:
         groups: By what is observed and chosen.
-        tasks: int64 ``[B]``, the task's number of each row, by group.
-        task_tokens: Tokens of each task.
+        tasks: int64 ``[B]``, the source's number of each row, by group or kind of texts.
+        task_tokens: Tokens of each source.
+        texts: By whether they have images, "pairs" or "texts".
     """
 
     groups: dict[str, EpisodeBatch]
     tasks: dict[str, Tensor]
     task_tokens: dict[str, int] = field(default_factory=dict)
+    texts: dict[str, TextBatch] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,19 @@ class Stretch:
         return slice(self.begin, self.stop)
 
     @property
-    def size(self) -> int:
+    def length(self) -> int:
         """Number of timesteps."""
         return self.stop - self.begin
+
+    @property
+    def size(self) -> int:
+        """Tokens."""
+        return 2 * self.length
+
+    @property
+    def name(self) -> str:
+        """The task."""
+        return self.shard.task
 
 
 class JatPacker(Sampler[JatShard, JatBatch]):
@@ -73,6 +86,7 @@ class JatPacker(Sampler[JatShard, JatBatch]):
         shards, mixture, rows, length, seed: As :class:`~policies.training.data.packing.Sampler` has
             them. A row's tokens may be of several stretches.
         positions: Tokens that the network has positions for, the most of a stretch.
+        texts: Texts and pairs, by name.
     """
 
     def __init__(
@@ -84,12 +98,15 @@ class JatPacker(Sampler[JatShard, JatBatch]):
         length: int,
         seed: int,
         positions: int,
+        texts: Mapping[str, JatTexts] | None = None,
     ) -> None:
-        self.most = max(1, min(length, positions) // 2)
-        super().__init__(shards, mixture, rows=rows, length=length, seed=seed)
+        self.most = max(2, min(length, positions))
+        super().__init__(shards, mixture, rows=rows, length=length, seed=seed, texts=texts)
 
     def num_tokens(self, task: str) -> int:
         """As :meth:`Sampler.num_tokens`."""
+        if task in self.texts:
+            return int(self.texts[task].lengths.sum())
         return 2 * self.shards[task].num_steps
 
     def count_documents(self, batch: JatBatch) -> tuple[int, int]:
@@ -98,39 +115,60 @@ class JatPacker(Sampler[JatShard, JatBatch]):
 
     def batch(self, index: int, *, rank: int = 0, world: int = 1) -> JatBatch:
         """As :meth:`Sampler.batch`."""
-        drawn: dict[str, list[Stretch]] = {}
+        stretches: dict[str, list[Stretch]] = {}
+        passages: dict[str, list[Passage]] = {}
         tokens: dict[str, int] = {}
         for row in range(rank, self.rows, world):
             generator = np.random.default_rng([self.seed, index, row])
             left = self.length
             while left >= max(2, self.mixture.smallest):
-                stretch = self._draw(generator, left // 2)
-                shard = stretch.shard
-                drawn.setdefault(shard.kind, []).append(stretch)
-                tokens[shard.task] = tokens.get(shard.task, 0) + 2 * stretch.size
-                left -= 2 * stretch.size
-        groups = {kind: episode_batch(stretches) for kind, stretches in sorted(drawn.items())}
-        tasks = {
-            kind: torch.tensor([self.numbers[stretch.shard.task] for stretch in drawn[kind]])
-            for kind in groups
+                document = self._draw(generator, left)
+                if document is None:
+                    break
+                left -= document.size
+                tokens[document.name] = tokens.get(document.name, 0) + document.size
+                if isinstance(document, Passage):
+                    passages.setdefault(document.kind, []).append(document)
+                else:
+                    stretches.setdefault(document.shard.kind, []).append(document)
+        numbers = {
+            kind: torch.tensor([self.numbers[document.name] for document in documents])
+            for drawn in (stretches, passages)
+            for kind, documents in drawn.items()
         }
-        return JatBatch(groups, tasks, tokens)
+        return JatBatch(
+            {kind: episode_batch(drawn) for kind, drawn in sorted(stretches.items())},
+            numbers,
+            tokens,
+            {kind: text_batch(drawn) for kind, drawn in sorted(passages.items())},
+        )
 
     def _usual_size(self, task: str) -> float:
+        if task in self.texts:
+            return float(np.minimum(self.texts[task].lengths, self.most).mean())
         shard = self.shards[task]
         return float(2 * np.minimum(shard.ends - shard.starts, self._longest(shard)).mean())
 
     def _longest(self, shard: JatShard) -> int:
-        return min(LONGEST[shard.modalities.observation], self.most)
+        return min(LONGEST[shard.modalities.observation], self.most // 2)
 
-    def _draw(self, generator: np.random.Generator, most: int) -> Stretch:
-        """A stretch of at most so many timesteps, from every half of a stretch on."""
-        shard = self.shards[self.draw_source(generator)]
+    def _draw(self, generator: np.random.Generator, left: int) -> Stretch | Passage | None:
+        """A document of at most ``left`` tokens; None after several that did not fit."""
+        for _ in range(8):
+            source = self.draw_source(generator)
+            if source not in self.texts:
+                return self._stretch(self.shards[source], generator, left // 2)
+            passage = draw_passage(self.texts[source], generator, min(left, self.most))
+            if passage is not None:
+                return passage
+        return None
+
+    def _stretch(self, shard: JatShard, generator: np.random.Generator, most: int) -> Stretch:
+        """At most so many timesteps, from every half of a stretch on."""
         episode, longest = int(generator.integers(len(shard.ends))), self._longest(shard)
         start, stop = int(shard.starts[episode]), int(shard.ends[episode])
-        begin = start + max(1, longest // 2) * int(
-            generator.integers(-(-(stop - start) // max(1, longest // 2)))
-        )
+        half = max(1, longest // 2)
+        begin = start + half * int(generator.integers(-(-(stop - start) // half)))
         return Stretch(shard, begin, min(stop, begin + min(longest, most)))
 
 
@@ -146,9 +184,9 @@ def episode_batch(stretches: Sequence[Stretch]) -> EpisodeBatch:
     rows = [stretch.shard.observations(stretch.steps) for stretch in stretches]
     parts: dict[str, Tensor | None] = {
         "rewards": _padded(stretches, "rewards"),
-        "mask": _stacked([np.ones(stretch.size, np.bool_) for stretch in stretches]),
+        "mask": _stacked([np.ones(stretch.length, np.bool_) for stretch in stretches]),
         "weights": _stacked(
-            [np.full(s.size, loss_weight(s.shard.task), np.float32) for s in stretches]
+            [np.full(s.length, loss_weight(s.shard.task), np.float32) for s in stretches]
         ),
     }
     if observation == "image":
@@ -185,5 +223,6 @@ def _stacked(rows: Sequence[Any]) -> Tensor:
     shape = np.max([row.shape for row in rows], axis=0)
     stacked = np.zeros((len(rows), *shape), rows[0].dtype)
     for number, row in enumerate(rows):
-        stacked[(number, *(slice(size) for size in row.shape))] = row
+        place: Any = (number, *map(slice, row.shape))
+        stacked[place] = row
     return torch.from_numpy(stacked)

@@ -26,7 +26,7 @@ Texts are kept as such: which tokens they are is up to a run's tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -269,8 +269,3 @@ def _probabilities(modalities: Modalities, episode: Episode) -> NDArray[np.float
     if given is None or given.shape != (episode.length, count):
         return np.zeros((episode.length, count), np.float16)
     return np.asarray(given, np.float16)
-
-
-def texts_of(shards: Iterable[JatShard]) -> Iterator[str]:
-    """The texts of all shards, each once, in order."""
-    yield from dict.fromkeys(text for shard in shards for text in shard.texts)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +113,7 @@ class Sampler(ABC, Generic[ShardT, BatchT]):
         rows: int,
         length: int,
         seed: int,
-        texts: Mapping[str, TextShard] | None = None,
+        texts: Mapping[str, Any] | None = None,
     ) -> None:
         self.shards = dict(sorted(shards.items()))
         self.texts = dict(sorted((texts or {}).items()))

@@ -18,7 +18,7 @@ from policies.training.config import NetworkSizes, TrainConfig, Usual
 from policies.training.data.datasets import DatasetTask
 from policies.training.data.packing import Sampler
 from policies.training.data.shards import EpisodeArrays
-from policies.training.data.text_shards import TextShard
+from policies.training.data.text_sources import TextSource
 from policies.training.distributed import ProcessGroup
 from policies.training.loss import LossReport
 from policies.training.settings import TrainSettings
@@ -76,15 +76,20 @@ class Family(ABC, Generic[SizesT, NetworkT, ShardT, BatchT]):
 
     @abstractmethod
     def encode(
-        self, tasks: Sequence[DatasetTask], folder: Path, settings: TrainSettings, sizes: SizesT
-    ) -> dict[str, ShardT]:
-        """Shards of the tasks by id, in a folder; those that are there are kept."""
+        self,
+        tasks: Sequence[DatasetTask],
+        sources: Sequence[TextSource],
+        settings: TrainSettings,
+        sizes: SizesT,
+    ) -> tuple[dict[str, ShardT], dict[str, Any]]:
+        """Shards of the tasks by id, and of texts by name; those that are there are kept."""
 
     @abstractmethod
     def part(self, shard: ShardT, first: int, stop: int) -> ShardT:
         """The shard of the episodes ``[first, stop)`` alone."""
 
-    def check_texts(self, config: TrainConfig, texts: Mapping[str, TextShard]) -> None:
+    @abstractmethod
+    def check_texts(self, config: TrainConfig, texts: Mapping[str, Any]) -> None:
         """Refuse texts that a batch has no room for.
 
         Raises:
@@ -127,7 +132,7 @@ class Family(ABC, Generic[SizesT, NetworkT, ShardT, BatchT]):
 
     @abstractmethod
     def packer(
-        self, config: TrainConfig, shards: Shards[ShardT], texts: Mapping[str, TextShard] | None
+        self, config: TrainConfig, shards: Shards[ShardT], texts: Mapping[str, Any] | None
     ) -> Sampler[ShardT, BatchT]:
         """What makes batches."""
 

@@ -44,7 +44,8 @@ from policies.training.data.datasets import DatasetTask
 from policies.training.data.encoding import shard_tasks
 from policies.training.data.packing import Packer
 from policies.training.data.shards import TaskShard
-from policies.training.data.text_shards import TextShard
+from policies.training.data.text_shards import TextShard, shard_texts
+from policies.training.data.text_sources import TextSource
 from policies.training.distributed import ProcessGroup, shard
 from policies.training.families.family import CheckpointWriter, Family, Shards
 from policies.training.initialization import start_from
@@ -90,12 +91,14 @@ class GatoFamily(Family[NetworkConfig, GatoNetwork, TaskShard, PackedBatch]):
     def encode(
         self,
         tasks: Sequence[DatasetTask],
-        folder: Path,
+        sources: Sequence[TextSource],
         settings: TrainSettings,
         sizes: NetworkConfig,
-    ) -> dict[str, TaskShard]:
+    ) -> tuple[dict[str, TaskShard], dict[str, TextShard]]:
         """As :meth:`Family.encode`."""
-        return shard_tasks(tasks, folder, augment=settings.augment, workers=settings.workers)
+        folder = settings.shards or settings.output / "shards"
+        shards = shard_tasks(tasks, folder, augment=settings.augment, workers=settings.workers)
+        return shards, shard_texts(sources, settings.output / "texts")
 
     def part(self, shard: TaskShard, first: int, stop: int) -> TaskShard:
         """As :meth:`Family.part`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,23 @@ from policies.jat.network import JatNetwork
 from policies.training.config import TrainConfig, Usual
 from policies.training.data.datasets import DatasetTask
 from policies.training.data.jat_batches import JatBatch, JatPacker
-from policies.training.data.jat_shards import JatShard, shard_jat_tasks, texts_of
-from policies.training.data.text_shards import TextShard
+from policies.training.data.jat_shards import JatShard, shard_jat_tasks
+from policies.training.data.jat_texts import JatTexts, shard_jat_texts
+from policies.training.data.text_sources import TextSource
 from policies.training.distributed import ProcessGroup
 from policies.training.families.family import CheckpointWriter, Family, Shards
 from policies.training.loss import LossReport
 from policies.training.optimizer import OptimiserConfig
 from policies.training.settings import TrainSettings
 
+LEARNED_TEXTS = 10_000
+"""Texts that text tokens are learned from, the first ones."""
+
 KAPPA = 0.005
 """Share of the loss that is the next observation's, as published."""
 
 WITHOUT = (
-    "texts", "pairs", "layout", "memory", "options", "prompt_share", "prompt_shares",
+    "layout", "memory", "options", "prompt_share", "prompt_shares",
     "prompt_end", "task_embeddings", "sigma", "depth_drop", "action_drop", "observation_noise",
     "numeric_features", "attention", "fsdp",
 )  # fmt: skip
@@ -90,24 +95,44 @@ class JatFamily(Family[JatConfig, JatNetwork, JatShard, JatBatch]):
         return Usual(8, 256, 1, 2_000, "muon", adamw)
 
     def encode(
-        self, tasks: Sequence[DatasetTask], folder: Path, settings: TrainSettings, sizes: JatConfig
-    ) -> dict[str, JatShard]:
+        self,
+        tasks: Sequence[DatasetTask],
+        sources: Sequence[TextSource],
+        settings: TrainSettings,
+        sizes: JatConfig,
+    ) -> tuple[dict[str, JatShard], dict[str, JatTexts]]:
         """As :meth:`Family.encode`; text tokens are a checkpoint's, or learned from the texts."""
-        place, tokenizer = folder / "jat", None
+        place, tokenizer = (settings.shards or settings.output / "shards") / "jat", None
         modalities = _modalities(tasks, sizes, Gpt2Tokenizer.of_bytes())
         options: dict[str, Any] = {"augment": settings.augment, "workers": settings.workers}
         shard_jat_tasks(tasks, modalities, place, **options)
         shards = {name: JatShard.open(place / file_name(name), m) for name, m in modalities.items()}
         if settings.start is not None:
             tokenizer = read_configuration(locate_checkpoint(settings.start))[1]
+        texts = shard_jat_texts(sources, settings.output / "texts" / "jat", sizes)
         if tokenizer is None:
-            tokenizer = Gpt2Tokenizer.learned(texts_of(shards.values()), sizes.eos_token_id)
+            missions = (text for shard in shards.values() for text in shard.texts)
+            said = (text for part in texts.values() for text in part.texts)
+            every = islice(chain(missions, said), LEARNED_TEXTS)
+            tokenizer = Gpt2Tokenizer.learned(every, sizes.eos_token_id)
         return {
             name: dataclasses.replace(
                 shard, modalities=dataclasses.replace(shard.modalities, tokenizer=tokenizer)
             )
             for name, shard in shards.items()
-        }
+        }, {name: dataclasses.replace(part, tokenizer=tokenizer) for name, part in texts.items()}
+
+    def check_texts(self, config: TrainConfig, texts: Mapping[str, JatTexts]) -> None:
+        """Refuse images that have no room for a text after them."""
+        room = min(config.length, _sizes(config).max_position_embeddings) - 2
+        for name, part in texts.items():
+            if part.patches > room:
+                raise ValueError(
+                    f"an image of {name!r} has {part.patches} patches: expected at most {room}, "
+                    "with two tokens of text in a row and in the network's positions; use a "
+                    "smaller image_size or more max_position_embeddings (--network), or a larger "
+                    "--length"
+                )
 
     def part(self, shard: JatShard, first: int, stop: int) -> JatShard:
         """As :meth:`Family.part`."""
@@ -143,7 +168,7 @@ class JatFamily(Family[JatConfig, JatNetwork, JatShard, JatBatch]):
         raise ValueError("a network of JAT is not divided among processes: leave --fsdp out")
 
     def packer(
-        self, config: TrainConfig, shards: Shards[JatShard], texts: Mapping[str, TextShard] | None
+        self, config: TrainConfig, shards: Shards[JatShard], texts: Mapping[str, JatTexts] | None
     ) -> JatPacker:
         """As :meth:`Family.packer`."""
         return JatPacker(
@@ -153,16 +178,22 @@ class JatFamily(Family[JatConfig, JatNetwork, JatShard, JatBatch]):
             length=config.length,
             seed=config.seed,
             positions=_sizes(config).max_position_embeddings,
+            texts=texts,
         )
 
     def scale(self, config: TrainConfig, batch: JatBatch) -> Tensor:
-        """How many timesteps there are."""
-        return torch.tensor(float(sum(batch.task_tokens.values()) / 2))
+        """How many timesteps there are, and tokens of texts that are predicted."""
+        masks = [group.mask for group in batch.groups.values()]
+        masks += [texts.mask[:, 1:] for texts in batch.texts.values() if texts.mask is not None]
+        return torch.stack([mask.sum() for mask in masks if mask is not None]).sum().float()
 
     def loss(
         self, network: JatNetwork, batch: JatBatch, config: TrainConfig, *, tasks: int
     ) -> LossReport:
-        """Each timestep's action and next observation, in the published shares."""
+        """Each timestep's action and next observation in the published shares, each text's token.
+
+        A token of a text counts as much as a timestep of a task of weight 1.
+        """
         sizes, device = network.config, next(iter(batch.tasks.values())).device
         total, sums, by_task = (
             torch.zeros(shape, device=device) for shape in ((), (9,), (tasks, 2))
@@ -184,6 +215,16 @@ class JatFamily(Family[JatConfig, JatNetwork, JatShard, JatBatch]):
                 first = 0 if discrete else 3
                 sums[first : first + 3] += torch.stack(parts)
                 both = torch.stack([live.sum(1), losses.sum(1)], 1)
+                by_task.index_add_(0, batch.tasks[kind], both)
+        for kind, texts in batch.texts.items():
+            assert texts.mask is not None
+            live = texts.mask[:, 1:].float()
+            wrong, misses = network.text_errors(texts)
+            total = total + (wrong * live).sum()
+            with torch.no_grad():
+                said = [live.sum(), (wrong * live).sum(), ((1 - misses) * live).sum()]
+                sums[6:] += torch.stack(said)
+                both = torch.stack([live.sum(1), (wrong * live).sum(1)], 1)
                 by_task.index_add_(0, batch.tasks[kind], both)
         return LossReport(total, self.scale(config, batch).to(total), sums, by_task)
 

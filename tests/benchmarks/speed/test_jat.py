@@ -49,14 +49,27 @@ def test_rows_of_all_ages_are_timed() -> None:
     assert gave_way == [1] * 8
 
 
+def test_a_full_cache_is_read_whole() -> None:
+    """The orders are those that steps from the episode's start on would have left."""
+    for positions in ("exact", "published"):
+        policy = JatPolicy(JatNetwork(SIZES), SEEN, CHOSEN, window=12, positions=positions)
+        player, state = aged(policy, 1), None
+        for _ in range((player.state.lengths[0] + 1) // 2):
+            _, state = policy.predict(np.zeros(17), state)
+        assert state.lengths.tolist() == player.state.lengths.tolist()
+        assert torch.equal(state.cache.orders, player.state.cache.orders)
+
+
 def test_ratios_at_both_batch_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [
         (each.name, each.limit)
         for each in against_the_published_loop(seconds=0.0, config=SIZES, window=8)
     ]
     assert names == [
-        ("JAT: steps in float32, rows: 1", ""),
-        ("JAT: steps in float32, rows: 64", "at least 30"),
-        ("JAT: steps in bfloat16, rows: 1", "at least 1.5"),
-        ("JAT: steps in bfloat16, rows: 64", ""),
+        ("JAT: steps in float32, published positions, rows: 1", ""),
+        ("JAT: steps in float32, published positions, rows: 64", ""),
+        ("JAT: steps in bfloat16, published positions, rows: 1", "at least 1.5"),
+        ("JAT: steps in bfloat16, published positions, rows: 64", "at least 30"),
+        ("JAT: steps in bfloat16, exact positions, rows: 1", ""),
+        ("JAT: steps in bfloat16, exact positions, rows: 64", ""),
     ]

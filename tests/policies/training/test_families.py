@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,18 @@ from gato_gym import Episode, get_task
 from gato_gym.__main__ import main
 from policies.collection.record import play_returns, record_episodes
 from policies.gato.checkpoint_folder import is_jat
+from policies.jat.checkpoint import load_checkpoint
 from policies.jat.config import preset
 from policies.jat.gpt2_text import Gpt2Tokenizer
-from policies.jat.modalities import Modalities
+from policies.jat.modalities import Modalities, normalized_captions
 from policies.jat.policy import JatPolicy
 from policies.registry import make_policy
 from policies.training.config import TrainConfig
 from policies.training.data.jat_batches import JatBatch, Stretch, episode_batch
 from policies.training.data.jat_shards import JatShard, write_jat_shard
+from policies.training.data.jat_texts import shard_jat_texts
 from policies.training.data.packing import Mixture
+from policies.training.data.text_sources import TextSource, find_texts
 from policies.training.families.jat import JatFamily
 from policies.training.optimizer import OptimiserConfig
 from policies.training.run import TrainRun
@@ -216,7 +220,7 @@ def test_the_loss_is_that_of_each_task_alone(shards: dict[str, JatShard]) -> Non
         pairs = zip(shard.starts[:3], (3, 8, 5), strict=True)
         stretches = [Stretch(shard, int(begin), int(begin) + n) for begin, n in pairs]
         group = episode_batch(stretches)
-        tokens = {task: 2 * sum(stretch.size for stretch in stretches)}
+        tokens = {task: 2 * sum(stretch.length for stretch in stretches)}
         batch = JatBatch(
             {shard.kind: group}, {shard.kind: torch.zeros(3, dtype=torch.long)}, tokens
         )
@@ -224,8 +228,8 @@ def test_the_loss_is_that_of_each_task_alone(shards: dict[str, JatShard]) -> Non
         expected = 0.0
         for stretch in stretches:
             alone = network.losses(episode_batch([stretch]))
-            expected += 0.995 * stretch.size * float(alone.action)
-            expected += 0.005 * (stretch.size - 1) * float(alone.observation)
+            expected += 0.995 * stretch.length * float(alone.action)
+            expected += 0.005 * (stretch.length - 1) * float(alone.observation)
         assert float(report.total) == pytest.approx(expected, rel=1e-4)
         assert float(report.scale) == tokens[task] / 2
         assert group.weights is not None
@@ -351,3 +355,107 @@ def test_mini_fits_twelve_mebibytes() -> None:
     with torch.device("meta"):
         network = JatFamily().build(preset("mini"))
     assert 2 * sum(parameter.numel() for parameter in network.parameters()) < 12 * 2**20
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> list[TextSource]:
+    """Two texts, and three images of 40 x 30 pixels with a text each."""
+    image = pytest.importorskip("PIL.Image")
+    lines = [{"text": "a ball " * 30}, {"text": "a box"}]
+    (tmp_path / "words.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    pairs = []
+    for number in range(3):
+        pixels = np.zeros((30, 40, 3), np.uint8)
+        pixels[:, :20], pixels[:, 20:] = 80 * number, 255
+        image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        pairs.append({"text": f"it is {number}", "image": f"{number}.png"})
+    (tmp_path / "scenes.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    return find_texts([tmp_path / "words.jsonl"], [tmp_path / "scenes.jsonl"])
+
+
+def test_texts_and_pairs_are_in_the_same_batches(
+    sources: list[TextSource], shards: dict[str, JatShard], tmp_path: Path
+) -> None:
+    sizes = dataclasses.replace(SIZES, image_size=16, patch_size=8)
+    tokenizer = Gpt2Tokenizer.of_bytes()
+    texts = {
+        name: dataclasses.replace(part, tokenizer=tokenizer)
+        for name, part in shard_jat_texts(sources, tmp_path / "texts", sizes).items()
+    }
+    assert texts["words"].texts == ["a ball " * 30, "a box"]
+    pictures = np.array(texts["scenes"].arrays["pictures"])
+    assert pictures.shape == (3, 16, 16, 3)
+    assert pictures[2, 8, [0, 15]].tolist() == [[160] * 3, [255] * 3], "cropped, not stretched"
+    asked = config(network=sizes, mixture=Mixture({ARM: 1.0, "words": 1.0, "scenes": 2.0}), rows=40)
+    family = JatFamily()
+    packer = family.packer(asked, {ARM: shards[ARM]}, texts)
+    batch = packer.batch(0)
+    total = sum(batch.task_tokens.values())
+    shares = [batch.task_tokens[name] / total for name in (ARM, "words", "scenes")]
+    assert shares == pytest.approx([0.25, 0.25, 0.5], abs=0.12)
+    assert packer.num_tokens("scenes") == 3 * (4 + len("it is 0") + 1)
+    words, scenes = batch.texts["texts"], batch.texts["pairs"]
+    long, short = [*tokenizer.encode("a ball " * 30), 511], [*tokenizer.encode("a box"), 511]
+    for ids, live in zip(words.ids.tolist(), words.mask.sum(1).tolist(), strict=True):
+        whole = short if ids[:live] == short else long
+        assert any(whole[at : at + live] == ids[:live] for at in range(len(whole) - live + 1))
+    assert scenes.images is not None
+    numbers = scenes.ids[:, len("it is ")].tolist()
+    digits = [tokenizer.encode(str(number))[0] for number in range(3)]
+    shown = normalized_captions(pictures)[[digits.index(number) for number in numbers]]
+    assert torch.equal(scenes.images, shown)
+
+    network = family.build(sizes)
+    with torch.no_grad():
+        report = family.loss(network, batch, asked, tasks=3)
+        alone = float(
+            family.loss(network, dataclasses.replace(batch, texts={}), asked, tasks=3).total
+        )
+        predicted = [float(part.mask[:, 1:].sum()) for part in (words, scenes)]
+        expected = alone + sum(
+            count * float(network.text_loss(part))
+            for count, part in zip(predicted, (words, scenes), strict=True)
+        )
+    assert float(report.total) == pytest.approx(expected, rel=1e-5)
+    assert float(report.sums[6]) == sum(predicted)
+    group = batch.groups["continuous-continuous"]
+    assert group.mask is not None
+    assert float(report.scale) == sum(predicted) + float(group.mask.sum())
+    with pytest.raises(ValueError, match="an image of 'scenes' has 4 patches: expected at most 2"):
+        family.check_texts(
+            config(network=dataclasses.replace(sizes, max_position_embeddings=4)), texts
+        )
+
+
+def test_the_command_trains_on_texts_too(
+    root: Path, sources: list[TextSource], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_invented(root / "data")
+    train = ["train", "--family", "jat", "--dataset", f"gato/{ARM}-v0", "--output", "run"]
+    more = ["--text", "words.jsonl", "--pairs", "scenes.jsonl", "--preset", "tiny"]
+    assert main([*train, *more, "--rows", "2", "--steps", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "words" in said
+    assert "scenes" in said
+    assert "text " in said
+    policy = JatPolicy.load("run", task=ARM)
+    assert len(policy.tokenizer.encode("a ball")) < 6, "learned from the texts"
+
+
+def test_a_run_starts_from_a_checkpoint(root: Path) -> None:
+    write_invented(root / "data")
+    names = {task: f"gato/{task}-v0" for task in (BABYAI, ARM)}
+    shared: dict[str, Any] = {"family": "jat", "rows": 1, "steps": 1, "score_every": 0}
+    first = TrainSettings((names[BABYAI],), root / "first", preset="tiny", **shared)
+    checkpoint = load_checkpoint(TrainRun(first).train())
+    second = TrainSettings((names[ARM],), root / "second", start=str(root / "first"), **shared)
+    run = TrainRun(second)
+    assert run.config.network == checkpoint.network.config
+    network = run._trainer(run.config, root / "other").network
+    for name, weights in checkpoint.network.state_dict().items():
+        assert torch.equal(network.state_dict()[name], weights)
+    tokenizer = run.shards[ARM].modalities.tokenizer
+    assert tokenizer.merges == checkpoint.tokenizer.merges
+    larger = dataclasses.replace(second, network={"num_layers": 3})
+    with pytest.raises(ValueError, match=r"differ in transformer\.h\.2\..*: expected the same"):
+        TrainRun(larger)._trainer(TrainRun(larger).config, root / "larger")
