@@ -15,6 +15,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gato_gym.tasks import load_offered
 from policies.base import Policy
 from policies.registry import make_policy
 
@@ -43,6 +44,8 @@ _LAZY = {
     "record_episodes": "policies.collection.record",
 }
 """Modules imported on first use: the experts' processes have no use for torch."""
+
+load_offered(last=False)  # a suite whose experts are policies could not be imported before
 
 
 def __getattr__(name: str) -> Any:

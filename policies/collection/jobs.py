@@ -26,18 +26,14 @@ from gato_gym.episodes.minari_writing import new_minari
 from gato_gym.files.atomic_io import appearing_file, write_json
 from gato_gym.files.bounded_io import as_type, parse_json, plain_json, read_bytes, read_json
 from gato_gym.ranges import check_range
-from gato_gym.simulators import SIMULATORS, installed_versions
-from gato_gym.tasks import Task, get_task
+from gato_gym.simulators import installed_versions
+from gato_gym.tasks import Task, get_suite, get_task
 from policies.collection.env_faults import Beat
 from policies.collection.recorder import Recorder, RecordSettings
-from policies.experts import SCRIPTED_SUITES
 from policies.experts.store import shipped_folder
 from policies.rollout.faults import EnvironmentFault
 
 FORMAT = 1
-UNIT_EPISODES = {"atari": 1, "babyai": 64, "dm_control": 4, "metaworld": 8, "mujoco": 4}
-"""Attempts in a unit: a few seconds of work."""
-
 MOST_FAULTS = 3
 """Environments' faults at which a task is given up."""
 
@@ -80,13 +76,14 @@ class CollectSettings:
             del record["policy"]
             weights = weights_of(task)
             record |= {"weights": weights} if weights else {}
+        suite = get_suite(task.suite)
         return {
             "format": FORMAT,
             "task": task.id,
             **record,
             "expert_episodes": self.expert_episodes,
-            "unit_episodes": UNIT_EPISODES[task.suite],
-            "packages": installed_versions(SIMULATORS[task.suite]),
+            "unit_episodes": suite.unit_episodes,
+            "packages": installed_versions(suite.simulators),
         }
 
     def folder(self, task: Task) -> Path:
@@ -200,7 +197,7 @@ def player_digest(name: str) -> str:
 def weights_of(task: Task) -> str | None:
     """A hash of the trained expert that plays a task; None where a program does."""
     path = shipped_folder(task.id) / "model.safetensors"
-    if task.suite in SCRIPTED_SUITES or not path.is_file():
+    if get_suite(task.suite).expert is not None or not path.is_file():
         return None
     return hashlib.blake2b(read_bytes(path), digest_size=8).hexdigest()
 
@@ -253,7 +250,7 @@ def _record_unit(settings: CollectSettings, recorder: Recorder, job: Job) -> Uni
     from gato_gym.episodes import hdf5
 
     began = time.monotonic()
-    size = UNIT_EPISODES[recorder.task.suite]
+    size = get_suite(recorder.task.suite).unit_episodes
     lengths: list[int] = []
     dropped: dict[str, int] = {}
     faults: list[str] = []
