@@ -349,7 +349,7 @@ def test_a_reference_says_how_many_of_its_episodes_are_distinct(
     figures = measured(written)["mujoco-pendulum"]["random"]
     assert (figures["episodes"], figures["distinct"]) == (2, 1)
     content = json.loads(written.read_text())
-    monkeypatch.setattr("benchmarks.references._load", lambda name: content)
+    monkeypatch.setattr("benchmarks.references._read", lambda path: content)
     known = references.measured("mujoco")["mujoco-pendulum"].random
     assert known is not None
     assert known.distinct == 1
