@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outside")
     source = folder / "source"
     source.mkdir()
-    (source / "docking.py").write_text(block("python"))
+    (source / "cars.py").write_text(block("python"))
     (source / "pyproject.toml").write_text(block("toml"))
     pip = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
     run(folder, *pip, "--disable-pip-version-check", "--target", "site", "./source")
@@ -67,27 +67,27 @@ def test_every_command_of_the_page_knows_the_suite(folder: Path) -> None:
         assert large in text
         text = text.replace(large, small)
     printed = {}
-    for line in text.replace("expert train docking-near", "expert train docking-near --steps 4096"
+    for line in text.replace("expert train cars-reach", "expert train cars-reach --steps 4096"
                              ).splitlines():  # fmt: skip
         name, *rest = shlex.split(line)
         command = ["-m", "gato_gym", *rest] if name == "gato-gym" else rest
         printed[rest[0] if name == "gato-gym" else "experts"] = run(folder, *command).stdout
-    assert re.search(r"docking-far +- +- +60 +program", printed["tasks"])
+    assert re.search(r"cars-pass +- +- +300 +program", printed["tasks"])
     assert "2 tasks" in printed["tasks"]
-    entry = json.loads((folder / "site/docking.json").read_text())["suites"]["docking"]
+    entry = json.loads((folder / "site/cars.json").read_text())["suites"]["cars"]
     means = {task: {who: of["mean"] for who, of in each.items()}
              for task, each in entry["tasks"].items()}  # fmt: skip
-    assert list(means) == ["docking-far", "docking-near"]
-    assert all(mean["random"] < mean["expert"] < 0 for mean in means.values())
-    assert "Docking" in next((folder / "results").glob("docking-docking-*/report.html")).read_text()
-    assert (folder / "far.mp4").stat().st_size > 0
-    assert (folder / "runs/experts/docking-near/expert/model.safetensors").is_file()
+    assert list(means) == ["cars-pass", "cars-reach"]
+    assert all(mean["random"] < 0 < 80 < mean["expert"] for mean in means.values())
+    assert "cars" in next((folder / "results").glob("cars-cars-*/report.html")).read_text()
+    assert (folder / "pass.mp4").stat().st_size > 0
+    assert (folder / "runs/experts/cars-reach/expert/model.safetensors").is_file()
 
 
 def test_the_expert_scores_one(folder: Path) -> None:
     work = ["--episodes", "5", "--workers", "2"]  # workers are processes of their own
-    run(folder, "-m", "benchmarks.experts", "--suite", "docking", *work)
-    run(folder, "-m", "gato_gym", "bench", "--suite", "docking", "--policy", "expert", *work,
+    run(folder, "-m", "benchmarks.experts", "--suite", "cars", *work)
+    run(folder, "-m", "gato_gym", "bench", "--suite", "cars", "--policy", "expert", *work,
         "--output", "scored")  # fmt: skip
     summary = json.loads((folder / "scored/summary.json").read_text())
     scores = [task["normalised"] for task in summary["tasks"].values()]
@@ -96,15 +96,15 @@ def test_the_expert_scores_one(folder: Path) -> None:
 
 def test_a_suite_may_be_registered_by_its_own_module_or_a_script(folder: Path) -> None:
     """Whichever is imported first imports the others, and they it."""
-    use = "import gymnasium as gym; print(len(gato_gym.list_tasks('docking')), "
-    use += "gym.make('Gato/docking-near').spec.max_episode_steps)"
-    make = "import gymnasium; gymnasium.make('Gato/docking-near')"
-    for first in (f"gato_gym; {make}", f"policies; {make}", "docking"):
+    use = "import gymnasium as gym; print(len(gato_gym.list_tasks('cars')), "
+    use += "gym.make('Gato/cars-reach').spec.max_episode_steps)"
+    make = "import gymnasium; gymnasium.make('Gato/cars-reach')"
+    for first in (f"gato_gym; {make}", f"policies; {make}", "cars"):
         done = run(folder, "-c", f"import {first}; import gato_gym; {use}")
-        assert (done.stdout, done.stderr) == ("2 60\n", "")
+        assert (done.stdout, done.stderr) == ("2 300\n", "")
     source = str(folder / "source")
-    script = f"import gato_gym, docking; gato_gym.register_suite(docking.SUITE); {use}"
-    assert run(folder, "-c", script, PYTHONPATH=f"{source}{os.pathsep}{ROOT}").stdout == "2 60\n"
+    script = f"import gato_gym, cars; gato_gym.register_suite(cars.SUITE); {use}"
+    assert run(folder, "-c", script, PYTHONPATH=f"{source}{os.pathsep}{ROOT}").stdout == "2 300\n"
 
 
 def test_a_broken_suite_is_left_out_with_a_warning(folder: Path, tmp_path: Path) -> None:
