@@ -1,9 +1,9 @@
 """Measure random and expert play: ``python -m benchmarks.experts --suite babyai``.
 
-Both play the same episodes under the benchmark's own protocol. What is measured of a task is in
-``measured.json`` as soon as it is, those with an expert first; where the suite was measured under
-another protocol, when all of it is. Interrupted, it resumes when started again. ``--check`` plays
-each expert's first episodes again and fails where it drifted.
+Both play the same episodes under the benchmark's own protocol. What is measured of a task is in the
+file that its suite names as soon as it is, those with an expert first; where the suite was measured
+under another protocol, when all of it is. Interrupted, it resumes when started again. ``--check``
+plays each expert's first episodes again and fails where it drifted.
 
 * :class:`ReferenceSettings` -- what is measured.
 * :func:`measure` -- plays both and returns the suite's entry; :func:`measure_into_file` writes it.
@@ -19,7 +19,6 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -27,7 +26,6 @@ from rich.console import Console
 
 from benchmarks.policies import PolicyChoice, describe_policy
 from benchmarks.protocol import ALL, BenchmarkError, Protocol, differences, listed
-from benchmarks.references import MEASURED_FILE
 from benchmarks.report.summary import Summary
 from benchmarks.report.task_summary import TaskSummary
 from benchmarks.run import run_benchmark, select_tasks
@@ -38,6 +36,7 @@ from gato_gym.commands.flags import flag
 from gato_gym.files.atomic_io import write_json
 from gato_gym.files.bounded_io import read_json
 from gato_gym.simulators import installed_versions
+from gato_gym.tasks import get_suite, list_suites
 from policies.experts import has_expert
 from policies.processes import WorkerError
 from policies.rollout.outcomes import EpisodeFailure, EpisodeResult
@@ -67,7 +66,7 @@ def find_drift(entry: Mapping[str, Any], tasks: Sequence[str], *, workers: int) 
     """Experts that no longer score what they did, a line each.
 
     Args:
-        entry: A suite's part of ``measured.json``.
+        entry: What was measured of a suite.
         tasks: Task ids; those without pinned episodes are reported too.
         workers: Processes.
 
@@ -225,7 +224,7 @@ def merged(recorded: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, An
     before, after = (Protocol.from_json(entry["protocol"]) for entry in (recorded, new))
     if changed := _unlike(before, after):
         raise BenchmarkError(
-            f"{MEASURED_FILE} has this suite under another protocol ({listed(changed)}): measure "
+            f"this suite is measured under another protocol ({listed(changed)}): measure "
             "all of it, without --tasks"
         )
     tasks = {**before.tasks, **after.tasks}
@@ -258,9 +257,10 @@ def check(suite: str | None, pattern: str | None, *, workers: int, console: Cons
     Returns:
         How many drifted.
     """
-    suites = measured_content()["suites"]
+    entries = {name: recorded_entry(name) for name in list_suites()}
+    suites = {name: entry for name, entry in entries.items() if entry is not None}
     drifted = 0
-    for name in [suite] if suite else sorted(suites):
+    for name in [suite] if suite else suites:
         if name not in suites:
             raise BenchmarkError(f"{name} was not measured: expected one of {', '.join(suites)}")
         entry = suites[name]
@@ -300,12 +300,25 @@ def _ordered(suite: str, tasks: str | None, player: str | None) -> list[str]:
     return sorted(chosen, key=lambda task: not has_expert(task))
 
 
-def measured_path() -> Path:
-    return Path(str(resources.files("benchmarks.references").joinpath(MEASURED_FILE)))
+def measured_path(suite: str) -> Path:
+    """The file of a suite's references.
+
+    Raises:
+        BenchmarkError: The suite names none.
+    """
+    path = get_suite(suite).references_path
+    if path is None:
+        raise BenchmarkError(
+            f"suite {suite} names no file of reference scores: give its Suite references=Path(…)"
+        )
+    return path
 
 
-def measured_content() -> dict[str, Any]:
-    return cast("dict[str, Any]", read_json(measured_path()))
+def recorded_entry(suite: str) -> dict[str, Any] | None:
+    """What is recorded of a suite; None where nothing is."""
+    if get_suite(suite).references is None or not (path := measured_path(suite)).is_file():
+        return None
+    return cast("dict[str, Any] | None", read_json(path)["suites"].get(suite))
 
 
 def measure_into_file(settings: ReferenceSettings, *, console: Console) -> None:
@@ -320,7 +333,8 @@ def measure_into_file(settings: ReferenceSettings, *, console: Console) -> None:
         WorkerError: Episodes failed; the same command tries them again.
     """
     suite, tasks, player = settings.suite, settings.tasks, settings.player
-    recorded = measured_content()["suites"].get(suite)
+    measured_path(suite)
+    recorded = recorded_entry(suite)
     asked = Protocol.of_tasks(
         select_tasks(suite, tasks), episodes=settings.episodes, seed=settings.seed
     )
@@ -330,21 +344,22 @@ def measure_into_file(settings: ReferenceSettings, *, console: Console) -> None:
     whole = tasks is None and player is None
     if unlike and not whole:
         raise BenchmarkError(
-            f"{MEASURED_FILE} has {suite} under another protocol ({listed(unlike)}): measure all "
-            "of it, without --tasks and --player"
+            f"{suite} is measured under another protocol ({listed(unlike)}): measure all of it, "
+            "without --tasks and --player"
         )
     entry: dict[str, Any] | None = None
     for task in _ordered(suite, tasks, player):
         new = measure(replace(settings, tasks=task), console=console)
         entry = merged(entry, new)
         if not unlike:
-            _write(suite, merged(measured_content()["suites"].get(suite), new), console)
+            _write(suite, merged(recorded_entry(suite), new), console)
     if whole and entry is not None:  # tasks that there are no longer are gone
         _write(suite, entry, console)
 
 
 def _write(suite: str, entry: dict[str, Any], console: Console) -> None:
-    content = measured_content()
+    path = measured_path(suite)
+    content = read_json(path) if path.is_file() else {"suites": {}}
     content["suites"][suite] = entry
-    write_json(measured_path(), content)
-    console.print(f"wrote {measured_path()}", highlight=False, soft_wrap=True)
+    write_json(path, content)
+    console.print(f"wrote {path}", highlight=False, soft_wrap=True)

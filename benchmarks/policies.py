@@ -17,7 +17,6 @@ import difflib
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -144,8 +143,9 @@ def _weights(choice: PolicyChoice, tasks: Iterable[str]) -> str | None:
     if kind == "retrieve":
         return _demonstrations_hash(choice, tasks)
     if kind == "expert":
-        trained = Path(str(resources.files("policies"))) / "experts" / "trained"
-        return _folder_hash(*(trained / task for task in sorted(tasks)))
+        from policies.experts.store import shipped_folder
+
+        return _folder_hash(*(shipped_folder(task) for task in sorted(tasks)))
     if kind == "factory":
         try:
             source = source_of(find_factory(choice.name))

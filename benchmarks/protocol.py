@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import rules
 from gato_gym.files.bounded_io import as_type
 from gato_gym.seeds import TRAINING_SEEDS_START
-from gato_gym.simulators import SIMULATORS, installed_versions
+from gato_gym.simulators import installed_versions
+from gato_gym.tasks import get_suite
 from policies.rollout.disturbances import UNDISTURBED, Disturbance
 from policies.rollout.faults import UsageError
 from policies.rollout.outcomes import EpisodeKey
@@ -150,7 +151,7 @@ class Protocol:
             )
             for task in sorted(tasks, key=lambda task: task.id)
         }
-        packages = {name for suite in suites for name in SIMULATORS.get(suite, ())}
+        packages = {name for suite in suites for name in get_suite(suite).simulators}
         simulators = installed_versions(sorted(packages | {"gymnasium"}))
         suite = suites[0] if len(suites) == 1 else ALL
         values = rules.rule_values(suites)

@@ -17,6 +17,8 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gato_gym.tasks import get_suite, list_suites
+
 VERSION = 2
 """The protocol's version. Version 1 hashed the sentences themselves."""
 
@@ -30,20 +32,6 @@ _VALUES: Mapping[str, Any] = {
     "interval": {"confidence": 0.95, "replicates": 2_000, "fewest_episodes": 5},
 }
 
-_SUITE_VALUES: Mapping[str, Mapping[str, Any]] = {
-    "atari": {
-        "frames_per_action": 4,
-        "frames_pooled": 2,
-        "frame_size": 84,
-        "frames_stacked": 4,
-        "full_action_space": False,
-        "most_idle_frames": 30,
-        "most_frames": 108_000,
-    },
-    "dm_control": {"max_episode_steps": 1_000},
-    "metaworld": {"max_episode_steps": 500, "goal_visible": True, "success_ends_episode": False},
-}
-
 
 def rule_values(suites: Iterable[str] = ()) -> dict[str, Any]:
     """The values of the general rules, and under a suite's name those of its own.
@@ -52,7 +40,8 @@ def rule_values(suites: Iterable[str] = ()) -> dict[str, Any]:
         >>> rule_values(["metaworld"])["metaworld"]["max_episode_steps"]
         500
     """
-    return {**_VALUES, **{s: dict(_SUITE_VALUES[s]) for s in suites if s in _SUITE_VALUES}}
+    own = {name: get_suite(name).rules for name in suites if name in list_suites()}
+    return {**_VALUES, **{name: dict(values) for name, values in own.items() if values}}
 
 
 WORDINGS: Mapping[str, str] = {

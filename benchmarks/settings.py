@@ -32,7 +32,7 @@ class RunFlags:
     """What the runs of several policies share.
 
     Attributes:
-        suite: atari, babyai, dm_control, metaworld, mujoco or all.
+        suite: Such as babyai; all for every suite. `gato-gym tasks` lists them.
         output: Folder for run.json, results.jsonl, summary.json and report.html; by default
             results/SUITE-POLICY-TIME.
         tasks: Task ids or patterns with *, separated by commas, with or without the suite's

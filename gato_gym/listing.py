@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.table import Table
 
 from gato_gym.files.bounded_io import read_json
-from gato_gym.tasks import SCRIPTED_SUITES, list_tasks
+from gato_gym.tasks import get_suite, list_tasks
 from gato_gym.terminal import new_console
 
 
@@ -26,7 +26,8 @@ class TaskRow:
         observation: Its observations, in words.
         action: Its actions, in words.
         steps: Longest episode; None if the environment sets a limit for each episode.
-        expert: "bot", "script", the algorithm that trained the shipped expert, or None.
+        expert: What kind of program, such as "bot"; the algorithm that trained the shipped expert;
+            or None.
         networks: Names of the shipped checkpoints that know the task.
     """
 
@@ -54,8 +55,9 @@ def task_rows(suite: str | None = None, pattern: str | None = None) -> list[Task
     }
     rows = []
     for task in list_tasks(suite, pattern):
-        expert = SCRIPTED_SUITES.get(task.suite)
-        trained = folder / "experts" / "trained" / task.id / "config.json"
+        its = get_suite(task.suite)
+        expert = None if its.expert is None else its.expert_kind
+        trained = (its.trained or folder / "experts" / "trained") / task.id / "config.json"
         if expert is None and trained.is_file():
             expert = str(read_json(trained)["algorithm"])
         networks = tuple(name for name, tasks in known.items() if task.id in tasks)
@@ -81,8 +83,9 @@ def print_tasks(suite: str | None = None, pattern: str | None = None) -> None:
         )
     for row in rows:
         steps = "varies" if row.steps is None else str(row.steps)
-        networks = ", ".join(row.networks) or "-"
-        table.add_row(row.id, row.observation, row.action, steps, row.expert or "-", networks)
+        networks = ", ".join(row.networks)
+        said = (part or "-" for part in (row.observation, row.action, steps, row.expert, networks))
+        table.add_row(row.id, *said)
     console.print(table, highlight=False)
     missing = sum(row.expert is None for row in rows)
     console.print(f"{len(rows)} tasks", highlight=False)

@@ -1,21 +1,12 @@
-"""What each suite's environments are simulated by.
+"""What environments are simulated by.
 
-* :data:`SIMULATORS` -- packages by suite; :func:`installed_versions` -- their versions.
+* :func:`installed_versions` -- versions of packages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib import metadata
-
-SIMULATORS = {
-    "atari": ("ale-py",),
-    "babyai": ("minigrid",),
-    "dm_control": ("dm_control", "mujoco", "shimmy"),
-    "metaworld": ("metaworld", "mujoco"),
-    "mujoco": ("gymnasium", "mujoco"),
-}
-"""Packages whose versions decide a suite's episodes, beside Gymnasium's wrappers."""
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:

@@ -241,10 +241,10 @@ def make(
     Raises:
         UnknownTaskError: The id of a task does not exist; names the nearest.
     """
-    from gato_gym.tasks.registry import SUITES, get_task
+    from gato_gym.tasks.registry import get_task, list_suites
     from gato_gym.tasks.task import NAMESPACE
 
-    if isinstance(id, str) and id not in gym.registry and id.partition("-")[0] in SUITES:
+    if isinstance(id, str) and id not in gym.registry and id.partition("-")[0] in list_suites():
         id = f"{NAMESPACE}/{get_task(id).id}"
     env: gym.Env[Any, Any] = gym.make(id, **kwargs)
     for wrapper in wrappers:

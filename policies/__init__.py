@@ -7,7 +7,7 @@
 * :func:`make_policy` -- a policy by name: ``random``, ``expert``, ``retrieve``, a shipped
   checkpoint, a folder, a hub id, or your own ``module:factory``.
 * :func:`record_episodes` -- a policy's episodes as a Minari dataset.
-* :class:`Policy` -- the contract of all of them.
+* :class:`Policy` -- the contract of all of them; :func:`spaces_of` -- the spaces that one acts in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from policies.base import Policy
+from gato_gym.tasks import load_offered
+from policies.base import Policy, spaces_of
 from policies.registry import make_policy
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "RetrievalPolicy",
     "make_policy",
     "record_episodes",
+    "spaces_of",
 ]
 
 _LAZY = {
@@ -43,6 +45,8 @@ _LAZY = {
     "record_episodes": "policies.collection.record",
 }
 """Modules imported on first use: the experts' processes have no use for torch."""
+
+load_offered(last=False)  # a suite whose experts are policies could not be imported before
 
 
 def __getattr__(name: str) -> Any:

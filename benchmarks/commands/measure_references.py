@@ -8,7 +8,7 @@ from typing import ClassVar
 from benchmarks.measure_references import ReferenceSettings, check, measure_into_file
 from benchmarks.protocol import ALL, BenchmarkError
 from gato_gym.commands.common import DONE, FAILED, Command, CommandFailed, Invocation
-from gato_gym.tasks.registry import SUITES
+from gato_gym.tasks import list_suites
 from policies.processes import WorkerError
 
 
@@ -26,8 +26,8 @@ class MeasureReferences(ReferenceSettings, Command):
 
     def run(self, call: Invocation) -> int:
         is_whole = self.suite == ALL and self.check and not self.tasks
-        if not is_whole and self.suite not in SUITES:
-            raise BenchmarkError(f"--suite is {self.suite}: expected one of {', '.join(SUITES)}")
+        if not is_whole and self.suite not in (suites := list_suites()):
+            raise BenchmarkError(f"--suite is {self.suite}: expected one of {', '.join(suites)}")
         try:
             if self.check:
                 suite = None if is_whole else self.suite

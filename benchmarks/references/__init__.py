@@ -1,7 +1,7 @@
 """What scores are compared with.
 
-* :func:`measured` -- random and expert returns measured by this harness (``measured.json``,
-  written by ``python -m benchmarks.experts``): what scores are normalised by.
+* :func:`measured` -- random and expert returns measured by this harness and written to the file
+  that a suite names by ``python -m benchmarks.experts``: what scores are normalised by.
 * :func:`measured_protocol` -- the protocol they were measured under.
 * :func:`published` -- random, expert, human and JAT returns as published with JAT, and the
   source of each (``published.json``): shown beside scores, never mixed with them.
@@ -24,8 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from benchmarks.protocol import ALL, Protocol
 from benchmarks.statistics.scores import beats_random, normalised_score
 from gato_gym.files.bounded_io import read_json
-
-MEASURED_FILE = "measured.json"
+from gato_gym.tasks import get_suite, list_suites
 
 
 @dataclass(frozen=True)
@@ -77,19 +76,18 @@ def measured(suite: str) -> Mapping[str, TaskReferences]:
     Args:
         suite: Suite name; ``all`` for those of every suite.
     """
-    suites = _load(MEASURED_FILE)["suites"]
-    entries = suites.values() if suite == ALL else [suites.get(suite, {})]
+    entries = map(_measured, list_suites() if suite == ALL else [suite])
     source = "benchmarks.experts"
     return {
         task: _references(entry, {}, source)
         for of in entries
-        for task, entry in of.get("tasks", {}).items()
+        for task, entry in (of or {}).get("tasks", {}).items()
     }
 
 
 def measured_protocol(suite: str) -> Protocol | None:
     """The protocol under which :func:`measured` was measured; None when nothing was."""
-    entry = _load(MEASURED_FILE)["suites"].get(suite)
+    entry = _measured(suite)
     return None if entry is None else Protocol.from_json(entry["protocol"])
 
 
@@ -145,7 +143,20 @@ def _references(
     return TaskReferences(*map(reference, ("random", "expert", "human", "jat")))
 
 
+def _measured(suite: str) -> dict[str, Any] | None:
+    """A suite's entry in the file of its references; None where there is none."""
+    path = get_suite(suite).references_path if suite in list_suites() else None
+    if path is None or not path.is_file():
+        return None
+    entry: dict[str, Any] | None = _read(path)["suites"].get(suite)
+    return entry
+
+
 @cache
-def _load(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = read_json(Path(str(resources.files(__name__).joinpath(name))))
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = read_json(path)
     return content
+
+
+def _load(name: str) -> dict[str, Any]:
+    return _read(Path(str(resources.files(__name__).joinpath(name))))

@@ -35,21 +35,13 @@ from benchmarks.store.run_store import read_run
 from gato_gym.commands.common import Command, Invocation, run_command
 from gato_gym.files.atomic_io import write_whole
 from gato_gym.files.bounded_io import read_bytes, read_text
+from gato_gym.tasks import get_suite, list_suites
 from policies.rollout.timing import Costs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "report.html"
-
-TITLES = {
-    ALL: "every suite",
-    "atari": "Atari",
-    "babyai": "BabyAI",
-    "dm_control": "DeepMind Control",
-    "metaworld": "Meta-World",
-    "mujoco": "MuJoCo",
-}
 
 _WIDEST = (-0.5, 2.0)
 """Scores that bars show at most; beyond, a bar ends at the edge and a number says how far."""
@@ -270,7 +262,9 @@ def _score(value: Aggregate | float | None) -> str:
 
 
 def _title(suite: str) -> str:
-    return TITLES.get(suite, suite)
+    if suite == ALL:
+        return "every suite"
+    return (get_suite(suite).title if suite in list_suites() else "") or suite
 
 
 @dataclass(frozen=True)

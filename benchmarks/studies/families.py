@@ -30,13 +30,13 @@ import numpy as np
 import tyro
 
 from benchmarks.studies import gato_mini
+from benchmarks.studies.gato_mini import SUITES
 from benchmarks.studies.plots import fill_page, write_csv
 from gato_gym import get_task
 from gato_gym.commands.common import exit_status
 from gato_gym.files.atomic_io import surviving, write_json
 from gato_gym.files.bounded_io import read_json
 from gato_gym.files.folder_lock import FolderLock
-from gato_gym.tasks.registry import SUITES
 from policies.base import batch_of_one
 from policies.model.network import count_parameters
 from policies.registry import make_policy

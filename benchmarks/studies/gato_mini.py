@@ -31,7 +31,6 @@ from benchmarks.references import measured
 from gato_gym.commands.common import exit_status
 from gato_gym.episodes.minari_datasets import find_minari, returns_of
 from gato_gym.tasks import Task, list_tasks
-from gato_gym.tasks.registry import SUITES
 from gato_gym.terminal import new_console
 from policies.collection.collect import collect
 from policies.collection.jobs import CollectSettings, dataset_id
@@ -64,6 +63,8 @@ EXPERT_PLAY = {
     ),
 }
 """What the experts play of each task, by suite."""
+
+SUITES = tuple(EXPERT_PLAY)
 
 LABELLED_STEPS = {
     "atari": 4_000, "babyai": 5_000, "dm_control": 4_000, "metaworld": 3_000, "mujoco": 4_000,

@@ -17,11 +17,10 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.studies.gato_mini import round_settings
+from benchmarks.studies.gato_mini import SUITES, round_settings
 from benchmarks.studies.plots import panels, write_csv
 from gato_gym.commands.common import exit_status
 from gato_gym.files.bounded_io import read_json
-from gato_gym.tasks.registry import SUITES
 from policies.training.run import TrainRun
 
 SCORES = dict.fromkeys(SUITES, "normalised mean")

@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 from rich.table import Table
 
@@ -66,10 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _see_working_directory() -> None:
-    """Modules of the working directory can be named too, and hide no installed one."""
-    here = os.getcwd()
+    """Modules of the working directory can be named too, and hide no installed one.
+
+    Python looks for an editable installation after all of ``sys.path``: its folder precedes.
+    """
+    here, home = os.getcwd(), str(Path(gato_gym.__file__).parents[1])
     if not {"", here} & set(sys.path):
-        sys.path.append(here)
+        sys.path += [place for place in (home, here) if place not in sys.path]
 
 
 def _print_help(commands: dict[str, EntryPoint]) -> None:

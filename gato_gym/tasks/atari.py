@@ -1,6 +1,6 @@
 """Atari: the 57 games of the usual benchmark, four grey frames of 84 x 84 (arXiv 1207.4708).
 
-* :func:`tasks` -- the 57 games.
+* :data:`SUITE` -- the 57 games.
 * :class:`AtariEnv` -- one game as an environment.
 * :class:`AtariVectorEnv` -- many environments of a game, in ALE's own threads.
 * :func:`make_ale` -- what both use.
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gato_gym.options import PlanOptions
+from gato_gym.tasks.suite import MEASURED, Suite
 from gato_gym.tasks.task import Task, need
 
 GAMES = {
@@ -199,7 +200,7 @@ class AtariVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         )
 
 
-def tasks() -> list[Task]:
+def _tasks() -> list[Task]:
     """The 57 games."""
     return [
         Task(
@@ -216,3 +217,23 @@ def tasks() -> list[Task]:
         )
         for game, actions in GAMES.items()
     ]
+
+
+SUITE = Suite(
+    "atari",
+    tuple(_tasks()),
+    title="Atari",
+    simulators=("ale-py",),
+    recipes="policies.expert_training.recipes:RECIPES",
+    references=MEASURED,
+    rules={
+        "frames_per_action": 4,
+        "frames_pooled": 2,
+        "frame_size": 84,
+        "frames_stacked": 4,
+        "full_action_space": False,
+        "most_idle_frames": IDLE_FRAMES,
+        "most_frames": FRAMES,
+    },
+    unit_episodes=1,
+)

@@ -1,6 +1,6 @@
 """BabyAI: 39 levels of MiniGrid, an instruction and a 7 x 7 symbolic view (arXiv 1810.08272).
 
-* :func:`tasks` -- the levels.
+* :data:`SUITE` -- the levels.
 * :class:`InstructionSpace` -- instructions as a space that SB3 and vector environments can batch.
 * :func:`augment` -- an equal episode in other colours, mirrored, or with the compass turned.
 """
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
 from gato_gym.tasks.levels import bounded_level
+from gato_gym.tasks.suite import MEASURED, Suite
 from gato_gym.tasks.task import Task, need
 
 LEVELS = (
@@ -158,7 +159,7 @@ def level_id(level: str) -> str:
     return f"babyai-{NAMES.get(level, words)}"
 
 
-def tasks() -> list[Task]:
+def _tasks() -> list[Task]:
     """The 39 levels."""
     return [
         Task(
@@ -238,3 +239,16 @@ def transform(episode: Episode, order: Any, *, mirrored: bool, turned: int) -> E
 def _turn_about(actions: NDArray[Any]) -> NDArray[Any]:
     """Left for right and right for left."""
     return np.where(actions == LEFT, RIGHT, np.where(actions == RIGHT, LEFT, actions))
+
+
+SUITE = Suite(
+    "babyai",
+    tuple(_tasks()),
+    title="BabyAI",
+    simulators=("minigrid",),
+    expert="policies.experts.babyai:make_bot",
+    expert_kind="bot",
+    references=MEASURED,
+    unit_episodes=64,
+    navigation=True,
+)

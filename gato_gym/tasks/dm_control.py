@@ -1,6 +1,6 @@
 """dm_control: the 28 tasks of the suite's benchmarking set, through shimmy (arXiv 1801.00690).
 
-* :func:`tasks` -- the 28 tasks: 1000 steps, rewards in [0, 1] as dm_control gives them.
+* :data:`SUITE` -- the 28 tasks: 1000 steps, rewards in [0, 1] as dm_control gives them.
 * :class:`DMControlEnv` -- one of them, its observation one vector.
 """
 
@@ -18,6 +18,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.options import PlanOptions
+from gato_gym.tasks.suite import MEASURED, Suite
 from gato_gym.tasks.task import Task, need, vector_of
 
 BENCHMARKING = {
@@ -113,7 +114,7 @@ def make_dm_control(domain: str, name: str, *, render_mode: str | None = None) -
     return DMControlEnv(wrapper(suite.load(domain, name), render_mode=render_mode))
 
 
-def tasks() -> list[Task]:
+def _tasks() -> list[Task]:
     """The 28 tasks."""
     return [
         Task(
@@ -130,3 +131,15 @@ def tasks() -> list[Task]:
         )
         for (domain, name), (numbers, actions) in BENCHMARKING.items()
     ]
+
+
+SUITE = Suite(
+    "dm_control",
+    tuple(_tasks()),
+    title="DeepMind Control",
+    simulators=("dm_control", "mujoco", "shimmy"),
+    recipes="policies.expert_training.recipes:RECIPES",
+    references=MEASURED,
+    rules={"max_episode_steps": STEPS},
+    unit_episodes=4,
+)

@@ -1,6 +1,6 @@
 """Meta-World: the 50 tasks of MT50 v3, a robot arm and a 39-number state (arXiv 1910.10897).
 
-* :func:`tasks` -- the 50 tasks: 500 steps, the goal visible.
+* :data:`SUITE` -- the 50 tasks: 500 steps, the goal visible.
 * :class:`MetaWorldEnv` -- one of them; its seed alone decides an episode.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from gato_gym.options import PlanOptions
+from gato_gym.tasks.suite import MEASURED, Suite
 from gato_gym.tasks.task import Task, need, vector_of
 
 NAMES = (
@@ -94,7 +95,7 @@ def make_metaworld(name: str, *, render_mode: str | None = None) -> gym.Env[Any,
     return MetaWorldEnv(env)
 
 
-def tasks() -> list[Task]:
+def _tasks() -> list[Task]:
     """The 50 tasks."""
     return [
         Task(
@@ -111,3 +112,16 @@ def tasks() -> list[Task]:
         )
         for name in NAMES
     ]
+
+
+SUITE = Suite(
+    "metaworld",
+    tuple(_tasks()),
+    title="Meta-World",
+    simulators=("metaworld", "mujoco"),
+    expert="policies.experts.metaworld:make_script",
+    expert_kind="script",
+    references=MEASURED,
+    rules={"max_episode_steps": STEPS, "goal_visible": True, "success_ends_episode": False},
+    unit_episodes=8,
+)

@@ -1,6 +1,6 @@
 """MuJoCo: Gymnasium's 11 ``-v5`` locomotion, balance and reaching tasks.
 
-* :func:`tasks` -- the 11 tasks; rewards, observations and limits are Gymnasium's own.
+* :data:`SUITE` -- the 11 tasks; rewards, observations and limits are Gymnasium's own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 
 from gato_gym.options import PlanOptions
+from gato_gym.tasks.suite import MEASURED, Suite
 from gato_gym.tasks.task import Task, need, vector_of
 
 ENVIRONMENTS = {
@@ -40,7 +41,7 @@ def make_mujoco(env_id: str, *, render_mode: str | None = None) -> gym.Env[Any, 
     return gym.make(env_id, render_mode=render_mode, disable_env_checker=True).unwrapped
 
 
-def tasks() -> list[Task]:
+def _tasks() -> list[Task]:
     """The 11 tasks."""
     return [
         Task(
@@ -57,3 +58,14 @@ def tasks() -> list[Task]:
         )
         for name, (env_id, steps, numbers, actions) in ENVIRONMENTS.items()
     ]
+
+
+SUITE = Suite(
+    "mujoco",
+    tuple(_tasks()),
+    title="MuJoCo",
+    simulators=("gymnasium", "mujoco"),
+    recipes="policies.expert_training.recipes:RECIPES",
+    references=MEASURED,
+    unit_episodes=4,
+)

@@ -1,34 +1,118 @@
-"""Look-up of tasks and their Gymnasium ids.
+"""Suites, their tasks, and the Gymnasium ids of these.
 
-* :class:`Task` and the functions that :mod:`gato_gym.tasks` lists.
+* :func:`register_suite` -- the one door that every suite comes in by: this package's, those that
+  other packages name in the entry-point group :data:`GROUP`, and your own.
+* The functions that :mod:`gato_gym.tasks` lists.
 """
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
+import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import gymnasium as gym
 
+from gato_gym.tasks.suite import Suite
 from gato_gym.tasks.task import NAMESPACE, Task, UnknownTaskError
 
+GROUP = "gato_gym.suites"
+"""Entry points of other packages, each the name of a suite and where its :class:`Suite` is."""
 
-@cache
-def _tasks() -> dict[str, Task]:
+_suites: dict[str, Suite] = {}
+_task_ids: dict[str, Task] = {}
+_offered: list[EntryPoint] = []
+
+
+def register_suite(suite: Suite) -> None:
+    """Make a suite known: to :func:`get_task`, to ``gym.make("Gato/…")`` and to every command.
+
+    Args:
+        suite: The suite; the same one again is harmless.
+
+    Raises:
+        ValueError: Another suite of that name is registered.
+    """
+    registered = _suites.get(suite.name)
+    if registered is suite:
+        return
+    if registered is not None:
+        raise ValueError(
+            f"a suite {suite.name!r} of {len(registered.tasks)} tasks is registered already: "
+            "choose another name"
+        )
+    _suites[suite.name] = suite
+    for task in suite.tasks:
+        _task_ids[task.id] = task
+        gym.register(
+            id=f"{NAMESPACE}/{task.id}",
+            entry_point="gato_gym.tasks:make_task_env",
+            max_episode_steps=task.max_episode_steps,
+            kwargs={"task_id": task.id},
+            disable_env_checker=True,
+        )
+
+
+def register() -> None:
+    """Register this package's suites, and those that installed packages offer."""
     from gato_gym.tasks import atari, babyai, dm_control, metaworld, mujoco
 
-    suites = (atari, babyai, dm_control, metaworld, mujoco)
-    tasks = [task for suite in suites for task in suite.tasks()]
-    return {task.id: task for task in sorted(tasks, key=lambda task: task.id)}
+    for module in (atari, babyai, dm_control, metaworld, mujoco):
+        register_suite(module.SUITE)
+    _offered[:] = entry_points(group=GROUP)
+    load_offered(last=False)
 
 
-SUITES = ("atari", "babyai", "dm_control", "metaworld", "mujoco")
+def load_offered(*, last: bool = True) -> None:
+    """Register the suites that other packages offer and that are not registered yet.
 
-SCRIPTED_SUITES = {"babyai": "bot", "metaworld": "script"}
-"""Suites whose experts are programs, and the kind of program."""
+    Args:
+        last: Whether what fails is left out, with a warning. If not, the next look-up tries it
+            again: its module, or one that it imports, may be importing this package now.
+    """
+    for entry in tuple(_offered):
+        try:
+            register_suite(entry.load())
+            _offered.remove(entry)
+        except Exception as error:  # of a package that is not ours
+            if not last:
+                continue
+            _offered.remove(entry)
+            warnings.warn(
+                f"suite {entry.name!r} ({entry.value}) is left out, for it cannot be registered: "
+                f"{type(error).__name__}: {error}",
+                stacklevel=2,
+            )
+
+
+def _tasks() -> dict[str, Task]:
+    load_offered()
+    return _task_ids
+
+
+def list_suites() -> tuple[str, ...]:
+    """Names of the registered suites, sorted.
+
+    Example:
+        >>> [name for name in list_suites() if name.startswith("m")]
+        ['metaworld', 'mujoco']
+    """
+    load_offered()
+    return tuple(sorted(_suites))
+
+
+def get_suite(name: str) -> Suite:
+    """The registered suite of this name.
+
+    Raises:
+        UnknownTaskError: There is none.
+    """
+    if name not in list_suites():
+        raise UnknownTaskError(f"unknown suite {name!r}: expected one of {', '.join(_suites)}")
+    return _suites[name]
 
 
 def get_task(task_id: str) -> Task:
@@ -44,7 +128,9 @@ def get_task(task_id: str) -> Task:
     name = task_id.removeprefix(f"{NAMESPACE}/")
     if name not in _tasks():
         near = difflib.get_close_matches(name, _tasks(), 3, 0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else f"suites are {', '.join(SUITES)}"
+        hint = (
+            f"did you mean {', '.join(near)}?" if near else f"suites are {', '.join(list_suites())}"
+        )
         raise UnknownTaskError(f"unknown task {task_id!r}: {hint}")
     return _tasks()[name]
 
@@ -61,9 +147,8 @@ def list_tasks(suite: str | None = None, pattern: str | None = None) -> list[Tas
         UnknownTaskError: The suite does not exist, the pattern is empty, or a part of it matches
             nothing.
     """
-    if suite is not None and suite not in SUITES:
-        raise UnknownTaskError(f"unknown suite {suite!r}: expected one of {', '.join(SUITES)}")
-    chosen = [task for task in _tasks().values() if suite in (None, task.suite)]
+    of = _tasks().values() if suite is None else get_suite(suite).tasks
+    chosen = sorted(of, key=lambda task: task.id)
     if pattern is None:
         return chosen
     parts = [part.strip().removeprefix(f"{NAMESPACE}/") for part in pattern.split(",")]
@@ -134,17 +219,3 @@ def make_task_env(
     for wrapper in wrappers:
         env = wrapper(env)
     return env
-
-
-def register() -> None:
-    """Register every task with Gymnasium as ``Gato/<id>``; again is harmless."""
-    for task in _tasks().values():
-        name = f"{NAMESPACE}/{task.id}"
-        if name not in gym.registry:
-            gym.register(
-                id=name,
-                entry_point="gato_gym.tasks:make_task_env",
-                max_episode_steps=task.max_episode_steps,
-                kwargs={"task_id": task.id},
-                disable_env_checker=True,
-            )

@@ -44,9 +44,9 @@ class Task:
         max_episode_steps: Steps after which an episode is truncated; None if the environment sets
             its own limit for each episode.
         options: How its spaces become tokens.
+        factory: Makes the environment; called with ``render_mode``.
         extra: The pip extra that installs its simulator.
         description: One line.
-        factory: Makes the environment; called with ``render_mode``.
         observation: Short description of an observation.
         action: Short description of an action.
         augment: Transforms an episode by a random symmetry of the task; None without symmetries.
@@ -57,9 +57,9 @@ class Task:
     env_id: str
     max_episode_steps: int | None
     options: PlanOptions
-    extra: str
-    description: str
     factory: Callable[..., gym.Env[Any, Any]] = field(repr=False, compare=False)
+    extra: str = ""
+    description: str = ""
     observation: str = ""
     action: str = ""
     augment: Symmetry | None = field(default=None, repr=False, compare=False)

@@ -27,18 +27,14 @@ from gato_gym.episodes.minari_writing import new_minari
 from gato_gym.files.atomic_io import appearing_file, write_json
 from gato_gym.files.bounded_io import as_type, parse_json, plain_json, read_bytes, read_json
 from gato_gym.ranges import check_range
-from gato_gym.simulators import SIMULATORS, installed_versions
-from gato_gym.tasks import Task, get_task
+from gato_gym.simulators import installed_versions
+from gato_gym.tasks import Task, get_suite, get_task
 from policies.collection.env_faults import Beat
 from policies.collection.recorder import Recorder, RecordSettings
-from policies.experts import SCRIPTED_SUITES
 from policies.experts.store import shipped_folder
 from policies.rollout.faults import EnvironmentFault
 
 FORMAT = 1
-UNIT_EPISODES = {"atari": 1, "babyai": 64, "dm_control": 4, "metaworld": 8, "mujoco": 4}
-"""Attempts in a unit: a few seconds of work."""
-
 FEWEST_LABELLED = 4
 """Attempts in a unit at least where a network plays, which does so with all of them at a time."""
 
@@ -90,13 +86,13 @@ class CollectSettings:
             **record,
             "expert_episodes": self.expert_episodes,
             "unit_episodes": self.unit_episodes(task),
-            "packages": installed_versions(SIMULATORS[task.suite]),
+            "packages": installed_versions(get_suite(task.suite).simulators),
         }
 
     def unit_episodes(self, task: Task) -> int:
         """Attempts in a unit of a task."""
         fewest = 1 if self.record.player is None else FEWEST_LABELLED
-        return max(fewest, UNIT_EPISODES[task.suite])
+        return max(fewest, get_suite(task.suite).unit_episodes)
 
     def folder(self, task: Task) -> Path:
         """Where the units of a task are."""
@@ -209,7 +205,7 @@ def player_digest(name: str) -> str:
 def weights_of(task: Task) -> str | None:
     """A hash of the trained expert that plays a task; None where a program does."""
     path = shipped_folder(task.id) / "model.safetensors"
-    if task.suite in SCRIPTED_SUITES or not path.is_file():
+    if get_suite(task.suite).expert is not None or not path.is_file():
         return None
     return hashlib.blake2b(read_bytes(path), digest_size=8).hexdigest()
 

@@ -27,7 +27,7 @@ from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.frames import ObservationList
 from gato_gym.ranges import check_range
 from gato_gym.seeds import TRAINING_SEEDS_START
-from gato_gym.tasks import Task
+from gato_gym.tasks import Task, get_suite
 from policies.base import Policy
 from policies.collection.env_faults import Beat, GuardedEnv
 from policies.collection.filtering import least_return
@@ -226,7 +226,7 @@ class Recorder:
         return {
             "steps_after_success": self.settings.steps_after_success,
             "most_steps": self.settings.most_steps,
-            "lost": DONE if self.task.suite == "babyai" else None,
+            "lost": DONE if get_suite(self.task.suite).navigation else None,
         }
 
     @staticmethod
@@ -250,7 +250,7 @@ class Recorder:
         strength, actions = self.settings.noise, self.env.action_space
         if isinstance(actions, spaces.Box):
             return HeldNoise(strength, actions, generator)
-        if self.task.suite == "babyai":
+        if get_suite(self.task.suite).navigation:
             return NavigationNoise(strength, generator)
         assert isinstance(actions, spaces.Discrete), "registered tasks have Boxes or choices"
         return UniformNoise(strength, actions, generator)

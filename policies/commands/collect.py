@@ -51,12 +51,12 @@ class Collect(CollectSettings, Command):
 
     def run(self, call: Invocation) -> None:
         from policies.collection.collect import collect, with_experts
-        from policies.expert_training.recipes import RECIPES
+        from policies.expert_training.recipes import all_recipes
         from policies.processes import WorkerError
 
         tasks = list_tasks(self.suite, self.tasks)
         if self.record.policy == "expert":
-            tasks = with_experts(tasks, call.console, trainable=RECIPES)
+            tasks = with_experts(tasks, call.console, trainable=all_recipes())
         try:
             collect(
                 tasks, self, workers=self.workers, overwrite=self.overwrite, console=call.console

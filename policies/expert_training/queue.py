@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gato_gym.terminal import new_console
-from policies.expert_training.recipes import RECIPES, recipe_for
+from policies.expert_training.recipes import all_recipes, recipe_for
 from policies.expert_training.settings import QueueSettings
 from policies.expert_training.shipping import (
     EXPERT_FOLDER,
@@ -45,7 +45,7 @@ def chosen(suite: str | None, pattern: str | None) -> list[str]:
     from gato_gym.tasks import list_tasks
 
     matching = {task.id for task in list_tasks(suite, pattern)}
-    ordered = [name for name in RECIPES if name in matching]
+    ordered = [name for name in all_recipes() if name in matching]
     if not ordered:
         recipe_for(min(matching))
     return ordered

@@ -1,13 +1,14 @@
 """How each expert is trained: one table of hyperparameters, each with its source.
 
-* :func:`recipe_for` -- the recipe of a task.
-* :data:`RECIPES` -- the table.
+* :func:`recipe_for` -- the recipe of a task; :func:`all_recipes` -- those of all suites.
+* :data:`RECIPES` -- the table of this package's suites.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from gato_gym.tasks import get_suite, list_suites, resolve
 from policies.expert_training.atari.recipes import GAMES
 from policies.expert_training.recipe import OWN, Recipe
 
@@ -152,16 +153,23 @@ RECIPES: dict[str, Recipe] = {
 """By task id, in the order in which a whole suite is trained: the cheapest and surest first."""
 
 
+def all_recipes() -> dict[str, Recipe]:
+    """The recipes of every registered suite, by task id."""
+    tables = [resolve(get_suite(name).recipes) for name in list_suites()]
+    return {task: recipe for table in tables for task, recipe in table.items()}
+
+
 def recipe_for(task_id: str) -> Recipe:
     """The recipe of a task.
 
     Raises:
         ValueError: There is none; says which suites have them.
     """
-    if task_id not in RECIPES:
-        suites = ", ".join(sorted({name.partition("-")[0] for name in RECIPES}))
+    recipes = all_recipes()
+    if task_id not in recipes:
+        suites = ", ".join(sorted({name.partition("-")[0] for name in recipes}))
         raise ValueError(
             f"task {task_id!r} has no trained expert and no recipe for one: expected a task of "
             f"{suites}"
         )
-    return RECIPES[task_id]
+    return recipes[task_id]

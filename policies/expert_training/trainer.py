@@ -27,6 +27,7 @@ from gato_gym.files.atomic_io import write_whole
 from gato_gym.files.folder_lock import FolderLock
 from gato_gym.seeds import EVALUATION_SEEDS_START
 from gato_gym.simulators import installed_versions
+from gato_gym.tasks import get_suite, get_task
 from policies.expert_training.evaluation import EVALUATION_ROWS, Evaluation, evaluate
 from policies.expert_training.learner import Learner, make_learner
 from policies.expert_training.recipe import Recipe
@@ -123,7 +124,6 @@ class _Training:
     """A training under way."""
 
     def __init__(self, settings: TrainSettings, console: Console) -> None:
-        from gato_gym.tasks import get_task
 
         task = get_task(settings.task)
         self.task_id, self.settings, self.console = task.id, settings, console
@@ -346,10 +346,12 @@ class _Training:
 
     def _packages(self) -> tuple[str, ...]:
         """What the result depends on."""
-        if self.task_id.startswith("atari-"):
-            return ("gymnasium", "ale-py", "torch")
+        suite = get_task(self.task_id).suite
+        simulators = dict.fromkeys(("gymnasium", *get_suite(suite).simulators))
+        if suite == "atari":
+            return (*simulators, "torch")
         learner = ("torch",) if self.recipe.algorithm == "ppo" else ("sbx-rl", "jax")
-        return ("gymnasium", "mujoco", "stable-baselines3", *learner)
+        return (*simulators, "stable-baselines3", *learner)
 
 
 def _seconds(device: str) -> float:

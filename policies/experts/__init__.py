@@ -12,11 +12,10 @@ from typing import Any
 
 import gymnasium as gym
 
-from gato_gym.tasks import SCRIPTED_SUITES, get_task
+from gato_gym.tasks import get_suite, get_task, resolve
 from policies.base import Policy, spaces_of
 
 __all__ = [
-    "SCRIPTED_SUITES",
     "has_expert",
     "load_trained",
     "make_expert",
@@ -36,7 +35,8 @@ def make_expert(task_id: str, env: Any) -> Policy:
         UnknownTaskError: There is no such task.
         MissingPackageError: The suite's simulator is not installed.
         ExpertError: The task's expert is a trained one, and none is shipped.
-        ValueError: The environments are out of the expert's reach, or have other spaces.
+        ValueError: The environments are out of the expert's reach, or have other spaces; or a
+            suite's expert is no policy.
 
     Example:
         >>> from gato_gym import get_task
@@ -48,16 +48,16 @@ def make_expert(task_id: str, env: Any) -> Policy:
         True
     """
     task = get_task(task_id)
-    observation_space, action_space = spaces_of(env)
-    if task.suite == "babyai":
-        from policies.experts.babyai import BabyAIBotPolicy
-
-        return BabyAIBotPolicy(env, observation_space, action_space)
-    if task.suite == "metaworld":
-        from policies.experts.metaworld import MetaWorldExpert
-
-        return MetaWorldExpert(task.env_id, observation_space, action_space)
-    return load_trained(task.id, observation_space, action_space)
+    suite = get_suite(task.suite)
+    if suite.expert is None:
+        return load_trained(task.id, *spaces_of(env))
+    expert = resolve(suite.expert)(task, env)
+    if not isinstance(expert, Policy):
+        raise ValueError(
+            f"the expert of suite {suite.name!r} is a {type(expert).__name__}: expected a "
+            "policies.Policy; let its class derive from it"
+        )
+    return expert
 
 
 def has_expert(task_id: str) -> bool:
@@ -73,7 +73,8 @@ def has_expert(task_id: str) -> bool:
     from policies.experts.store import shipped_folder
 
     task = get_task(task_id)
-    return task.suite in SCRIPTED_SUITES or (shipped_folder(task.id) / "config.json").is_file()
+    is_program = get_suite(task.suite).expert is not None
+    return is_program or (shipped_folder(task.id) / "config.json").is_file()
 
 
 def load_trained(

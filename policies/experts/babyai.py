@@ -1,6 +1,6 @@
 """BabyAI's bot behind ``predict``.
 
-* :class:`BabyAIBotPolicy` -- one bot for each environment of a batch.
+* :class:`BabyAIBotPolicy` -- one bot for each environment of a batch; :func:`make_bot` makes it.
 * :class:`GuardedBot` -- a bot that cannot replan for ever.
 """
 
@@ -14,7 +14,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import DistributionPolicy
+from gato_gym.tasks import Task
+from policies.base import DistributionPolicy, spaces_of
 from policies.distributions import Categorical, Decision
 from policies.experts.babyai_bot import quick_bot
 
@@ -162,6 +163,11 @@ class BabyAIBotPolicy(DistributionPolicy):
     def failure_of(self, state: list[BotRow], row: int) -> str | None:
         """As :meth:`policies.base.Policy.failure_of`."""
         return state[row].failure
+
+
+def make_bot(task: Task, env: Any) -> BabyAIBotPolicy:
+    """The expert of suite ``babyai``."""
+    return BabyAIBotPolicy(env, *spaces_of(env))
 
 
 def _start(level: Any) -> BotRow:

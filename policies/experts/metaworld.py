@@ -1,6 +1,6 @@
 """Meta-World's scripted policies behind ``predict``.
 
-* :class:`MetaWorldExpert` -- the script of one task.
+* :class:`MetaWorldExpert` -- the script of one task; :func:`make_script` makes it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from policies.base import DistributionPolicy
+from gato_gym.tasks import Task
+from policies.base import DistributionPolicy, spaces_of
 from policies.distributions import Decision, Gaussian
 
 
@@ -59,3 +60,8 @@ class MetaWorldExpert(DistributionPolicy):
         actions = np.stack([self.act(row) for row in observation])
         means = actions.astype(np.float32)
         return Decision(actions, None, Gaussian(means, np.zeros_like(means)))
+
+
+def make_script(task: Task, env: Any) -> MetaWorldExpert:
+    """The expert of suite ``metaworld``."""
+    return MetaWorldExpert(task.env_id, *spaces_of(env))

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from gato_gym.files.atomic_io import appearing, write_json
 from gato_gym.files.bounded_io import as_type, check_file, read_versioned, reason_of
+from gato_gym.tasks import get_suite, list_suites
 from policies.base import Policy
 from policies.experts.cnn import ImageExpert, ImageNetwork
 from policies.experts.mlp import ExpertError, ExpertNetwork, TrainedExpert
@@ -50,8 +51,10 @@ def play_with(
 
 
 def shipped_folder(task_id: str) -> Path:
-    """The folder of a task's shipped expert; it need not exist."""
-    return SHIPPED / task_id
+    """The folder of a task's shipped expert, its suite's or this package's; it need not exist."""
+    suite = task_id.partition("-")[0]
+    trained = get_suite(suite).trained if suite in list_suites() else None
+    return (SHIPPED if trained is None else trained) / task_id
 
 
 def save_expert(folder: Path, network: Network, record: Mapping[str, Any]) -> None:

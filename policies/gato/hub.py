@@ -68,10 +68,10 @@ def fetch_checkpoint(name: str, *, check: Callable[[Path], Sequence[str]]) -> Pa
 
 
 def _check_sizes(name: str, revision: str) -> bool:
-    """Whether the hub is in reach, and lists no file that is too large.
+    """Whether the hub is in reach; if it is, it has weights, and no file that is too large.
 
     Raises:
-        HubError: A file is larger than a checkpoint's.
+        HubError: It has none that are safetensors, or a file is larger than a checkpoint's.
     """
     from huggingface_hub import HfApi
 
@@ -79,6 +79,12 @@ def _check_sizes(name: str, revision: str) -> bool:
         files = HfApi().model_info(name, revision=revision, files_metadata=True).siblings or []
     except Exception:  # offline: what is in the cache is taken
         return False
+    names = [file.rfilename for file in files]
+    if "model.safetensors" not in names:
+        raise HubError(
+            f"hub checkpoint {name!r} holds no model.safetensors but {', '.join(names)[:200]}: "
+            "expected safetensors, as a pickle is never read; ask its author for them"
+        )
     for file in files:
         most = LARGEST_FETCHED.get(file.rfilename)
         if most is not None and (file.size is None or file.size > most):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,31 @@ class GatoPolicy(Policy):
         )
         ids = network.config.vocabulary
         return _bind(make, checkpoint.tasks, ids, env, task=task, prompt=prompt, cut=cut)
+
+    from_pretrained = load
+    """:meth:`load`, by the name that hub libraries have for it."""
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        evaluations: Sequence[Mapping[str, Any]] = (),
+        video: Path | None = None,
+        private: bool = False,
+    ) -> str:
+        """Upload the checkpoint that :meth:`save` would write, with a model card; returns its URL.
+
+        Arguments and errors as in :func:`policies.gato.publishing.hub_files` and
+        :func:`policies.gato.publishing.push_files`.
+        """
+        from policies.gato.publishing import hub_files, push_files
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(Path(folder) / "checkpoint")
+            files = hub_files(
+                name, Path(folder) / "checkpoint", evaluations=evaluations, video=video
+            )
+            return push_files(name, files, private=private)
 
     def with_env(
         self,

@@ -22,7 +22,7 @@ from benchmarks.run import run_benchmark
 from benchmarks.settings import RunSettings
 from benchmarks.statistics import bootstrap
 from benchmarks.store.run_store import Record, RunHeader, read_run
-from gato_gym.tasks import atari, dm_control, get_task, list_tasks, metaworld
+from gato_gym.tasks import atari, dm_control, get_suite, get_task, list_tasks, metaworld
 from policies import make_policy
 from policies.rollout.env_batch import make_rows
 from policies.rollout.outcomes import EpisodeKey, EpisodeResult
@@ -41,7 +41,7 @@ def test_the_hash_covers_values_and_no_sentence(monkeypatch: pytest.MonkeyPatch)
     before = Protocol.of_tasks(tasks, episodes=1, seed=0)
     monkeypatch.setattr(rules, "RULES", {"Ends": ("An episode ends.",)})
     assert Protocol.of_tasks(tasks, episodes=1, seed=0).hash == before.hash
-    for values, name in ((rules._VALUES, "seed_stride"), (rules._SUITE_VALUES["atari"], "sticky")):
+    for values, name in ((rules._VALUES, "seed_stride"), (get_suite("atari").rules, "sticky")):
         monkeypatch.setitem(values, name, 7)  # type: ignore[arg-type]
         changed = Protocol.of_tasks(tasks, episodes=1, seed=0)
         assert changed.hash != before.hash

@@ -249,7 +249,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "versions": {}, "tasks": {"mujoco-ant": {"random": {"mean": 1}}, "mujoco-pendulum": {}},
     }  # fmt: skip
     path.write_text(json.dumps({"suites": {"mujoco": entry}}))
-    monkeypatch.setattr(measure_references, "measured_path", lambda: path)
+    monkeypatch.setattr(measure_references, "measured_path", lambda suite: path)
     return path
 
 
@@ -310,7 +310,7 @@ def test_another_protocol_is_written_down_when_all_is_measured(
     assert command(tmp_path, "--episodes", "3") == 130
     assert written.read_text() == before
     monkeypatch.undo()
-    monkeypatch.setattr(measure_references, "measured_path", lambda: written)
+    monkeypatch.setattr(measure_references, "measured_path", lambda suite: written)
 
     def ordered(suite: str, tasks: str | None, player: str | None) -> list[str]:
         return [tasks] if tasks else ["mujoco-reacher", "mujoco-pendulum"]
@@ -349,7 +349,7 @@ def test_a_reference_says_how_many_of_its_episodes_are_distinct(
     figures = measured(written)["mujoco-pendulum"]["random"]
     assert (figures["episodes"], figures["distinct"]) == (2, 1)
     content = json.loads(written.read_text())
-    monkeypatch.setattr("benchmarks.references._load", lambda name: content)
+    monkeypatch.setattr("benchmarks.references._read", lambda path: content)
     known = references.measured("mujoco")["mujoco-pendulum"].random
     assert known is not None
     assert known.distinct == 1

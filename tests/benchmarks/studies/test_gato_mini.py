@@ -13,6 +13,7 @@ from benchmarks.references import measured
 from benchmarks.studies import gato_mini
 from benchmarks.studies.gato_mini import (
     MOST_EMPHASIS,
+    SUITES,
     collections,
     datasets,
     emphasis,
@@ -23,7 +24,6 @@ from benchmarks.studies.gato_mini import (
     round_settings,
 )
 from benchmarks.studies.held_out import HELD_OUT, held_out_settings
-from gato_gym.tasks.registry import SUITES
 from policies.experts import has_expert
 from policies.training.settings import TrainSettings
 

@@ -20,7 +20,6 @@ from gato_gym import Episode, get_task, read_minari
 from gato_gym.commands.main import main
 from gato_gym.episodes.minari_datasets import minari_metadata
 from policies import GatoPolicy
-from policies.collection import jobs
 from policies.collection.collect import Progress
 from policies.collection.jobs import (
     CollectSettings,
@@ -431,7 +430,7 @@ def test_a_fault_costs_its_own_episode_alone(
     network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A unit in which one environment raises has all other episodes as without the fault."""
-    monkeypatch.setitem(jobs.UNIT_EPISODES, "babyai", 4)
+    monkeypatch.setattr(CollectSettings, "unit_episodes", lambda self, task: 4)
     record = RecordSettings(player=network, most_steps=12)
     lengths = []
     for name in ("faulty", "sound"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from gato_gym import Episode, get_task, read_minari
+from gato_gym import Episode, get_suite, get_task, read_minari
 from gato_gym.commands.main import main
 from gato_gym.episodes.minari_datasets import (
     minari_metadata,
     minari_root,
 )
+from gato_gym.tasks import registry
 from policies.chance import seed_episodes
 from policies.collection.collect import Progress
 from policies.collection.jobs import (
-    UNIT_EPISODES,
     CollectSettings,
     JobRunner,
     dataset_id,
@@ -32,6 +33,11 @@ from policies.distributions import Gaussian
 from policies.experts import has_expert, make_expert
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_tasks
+
+
+def in_units_of_two(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = get_suite(get_task(task).suite)
+    monkeypatch.setitem(registry._suites, suite.name, dataclasses.replace(suite, unit_episodes=2))
 
 
 def collect_here(task: str, settings: CollectSettings) -> list[Episode]:
@@ -60,7 +66,7 @@ def test_trained_experts_under_noise(
 ) -> None:
     """Replayed in the task itself: labels are the expert's in the states that noise led to."""
     pytest.importorskip(package)
-    monkeypatch.setitem(UNIT_EPISODES, get_task(task).suite, 2)
+    in_units_of_two(task, monkeypatch)
     record = RecordSettings(noise=noise)
     settings = CollectSettings(tmp_path, record, episodes=count, expert_episodes=1)
     episodes = collect_here(task, settings)
@@ -107,7 +113,7 @@ def test_what_the_expert_chose_from_is_kept(
     """Beside each label, under noise too: probabilities of choices, deviations of a Box."""
     pytest.importorskip(package)
     monkeypatch.setattr("gato_gym.tasks.atari.FRAMES", 400)
-    monkeypatch.setitem(UNIT_EPISODES, get_task(task).suite, 2)
+    in_units_of_two(task, monkeypatch)
     record = RecordSettings(noise=noise, keep=0.0)
     episodes = collect_here(task, CollectSettings(tmp_path, record, episodes=3, expert_episodes=1))
     env = get_task(task).make()
