@@ -1,7 +1,7 @@
 """Episodes in the row schema of the JAT dataset (arXiv 2402.09844).
 
 * :func:`episode_of_row` -- one row as an :class:`~gato_gym.episodes.episode.Episode`.
-* :func:`row_spaces` -- the spaces that rows imply, without an environment.
+* :class:`RowSpaces` -- the spaces that rows imply, without an environment.
 * :func:`import_rows` -- rows to a Minari dataset.
 * :func:`read_rows` -- rows of a file, through the package ``datasets``, or streamed from the hub.
 * :class:`HubRows` -- a configuration of the hub's dataset by name.
@@ -56,6 +56,8 @@ Row = Mapping[str, Any]
 
 class RowSpaces:
     """The spaces of rows, in the place of an environment; they grow with each.
+
+    Pass the environment to :func:`import_rows` if they are too small.
 
     Rows contain neither the number of actions nor a Box's bounds. Discrete is as large as the
     largest action, and a Box spans [-1, 1] or the largest number.
@@ -202,24 +204,6 @@ def _with_last_twice(observations: Any) -> Any:
     return np.concatenate([observations, observations[-1:]])
 
 
-def row_spaces(episodes: Iterable[Episode]) -> RowSpaces:
-    """Spaces that contain the given episodes.
-
-    Pass the environment to :func:`import_rows` if they are too small.
-
-    Raises:
-        ValueError: There is no episode.
-    """
-    found: RowSpaces | None = None
-    for episode in episodes:
-        if found is None:
-            found = RowSpaces(episode)
-        found.grow(episode)
-    if found is None:
-        raise ValueError("there is no row: expected at least one")
-    return found
-
-
 def _observation_space(observations: Any) -> gym.Space[Any]:
     if isinstance(observations, dict):
         letters = " ,abcdefghijklmnopqrstuvwxyz"
@@ -246,7 +230,7 @@ def import_rows(
     Args:
         rows: At least one; taken one by one.
         dataset_id: Id of the new dataset, such as ``jat/halfcheetah-v0``.
-        env: Has the spaces and the environment's id; None infers spaces, see :func:`row_spaces`.
+        env: Has the spaces and the environment's id; None infers spaces, see :class:`RowSpaces`.
         root: Folder of datasets; None is Minari's own.
         replace: Whether a dataset of this id gives way.
 

@@ -147,7 +147,11 @@ class JatPacker(Sampler[JatShard, JatBatch]):
         if task in self.texts:
             return float(np.minimum(self.texts[task].lengths, self.most).mean())
         shard = self.shards[task]
-        return float(2 * np.minimum(shard.ends - shard.starts, self._longest(shard)).mean())
+        longest = self._longest(shard)
+        lengths, counts = np.unique(shard.ends - shard.starts, return_counts=True)
+        left = (np.arange(length, 0, -max(1, longest // 2)) for length in lengths)
+        means = [np.minimum(steps, longest).mean() for steps in left]
+        return float(2 * np.average(means, weights=counts))
 
     def _longest(self, shard: JatShard) -> int:
         return min(LONGEST[shard.modalities.observation], self.most // 2)

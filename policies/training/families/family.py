@@ -1,7 +1,6 @@
 """A family of networks, as training sees it.
 
 * :class:`Family` -- what the one trainer asks of each.
-* :class:`Usual` -- amounts that nobody asked for otherwise.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ from policies.training.data.text_sources import TextSource
 from policies.training.distributed import ProcessGroup
 from policies.training.loss import LossReport
 from policies.training.settings import TrainSettings
-
-__all__ = ["Family", "Usual"]
 
 SizesT = TypeVar("SizesT", bound=NetworkSizes)
 NetworkT = TypeVar("NetworkT", bound=nn.Module)

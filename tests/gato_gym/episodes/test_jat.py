@@ -11,7 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from gato_gym import get_task
-from gato_gym.episodes.jat import episode_of_row, import_rows, read_rows, row_spaces
+from gato_gym.episodes.jat import RowSpaces, episode_of_row, import_rows, read_rows
 from gato_gym.episodes.minari_datasets import find_minari, read_minari
 from policies.training.data.datasets import find_tasks
 
@@ -68,7 +68,7 @@ def test_four_channels_are_a_stack_of_frames() -> None:
     episode = episode_of_row(row)
     assert episode.observations.shape == (3, 4, 8, 6)
     assert np.array_equal(episode.observations[1, 3], images[1, :, :, 3])
-    both_spaces = row_spaces([episode])
+    both_spaces = RowSpaces(episode)
     assert both_spaces.action_space == spaces.Discrete(5)
     assert both_spaces.observation_space == spaces.Box(0, 255, (4, 8, 6), np.uint8)
 
