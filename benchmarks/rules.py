@@ -103,6 +103,8 @@ RULES: Mapping[str, tuple[str, ...]] = {
         "for each step.",
         "Meta-World: the 50 tasks of MT50 v3, the goal visible, 500 steps; an episode continues "
         "after success.",
+        "MiniGrid: 28 worlds beyond BabyAI, whose goal is a green square. Each world sets its own "
+        "limit of steps.",
         "MuJoCo: Gymnasium's 11 `-v5` tasks with their own rewards and limits.",
     ),
     "Players": (

@@ -179,8 +179,18 @@ def _retrieving(env: Any, demonstrations: Any, episodes: int | None) -> Policy:
     return RetrievalPolicy.create(env, demonstrations, episodes=episodes)
 
 
-def find_factory(name: str) -> Factory:
+def find_factory(
+    name: str,
+    *,
+    of: str = "policy",
+    form: str = "takes an environment and returns a policy",
+) -> Callable[..., Any]:
     """The function that ``module:factory`` names; also finds modules in the working directory.
+
+    Args:
+        name: ``module:factory``.
+        of: What it makes, for errors.
+        form: What it does, for errors.
 
     Raises:
         ImportError: The module cannot be imported.
@@ -189,10 +199,12 @@ def find_factory(name: str) -> Factory:
     module, _, attribute = name.partition(":")
     sys.path.insert(0, os.getcwd())
     try:
-        factory: Factory | None = getattr(importlib.import_module(module), attribute, None)
+        factory: Callable[..., Any] | None = getattr(
+            importlib.import_module(module), attribute, None
+        )
     except ImportError as error:
         raise ImportError(
-            f"the module of policy {name!r} cannot be imported ({error}): expected one that is "
+            f"the module of {of} {name!r} cannot be imported ({error}): expected one that is "
             "installed, or in the folder where the command is given"
         ) from error
     finally:
@@ -200,7 +212,7 @@ def find_factory(name: str) -> Factory:
     if not callable(factory):
         raise ValueError(
             f"module {module!r} has no function {attribute!r}: expected MODULE:FUNCTION, a "
-            "function that takes an environment and returns a policy"
+            f"function that {form}"
         )
     return factory
 

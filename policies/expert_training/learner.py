@@ -90,6 +90,7 @@ def make_learner(
     device: str = "cpu",
     threads: int = 1,
     tensorboard: Path | None = None,
+    callback: str | None = None,
 ) -> Learner:
     """The learner of a task: for a game, our own PPO; otherwise Stable-Baselines3's or SBX's.
 
@@ -102,9 +103,11 @@ def make_learner(
         device: "cpu" or "cuda"; for games alone.
         threads: Threads that play; for games alone.
         tensorboard: Folder of TensorBoard's events; None writes none.
+        callback: ``module:function`` that returns a Stable-Baselines3 callback; not for games.
 
     Raises:
-        ValueError: A GPU was asked for, and the task is not a game.
+        ValueError: A GPU was asked for, and the task is not a game; or a callback, and it is one;
+            or there is no such function.
         MissingPackageError: A library that the recipe needs is not installed.
     """
     from gato_gym.tasks.atari import AtariEnv
@@ -113,6 +116,11 @@ def make_learner(
     if isinstance(game, AtariEnv):
         from policies.expert_training.atari.ppo import AtariPPO
 
+        if callback is not None:
+            raise ValueError(
+                f"--callback {callback} for a game, which Stable-Baselines3 does not train: leave "
+                "it out"
+            )
         return AtariPPO(
             game.game,
             recipe,
@@ -131,5 +139,11 @@ def make_learner(
     from policies.expert_training.sb3.learner import BaselinesLearner
 
     return BaselinesLearner(
-        recipe, make_env, seed=seed, steps=steps, updates=updates, tensorboard=tensorboard
+        recipe,
+        make_env,
+        seed=seed,
+        steps=steps,
+        updates=updates,
+        tensorboard=tensorboard,
+        callback=callback,
     )

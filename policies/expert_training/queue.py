@@ -168,6 +168,7 @@ class TrainQueue:
             seconds=None if deadline is None else max(deadline - time.monotonic(), 0.0),
             score_episodes=episodes_to_score(task),
             tensorboard=self.settings.tensorboard,
+            callback=self.settings.callback,
             device=self.settings.device,
             threads=self.settings.threads,
         )

@@ -28,6 +28,8 @@ class QueueSettings:
         minutes: Stop after so many minutes, to be resumed; by default when all is done.
         ships: Put what is better than the package's expert into the package.
         tensorboard: Write TensorBoard's events as well.
+        callback: module:function that returns a Stable-Baselines3 callback, such as one that logs
+            or stops; of tasks that are not games.
     """
 
     seed: int = 0
@@ -40,6 +42,7 @@ class QueueSettings:
     minutes: float | None = None
     ships: Annotated[bool, flag(name="ship")] = False
     tensorboard: bool = False
+    callback: str | None = None
 
     def __post_init__(self) -> None:
         check_range(self, "steps", "jobs", low=1)

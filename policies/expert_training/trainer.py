@@ -84,6 +84,7 @@ class TrainSettings:
         seconds: Wall-clock seconds after which to stop for now; None: no limit.
         score_episodes: Held-out episodes that score the expert when the training stops.
         tensorboard: Whether to write TensorBoard's events as well.
+        callback: ``module:function`` that returns a Stable-Baselines3 callback; None for none.
         device: Where a game's network learns: "cpu", or "cuda".
         threads: Threads that play games.
     """
@@ -96,6 +97,7 @@ class TrainSettings:
     seconds: float | None = None
     score_episodes: int = SCORE_EPISODES
     tensorboard: bool = False
+    callback: str | None = None
     device: str = "cpu"
     threads: int = 1
 
@@ -124,7 +126,6 @@ class _Training:
     """A training under way."""
 
     def __init__(self, settings: TrainSettings, console: Console) -> None:
-
         task = get_task(settings.task)
         self.task_id, self.settings, self.console = task.id, settings, console
         self.recipe = settings.recipe or recipe_for(task.id)
@@ -232,6 +233,7 @@ class _Training:
             device=self.settings.device,
             threads=self.settings.threads,
             tensorboard=self.output / "tensorboard" if self.settings.tensorboard else None,
+            callback=self.settings.callback,
         )
         self._begin(learner)
         every = self._steps_between_evaluations(learner)

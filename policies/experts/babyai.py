@@ -129,7 +129,7 @@ class BabyAIBotPolicy(DistributionPolicy):
 
         need("minigrid", "babyai")
         super().__init__(observation_space, action_space)
-        self._envs = _environments(env)
+        self._envs = environments_of(env)
         level = self._envs[0].unwrapped
         if not hasattr(level, "validate_instrs") or getattr(action_space, "n", None) != CHOICES:
             raise ValueError(
@@ -188,13 +188,18 @@ def _choose(row: BotRow) -> int:
     return row.executed
 
 
-def _environments(env: Any) -> Sequence[Any]:
+def environments_of(env: Any) -> Sequence[Any]:
+    """The environments whose levels an expert can read, in this process.
+
+    Raises:
+        ValueError: They are in other processes.
+    """
     envs = getattr(env, "envs", None)
     if envs is not None:
         return list(envs)
     if isinstance(env, gym.Env):
         return [env]
     raise ValueError(
-        f"{type(env).__name__} keeps its environments in other processes, where the bot cannot "
-        "read their levels: use gymnasium.vector.SyncVectorEnv or DummyVecEnv"
+        f"{type(env).__name__} keeps its environments in other processes, where an expert "
+        "cannot read their levels: use gymnasium.vector.SyncVectorEnv or DummyVecEnv"
     )

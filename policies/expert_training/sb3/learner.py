@@ -19,8 +19,23 @@ from policies.expert_training.sb3.convert import network_of
 from policies.expert_training.sb3.replay_buffer import restore_memory, save_memory
 from policies.expert_training.sb3.warm_start import CRITIC_ALONE, start_from
 from policies.experts.store import Network
+from policies.registry import find_factory
 
 MEMORY_FILE = "memory.safetensors"
+
+
+def _make_callback(name: str) -> Any:
+    """The callback that ``module:function`` makes."""
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    form = "returns a Stable-Baselines3 callback"
+    callback = find_factory(name, of="callback", form=form)()
+    if not isinstance(callback, BaseCallback):
+        raise ValueError(
+            f"{name} returned a {type(callback).__name__}, expected a Stable-Baselines3 callback: "
+            "derive it from BaseCallback"
+        )
+    return callback
 
 
 class BaselinesLearner:
@@ -33,6 +48,11 @@ class BaselinesLearner:
         steps: Actions done before.
         updates: Gradient steps done before.
         tensorboard: Folder of TensorBoard's events; None writes none.
+        callback: ``module:function`` that returns a Stable-Baselines3 callback; where that stops
+            the training, it can be resumed.
+
+    Raises:
+        ValueError: There is no such function.
 
     Attributes:
         steps: Actions so far, over all runs.
@@ -49,6 +69,7 @@ class BaselinesLearner:
         steps: int = 0,
         updates: int = 0,
         tensorboard: Path | None = None,
+        callback: str | None = None,
     ) -> None:
         from gato_gym.tasks.task import need
 
@@ -56,6 +77,7 @@ class BaselinesLearner:
         if recipe.algorithm == "sac":
             need("sbx", "sbx")
         self.recipe = recipe
+        self._callbacks = [] if callback is None else [_make_callback(callback)]
         shape = make_env().observation_space.shape
         self._inputs = shape[0] if shape and recipe.inputs else None
         self.algorithm: Any = make_algorithm(
@@ -89,7 +111,10 @@ class BaselinesLearner:
                 return self.goes_on
 
         self.algorithm.learn(
-            until - self.steps, callback=AfterRollout(), log_interval=1, reset_num_timesteps=False
+            until - self.steps,
+            callback=[AfterRollout(), *self._callbacks],
+            log_interval=1,
+            reset_num_timesteps=False,
         )
 
     def take_returns(self, least: int) -> list[float] | None:

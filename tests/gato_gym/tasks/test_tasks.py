@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -17,10 +18,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 import gato_gym
 from gato_gym.tasks import (
     MissingPackageError,
+    Suite,
     UnknownTaskError,
+    get_suite,
     get_task,
     list_suites,
     list_tasks,
+    register_suite,
     task_id_of,
 )
 from gato_gym.wrappers import GatoTokenize
@@ -32,9 +36,9 @@ def test_every_task_has_a_name_of_its_own() -> None:
     tasks = list_tasks()
     ids = [task.id for task in tasks]
     assert ids == sorted(set(ids))
-    assert (
-        len({(task.suite, task.env_id) for task in tasks}) == len(tasks) == 57 + 39 + 28 + 50 + 11
-    )
+    assert len({(task.suite, task.env_id) for task in tasks}) == len(tasks)
+    counts = {"atari": 57, "babyai": 39, "dm_control": 28, "metaworld": 50, "mujoco": 11}
+    assert {suite: len(list_tasks(suite)) for suite in counts} == counts
     for task in tasks:
         assert task.id.startswith(f"{task.suite}-")
         assert task.suite in list_suites()
@@ -173,3 +177,17 @@ def test_limits_of_episodes() -> None:
         assert not terminated
     assert steps == 64 == env.unwrapped.max_steps  # type: ignore[attr-defined]
     assert get_task("metaworld-reach").max_episode_steps == 500
+
+
+def test_a_suite_is_registered_once_and_under_its_name() -> None:
+    register_suite(get_suite("mujoco"))  # the same again
+    with pytest.raises(ValueError, match="a suite 'mujoco' of 11 tasks is registered already"):
+        register_suite(dataclasses.replace(get_suite("mujoco"), title="Another"))
+    task = get_suite("mujoco").tasks[0]
+    with pytest.raises(ValueError, match="in suite 'chess': expected an id 'chess-…' and suite="):
+        Suite("chess", (task,))
+    for name in ("all", "my-suite", ""):
+        with pytest.raises(ValueError, match="expected lower-case letters, digits and _, and not"):
+            Suite(name, (task,))
+    with pytest.raises(ValueError, match="has no tasks"):
+        Suite("chess", ())

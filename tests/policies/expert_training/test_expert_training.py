@@ -66,6 +66,38 @@ def settings(folder: Path, recipe: Recipe = PPO_RECIPE, **other: Any) -> TrainSe
     return TrainSettings(TASK, folder, recipe, score_episodes=2, **other)
 
 
+OWN_CALLBACK = """
+from stable_baselines3.common.callbacks import BaseCallback
+
+class Stopping(BaseCallback):
+    def _on_step(self):
+        self.logger.record("own/steps", self.num_timesteps)
+        return self.num_timesteps < 512
+
+def no_callback():
+    return print
+"""
+
+
+def test_a_callback_of_ones_own_logs_and_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_callback.py").write_text(OWN_CALLBACK)
+    monkeypatch.chdir(tmp_path)
+    run = settings(tmp_path / "run", callback="own_callback:Stopping", tensorboard=True)
+    state = train(run, console=QUIET)
+    assert state.finished is None
+    assert 512 <= state.steps < PPO_RECIPE.steps
+    (events,) = (tmp_path / "run/tensorboard").rglob("events.*")
+    assert b"own/steps" in events.read_bytes()
+    monkeypatch.delitem(sys.modules, "own_callback")
+    state = train(settings(tmp_path / "run"), console=QUIET)
+    assert state.finished == "all steps done", "it is resumed without"
+    for name, told in (("no_callback", "returned a builtin_function"), ("nobody", "no function")):
+        with pytest.raises(ValueError, match=told):
+            train(settings(tmp_path / name, callback=f"own_callback:{name}"), console=QUIET)
+
+
 @pytest.mark.parametrize("recipe", RECIPES_BY_NAME.values(), ids=RECIPES_BY_NAME)
 def test_a_training_writes_an_expert_that_plays_as_the_algorithm(
     tmp_path: Path, recipe: Recipe
