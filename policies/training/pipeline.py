@@ -15,7 +15,6 @@ from typing import Any
 from rich.console import Console
 
 from policies.training.config import TrainConfig
-from policies.training.data.text_shards import TextShard
 from policies.training.export import averaged_network
 from policies.training.lora import LowRank, merged
 from policies.training.trainer import Trainer
@@ -40,7 +39,7 @@ class Pipeline:
     config: TrainConfig
     shards: Mapping[str, Any]
     state: Path
-    texts: Mapping[str, TextShard] = field(default_factory=dict)
+    texts: Mapping[str, Any] = field(default_factory=dict)
     begin: Callable[[Any], None] | None = None
     lora: LowRank | None = None
     device: str = "auto"

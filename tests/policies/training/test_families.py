@@ -452,7 +452,7 @@ def test_a_run_starts_from_a_checkpoint(root: Path) -> None:
     second = TrainSettings((names[ARM],), root / "second", start=str(root / "first"), **shared)
     run = TrainRun(second)
     assert run.config.network == checkpoint.network.config
-    network = run._trainer(run.config, root / "other").network
+    network = run.pipeline.trainer(root / "other").network
     for name, weights in checkpoint.network.state_dict().items():
         assert torch.equal(network.state_dict()[name], weights)
     tokenizer = run.shards[ARM].modalities.tokenizer
@@ -461,4 +461,4 @@ def test_a_run_starts_from_a_checkpoint(root: Path) -> None:
     with pytest.raises(
         ValueError, match=r"differ in transformer\.h\.0\.mlp\..*: expected the same"
     ):
-        TrainRun(larger)._trainer(TrainRun(larger).config, root / "larger")
+        TrainRun(larger).pipeline.trainer(root / "larger")
