@@ -57,7 +57,7 @@ from policies.training.data.text_shards import TextShard, find_texts, shard_text
 from policies.training.distributed import ProcessGroup
 from policies.training.export import averaged_network, saved_step, write_checkpoint
 from policies.training.initialization import start_from
-from policies.training.metrics import tensorboard_missing
+from policies.training.metrics import tensorboard_missing, wandb_missing
 from policies.training.settings import TrainSettings
 from policies.training.trainer import Trainer
 
@@ -353,11 +353,16 @@ class TrainRun:
             log_every=max(1, min(50, steps // 20)),
             on_save=lambda trainer: self.export(checkpoint),
             tensorboard=self.settings.tensorboard,
+            wandb=self.settings.wandb,
             score=self._scorer(),
             score_every=self._score_every,
         )
-        if self.settings.tensorboard and (missing := tensorboard_missing()):
-            self.console.print(missing, highlight=False, markup=False)
+        for asked, missing in (
+            (self.settings.tensorboard, tensorboard_missing()),
+            (self.settings.wandb, wandb_missing()),
+        ):
+            if asked and missing:
+                self.console.print(missing, highlight=False, markup=False)
         trainer.resume()
         if not self.ranks.rank:
             write_json(self.state / "data.json", self.identity)
