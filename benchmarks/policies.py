@@ -1,10 +1,13 @@
-"""Who is scored: what identifies a policy in a record, and which tasks it can play.
+"""Who is scored: what identifies a policy in a record.
+
+:mod:`benchmarks.playable` has which tasks it can play.
 
 * :class:`PolicyChoice` -- which policy plays, and how; :class:`PlayingOptions`, how alone.
 * :func:`describe_policy` -- what a record says of it.
 * :func:`is_network` -- whether a name is a checkpoint's.
 * :func:`resolved` -- the same policy by the folder that its name stands for.
-* :func:`left_out` -- the tasks that it cannot play, and why.
+* :func:`folder_of` -- its checkpoint's folder.
+* :func:`demonstrations_for`, :func:`why_unreadable` -- the dataset that ``retrieve`` plays from.
 * :func:`slugs` -- names of policies as names of folders.
 """
 
@@ -12,9 +15,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -29,7 +30,6 @@ from policies.registry import BUILT_IN, PolicySpec, find_factory, source_of
 
 if TYPE_CHECKING:
     from gato_gym.episodes.episode import Episode
-    from gato_gym.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,7 @@ def _weights(choice: PolicyChoice, tasks: Iterable[str]) -> str | None:
         except (ImportError, ValueError) as error:
             raise BenchmarkError(str(error)) from error
         return None if source is None else hashlib.sha256(read_bytes(source)).hexdigest()[:16]
-    return _folder_hash(_folder(choice))
+    return _folder_hash(folder_of(choice))
 
 
 def is_network(name: str) -> bool:
@@ -168,12 +168,16 @@ def resolved(choice: PolicyChoice) -> PolicyChoice:
     """
     if not is_network(choice.name):
         return choice
-    return replace(choice, name=str(_folder(choice)))
+    return replace(choice, name=str(folder_of(choice)))
 
 
-def _folder(choice: PolicyChoice) -> Path:
-    """The checkpoint's folder, fetched if need be."""
-    from policies.gato.checkpoint import locate_checkpoint, shipped_names
+def folder_of(choice: PolicyChoice) -> Path:
+    """The checkpoint's folder, fetched if need be.
+
+    Raises:
+        BenchmarkError: There is no policy of that name.
+    """
+    from policies.gato.checkpoint_folder import locate_checkpoint, shipped_names
     from policies.gato.tensor_files import CheckpointError
 
     name = choice.name
@@ -233,18 +237,19 @@ def _demonstrations_hash(choice: PolicyChoice, tasks: Iterable[str]) -> str | No
     from policies.retrieval.policy import demonstrations_of
 
     digest = hashlib.sha256()
-    for name in sorted({_named_for(choice, task) for task in tasks}):
-        if _why_none(name) is None:
+    for name in sorted({demonstrations_for(choice, task) for task in tasks}):
+        if why_unreadable(name) is None:
             for episode in islice(demonstrations_of(name), choice.shown):
                 digest.update(_episode_hash(episode).encode())
     return digest.hexdigest()[:16]
 
 
-def _named_for(choice: PolicyChoice, task: str) -> str:
+def demonstrations_for(choice: PolicyChoice, task: str) -> str:
+    """The dataset that ``retrieve`` plays a task from."""
     return (choice.demonstrations or "").replace("{task}", task)
 
 
-def _why_none(demonstrations: str) -> str | None:
+def why_unreadable(demonstrations: str) -> str | None:
     """Why a dataset cannot be read; None where it can."""
     from gato_gym.episodes.minari_datasets import find_minari
 
@@ -274,138 +279,6 @@ def _episode_hash(episode: Episode) -> str:
     add(episode.observations, "observations")
     add(episode.actions, "actions")
     return digest.hexdigest()[:16]
-
-
-def left_out(
-    choice: PolicyChoice, tasks: Sequence[Task], *, name: str | None = None
-) -> dict[str, str]:
-    """Tasks that a policy cannot play, and why; by task id.
-
-    An expert plays the tasks that have one. A checkpoint plays the tasks that it was trained on,
-    and others whose spaces are those of one of them alone, as :meth:`policies.GatoPolicy.load`
-    decides. Of several suites, those whose simulator is not installed are left out.
-
-    Args:
-        choice: The policy; a factory is taken to play everything.
-        tasks: What is asked for.
-        name: What the policy is called in errors; None is the choice's own name.
-
-    Returns:
-        Not all of them: if what is left is not installed, it is left to fail with what is wrong.
-
-    Raises:
-        BenchmarkError: The checkpoint cannot be read, or plays none of the tasks.
-    """
-    unplayable = _unplayable(choice, tasks)
-    if len(unplayable) == len(tasks):
-        raise BenchmarkError(_plays_none(choice, name or choice.name, tasks, unplayable))
-    if len({task.suite for task in tasks}) > 1:
-        unplayable |= _not_installed([task for task in tasks if task.id not in unplayable])
-    return {} if len(unplayable) == len(tasks) else dict(sorted(unplayable.items()))
-
-
-def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
-    kind = PolicySpec.parse(choice.name).kind
-    if kind in ("random", "factory"):
-        return {}
-    if kind == "retrieve":
-        whys = {task.id: _why_none(_named_for(choice, task.id)) for task in tasks}
-        return {task: why for task, why in whys.items() if why is not None}
-    if kind == "expert":
-        from policies.experts import has_expert
-
-        return {task.id: "it has no expert" for task in tasks if not has_expert(task.id)}
-    from policies.gato.checkpoint import is_jat, read_tasks
-    from policies.gato.task_specs import SpaceMismatchError, find_task
-    from policies.gato.tensor_files import CheckpointError
-
-    folder = _folder(choice)
-    try:
-        if is_jat(folder):
-            return _without_modality(folder, tasks)
-        known = read_tasks(folder)
-    except CheckpointError as error:
-        raise BenchmarkError(str(error)) from error
-    missing = {}
-    for task in tasks:
-        if task.id in known:
-            continue
-        try:
-            with closing(task.make()) as env:
-                find_task(known, env, None)
-        except SpaceMismatchError:
-            missing[task.id] = "the network was not trained on it, and its spaces tell no task"
-        except Exception:
-            continue  # a broken environment is reported where it is played
-    return missing
-
-
-def _without_modality(folder: Path, tasks: Sequence[Task]) -> dict[str, str]:
-    """The tasks whose spaces a JAT checkpoint has no modality for, and why."""
-    from policies.base import spaces_of
-    from policies.jat.checkpoint import read_configuration
-    from policies.jat.modalities import JatSpaceError, Modalities
-
-    config, tokenizer = read_configuration(folder)
-    missing = {}
-    for task in tasks:
-        try:
-            with closing(task.make()) as env:
-                Modalities.of(*spaces_of(env), config, tokenizer)
-        except JatSpaceError as error:
-            missing[task.id] = str(error)
-        except Exception:
-            continue  # a broken environment is reported where it is played
-    return missing
-
-
-def _plays_none(
-    choice: PolicyChoice, name: str, tasks: Sequence[Task], unplayable: Mapping[str, str]
-) -> str:
-    """What is said of a policy that plays none of the tasks: what it does play, what else may."""
-    from gato_gym.tasks import list_tasks
-    from policies.experts import has_expert
-    from policies.gato.checkpoint import is_jat, read_tasks
-
-    if choice.name == "retrieve":
-        first = sorted(unplayable)[0]
-        return f"{name} plays none of what was asked for, such as {first}: {unplayable[first]}"
-    every = {task.id: task.suite for task in list_tasks()}
-    if choice.name == "expert":
-        known, others = [task for task in every if has_expert(task)], ["random"]
-    else:
-        folder = _folder(choice)
-        known = [] if is_jat(folder) else list(read_tasks(folder))
-        experts = any(has_expert(task.id) for task in tasks)
-        others = ["random", "expert"] if experts else ["random"]
-    suites = Counter(every[task] for task in known if task in every)
-    plays = [f"{count} tasks of {suite}" for suite, count in suites.items()]
-    plays += [task for task in known if task not in every][:8]
-    first = sorted(unplayable)[0]
-    what = f"task {first}" if len(tasks) == 1 else f"{len(tasks)} tasks, such as {first}"
-    instead = "--suite or --tasks" if suites else "gato-gym score"
-    return (
-        f"{name} plays none of what was asked for, {what} ({unplayable[first]}): "
-        f"it plays {', '.join(plays) or 'no task'}; choose these with {instead}, or pass "
-        f"--policy {' or '.join(others)}, or a network trained on these tasks"
-    )
-
-
-def _not_installed(tasks: Sequence[Task]) -> dict[str, str]:
-    from gato_gym.tasks import MissingPackageError
-
-    missing: dict[str, str | None] = {}
-    for task in tasks:
-        if task.suite in missing:
-            continue
-        missing[task.suite] = None
-        try:
-            task.make().close()
-        except MissingPackageError as error:
-            missing[task.suite] = str(error)
-        except Exception:
-            continue
-    return {task.id: why for task in tasks if (why := missing[task.suite]) is not None}
 
 
 def slugs(choices: Sequence[PolicyChoice]) -> list[str]:

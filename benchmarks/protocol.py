@@ -29,6 +29,7 @@ from gato_gym.files.bounded_io import as_type
 from gato_gym.seeds import TRAINING_SEEDS_START
 from gato_gym.simulators import installed_versions
 from gato_gym.tasks import get_suite
+from policies.rollout.disturbances import UNDISTURBED, Disturbance
 from policies.rollout.faults import UsageError
 from policies.rollout.outcomes import EpisodeKey
 
@@ -42,9 +43,14 @@ ALL = "all"
 """The name of what is played where tasks are of several suites."""
 
 STANDARD = "standard"
-PROTOCOLS = {STANDARD: 0.0, "atari-sticky": 0.25}
-"""Protocols by name, each with the probability that a frame of an Atari game repeats the action
-before it; 0.25 is what Machado et al. (arXiv:1709.06009) recommend."""
+PROTOCOLS = {
+    STANDARD: UNDISTURBED,
+    "atari-sticky": Disturbance(sticky=0.25),
+    "delayed-actions": Disturbance(action_delay=1),
+    "noisy-observations": Disturbance(observation_noise=0.01),
+}
+"""Protocols by name. Sticky actions are Atari's alone, with the probability that Machado et al.
+(arXiv:1709.06009) recommend."""
 
 _SUCCESS = "info['success'] is true at any timestep"
 """What version 1 hashed with each task."""
@@ -62,19 +68,28 @@ class TaskRules:
         env_id: The environment behind the task.
         max_episode_steps: Timesteps after which an episode is cut off; None leaves it to the
             environment.
-        sticky: Probability that a frame repeats the action before it.
+        sticky, action_delay, observation_noise: Of :class:`Disturbance`.
     """
 
     env_id: str
     max_episode_steps: int | None
     sticky: float = 0.0
+    action_delay: int = 0
+    observation_noise: float = 0.0
+
+    @property
+    def disturbance(self) -> Disturbance:
+        """What the task's environments do beside what the task says."""
+        return Disturbance(self.sticky, self.action_delay, self.observation_noise)
+
+    def with_disturbance(self, disturbance: Disturbance) -> TaskRules:
+        """The same with another one."""
+        return replace(self, **asdict(disturbance))
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object, which names ``sticky`` only where there is some."""
-        fields = asdict(self)
-        if not self.sticky:
-            del fields["sticky"]
-        return fields
+        """As a JSON object, which names of a disturbance what there is."""
+        fields = {"env_id": self.env_id, "max_episode_steps": self.max_episode_steps}
+        return {**fields, **self.disturbance.values()}
 
 
 @dataclass(frozen=True)
@@ -124,16 +139,15 @@ class Protocol:
             raise BenchmarkError(f"--seed is {seed}, expected 0 or more: pass --seed 0")
         if name not in PROTOCOLS:
             raise BenchmarkError(f"--protocol is {name!r}, expected one of {', '.join(PROTOCOLS)}")
-        if name != STANDARD and "atari" not in suites:
+        disturbance = PROTOCOLS[name]
+        if disturbance.sticky and "atari" not in suites:
             raise BenchmarkError(
-                f"--protocol {name} is of Atari's games, and of {', '.join(suites)} there is the "
-                "standard one alone: leave --protocol out"
+                f"--protocol {name} is of Atari's games, not of {', '.join(suites)}: leave "
+                "--protocol out"
             )
         played = {
-            task.id: TaskRules(
-                task.env_id,
-                task.max_episode_steps,
-                sticky=PROTOCOLS[name] if task.suite == "atari" else 0.0,
+            task.id: TaskRules(task.env_id, task.max_episode_steps).with_disturbance(
+                disturbance if task.suite == "atari" else replace(disturbance, sticky=0.0)
             )
             for task in sorted(tasks, key=lambda task: task.id)
         }
@@ -153,7 +167,7 @@ class Protocol:
         """The episodes of a task, in order."""
         return tuple(
             EpisodeKey(
-                task, index, episode_seed(self.seed, task, index), sticky=self.tasks[task].sticky
+                task, index, episode_seed(self.seed, task, index), self.tasks[task].disturbance
             )
             for index in range(self.episodes)
         )

@@ -63,6 +63,10 @@ RULES: Mapping[str, tuple[str, ...]] = {
         "episodes count neither more nor less often than long ones.",
         "An environment is reset with its episode's seed and never stepped after the episode's "
         "end. A policy's random draws depend only on the policy's seed and the episode's.",
+        "Under the protocol `delayed-actions` every action takes effect one timestep late, and an "
+        "episode begins with an idle one. Under `noisy-observations` every number of an observed "
+        "Box is multiplied by 1 + 0.01 z, z standard normal, and whole numbers are rounded. The "
+        "references are those of the standard protocol.",
     ),
     "Ends": (
         "An episode ends when its environment terminates it, or when a time limit truncates it. "

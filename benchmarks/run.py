@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Console
 
-from benchmarks.policies import PolicyChoice, describe_policy, is_network, left_out, resolved
+from benchmarks.playable import left_out
+from benchmarks.policies import PolicyChoice, describe_policy, is_network, resolved
 from benchmarks.protocol import ALL, BenchmarkError, Protocol
 from benchmarks.report import side_by_side as beside
 from benchmarks.report.html import NAME as REPORT
@@ -67,7 +68,7 @@ def run_benchmark(settings: RunSettings, *, console: Console) -> Summary:
         BenchmarkError: What was asked for cannot be done.
         WorkerError: A worker failed; what was played is recorded.
         RecordError: An episode could not be recorded; those before it are.
-        KeyboardInterrupt: Likewise recorded.
+        KeyboardInterrupt: It was stopped; what was played is recorded.
     """
     for name in ("workers", "num_envs"):
         value = getattr(settings, name)

@@ -40,8 +40,9 @@ class RunFlags:
         episodes: Episodes of each task.
         num_envs: Environments that a process plays at a time; changes speed, not results.
         seed: Chooses the episodes.
-        protocol: standard; or atari-sticky, in which each frame of a game repeats the action
-            before it with probability 0.25.
+        protocol: standard; atari-sticky, in which each frame of a game repeats the action before
+            it with probability 0.25; delayed-actions, by one timestep; or noisy-observations, with
+            noise of 1 % on each number.
         workers: Processes, or ray for the cores of the cluster at RAY_ADDRESS, or of this machine;
             by default one a core, and for a network on a GPU one, whose forwards serve all.
         record: Make videos of the first so many episodes of each task.

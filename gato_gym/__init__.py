@@ -9,7 +9,6 @@
 * :class:`Episode`, :func:`read_minari`, :func:`write_minari` -- recorded episodes.
 """
 
-from gato_gym import vectorization
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.minari_datasets import read_minari
 from gato_gym.episodes.minari_writing import write_minari
@@ -27,7 +26,7 @@ from gato_gym.tasks import (
 )
 from gato_gym.text import TextTokenizer
 from gato_gym.vocabulary import Vocabulary
-from gato_gym.wrappers import GatoTokenize, GatoTokenizeVector, make
+from gato_gym.wrappers import GatoTokenize, GatoTokenizeVector, install_make_vec, make
 
 __version__ = "0.1.0"
 
@@ -54,5 +53,5 @@ __all__ = [
     "write_minari",
 ]
 
-vectorization.install()
+install_make_vec()
 register()

@@ -19,9 +19,9 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from numpy.typing import NDArray
 from rich.table import Table
 
+from gato_gym.plans.tokenized import Field, TokenizedStep
 from gato_gym.spaces import Plan, compile_plan
 from gato_gym.tasks.task import NAMESPACE
-from gato_gym.tokenized import Field, TokenizedStep
 from gato_gym.wrappers import resolve_options
 
 __all__ = ["Inspection", "Token", "inspect_environment"]

@@ -23,8 +23,8 @@ class TaskRow:
 
     Attributes:
         id: Id of the task.
-        observation: In words.
-        action: In words.
+        observation: Its observations, in words.
+        action: Its actions, in words.
         steps: Longest episode; None if the environment sets a limit for each episode.
         expert: What kind of program, such as "bot"; the algorithm that trained the shipped expert;
             or None.

@@ -27,9 +27,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gato_gym.options import PlanOptions
+from gato_gym.plans.action_tokens import ActionTokens
 from gato_gym.plans.arrangement import Single, arrange
-from gato_gym.plans.bounds import Bounds
-from gato_gym.plans.composite_codecs import compile_codec
 from gato_gym.plans.joining import join_grids, join_ids, join_images
 from gato_gym.plans.observations import assemble, check_paths, find_readers, first_leaf
 from gato_gym.plans.parts import Part
@@ -37,8 +36,8 @@ from gato_gym.plans.photographs import ImageReader
 from gato_gym.plans.readers import GridReader, NumbersReader, Reader, TextReader
 from gato_gym.plans.restoring import restore
 from gato_gym.plans.scaling import VectorScaling
+from gato_gym.plans.tokenized import Field, TokenizedBatch, TokenizedStep, field_table, no_parts
 from gato_gym.text import TextTokenizer, default_tokenizer
-from gato_gym.tokenized import Field, TokenizedBatch, TokenizedStep, field_table, no_parts
 from gato_gym.vocabulary import Vocabulary
 
 __all__ = ["Field", "Plan", "PlanOptions", "TokenizedBatch", "TokenizedStep", "compile_plan"]
@@ -171,17 +170,12 @@ class Plan:
         self.grid_slots, self.grid_places = body.slots["grid"], body.places["grid"]
 
     def _compile_actions(self) -> None:
-        part = Part("action", self.action_space, self.options, self.vocabulary)
-        self._actions = compile_codec(part)
-        self.action_ranges = self._actions.ranges.astype(np.int32)
-        self._legal_ids = Bounds(self.action_ranges[:, 0], self.action_ranges[:, 1] - 1)
-        self.action_is_continuous = self._actions.continuous
+        self._actions = ActionTokens(
+            Part("action", self.action_space, self.options, self.vocabulary)
+        )
+        self.action_ranges = self._actions.ranges
+        self.action_is_continuous = self._actions.is_continuous
         self.num_actions = len(self.action_ranges)
-        if not self.num_actions:
-            raise ValueError(
-                f"action space {self.action_space} has nothing to choose: expected one number or "
-                "more"
-            )
 
     def encode(self, observation: Any) -> TokenizedStep:
         """Encode one observation.
@@ -284,9 +278,7 @@ class Plan:
 
     def encode_action(self, action: Any) -> NDArray[np.int32]:
         """Ids int32 ``[A]`` of one member of the action space; see `encode_actions`."""
-        batch = self._actions.batch([action])
-        ids: NDArray[np.int32] = self._actions.encode(batch, 1)[0].astype(np.int32)
-        return ids
+        return self._actions.encode_one(action)
 
     def encode_actions(self, actions: Any) -> NDArray[np.int32]:
         """Ids int32 ``[B, A]`` of a batch of actions as vector environments take it.
@@ -296,7 +288,7 @@ class Plan:
         Raises:
             ValueError: If an action has another shape, is NaN or is outside its discrete space.
         """
-        return self._actions.encode(actions, self._actions.rows(actions)).astype(np.int32)
+        return self._actions.encode(actions)
 
     def decode(self, action_ids: ArrayLike) -> Any:
         """The action of ids ``[A]``: always a member of the action space.
@@ -304,8 +296,7 @@ class Plan:
         Raises:
             ValueError: There are not A ids, or one is outside its legal range.
         """
-        ids = np.asarray(action_ids)
-        return self._actions.member(self._actions.decode(self._legal(ids[None], ids.shape)), 0)
+        return self._actions.decode_one(np.asarray(action_ids))
 
     def decode_batch(self, action_ids: ArrayLike) -> Any:
         """The actions of ids ``[B, A]``, as vector environments take them.
@@ -313,24 +304,7 @@ class Plan:
         Raises:
             ValueError: A row does not have A ids, or one is outside its legal range.
         """
-        ids = np.asarray(action_ids)
-        return self._actions.decode(self._legal(ids, ids.shape))
-
-    def _legal(self, ids: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.int64]:
-        if ids.ndim != 2 or ids.shape[1] != self.num_actions or ids.dtype.kind not in "iu":
-            raise ValueError(
-                f"action tokens are {ids.dtype} of shape {shape}: expected ints, "
-                f"{self.num_actions} for each action"
-            )
-        if not self._legal_ids.hold(ids):
-            outside = (ids < self.action_ranges[:, 0]) | (ids >= self.action_ranges[:, 1])
-            row, position = (int(i) for i in np.argwhere(outside)[0])
-            start, stop = self.action_ranges[position].tolist()
-            raise ValueError(
-                f"action token {ids[row, position]} at position {position} is outside its range "
-                f"[{start}, {stop}): decode takes what encode_action or predict returned"
-            )
-        return ids.astype(np.int64, copy=False)
+        return self._actions.decode(np.asarray(action_ids))
 
     def action_mask(self) -> NDArray[np.bool_]:
         """bool ``[A, vocabulary.size]``: which ids are legal at each action position."""

@@ -3,12 +3,14 @@
 * :class:`GatoTokenize` -- for one environment, and for ``wrappers=[...]`` of ``gym.make_vec``.
 * :class:`GatoTokenizeVector` -- for a vector environment as a whole.
 * :func:`make` -- ``gym.make`` with ``wrappers``.
+* :func:`install_make_vec` -- makes ``gym.make_vec(id, wrappers=[GatoTokenize])`` work everywhere.
 * :func:`token_space`, :func:`action_token_space` -- the spaces of such an environment.
 * :func:`resolve_options` -- the options of an environment's plan.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +29,7 @@ __all__ = [
     "GatoTokenize",
     "GatoTokenizeVector",
     "action_token_space",
+    "install_make_vec",
     "make",
     "resolve_options",
     "token_space",
@@ -291,3 +294,35 @@ def resolve_options(
 
         return get_task(spec.id).options
     return PlanOptions()
+
+
+def install_make_vec() -> None:
+    """Let ``gym.make_vec`` vectorize environments one by one for wrappers with `GatoTokenize`.
+
+    If an environment has its own vector implementation (as CartPole-v1 does), Gymnasium chooses it
+    and then refuses ``wrappers``, unless ``vectorization_mode`` is set.
+    """
+    if not hasattr(gym.make_vec, "__wrapped__"):
+        gym.make_vec = _accept_tokenize(gym.make_vec)
+
+
+def _accept_tokenize(make_vec: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(make_vec)
+    def make_vec_tokenized(
+        id: Any,
+        num_envs: int = 1,
+        vectorization_mode: Any = None,
+        vector_kwargs: dict[str, Any] | None = None,
+        wrappers: Sequence[Callable[..., Any]] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if vectorization_mode is None and any(map(_tokenizes, wrappers or ())):
+            vectorization_mode = "sync"
+        return make_vec(id, num_envs, vectorization_mode, vector_kwargs, wrappers, **kwargs)
+
+    return make_vec_tokenized
+
+
+def _tokenizes(wrapper: Callable[..., Any]) -> bool:
+    function = wrapper.func if isinstance(wrapper, functools.partial) else wrapper
+    return isinstance(function, type) and issubclass(function, GatoTokenize)

@@ -92,7 +92,7 @@ class Decision(NamedTuple):
 
     Attributes:
         actions: As :meth:`policies.base.Policy.predict` returns them.
-        state: Likewise.
+        state: The state that it returns with them.
         distribution: What the actions were chosen from; None where the policy does not say.
     """
 

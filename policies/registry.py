@@ -146,7 +146,7 @@ def _load_network(
     cut: str | None,
 ) -> Policy:
     """The policy of a checkpoint, whose configuration says of which family it is."""
-    from policies.gato.checkpoint import is_jat, locate_checkpoint
+    from policies.gato.checkpoint_folder import is_jat, locate_checkpoint
 
     folder = locate_checkpoint(name)
     if not is_jat(folder):

@@ -88,11 +88,11 @@ class StubTask:
     suite: str = "babyai"
     env_id: str = "Counting-v0"
     max_episode_steps: int | None = 7
-    made: list[CountingEnv] = field(default_factory=list, compare=False)
+    envs: list[CountingEnv] = field(default_factory=list, compare=False)
 
     def make(self) -> CountingEnv:
-        self.made.append(CountingEnv())
-        return self.made[-1]
+        self.envs.append(CountingEnv())
+        return self.envs[-1]
 
 
 class RememberingPolicy:
@@ -126,7 +126,7 @@ class RememberingPolicy:
 
 @pytest.fixture
 def task() -> StubTask:
-    """A task of :class:`CountingEnv`; ``task.made`` lists the environments made of it."""
+    """A task of :class:`CountingEnv`; ``task.envs`` lists the environments made of it."""
     return StubTask()
 
 

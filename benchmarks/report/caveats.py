@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from benchmarks import references
 from benchmarks.protocol import STANDARD, differences, listed
@@ -107,6 +107,6 @@ def _changed_since_measured(suite: str, header: RunHeader) -> list[str]:
     changed = differences(measured.simulators, simulators, path="simulators")
     for task, rules in protocol.tasks.items():
         if task in measured.tasks:
-            expected = replace(rules, sticky=measured.tasks[task].sticky)  # has a line of its own
+            expected = rules.with_disturbance(measured.tasks[task].disturbance)  # has its own line
             changed += differences(asdict(measured.tasks[task]), asdict(expected), path=task)
     return changed

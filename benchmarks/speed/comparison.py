@@ -35,7 +35,7 @@ class Comparison:
         slow: The way compared with, in words.
         fast: The way whose speed is in question, in words.
         slow_rate: Items a second of the first way, median over rounds.
-        fast_rate: Likewise of the second.
+        fast_rate: Items a second of the second way, median over rounds.
         ratio: Median over rounds of ``fast / slow`` within a round.
         low: Lowest ratio of a round.
         high: Highest ratio of a round.
@@ -92,7 +92,7 @@ def compare(
         slow: The way compared with.
         fast: The way in question.
         items: What one call gets through; rates are items a second.
-        slow_items: Likewise of a call of the first way, where it is another number.
+        slow_items: The same for the first way, where it is another number.
         seconds: How long a round lasts for each way, on average of the two.
         rounds: How many ratios the median is of.
         limit: As in :class:`Comparison`.
@@ -127,7 +127,7 @@ def compare_percentile(
         name: What is done.
         slow: The way compared with.
         fast: The way in question.
-        percentile: Which.
+        percentile: Percentile of the calls' times, 0 to 100.
         before: Called before each turn, untimed.
         calls: Calls of each way in a turn.
         turns: Turns of a round.

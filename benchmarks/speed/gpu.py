@@ -90,7 +90,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What every part is told: the device, the sizes, seconds of a round, and a folder."""
+    """What every part is given: the device, the sizes, seconds of a round, and a folder."""
 
     device: torch.device
     sizes: Sizes
@@ -201,9 +201,9 @@ class Part:
     """Something that is checked or measured.
 
     Attributes:
-        name: In words.
+        name: What is checked or measured, in words.
         work: Yields its results.
-        share: Of the time that is left, against the shares of the parts that follow.
+        share: Share of the time that is left, against the shares of the parts that follow.
     """
 
     name: str

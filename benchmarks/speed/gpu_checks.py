@@ -62,7 +62,7 @@ def cached_against_full(name: str, *, device: torch.device) -> Iterator[Check]:
 
     Args:
         name: A preset.
-        device: Where.
+        device: The device that is checked.
     """
     network, x_BTD = _random_network(name, device)
     exact = _full(network, x_BTD)
@@ -100,7 +100,7 @@ def attention_against_float64(
     A CPU, where FlexAttention cannot be trained, has its dense attention compared.
 
     Args:
-        device: Where.
+        device: The device that is checked.
         length: T.
         heads: H.
         size: K.
@@ -155,8 +155,8 @@ def losses_against_cpu(
     Args:
         name: A preset.
         folder: For shards and runs.
-        device: Where.
-        steps: Of the run.
+        device: The device that is checked.
+        steps: Updates of the run.
     """
     exact = _losses(name, folder / "cpu", CPU, "float32", steps)
     tenth = max(1, steps // 10)

@@ -337,7 +337,7 @@ def reading(
 
     Args:
         name: As in :func:`make_policy`.
-        device: Where.
+        device: The device that computes.
         precision: Precision of the weights.
         limit: What the ratio should be, in words.
         seconds: As in :func:`benchmarks.speed.comparison.compare`.

@@ -55,14 +55,7 @@ def overhead(
 def speedup(
     policy: str, suite: str, tasks: str | None, *, episodes: int = 20, rounds: int = 3
 ) -> Comparison:
-    """One process and two, in turns; starting them is part of it.
-
-    Args:
-        policy: Who plays.
-        suite: Suite name.
-        tasks: Which of its tasks; None for all.
-        episodes: Episodes of each task.
-        rounds: How many ratios the median is of.
+    """One process and two, in turns; starting them is part of it. Arguments as in :func:`overhead`.
 
     Returns:
         Rates are episodes a second.

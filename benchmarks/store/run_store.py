@@ -274,7 +274,7 @@ class RecordedRun:
     """What a run's folder holds.
 
     Attributes:
-        folder: Where.
+        folder: The run's folder.
         header: ``run.json``.
         results: Episodes played, by key.
         failures: Episodes that failed and were not played since, by key.

@@ -34,13 +34,8 @@ from gato_gym.files.folder_lock import FolderLock
 from gato_gym.options import PlanOptions
 from gato_gym.terminal import new_console
 from policies.collection.scores import Scores, play_scores
-from policies.gato.checkpoint import (
-    CHECKPOINT_FILES,
-    RUN_CHECKPOINT,
-    RUN_STATE,
-    load_checkpoint,
-    save_checkpoint,
-)
+from policies.gato.checkpoint import load_checkpoint, save_checkpoint
+from policies.gato.checkpoint_folder import CHECKPOINT_FILES, RUN_CHECKPOINT, RUN_STATE
 from policies.gato.task_specs import check_row
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork
@@ -49,12 +44,11 @@ from policies.training.config import TrainConfig, record_identity
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_task
 from policies.training.data.packing import Mixture
-from policies.training.data.shards import TaskShard
-from policies.training.export import averaged_network, write_checkpoint
+from policies.training.export import write_checkpoint
 from policies.training.initialization import grown_config, start_from
-from policies.training.lora import add_lora, merged, trained_parameters
+from policies.training.lora import LowRank, trained_parameters
 from policies.training.optimizer import OptimiserConfig
-from policies.training.trainer import Trainer
+from policies.training.pipeline import Pipeline
 
 IDENTITY = ("steps", "lora", "rate", "optimiser", "rows", "length", "score_episodes")
 """Settings that every unit depends on."""
@@ -125,6 +119,11 @@ class FinetuneRun:
         self.familiar = familiar(self.checkpoint, self.task)
         changed = settings.layout or settings.memory or settings.options
         self.options: PlanOptions | None = None if changed else self.familiar.options
+        self.lora = (
+            None
+            if settings.lora is None
+            else LowRank(settings.lora, embeddings=self.options is None)
+        )
         plan = self.task.plan(self.options)
         self.network = grown_config(self.checkpoint.network.config, plan)
         check_row(plan, settings.length, task=self.task.id)
@@ -281,42 +280,34 @@ class FinetuneRun:
             length=self.settings.length,
             seed=unit.seed,
         )
-        trainer = Trainer(
+        pipeline = Pipeline(
             config,
             {self.task.id: shard},
             folder / RUN_STATE,
+            begin=None if scratch else self._begin,
+            lora=None if scratch else self.lora,
+            device=self.settings.device,
+        )
+        trainer = pipeline.resumed(
+            self.console,
+            title=f"{unit.title}: ",
             save_every=max(50, steps // 4),
             log_every=max(1, steps // 2),
-            device=self.settings.device,
-            begin=None if scratch else self._begin,
         )
-        trainer.resume()
-        if trainer.step < steps:
-            if trainer.step:
-                self.console.print(f"{unit.title}: resuming at step {trainer.step}")
-            trainer.run()
-        self._write(unit, shard, places[0], trainer.output, folder / RUN_CHECKPOINT)
+        trainer.run()
+        (episode,) = self.task.episodes(places[:1])
+        write_checkpoint(
+            folder / RUN_CHECKPOINT,
+            pipeline.averaged(),
+            {self.task.id: shard.plan},
+            # It knows a single task now, so it needs no prompt to identify it.
+            {self.task.id: (episode, False)},
+            card=f"# {self.task.id}\n\n{self.settings.source}, {unit.title}, {steps} steps of "
+            f"{trained_parameters(trainer.network):,} parameters. What it could do besides is not "
+            "kept.\n",
+            sampler=self.checkpoint.sampler,
+        )
         return trainer.minutes
 
     def _begin(self, network: GatoNetwork) -> None:
         start_from(network, self.checkpoint.network.state_dict())
-        if self.settings.lora is not None:
-            add_lora(network, self.settings.lora, embeddings=self.options is None)
-
-    def _write(
-        self, unit: Unit, shard: TaskShard, shown: tuple[int, int], run: Path, place: Path
-    ) -> None:
-        tuned = unit.arm == "tuned"
-        network = averaged_network(run, prepare=self._begin if tuned else None)
-        trained = trained_parameters(network)
-        if tuned and self.settings.lora is not None:
-            network = merged(network)
-        (episode,) = self.task.episodes([shown])
-        card = (
-            f"# {self.task.id}\n\n{self.settings.source}, {unit.title}, {self.settings.steps} "
-            f"steps of {trained:,} parameters. What it could do besides is not kept.\n"
-        )
-        # It knows a single task now, so it needs no prompt to identify it.
-        task, sampler = {self.task.id: (episode, False)}, self.checkpoint.sampler
-        plans = {self.task.id: shard.plan}
-        write_checkpoint(place, network, plans, task, sampler=sampler, card=card)

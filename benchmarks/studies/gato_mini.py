@@ -1,13 +1,13 @@
 """The recipe of ``gato-mini``: one command from nothing to the shipped checkpoint.
 
-    python -m benchmarks.studies.gato_mini                # every round, then all five suites
+    python -m benchmarks.studies.gato_mini                # both rounds, then all five suites
     python -m benchmarks.studies.gato_mini --rounds 0     # the experts' own episodes alone
     python -m benchmarks.studies.gato_mini --dry-run      # what would be drawn from the shards
 
 Round 0 learns from the experts' episodes, played under noise. In each later round the network
 plays, the experts say what they would have done in the states that it came to (DAgger, arXiv
-1011.0686), and training goes on with these episodes too; the further a task is from its expert, the
-more of it is drawn. Every stage can be stopped and run again: it is resumed where it was.
+1011.0686), and training continues with these episodes too; the further a task is from its expert,
+the more of it is drawn. Every stage can be stopped and run again: it is resumed where it was.
 
 * :func:`collections` -- what the experts play.
 * :func:`labelled_collections` -- what the network plays and the experts label.
@@ -36,7 +36,7 @@ from policies.collection.collect import collect
 from policies.collection.jobs import CollectSettings, dataset_id
 from policies.collection.recorder import RecordSettings
 from policies.experts import has_expert
-from policies.gato.checkpoint import RUN_CHECKPOINT
+from policies.gato.checkpoint_folder import RUN_CHECKPOINT
 from policies.threads import ONE_THREAD
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
@@ -67,11 +67,11 @@ EXPERT_PLAY = {
 SUITES = tuple(EXPERT_PLAY)
 
 LABELLED_STEPS = {
-    "atari": 8_000, "babyai": 8_000, "dm_control": 5_000, "metaworld": 5_000, "mujoco": 5_000,
+    "atari": 4_000, "babyai": 5_000, "dm_control": 4_000, "metaworld": 3_000, "mujoco": 4_000,
 }  # fmt: skip
-"""Steps that the network plays of each task in a round."""
+"""Steps that the network plays of each task in a round, at least."""
 
-MOST_STEPS = 2_000
+MOST_STEPS = {"atari": 2_000, "babyai": 256, "dm_control": 1_000, "metaworld": 500, "mujoco": 1_000}
 """Steps after which an episode of the network is left, as it may be stuck."""
 
 WEIGHTS = {"atari": 0.34, "babyai": 0.3, "dm_control": 0.12, "metaworld": 0.14, "mujoco": 0.1}
@@ -107,12 +107,15 @@ def labelled_collections(
     root: Path, number: int, player: Path
 ) -> list[tuple[list[Task], CollectSettings]]:
     """What the network of the round before plays, and the experts label, in round ``number``."""
-    record = RecordSettings(
-        seed=number, player=str(player), most_steps=MOST_STEPS, steps_after_success=40
-    )
+    record = RecordSettings(seed=number, player=str(player), steps_after_success=40)
     folder = labelled_folder(root, number)
     return [
-        (known_tasks(suite), CollectSettings(folder, record, steps=LABELLED_STEPS[suite]))
+        (
+            known_tasks(suite),
+            CollectSettings(
+                folder, replace(record, most_steps=MOST_STEPS[suite]), steps=LABELLED_STEPS[suite]
+            ),
+        )
         for suite in SUITES
     ]
 
@@ -153,14 +156,14 @@ def emphasis(root: Path, number: int) -> dict[str, float]:
 
 
 def round_settings(
-    root: Path, work: Path, *, number: int = 0, steps: int = 3600, factors: Mapping[str, float] = {}
+    root: Path, work: Path, *, number: int = 0, steps: int = 2400, factors: Mapping[str, float] = {}
 ) -> TrainSettings:
     """What a round trains.
 
     Args:
         root: Folder of the datasets.
         work: Folder of all rounds.
-        number: Of the round.
+        number: Number of the round.
         steps: Updates.
         factors: See :func:`emphasis`.
     """
@@ -203,9 +206,9 @@ def _train_in_parallel(processes: int, number: int) -> None:
 
 def make(
     *,
-    rounds: int = 2,
-    steps: int = 3600,
-    round_steps: int = 1200,
+    rounds: int = 1,
+    steps: int = 2400,
+    round_steps: int = 800,
     root: Path = Path("data"),
     work: Path = Path("runs/gato-mini"),
     processes: int | None = None,

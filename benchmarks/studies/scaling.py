@@ -26,7 +26,7 @@ from gato_gym.files.bounded_io import read_json
 from gato_gym.files.folder_lock import FolderLock
 from gato_gym.terminal import new_console
 from policies.collection.scores import Scores, interval, play_scores
-from policies.gato.checkpoint import RUN_CHECKPOINT
+from policies.gato.checkpoint_folder import RUN_CHECKPOINT
 from policies.model.network import GatoNetwork, PackedBatch, count_parameters
 from policies.registry import make_policy
 from policies.training.config import record_identity

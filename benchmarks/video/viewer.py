@@ -27,7 +27,7 @@ from benchmarks.video.overlay import draw
 from benchmarks.video.screens import Screen
 from benchmarks.workers.worker import make_envs_and_policy
 from gato_gym.spaces import Plan, compile_plan
-from policies.rollout.env_batch import making
+from policies.rollout.disturbances import UNDISTURBED, Disturbance
 from policies.rollout.members import as_reward, success_in
 from policies.rollout.outcomes import EpisodeFailure, EpisodeKey, EpisodeResult
 from policies.rollout.vector_rollout import play
@@ -127,7 +127,7 @@ def perform(
     of success as the last ones before the end, for where a frame takes long.
     """
     with one_thread():
-        env = _make(task, episodes[0].sticky if episodes else 0.0)
+        env = _make(task, episodes[0].disturbance if episodes else UNDISTURBED)
         name = Path(choice.name).name or choice.name
         spectator = Spectator(env, task, policy=name, episodes=episodes)
         try:
@@ -289,10 +289,10 @@ class Spectator(gym.Wrapper[Any, Any, Any, Any]):
             self.screen.show(self.render())
 
 
-def _make(task: Task, sticky: float) -> gym.Env[Any, Any]:
-    """The environment of a task, which renders; ``sticky`` as in :class:`EpisodeKey`."""
+def _make(task: Task, disturbance: Disturbance) -> gym.Env[Any, Any]:
+    """The environment of a task, which renders."""
     try:
-        return making(task, sticky)(render_mode="rgb_array")
+        return disturbance.making(task)(render_mode="rgb_array")
     except Exception as error:  # simulators' graphics libraries fail in many ways at import
         if _about_graphics(error):
             raise BenchmarkError(_no_graphics(task.id, error)) from error

@@ -95,7 +95,7 @@ class EpisodeScheduler:
         return taken
 
     def holds(self, worker: int) -> bool:
-        """Whether a worker has episodes that it has told no end of."""
+        """Whether a worker has episodes whose end it has not reported."""
         return bool(self._held.get(worker))
 
     def ended(self, worker: int, key: EpisodeKey) -> bool:

@@ -138,7 +138,7 @@ class EpisodeWorker:
 
         def make(task: Task) -> SyncVectorEnv:
             with self.clock.of("environments"):
-                return make_rows(task, rows, key.sticky)
+                return make_rows(task, rows, key.disturbance)
 
         with self.clock.of("loading"):
             task = get_task(key.task)

@@ -41,7 +41,7 @@ from gato_gym.episodes.minari_writing import check_dataset_id, new_minari
 
 GRID, DIRECTIONS = (7, 7, 3), 4
 LARGEST_ACTION = 1023
-"""Of a Discrete: as many as there are ids for."""
+"""Largest action of a Discrete space: there are ids for so many."""
 COLUMNS = (
     "image_observations", "discrete_observations", "text_observations", "continuous_observations",
     "discrete_actions", "continuous_actions", "rewards",

@@ -5,7 +5,7 @@
 * :func:`with_steps` -- a dataset without its episodes of no step.
 * :func:`environment_of` -- the environment that a dataset is of.
 * :func:`returns_of` -- the returns of a dataset's episodes.
-* :func:`minari_metadata`, :func:`expert_return_of` -- what is kept beside the episodes.
+* :func:`minari_metadata` -- what is kept beside the episodes.
 * :func:`minari_root`, :func:`folder_of` -- where datasets are.
 
 :mod:`gato_gym.episodes.minari_writing` writes them.
@@ -286,9 +286,3 @@ def environment_of(dataset: Any) -> str | None:
     """
     spec = dataset.env_spec
     return None if spec is None or ":" in spec.id or spec.id not in gym.registry else str(spec.id)
-
-
-def expert_return_of(dataset_id: str, *, root: Path | None = None) -> float | None:
-    """The expert's mean return that the dataset's metadata holds, if any."""
-    value = minari_metadata(dataset_id, root=root).get("expert_return")
-    return None if value is None else float(value)

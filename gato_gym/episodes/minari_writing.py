@@ -99,7 +99,7 @@ def new_minari(
         replace: Whether a dataset of this id gives way.
         keep: Whether the episodes are kept that were added before an error or Ctrl-C ended the
             block: as this dataset, or as its next free version where it exists. A note on the
-            error tells.
+            error says which.
 
     Raises:
         FileExistsError: A folder of this name is there that is no dataset.

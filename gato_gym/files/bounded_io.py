@@ -36,7 +36,7 @@ def check_file(
 
     Raises:
         OSError: It is not there, or may not be looked at.
-        ValueError: It is a folder, a pipe or a device, or larger; or rather ``error``.
+        ValueError: It is a folder, a pipe or a device, or larger; raised as ``error``.
     """
     there = path.stat()
     if not stat.S_ISREG(there.st_mode):
@@ -98,7 +98,7 @@ def read_json(
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no regular file, larger, deeper, or no JSON; or rather ``error``.
+        ValueError: It is no regular file, larger, deeper, or no JSON; raised as ``error``.
 
     Example:
         >>> import tempfile
@@ -126,10 +126,10 @@ def parse_json(
         content: The JSON; its size is the caller's to bound.
         where: What it is called in errors.
         deepest, error: As in :func:`read_json`.
-        fix: What the error tells to do.
+        fix: What the error says to do.
 
     Raises:
-        ValueError: It is deeper, or no JSON; or rather ``error``.
+        ValueError: It is deeper, or no JSON; raised as ``error``.
     """
     try:
         value = json.loads(content)

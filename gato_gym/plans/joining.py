@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gato_gym.tokenized import no_parts
+from gato_gym.plans.tokenized import no_parts
 
 __all__ = ["join_grids", "join_ids", "join_images"]
 

@@ -20,8 +20,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from gato_gym.codecs import Digits, encode_uniform, mu_law
 from gato_gym.plans.bounds import Bounds, integer_range, member_bounds, number_bounds
+from gato_gym.plans.codecs import Digits, encode_uniform, mu_law
 from gato_gym.plans.composite_codecs import compile_codec
 from gato_gym.plans.parts import Part
 from gato_gym.plans.space_codecs import SpaceCodec

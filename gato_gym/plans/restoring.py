@@ -15,9 +15,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from gato_gym.codecs import decode_uniform, inverse_mu_law
 from gato_gym.images import join_patches
 from gato_gym.plans.bounds import member_bounds
+from gato_gym.plans.codecs import decode_uniform, inverse_mu_law
 from gato_gym.plans.photographs import ImageReader, is_channels_first
 from gato_gym.plans.readers import (
     CodecReader,

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gato_gym.codecs import inverse_mu_law, mu_law
 from gato_gym.options import PlanOptions
+from gato_gym.plans.codecs import inverse_mu_law, mu_law
 from gato_gym.plans.readers import NumbersReader
-from gato_gym.tokenized import no_parts
+from gato_gym.plans.tokenized import no_parts
 
 __all__ = ["VECTOR_LIMIT", "VectorScaling"]
 

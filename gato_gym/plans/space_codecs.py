@@ -17,8 +17,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from gato_gym.codecs import Digits, decode_uniform, encode_uniform, inverse_mu_law, mu_law
 from gato_gym.plans.bounds import Bounds, integer_range, number_bounds
+from gato_gym.plans.codecs import Digits, decode_uniform, encode_uniform, inverse_mu_law, mu_law
 from gato_gym.plans.parts import Part
 from gato_gym.vocabulary import Vocabulary
 

@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from gato_gym.files.folder_lock import FolderLock
-from gato_gym.tasks import Task, get_suite
+from gato_gym.tasks import Task
 from gato_gym.terminal import new_console
 from policies.collection.jobs import (
     MOST_FAULTS,
@@ -159,7 +159,7 @@ class Progress:
             episodes, steps, unit = episodes + len(lengths), steps + sum(lengths), unit + 1
             if episodes >= (self.settings.episodes or 1) and steps >= (self.settings.steps or 0):
                 return unit
-        attempts = unit * get_suite(self.task.suite).unit_episodes
+        attempts = unit * self.settings.unit_episodes(self.task)
         if attempts >= HOPELESS_ATTEMPTS and episodes < attempts / 20:
             raise WorkerError(
                 f"only {episodes} of {attempts} episodes of {self.task.id} were kept: "

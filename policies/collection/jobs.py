@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ from policies.experts.store import shipped_folder
 from policies.rollout.faults import EnvironmentFault
 
 FORMAT = 1
+FEWEST_LABELLED = 4
+"""Attempts in a unit at least where a network plays, which does so with all of them at a time."""
+
 MOST_FAULTS = 3
 """Environments' faults at which a task is given up."""
 
@@ -76,15 +80,19 @@ class CollectSettings:
             del record["policy"]
             weights = weights_of(task)
             record |= {"weights": weights} if weights else {}
-        suite = get_suite(task.suite)
         return {
             "format": FORMAT,
             "task": task.id,
             **record,
             "expert_episodes": self.expert_episodes,
-            "unit_episodes": suite.unit_episodes,
-            "packages": installed_versions(suite.simulators),
+            "unit_episodes": self.unit_episodes(task),
+            "packages": installed_versions(get_suite(task.suite).simulators),
         }
+
+    def unit_episodes(self, task: Task) -> int:
+        """Attempts in a unit of a task."""
+        fewest = 1 if self.record.player is None else FEWEST_LABELLED
+        return max(fewest, get_suite(task.suite).unit_episodes)
 
     def folder(self, task: Task) -> Path:
         """Where the units of a task are."""
@@ -250,15 +258,21 @@ def _record_unit(settings: CollectSettings, recorder: Recorder, job: Job) -> Uni
     from gato_gym.episodes import hdf5
 
     began = time.monotonic()
-    size = get_suite(recorder.task.suite).unit_episodes
+    size = settings.unit_episodes(recorder.task)
+    indices = range(job.unit * size, (job.unit + 1) * size)
     lengths: list[int] = []
     dropped: dict[str, int] = {}
     faults: list[str] = []
     path = unit_path(settings, recorder.task, job.unit)
+    labelled = _labelled(recorder, indices) if settings.record.player is not None else {}
     with appearing_file(path) as partial, hdf5.open_file(partial, "w") as file:
-        for index in range(job.unit * size, (job.unit + 1) * size):
+        for index in indices:
             try:
-                episode = recorder.record(index, job.expert_return)
+                episode = (
+                    labelled[index]
+                    if index in labelled
+                    else recorder.record(index, job.expert_return)
+                )
             except EnvironmentFault as fault:
                 faults.append(str(fault))
                 if len(faults) >= MOST_FAULTS:
@@ -273,6 +287,15 @@ def _record_unit(settings: CollectSettings, recorder: Recorder, job: Job) -> Uni
         report = UnitReport(lengths, dropped, time.monotonic() - began, faults)
         file.attrs["report"] = json.dumps(asdict(report))
     return report
+
+
+def _labelled(recorder: Recorder, indices: Sequence[int]) -> Mapping[int, Episode | str]:
+    """A unit's episodes played together; none after a fault, whose episode is found one by one."""
+    try:
+        return recorder.record_labelled(indices)
+    except EnvironmentFault:
+        recorder.reopen()
+        return {}
 
 
 def _write_dataset(settings: CollectSettings, recorder: Recorder, job: Job) -> tuple[int, int]:

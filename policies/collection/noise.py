@@ -3,7 +3,6 @@
 * :class:`Noise` -- the base: one episode's noise.
 * :class:`NavigationNoise` -- of BabyAI, :class:`HeldNoise` of Boxes, :class:`UniformNoise` of other
   choices, :class:`SampledNoise` of any space.
-* :class:`OtherPlayer` -- another policy plays, and the expert only says what it would have done.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from policies.base import Policy
-
 
 class Noise(ABC):
     """The noise of one episode.
@@ -29,11 +26,6 @@ class Noise(ABC):
 
     def __init__(self, level: float, generator: np.random.Generator) -> None:
         self.level, self._generator = level, generator
-        self._observation: Any = None
-
-    def see(self, observation: Any) -> None:
-        """Take the observation that the next choice is made of."""
-        self._observation = observation
 
     def execute(self, label: Any) -> Any:
         """What to execute where the expert chose ``label``: a member of the action space."""
@@ -116,26 +108,6 @@ class UniformNoise(Noise):
         if self._generator.random() >= self.level:
             return label
         return self._choices.start + np.int64(self._generator.integers(self._choices.n))
-
-
-class OtherPlayer(Noise):
-    """A policy plays the episode; the expert's choices are its labels (DAgger, arXiv 1011.0686).
-
-    Args:
-        policy: It sees single observations and samples its actions.
-        seed: Of what it draws.
-    """
-
-    def __init__(self, policy: Policy, seed: int) -> None:
-        super().__init__(1.0, np.random.default_rng(seed))
-        self._policy = policy
-        self._state, self._begins = policy.seed_episodes([seed]), True
-
-    def _perturbed(self, label: Any) -> Any:
-        starts = np.array([self._begins])
-        action, self._state = self._policy.predict(self._observation, self._state, starts)
-        self._begins = False
-        return action
 
 
 class SampledNoise(Noise):

@@ -4,11 +4,9 @@
 * :func:`episode_seed` -- the seed of a task's episode.
 * :class:`Recorder` -- plays a task's episodes.
 * :class:`Recording` -- an episode as it is played.
-* :class:`NavigationNoise`, :class:`HeldNoise`, :class:`UniformNoise` -- what is executed instead of
-  the expert's choice.
 
-The label is always the expert's own action in the state at hand; noise only decides which states
-those are, so that a network learns the way back to the expert's path.
+The label is always the expert's own action in the state at hand; noise, or another player, only
+decides which states those are, so that a network learns the way back to the expert's path.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,17 +31,13 @@ from gato_gym.tasks import Task, get_suite
 from policies.base import Policy
 from policies.collection.env_faults import Beat, GuardedEnv
 from policies.collection.filtering import least_return
-from policies.collection.noise import (
-    HeldNoise,
-    NavigationNoise,
-    Noise,
-    OtherPlayer,
-    UniformNoise,
-)
+from policies.collection.noise import HeldNoise, NavigationNoise, Noise, UniformNoise
+from policies.distributions import Categorical
 from policies.experts import make_expert
 from policies.random_policy import RandomPolicy
 from policies.rollout.members import as_action, stack_members, success_in
-from policies.rollout.vector_rollout import play_one
+from policies.rollout.outcomes import EpisodeKey
+from policies.rollout.vector_rollout import play, play_one
 
 SEED_RANGE = 2**30
 POLICIES = ("expert", "random")
@@ -122,14 +116,26 @@ class Recorder:
         self._open()
 
     def _open(self) -> None:
-        self.env: gym.Env[Any, Any] = self.task.make()
-        self._guarded = GuardedEnv(self.task.id, self.env, self._beat)
-        self.expert: Policy
-        if self.settings.policy == "random":
-            self.expert = RandomPolicy(self.env.observation_space, self.env.action_space)
-        else:
-            self.expert = make_expert(self.task.id, self.env)
+        self._seats = [self._seat()]
         self._player = self._make_player()
+
+    def _seat(self) -> tuple[GuardedEnv, Policy]:
+        """An environment, and the expert that plays or labels in it."""
+        env = self.task.make()
+        guarded = GuardedEnv(self.task.id, env, self._beat)
+        if self.settings.policy == "random":
+            return guarded, RandomPolicy(env.observation_space, env.action_space)
+        return guarded, make_expert(self.task.id, env)
+
+    @property
+    def env(self) -> gym.Env[Any, Any]:
+        """The environment; the first of them where several episodes are played at a time."""
+        return self._seats[0][0].env
+
+    @property
+    def expert(self) -> Policy:
+        """Its expert."""
+        return self._seats[0][1]
 
     def _make_player(self) -> Policy | None:
         if self.settings.player is None:
@@ -141,12 +147,13 @@ class Recorder:
     def reopen(self) -> None:
         """Make the environment anew, after a fault; one that cannot even be closed is left."""
         with contextlib.suppress(Exception):
-            self.env.close()
+            self.close()
         self._open()
 
     def close(self) -> None:
-        """Close the environment."""
-        self.env.close()
+        """Close the environments."""
+        for guarded, _ in self._seats:
+            guarded.env.close()
 
     def expert_returns(self, episodes: int) -> list[float]:
         """Returns of clean, whole episodes of the expert, of seeds of their own.
@@ -172,26 +179,59 @@ class Recorder:
         Raises:
             EnvironmentFault: The environment raised, or returned NaN; :meth:`reopen` follows.
         """
+        if self._player is not None:
+            return self.record_labelled([index])[index]
         seed = episode_seed(self.task.id, index, seed=self.settings.seed)
-        noise = self._noise(np.random.default_rng([seed, 1]), seed)
-        recording = _ExpertRecording(
-            self.expert,
-            self.env,
-            noise,
-            steps_after_success=self.settings.steps_after_success,
-            most_steps=self.settings.most_steps,
-            lost=DONE if get_suite(self.task.suite).navigation else None,
-        )
+        noise = self._noise(np.random.default_rng([seed, 1]))
+        recording = _ExpertRecording(self.expert, self.env, noise, **self._ends())
         try:
             self._play(seed, recording)
         except ExpertFailure:
-            if self._player is None or not recording.length:
-                return "expert failed"
-        success = bool(recording.success)
-        episode = recording.episode(
-            self.task.id, seed, {"noise": noise.level, "success": success, "index": index}
-        )
+            return "expert failed"
+        episode = recording.episode(self.task.id, seed, self._info(recording, index))
         return self._shortcoming(episode, expert_return) or episode
+
+    def record_labelled(self, indices: Sequence[int]) -> dict[int, Episode | str]:
+        """Episodes of the player, all at a time, with what the expert would have done; by number.
+
+        An episode ends where the expert gives up, and is not kept where that is its first step.
+
+        Raises:
+            EnvironmentFault: An environment raised, or returned NaN; :meth:`reopen` follows.
+        """
+        assert self._player is not None
+        self._seats += [self._seat() for _ in range(len(indices) - len(self._seats))]
+        seats, recordings, keys = self._seats[: len(indices)], {}, []
+        for index, (guarded, expert) in zip(indices, seats, strict=True):
+            seed = episode_seed(self.task.id, index, seed=self.settings.seed)
+            keys.append(EpisodeKey(self.task.id, index, seed))
+            recordings[index] = _LabelledRecording(expert, guarded.env, seed, **self._ends())
+        rows = [guarded for guarded, _ in seats]
+        for _ in play(
+            rows, self._player, keys, deterministic=False, guard=False,
+            record=lambda key: recordings[key.index],
+        ):  # fmt: skip
+            pass
+        return {
+            key.index: recordings[key.index].episode(
+                self.task.id, key.seed, self._info(recordings[key.index], key.index)
+            )
+            if recordings[key.index].length
+            else "expert failed"
+            for key in keys
+        }
+
+    def _ends(self) -> dict[str, int | None]:
+        """Where a recording ends."""
+        return {
+            "steps_after_success": self.settings.steps_after_success,
+            "most_steps": self.settings.most_steps,
+            "lost": DONE if get_suite(self.task.suite).navigation else None,
+        }
+
+    @staticmethod
+    def _info(recording: Recording, index: int) -> dict[str, Any]:
+        return {"noise": recording.level, "success": bool(recording.success), "index": index}
 
     def _shortcoming(self, episode: Episode, expert_return: float | None) -> str | None:
         """Why an episode is not good enough; None where it is.
@@ -199,16 +239,14 @@ class Recorder:
         An episode whose recording stops after success has a shorter, smaller return than the
         expert's whole episodes: there, success is what is asked for.
         """
-        if expert_return is None or not self.settings.keep or self._player is not None:
+        if expert_return is None or not self.settings.keep:
             return None
         if self.settings.steps_after_success is not None and not episode.terminations[-1]:
             return None if episode.info["success"] else "without success"
         least = least_return(expert_return, self.settings.keep)
         return None if episode.total_return >= least else "below the expert"
 
-    def _noise(self, generator: np.random.Generator, seed: int) -> Noise:
-        if self._player is not None:
-            return OtherPlayer(self._player, seed)
+    def _noise(self, generator: np.random.Generator) -> Noise:
         strength, actions = self.settings.noise, self.env.action_space
         if isinstance(actions, spaces.Box):
             return HeldNoise(strength, actions, generator)
@@ -220,7 +258,8 @@ class Recorder:
     def _play(self, seed: int, recording: Recording | None = None) -> float:
         """Play the episode of a seed; its return."""
         record = None if recording is None else (lambda _: recording)
-        return play_one(self._guarded, self.expert, seed, deterministic=None, record=record)
+        guarded, expert = self._seats[0]
+        return play_one(guarded, expert, seed, deterministic=None, record=record)
 
 
 class Recording:
@@ -228,7 +267,7 @@ class Recording:
 
     Args:
         env: Where; gives the spaces.
-        noise: What is executed instead of the policy's choice.
+        noise: What is executed instead of the policy's choice; None for the choice itself.
         steps_after_success: Stop so many steps after the first success; None plays to the end.
         most_steps: Stop after so many steps; None plays to the end.
 
@@ -239,7 +278,7 @@ class Recording:
     def __init__(
         self,
         env: gym.Env[Any, Any],
-        noise: Noise,
+        noise: Noise | None,
         *,
         steps_after_success: int | None = None,
         most_steps: int | None = None,
@@ -259,25 +298,32 @@ class Recording:
         self._see(observation)
 
     @property
+    def level(self) -> float:
+        """Strength of the noise; 0 where what is executed is what was chosen."""
+        return 0.0 if self._noise is None else self._noise.level
+
+    @property
     def length(self) -> int:
         """Steps so far."""
         return len(self._rewards)
 
     def _see(self, observation: Any) -> None:
         self._observations.append(copy.deepcopy(observation))
-        self._noise.see(observation)
 
     def execute(
         self, label: Any, state: Any, row: int, distribution: NDArray[np.float16] | None
     ) -> Any:
         """What to execute where the policy chose ``label``, which is what the episode keeps."""
-        action = self._noise.execute(label)
+        action = label if self._noise is None else self._noise.execute(label)
         if action is not label:
             action = as_action(self._spaces[1], action)
+        self._keep(label, action, distribution)
+        return action
+
+    def _keep(self, label: Any, action: Any, distribution: NDArray[np.float16] | None) -> None:
         self._labels.append(copy.deepcopy(label))
         self._distributions.append(distribution)
         self._executed.append(copy.deepcopy(action))
-        return action
 
     def step(
         self, observation: Any, reward: float, terminated: bool, info: Mapping[str, Any]
@@ -314,7 +360,7 @@ class Recording:
             truncations=never if self._terminated else last,
             seed=seed,
             info=info,
-            executed=stack_members(self._spaces[1], self._executed) if self._noise.level else None,
+            executed=stack_members(self._spaces[1], self._executed) if self.level else None,
             distribution=np.stack(distributions) if len(distributions) == len(last) else None,
         )
 
@@ -344,6 +390,60 @@ class _ExpertRecording(Recording):
         action = super().execute(label, state, row, distribution)
         self._expert.execute(state, row, action)
         return action
+
+
+class _LabelledRecording(Recording):
+    """Another policy plays; the expert's choices are the labels (DAgger, arXiv 1011.0686).
+
+    Ends where the expert gives up, or chooses ``lost``.
+    """
+
+    def __init__(
+        self,
+        expert: Policy,
+        env: gym.Env[Any, Any],
+        seed: int,
+        *,
+        steps_after_success: int | None,
+        most_steps: int | None,
+        lost: int | None,
+    ) -> None:
+        super().__init__(env, None, steps_after_success=steps_after_success, most_steps=most_steps)
+        self._expert, self._lost, self._is_lost = expert, lost, False
+        self._state, self._starts = expert.seed_episodes([seed]), np.array([True])
+        self._observation: Any = None
+
+    @property
+    def level(self) -> float:
+        """All that is executed is the other policy's."""
+        return 1.0
+
+    def _see(self, observation: Any) -> None:
+        super()._see(observation)
+        self._observation = observation
+
+    def execute(
+        self, label: Any, state: Any, row: int, distribution: NDArray[np.float16] | None
+    ) -> Any:
+        deterministic = not self._expert.samples
+        choice, self._state, chances = self._expert.decide(
+            self._observation, self._state, self._starts, deterministic=deterministic
+        )
+        self._starts = np.array([False])
+        failure = self._expert.failure_of(self._state, 0)
+        self._is_lost = failure is not None or (self._lost is not None and choice == self._lost)
+        if not self._is_lost:
+            if not (deterministic or isinstance(chances, Categorical)):
+                chances = None  # a sample is not the mean, which an episode has as its label
+            kept = None if chances is None else chances.recorded_row(None)
+            self._keep(as_action(self._spaces[1], choice), label, kept)
+            self._expert.execute(self._state, 0, label)
+        return label
+
+    def step(
+        self, observation: Any, reward: float, terminated: bool, info: Mapping[str, Any]
+    ) -> bool:
+        return self._is_lost or super().step(observation, reward, terminated, info)
 
 
 class ExpertFailure(Exception):

@@ -9,10 +9,10 @@
 =====================  =======================================================================
 
 * :func:`save_checkpoint`, :func:`load_checkpoint`, :class:`Checkpoint`.
-* :func:`locate_checkpoint` -- the folder of a checkpoint's name.
 * :func:`read_tasks`, :func:`read_sizes`, :func:`checkpoint_digest` -- a checkpoint's tasks, its
   network's sizes and what it is known by, without loading its weights.
-* :func:`is_jat` -- whether a folder holds a checkpoint of the other family, JAT.
+
+:mod:`policies.gato.checkpoint_folder` has where one is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +32,20 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
-from gato_gym.files.atomic_io import appearing, check_replaceable, inside, surviving
-from gato_gym.files.bounded_io import as_type, read_bytes, read_json, read_versioned, reason_of
+from gato_gym.files.atomic_io import appearing, check_replaceable
+from gato_gym.files.bounded_io import as_type, read_bytes
 from gato_gym.options import PlanOptions
 from gato_gym.text import default_tokenizer
-from policies.gato.hub import LARGEST_FETCHED, HubError, fetch_checkpoint
+from policies.gato.checkpoint_folder import (
+    CHECKPOINT_FILES,
+    FORMAT,
+    LARGEST_CONFIG,
+    bad_config,
+    check_links,
+    locate_checkpoint,
+    read_config,
+)
+from policies.gato.hub import LARGEST_FETCHED
 from policies.gato.prompts import Prompt
 from policies.gato.sampling import Sampler
 from policies.gato.task_specs import TaskRecord
@@ -50,19 +58,6 @@ from policies.gato.tensor_files import (
 )
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork
-
-FORMAT = 1
-SHIPPED = Path(__file__).parents[1] / "checkpoints"
-RUN_CHECKPOINT, RUN_STATE = "checkpoint", "training"
-"""What a run's folder holds: the checkpoint that it has written, and the state to resume from."""
-CHECKPOINT_FILES = (
-    "config.json", "model.safetensors", "prompts.safetensors", "text.model", "card.md",
-)  # fmt: skip
-JAT_FILES = (
-    "config.json", "model.safetensors", "tokenizer.json", "vocab.json", "merges.txt", "card.md",
-)  # fmt: skip
-LARGEST_CONFIG = 4 * 2**20
-"""Largest ``config.json`` that is read, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +75,6 @@ class Checkpoint:
     tasks: dict[str, TaskRecord]
     sampler: Sampler
     card: str = ""
-
-
-def shipped_names() -> list[str]:
-    """Names of the checkpoints that come with the package."""
-    return sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
 
 
 def save_checkpoint(
@@ -120,13 +110,13 @@ def check_own_folder(folder: Path) -> None:
     """Refuse to replace a folder that is not a checkpoint's alone.
 
     Raises:
-        FileExistsError: It is not.
+        FileExistsError: It holds something that is no checkpoint's.
     """
     check_replaceable(folder, CHECKPOINT_FILES)
     if not (folder / "config.json").exists():
         return
     try:
-        is_checkpoint = {"network", "tasks"} <= _read_config(folder).keys()
+        is_checkpoint = {"network", "tasks"} <= read_config(folder).keys()
     except CheckpointError:
         is_checkpoint = False
     if not is_checkpoint:
@@ -185,21 +175,20 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
-        name: The folder of a checkpoint or of a training run, the name of a shipped checkpoint, or
-            a hub id ``owner/name``.
+        name: As in :func:`~policies.gato.checkpoint_folder.locate_checkpoint`.
 
     Raises:
         CheckpointError: It does not exist, is damaged, or has a newer format.
     """
     folder = locate_checkpoint(name)
-    _check_links(folder)
-    config = _read_config(folder)
+    check_links(folder)
+    config = read_config(folder)
     tasks = _records(folder, config)
     try:
         sizes = NetworkConfig.from_json(config["network"])
         sampler = as_type(Sampler, config["sampler"], "sampler")
     except (KeyError, TypeError, ValueError) as error:
-        raise _no_checkpoint(folder, error) from error
+        raise bad_config(folder, error) from error
     if config.get("text_model") != _text_model():
         raise CheckpointError(
             f"{folder} was trained with another text model "
@@ -212,24 +201,13 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
     return Checkpoint(network, tasks, sampler, text.decode("utf-8", "replace"))
 
 
-def _check_links(folder: Path) -> None:
-    """Refuse links to other folders, but for those of the hub's cache: a card would be shared."""
-    root = folder.parents[1] if folder.parent.name == "snapshots" else folder
-    for name in CHECKPOINT_FILES:
-        path = folder / name
-        if path.is_symlink() and inside(root, str(path.relative_to(root))) is None:
-            raise CheckpointError(
-                f"{path} is a link to another folder, expected the file itself: take a fresh copy"
-            )
-
-
 def read_tasks(folder: Path) -> dict[str, TaskRecord]:
     """A checkpoint's tasks by id, without reading its weights.
 
     Raises:
         CheckpointError: It is damaged or has a newer format.
     """
-    return _records(folder, _read_config(folder))
+    return _records(folder, read_config(folder))
 
 
 def read_sizes(folder: Path) -> NetworkConfig:
@@ -239,9 +217,9 @@ def read_sizes(folder: Path) -> NetworkConfig:
         CheckpointError: It is damaged or has a newer format.
     """
     try:
-        return NetworkConfig.from_json(_read_config(folder)["network"])
+        return NetworkConfig.from_json(read_config(folder)["network"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _no_checkpoint(folder, error) from error
+        raise bad_config(folder, error) from error
 
 
 def checkpoint_digest(name: str | Path) -> str:
@@ -265,7 +243,7 @@ def _records(folder: Path, config: Mapping[str, Any]) -> dict[str, TaskRecord]:
         tasks = as_type(dict[str, dict[str, Any]], config["tasks"], "tasks")
         return {task: _record(task, entry, prompts) for task, entry in tasks.items()}
     except (KeyError, TypeError, ValueError) as error:
-        raise _no_checkpoint(folder, error) from error
+        raise bad_config(folder, error) from error
 
 
 def _record(
@@ -296,86 +274,6 @@ def _prompt(
     return Prompt.from_tensors(tensors, task) if is_there else None
 
 
-def _no_checkpoint(folder: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{folder / 'config.json'} does not describe a checkpoint "
-        f"({reason_of(error)}): "
-        "save it again with this version, or take a fresh copy"
-    )
-
-
-def locate_checkpoint(name: str | Path) -> Path:
-    """The folder of a checkpoint; a hub id is fetched, or found in the hub's cache.
-
-    Args:
-        name: As in :func:`load_checkpoint`.
-
-    Raises:
-        CheckpointError: It does not exist or cannot be fetched.
-    """
-    folder = surviving(Path(name))
-    if folder.is_dir():
-        return _of_run(folder)
-    text = str(name)
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*", text):
-        if (SHIPPED / text / "config.json").exists():
-            return SHIPPED / text
-        raise CheckpointError(
-            f"no checkpoint {text!r}: it is no folder and not one of the shipped ones "
-            f"({', '.join(shipped_names()) or 'none'})"
-        )
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) and not folder.parent.is_dir():
-        try:
-            return fetch_checkpoint(text, check=_files_to_fetch)
-        except HubError as error:
-            raise CheckpointError(str(error)) from error
-    raise CheckpointError(f"no checkpoint at {text!r}: expected a folder with config.json")
-
-
-def _of_run(folder: Path) -> Path:
-    """The checkpoint in a run's folder; any other folder is taken for a checkpoint itself."""
-    if not (folder / RUN_STATE).is_dir() or (folder / "config.json").exists():
-        return folder
-    checkpoint = surviving(folder / RUN_CHECKPOINT)
-    if not checkpoint.is_dir():
-        raise CheckpointError(
-            f"{folder} holds a run that has written no checkpoint yet: wait for its first, or "
-            "resume it with the command that began it"
-        )
-    return checkpoint
-
-
-def is_jat(folder: Path) -> bool:
-    """Whether a folder's ``config.json`` is a JAT network's: the field ``model_type`` says so.
-
-    Raises:
-        CheckpointError: There is one that cannot be read.
-    """
-    path = folder / "config.json"
-    if not path.exists():
-        return False
-    config = read_json(path, largest=LARGEST_CONFIG, error=CheckpointError)
-    return isinstance(config, dict) and config.get("model_type") == "jat"
-
-
-def _files_to_fetch(folder: Path) -> tuple[str, ...]:
-    """What belongs to a hub's ``config.json``, which is one of either family."""
-    if is_jat(folder):
-        return JAT_FILES[1:]
-    _read_config(folder)
-    return CHECKPOINT_FILES[1:]
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    return read_versioned(
-        folder / "config.json",
-        "checkpoint",
-        newest=FORMAT,
-        largest=LARGEST_CONFIG,
-        error=CheckpointError,
-    )
-
-
 def _network_of(sizes: NetworkConfig, folder: Path) -> GatoNetwork:
     """The network with the folder's weights, which is not built where they are too few for it."""
     path = folder / "model.safetensors"
@@ -389,7 +287,7 @@ def _network_of(sizes: NetworkConfig, folder: Path) -> GatoNetwork:
     try:
         network = GatoNetwork(sizes)
     except (RuntimeError, ValueError) as error:  # sizes that do not divide one another
-        raise _no_checkpoint(folder, error) from error
+        raise bad_config(folder, error) from error
     expected = {name: list(t.shape) for name, t in network.state_dict().items()}
     check_shapes(expected, stored, path)
     weights = read_tensors(path, load_file)

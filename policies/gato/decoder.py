@@ -16,7 +16,7 @@ from policies.chance import RowGenerator, begin_episodes
 from policies.gato.sampling import Sampler
 from policies.gato.state import GatoState
 from policies.gato.task_specs import task_number
-from policies.model.embedding import TEXT_PLACES
+from policies.model.inputs.embedding import TEXT_PLACES
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork
 from policies.model.row_blocks import BlockSizes

@@ -58,8 +58,8 @@ def act(
             for decoder, observation in zip(decoders, observations, strict=True)
         ]
     uniforms = [
-        decoder.begin(state.part(own), observation, start, deterministic=deterministic)
-        for decoder, own, observation, start in zip(
+        decoder.begin(state.part(part), observation, start, deterministic=deterministic)
+        for decoder, part, observation, start in zip(
             decoders, rows, observations, starts, strict=True
         )
     ]
@@ -74,8 +74,8 @@ def act(
     ids = [row for group in groups for row in group.finish()]
     with span("tokenising"):
         return [
-            decoder.plan.decode_batch(np.stack(ids[own]))
-            for decoder, own in zip(decoders, rows, strict=True)
+            decoder.plan.decode_batch(np.stack(ids[part]))
+            for decoder, part in zip(decoders, rows, strict=True)
         ]
 
 
@@ -112,7 +112,7 @@ def _grouped(
         span = slice(rows[first].start, rows[stop - 1].stop)
         joined = TokenizedBatch.join(encoded[first:stop]) if stop - first > 1 else encoded[first]
         randoms = np.concatenate(uniforms[first:stop])
-        sizes = [own.stop - own.start for own in rows[first:stop]]
+        sizes = [each.stop - each.start for each in rows[first:stop]]
         tasks = np.repeat([decoder.task_row for decoder in decoders[first:stop]], sizes)
         part = state.part(span)
         groups.append(RowGroup(decoders[first], part, span.start, joined, randoms, tasks))

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from policies.base import batch_of_one, row_of
 from policies.chance import with_seeds
 from policies.gato.decoding import act, row_spans
-from policies.gato.policy import GatoPolicy, check_state
-from policies.gato.state import GatoState
+from policies.gato.policy import GatoPolicy
+from policies.gato.state import GatoState, check_state
 from policies.model.kv_cache import RingCache
 from policies.observations import rows_of
 
@@ -151,9 +151,9 @@ class MultiTaskPolicy:
             raise ValueError(
                 f"seeds of {len(seeds)} policies for {len(self.policies)}: pass one list for each"
             )
-        state = self._new_state([len(own) for own in seeds]) if state is None else state
-        for part, own in zip(state.parts, seeds, strict=True):
-            part.generators[:] = with_seeds(part.generators.tolist(), own)
+        state = self._new_state([len(each) for each in seeds]) if state is None else state
+        for part, part_seeds in zip(state.parts, seeds, strict=True):
+            part.generators[:] = with_seeds(part.generators.tolist(), part_seeds)
         return state
 
     def join(self, states: Sequence[GatoState | int]) -> MultiTaskState:
@@ -194,8 +194,8 @@ class MultiTaskPolicy:
     ) -> list[NDArray[np.bool_]]:
         all_starts = []
         for index, size in enumerate(sizes):
-            own = None if given is None else given[index]
-            starts = np.full(size, fresh) if own is None else np.asarray(own, np.bool_).reshape(-1)
+            start = None if given is None else given[index]
+            starts = np.full(size, fresh) if start is None else np.asarray(start, np.bool_).ravel()
             if len(starts) != size:
                 raise ValueError(
                     f"episode_start of policy {index} has {len(starts)} entries for {size} "

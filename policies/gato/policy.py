@@ -28,7 +28,7 @@ from policies.gato.decoder import Decoder
 from policies.gato.decoding import act
 from policies.gato.prompts import Prompt, demonstration, encode_prompt, prompt_from_episode
 from policies.gato.sampling import Sampler
-from policies.gato.state import GatoState
+from policies.gato.state import GatoState, check_state
 from policies.gato.task_specs import TaskRecord, check_sizes, find_task
 from policies.gato.text_generation import write
 from policies.model.config import NetworkConfig, fitted, preset
@@ -385,25 +385,6 @@ class GatoPolicy(Policy):
     def acts_like(self, other: GatoPolicy) -> bool:
         """Whether rows of this policy and of another can be decoded as one batch."""
         return self.decoder.acts_like(other.decoder)
-
-
-def check_state(state: object, rows: int, owner: int) -> None:
-    """Refuse a state that does not belong to a batch of ``rows`` rows of a task.
-
-    Raises:
-        ValueError: It has another number of rows, is another task's, or is no state.
-    """
-    if not isinstance(state, GatoState) or state.rows != rows:
-        got = f"{state.rows} rows" if isinstance(state, GatoState) else f"a {type(state).__name__}"
-        raise ValueError(
-            f"state is {got} and the observation has {rows} rows: "
-            "pass the state that predict returned for the same environments"
-        )
-    if (state.owners != owner).any():
-        raise ValueError(
-            "state is of another task, or of other token options: pass the state that predict "
-            "returned for the same environments"
-        )
 
 
 def _bind(

@@ -21,9 +21,7 @@ from numpy.typing import NDArray
 from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.minari_datasets import episodes_of, find_minari
 from gato_gym.spaces import Plan, TokenizedBatch
-from policies.model.kv_cache import RingCache
-from policies.model.network import GatoNetwork
-from policies.model.sequence import (
+from policies.model.inputs.sequence import (
     TimestepArrays,
     TokenCollector,
     check_parts,
@@ -31,6 +29,8 @@ from policies.model.sequence import (
     lay_out_prompt,
     prompt_steps,
 )
+from policies.model.kv_cache import RingCache
+from policies.model.network import GatoNetwork
 from policies.observations import rows_of
 from policies.retrieval.keys import Keys, covering
 

@@ -18,13 +18,13 @@ from typing import Any
 
 from gato_gym.files.atomic_io import inside
 from gato_gym.files.bounded_io import read_bytes
-from policies.gato.checkpoint import (
+from policies.gato.checkpoint import read_sizes
+from policies.gato.checkpoint_folder import (
     CHECKPOINT_FILES,
     JAT_FILES,
     LARGEST_CONFIG,
     is_jat,
     locate_checkpoint,
-    read_sizes,
 )
 from policies.gato.hub import LARGEST_FETCHED, HubError
 from policies.gato.tensor_files import CheckpointError, read_tensors, stored_shapes

@@ -19,8 +19,8 @@ from gato_gym.spaces import TokenizedBatch
 from policies.gato.decoder import Decoder
 from policies.gato.sampling import nearest_bins
 from policies.gato.state import GatoState
+from policies.model.inputs.sequence import TimestepArrays, TokenCollector, cut_text
 from policies.model.row_blocks import BLOCK, is_exact, padded, rows_in_blocks
-from policies.model.sequence import TimestepArrays, TokenCollector, cut_text
 
 
 @dataclass(frozen=True)

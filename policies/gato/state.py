@@ -1,6 +1,7 @@
 """What a batch of running episodes remembers between two calls of ``predict``.
 
 * :class:`GatoState` -- the cache of keys and values, positions, texts and random numbers.
+* :func:`check_state` -- refuses one of another batch.
 """
 
 from __future__ import annotations
@@ -87,4 +88,23 @@ class GatoState:
             np.concatenate([state.ages for state in states]),
             np.concatenate([state.generators for state in states]),
             np.concatenate([state.owners for state in states]),
+        )
+
+
+def check_state(state: object, rows: int, owner: int) -> None:
+    """Refuse a state that does not belong to a batch of ``rows`` rows of a task.
+
+    Raises:
+        ValueError: It has another number of rows, is another task's, or is no state.
+    """
+    if not isinstance(state, GatoState) or state.rows != rows:
+        got = f"{state.rows} rows" if isinstance(state, GatoState) else f"a {type(state).__name__}"
+        raise ValueError(
+            f"state is {got} and the observation has {rows} rows: "
+            "pass the state that predict returned for the same environments"
+        )
+    if (state.owners != owner).any():
+        raise ValueError(
+            "state is of another task, or of other token options: pass the state that predict "
+            "returned for the same environments"
         )

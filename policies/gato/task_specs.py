@@ -28,7 +28,7 @@ from gato_gym.text import is_text_space
 from policies.base import spaces_of
 from policies.gato.prompts import Prompt
 from policies.model.config import NetworkConfig
-from policies.model.sequence import fed_actions
+from policies.model.inputs.sequence import fed_actions
 
 
 class SpaceMismatchError(ValueError):

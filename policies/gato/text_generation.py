@@ -20,11 +20,11 @@ from torch import Tensor
 from gato_gym.images import patch_grid
 from gato_gym.text import default_tokenizer
 from policies.gato.sampling import Sampler
-from policies.model.embedding import TEXT_PLACES
+from policies.model.inputs.embedding import TEXT_PLACES
+from policies.model.inputs.sequence import TokenCollector
+from policies.model.inputs.text_sequence import Passage, image_patches, lay_out_passages
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork
-from policies.model.sequence import TokenCollector
-from policies.model.text_sequence import Passage, image_patches, lay_out_passages
 
 __all__ = ["write"]
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from gato_gym.files.atomic_io import appearing
 from gato_gym.files.bounded_io import as_type, read_bytes, read_json
-from policies.gato.checkpoint import JAT_FILES, LARGEST_CONFIG, is_jat, locate_checkpoint
+from policies.gato.checkpoint_folder import JAT_FILES, LARGEST_CONFIG, is_jat, locate_checkpoint
 from policies.gato.tensor_files import (
     CheckpointError,
     check_shapes,

@@ -27,7 +27,7 @@ LIMITS = {
     "image_size": (0, 512),
     "action_places": (0, LARGEST_SIZE),
 }
-"""Least and largest of each size: a window has no tensor that would tell that it is too large."""
+"""Least and largest of each size: a window has no tensor that would show that it is too large."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from policies.model.action_heads import ActionHeads
 from policies.model.attention import TokenRoles
 from policies.model.config import NetworkConfig
-from policies.model.embedding import Embedding, TokenInputs
+from policies.model.inputs.embedding import Embedding, TokenInputs
 from policies.model.kv_cache import RingCache
 from policies.model.observation_heads import NextParts, ObservationHeads
 from policies.model.tensors import Tensors

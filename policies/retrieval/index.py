@@ -32,7 +32,7 @@ class Index:
     """Which of some points is the nearest.
 
     A row's answer does not depend on the other rows: what rounding cannot tell apart is compared
-    again. Of points at the same distance the first is the answer.
+    again. Where points are at the same distance, the first is the answer.
 
     Args:
         points: float32 ``[N, F]``, at least one.

@@ -95,8 +95,8 @@ def covering(points: Points, count: int) -> NDArray[np.intp]:
         count: How many to choose, at most B.
 
     Returns:
-        int ``[count]``, their places, in ascending order. Of places at the same distance the first
-        is chosen.
+        int ``[count]``, their places, in ascending order. Where places are at the
+        same distance, the first is chosen.
 
     Example:
         >>> covering(np.array([[0], [9], [1], [5], [0]], np.float32), 3).tolist()

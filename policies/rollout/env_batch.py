@@ -4,7 +4,7 @@ An environment that raises, hangs or returns a reward that is not finite fails i
 replaced by a new one; the others continue unchanged.
 
 * :class:`PolicyLike` -- all that is asked of a policy.
-* :func:`make_rows` -- the environments, as a vector environment; :func:`making` -- what makes one.
+* :func:`make_rows` -- the environments, as a vector environment.
 * :class:`RestartableEnv` -- one of them, which a new one can take the place of.
 * :class:`EnvBatch` -- plays exactly the given episodes.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from policies.base import Policy, row_of
 from policies.chance import seed_episodes
 from policies.distributions import ActionDistribution, Categorical, Decision
+from policies.rollout.disturbances import UNDISTURBED, Disturbance
 from policies.rollout.episode import Record, RunningEpisode
 from policies.rollout.faults import FAULTS, EnvironmentFault, UsageError, close_env, describe
 from policies.rollout.members import as_action, as_observation
@@ -55,18 +55,12 @@ class PolicyLike(Protocol):
         """Actions for a batch of observations, and the state for the next call."""
 
 
-def make_rows(task: Task, num_envs: int, sticky: float = 0.0) -> SyncVectorEnv:
-    """``num_envs`` environments of a task, none of which resets itself; see :func:`making`."""
-    make = making(task, sticky)
+def make_rows(task: Task, num_envs: int, disturbance: Disturbance = UNDISTURBED) -> SyncVectorEnv:
+    """``num_envs`` environments of a task, none of which resets itself."""
+    make = disturbance.making(task)
     return SyncVectorEnv(
         [lambda: RestartableEnv(make)] * num_envs, autoreset_mode=AutoresetMode.DISABLED
     )
-
-
-def making(task: Task, sticky: float) -> Callable[..., gym.Env[Any, Any]]:
-    """What makes a task's environments, whose frames repeat the action before with probability
-    ``sticky``."""
-    return partial(task.make, sticky=sticky) if sticky else task.make
 
 
 class RestartableEnv(gym.Wrapper[Any, Any, Any, Any]):
@@ -103,7 +97,7 @@ class EnvBatch:
 
     Args:
         envs: From :func:`make_rows`, closed when they are done with; or the caller's own, which
-            are not. Of one environment of the caller's, the policy sees single observations.
+            are not. If the caller has one environment, the policy sees single observations.
         policy: Plays in all of them.
         episodes: What to play, one or more.
         episode_timeout, guard, record: As in :func:`policies.rollout.vector_rollout.play`.
@@ -246,7 +240,7 @@ class EnvBatch:
         """Begin the next pending episodes that can be begun, if any.
 
         Args:
-            rows: Where.
+            rows: The rows in which they begin.
             fresh: The environments have shown nothing yet, which is needed even without an
                 episode.
         """

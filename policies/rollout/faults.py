@@ -50,7 +50,7 @@ def time_limit(seconds: float | None, message: str) -> Iterator[None]:
     """Raise in the middle of the context when it lasts too long.
 
     A signal interrupts Python code, sleeping and waiting. Compiled code that never returns to
-    Python is not interrupted by it. Limits nest: the outer one goes on after the inner one.
+    Python is not interrupted by it. Limits nest: the outer one continues after the inner one.
 
     Args:
         seconds: How long it may last; None for ever.

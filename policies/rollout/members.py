@@ -1,7 +1,7 @@
 """What environments and policies give, as their spaces have it: checked, then converted.
 
 * :func:`as_observation` -- an observation; :func:`as_action` -- a policy's action.
-* :func:`as_reward` -- a reward; :func:`success_in` -- whether an ``info`` tells of success.
+* :func:`as_reward` -- a reward; :func:`success_in` -- whether an ``info`` reports success.
 * :func:`stack_members` -- an episode's observations or actions, one after another.
 
 A value is converted only where nothing of it is lost: another dtype that holds it, a list or a
@@ -90,7 +90,7 @@ def as_reward(reward: Any) -> float:
 
 
 def success_in(info: Mapping[str, Any]) -> bool | None:
-    """Whether an ``info`` tells of success; None where it tells nothing.
+    """Whether an ``info`` reports success; None where it reports nothing.
 
     An array is a success where all its elements are.
 

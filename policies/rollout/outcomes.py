@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gato_gym.files.bounded_io import as_type
+from policies.rollout.disturbances import UNDISTURBED, Disturbance
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,14 @@ class EpisodeKey:
         task: Task id.
         index: Which of the task's episodes, from 0.
         seed: What the environment is reset with, and what a policy's random numbers follow from.
-        sticky: Probability that a frame of an Atari game repeats the action before it; not part of
-            which episode it is.
+        disturbance: What its environment does beside what the task says; not part of which
+            episode it is.
     """
 
     task: str
     index: int
     seed: int
-    sticky: float = field(default=0.0, compare=False)
+    disturbance: Disturbance = field(default=UNDISTURBED, compare=False)
 
 
 @dataclass(frozen=True)

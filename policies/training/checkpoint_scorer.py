@@ -33,7 +33,7 @@ class PlayedTask:
     """A task that is played.
 
     Attributes:
-        id: Of its environment.
+        id: Id of its environment.
         memory: What its later timesteps see.
         longest: Steps after which an episode is cut off: a policy may never end one.
         expert: Mean return of the recorded policy.
@@ -143,7 +143,7 @@ class CheckpointScorer:
 
         Args:
             scores: What the call returned last.
-            losses: Of the steps before it, by task id.
+            losses: Losses of the steps before it, by task id.
         """
         lines = []
         for task in self.tasks:

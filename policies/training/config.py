@@ -109,7 +109,7 @@ def network_config(
 
     Args:
         settings: What is asked for.
-        plans: Of the tasks, by id.
+        plans: Plans of the tasks, by id.
         start: The network that the run starts from, instead of the preset.
 
     Raises:

@@ -77,7 +77,7 @@ def write_checkpoint(
     output: Path,
     network: GatoNetwork,
     plans: Mapping[str, Plan],
-    shown: Mapping[str, tuple[Episode, bool]],
+    shown: Mapping[str, tuple[Episode | None, bool]],
     *,
     sampler: Sampler | None = None,
     card: str = "",
@@ -88,14 +88,16 @@ def write_checkpoint(
         output: The checkpoint's folder.
         network: The weights.
         plans: The tasks' plans, by id.
-        shown: Each task's demonstration, and whether the policy acts after it unless asked
-            otherwise.
+        shown: Each task's demonstration, None for none, and whether the policy acts after it unless
+            asked otherwise.
         sampler: How the checkpoint chooses actions; None is :data:`SAMPLER`.
         card: Text of its card.
     """
     records, room = {}, network.config.prompt_tokens
     for task, plan in plans.items():
         episode, prompted = shown[task]
-        prompt = prompt_from_episode(plan, episode, capacity=room, cut="end")
+        prompt = None
+        if episode is not None:
+            prompt = prompt_from_episode(plan, episode, capacity=room, cut="end")
         records[task] = TaskRecord.of(plan, prompt, prompted=prompted)
     save_checkpoint(output, network, records, sampler or SAMPLER, dtype=torch.bfloat16, card=card)

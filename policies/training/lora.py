@@ -1,11 +1,12 @@
 """Low-rank updates of a network's matrices (LoRA, arXiv 2106.09685), by the ``peft`` library.
 
-* :func:`add_lora` -- freezes a network but for low-rank updates of its backbone's matrices.
+* :class:`LowRank` -- freezes a network but for low-rank updates of its backbone's matrices.
 * :func:`merged` -- the same network with the updates added in: an ordinary one.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -15,30 +16,34 @@ from policies.model.network import GatoNetwork
 MATRICES = r"backbone\..*\.(qkv|attention_out|feed_in|feed_out)"
 
 
-def add_lora(network: GatoNetwork, rank: int, *, embeddings: bool) -> None:
-    """Leave of a network's weights only low-rank updates to train, in place.
+@dataclass(frozen=True)
+class LowRank:
+    """Training of low-rank updates alone.
 
     The update of a matrix is ``2 * B @ A``. B is zero at first: the network is what it was.
 
-    Args:
-        network: Its backbone's four matrices a block get updates.
-        rank: Rank of the updates.
+    Attributes:
+        rank: Rank of the updates of the backbone's four matrices a block, 1 or more.
         embeddings: Whether embedding and head are trained too, in full: for spaces that the
             network has not seen.
-
-    Raises:
-        ImportError: ``peft`` is not installed.
-        ValueError: The rank is below 1.
     """
-    if rank < 1:
-        raise ValueError(f"LoRA's rank is {rank}: expected 1 or more, such as 8")
-    peft = _peft()
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=MATRICES)
-    peft.inject_adapter_in_model(config, network)
-    if embeddings:
-        for module in (network.embedding, network.head):
-            for parameter in module.parameters():
-                parameter.requires_grad_(True)
+
+    rank: int
+    embeddings: bool
+
+    def add(self, network: GatoNetwork) -> None:
+        """Leave of a network's weights only the updates to train, in place.
+
+        Raises:
+            ImportError: ``peft`` is not installed.
+        """
+        peft = _peft()
+        config = peft.LoraConfig(r=self.rank, lora_alpha=2 * self.rank, target_modules=MATRICES)
+        peft.inject_adapter_in_model(config, network)
+        if self.embeddings:
+            for module in (network.embedding, network.head):
+                for parameter in module.parameters():
+                    parameter.requires_grad_(True)
 
 
 def merged(network: GatoNetwork) -> GatoNetwork:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -29,15 +27,13 @@ from gato_gym.files.bounded_io import as_type, read_json
 from gato_gym.files.folder_lock import FolderLock
 from gato_gym.terminal import new_console
 from policies.gato.checkpoint import (
-    RUN_CHECKPOINT,
-    RUN_STATE,
     check_own_folder,
     checkpoint_digest,
     load_checkpoint,
-    locate_checkpoint,
     read_sizes,
     read_tasks,
 )
+from policies.gato.checkpoint_folder import RUN_CHECKPOINT, RUN_STATE, locate_checkpoint
 from policies.gato.task_specs import check_sizes
 from policies.model.config import PAPER_SIZES, NetworkConfig
 from policies.model.network import GatoNetwork
@@ -53,15 +49,15 @@ from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_tasks
 from policies.training.data.mixture_report import measure_mixture, mixture_table
 from policies.training.data.shards import TaskShard
-from policies.training.data.text_shards import TextShard, find_texts, shard_texts
+from policies.training.data.text_shards import TextShard, shard_texts
+from policies.training.data.text_sources import find_texts
 from policies.training.distributed import ProcessGroup
-from policies.training.export import averaged_network, saved_step, write_checkpoint
+from policies.training.export import saved_step, write_checkpoint
 from policies.training.initialization import start_from
 from policies.training.metrics import tensorboard_missing, wandb_missing
+from policies.training.pipeline import Pipeline
 from policies.training.settings import TrainSettings
-from policies.training.trainer import Trainer
 
-CALIBRATION_SECONDS = 4.0
 SMALL_STEPS, PAPER_STEPS = 2_000, 1_000_000
 SCORED_TASKS, SHORTEST_SCORED = 4, 50
 """Tasks, and steps of a run, from which on it is played unless asked."""
@@ -76,7 +72,7 @@ def check_known(setting: str, asked: Iterable[str], names: Sequence[str]) -> Non
     """Refuse names that nothing has.
 
     Raises:
-        ValueError: There are such.
+        ValueError: A name is unknown.
     """
     if unknown := sorted(set(asked) - set(names)):
         raise ValueError(f"{setting} names {unknown}: expected some of {list(names)}")
@@ -128,8 +124,13 @@ class TrainRun:
         self._check_same_data()
         shards, self.texts = self._shards()
         self.shards, self.held_out = self._split(shards)
-        self.config = self._config()
+        self.pipeline = self._pipeline(self._config())
         self._check_images()
+
+    @property
+    def config(self) -> TrainConfig:
+        """What the run's result depends on."""
+        return self.pipeline.config
 
     def _take_up_start(self) -> NetworkConfig | None:
         """The sizes of the network that the run starts from, whose token options tasks take."""
@@ -231,31 +232,23 @@ class TrainRun:
             return int(as_type(int, steps, f"{begun}: steps"))
         if self.settings.minutes is None:
             return PAPER_STEPS if self.settings.preset in PAPER_SIZES else SMALL_STEPS
-        seconds = self._seconds_a_step(config)
+        self.console.print("measuring this machine", highlight=False)
+        seconds = self._pipeline(config).seconds_a_step()
         steps = torch.tensor(float(max(20, int(self.settings.minutes * 60 / seconds))))
         return int(self.ranks.sum(steps if not self.ranks.rank else steps * 0))
 
-    def _seconds_a_step(self, config: TrainConfig) -> float:
-        self.console.print("measuring this machine", highlight=False)
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = self._trainer(config, Path(folder))
-            for _ in range(2):
-                trainer.update()
-            begun, count = time.perf_counter(), 0
-            while count < 5 or (
-                self.ranks.world == 1 and time.perf_counter() - begun < CALIBRATION_SECONDS
-            ):
-                trainer.update()
-                count += 1
-            return (time.perf_counter() - begun) / count
-
-    def _trainer(self, config: TrainConfig, folder: Path, **more: Any) -> Trainer:
+    def _pipeline(self, config: TrainConfig) -> Pipeline:
         asked = self.settings
-        how: dict[str, Any] = {
-            "device": asked.device, "attention": asked.attention, "fsdp": asked.fsdp,
-            "texts": self.texts, "begin": self._begin if asked.start is not None else None,
-        }  # fmt: skip
-        return Trainer(config, self.shards, folder, **how, **more)
+        return Pipeline(
+            config,
+            self.shards,
+            self.state,
+            texts=self.texts,
+            begin=None if asked.start is None else self._begin,
+            device=asked.device,
+            attention=asked.attention,
+            fsdp=asked.fsdp,
+        )
 
     def _begin(self, network: GatoNetwork) -> None:
         assert self.settings.start is not None
@@ -304,7 +297,7 @@ class TrainRun:
     def describe(self) -> None:
         """Print the mixture and what will be done with it."""
         config = self.config
-        trainer = self._trainer(config, self.state)
+        trainer = self.pipeline.trainer()
         counts = measure_mixture(trainer.packer)
         tokens = config.steps * config.rows * config.length
         before = {task.id: task.counts[1] for task in self.tasks}
@@ -344,9 +337,14 @@ class TrainRun:
         checkpoint, steps = self.settings.output / RUN_CHECKPOINT, self.config.steps
         if not self.ranks.rank:
             check_own_folder(checkpoint)
-        trainer = self._trainer(
-            self.config,
-            self.state,
+        for asked, missing in (
+            (self.settings.tensorboard, tensorboard_missing()),
+            (self.settings.wandb, wandb_missing()),
+        ):
+            if asked and missing:
+                self.console.print(missing, highlight=False, markup=False)
+        trainer = self.pipeline.resumed(
+            self.console,
             save_every=max(50, min(500, steps // 10)),
             kept_every=self.settings.keep_every,
             until=self.settings.until,
@@ -357,31 +355,24 @@ class TrainRun:
             score=self._scorer(),
             score_every=self._score_every,
         )
-        for asked, missing in (
-            (self.settings.tensorboard, tensorboard_missing()),
-            (self.settings.wandb, wandb_missing()),
-        ):
-            if asked and missing:
-                self.console.print(missing, highlight=False, markup=False)
-        trainer.resume()
         if not self.ranks.rank:
             write_json(self.state / "data.json", self.identity)
-        if trainer.step:
-            self.console.print(f"resuming at step {trainer.step}", highlight=False)
         trainer.run()
         return checkpoint
 
     @cached_property
-    def _shown(self) -> dict[str, tuple[Episode, bool]]:
-        """Each task's demonstration, and whether it has to come first."""
-        known = self.config.network.tasks
-        return {
-            task.id: (
-                task.demonstration(),
-                task.id not in known and task.needs_prompt(self.tasks),
-            )
-            for task in self.tasks
-        }
+    def _shown(self) -> dict[str, tuple[Episode | None, bool]]:
+        """Each task's demonstration, and whether it has to come first.
+
+        A task that was never trained with prompts has one only if it has to come first.
+        """
+        known, shares = self.config.network.tasks, self.config.mixture.prompt_share
+        shown: dict[str, tuple[Episode | None, bool]] = {}
+        for task in self.tasks:
+            prompted = task.id not in known and task.needs_prompt(self.tasks)
+            is_shown = prompted or shares.get(task.group, 0.0) > 0
+            shown[task.id] = (task.demonstration() if is_shown else None, prompted)
+        return shown
 
     def export(self, checkpoint: Path, *, step: int | None = None) -> GatoNetwork:
         """Write the run's averaged weights as a checkpoint, and return them as a network.
@@ -393,7 +384,7 @@ class TrainRun:
         Raises:
             FileNotFoundError: The run has no such step.
         """
-        network = averaged_network(self.state, step=step)
+        network = self.pipeline.averaged(step=step)
         plans = {name: shard.plan for name, shard in self.shards.items()}
         card = self._card(saved_step(self.state) if step is None else step)
         write_checkpoint(checkpoint, network, plans, self._shown, card=card)

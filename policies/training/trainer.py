@@ -193,8 +193,7 @@ class Trainer:
         Raises:
             ValueError: It was begun with another configuration, or nobody knows with which.
         """
-        path = self.output / "config.json"
-        config = self.config.to_json()
+        path, config = self.output / "config.json", self.config.to_json()
         if path.exists():
             check_same_config(read_json(path), config, self.output)
         elif surviving(self.output / "last").exists():
@@ -211,9 +210,8 @@ class Trainer:
             return
         self._load_weights(load_file(last / "model.safetensors"))
         self.optimiser.load(load_file(last / "optimiser.safetensors"))
-        progress = read_json(last / "progress.json")
+        progress = self._progress = read_json(last / "progress.json")
         self.step, self.minutes = progress["step"], progress["minutes"]
-        self._progress = progress
 
     def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
         parts = self.optimiser.parts

@@ -42,7 +42,7 @@ def explode() -> None:
 def break_at(task, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes the environment do something at a timestep of chosen seeds; -1 is its reset."""
     kind = type(task.make())
-    task.made.clear()
+    task.envs.clear()
     reset, step = kind.reset, kind.step
 
     def broken(seeds: Container[int], clock: int, do: Callable[[], Any]) -> None:
@@ -94,7 +94,7 @@ def test_a_fault_fails_its_episode_and_no_other(
 def test_an_environment_that_failed_is_not_used_again(task, policy, break_at) -> None:
     break_at({6}, 0, explode)
     list(play(make_rows(task, 1), policy, KEYS, deterministic=False))
-    assert [env.resets for env in task.made] == [1, 6]
+    assert [env.resets for env in task.envs] == [1, 6]
 
 
 def test_a_policy_that_hangs_fails_the_episodes_under_way(task, policy) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from benchmarks.policies import PolicyChoice, describe_policy, left_out, resolved
+from benchmarks.playable import left_out
+from benchmarks.policies import PolicyChoice, describe_policy, resolved
 from benchmarks.protocol import BenchmarkError
 from benchmarks.run import Bench, main, run_benchmark, select_tasks
 from benchmarks.settings import RunSettings
@@ -21,7 +22,7 @@ from gato_gym.commands.common import parse
 from gato_gym.tasks import get_task
 from policies import GatoPolicy, make_policy
 from policies.collection.record import record_episodes
-from policies.gato.checkpoint import CheckpointError
+from policies.gato.tensor_files import CheckpointError
 from policies.jat.config import JatConfig
 from policies.jat.policy import JatPolicy
 from policies.model.config import NetworkConfig

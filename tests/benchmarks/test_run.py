@@ -91,18 +91,18 @@ def test_ctrl_c_keeps_finished_episodes_and_resume_plays_only_the_rest(
     assert 0 < len(kept) < 9
     assert not json.loads((tmp_path / "part" / "summary.json").read_text())["complete"]
 
-    stubbed.made.clear()
+    stubbed.envs.clear()
     summary = run_benchmark(settings(tmp_path / "part", resume=True), console=quiet())
     assert summary.complete
     assert lines(tmp_path / "part") == lines(tmp_path / "whole")
-    assert sum(env.resets for env in stubbed.made) == 9 - len(kept)
+    assert sum(env.resets for env in stubbed.envs) == 9 - len(kept)
 
 
 def test_resuming_a_finished_run_plays_nothing(stubbed, tmp_path: Path) -> None:
     first = run_benchmark(settings(tmp_path / "run"), console=quiet())
-    stubbed.made.clear()
+    stubbed.envs.clear()
     again = run_benchmark(settings(tmp_path / "run", resume=True), console=quiet())
-    assert stubbed.made == []
+    assert stubbed.envs == []
     assert again.to_json() == first.to_json()
 
 

@@ -182,7 +182,7 @@ def test_sticky_actions_are_another_protocol() -> None:
     sticky = Protocol.of_tasks(tasks, episodes=2, seed=0, name="atari-sticky")
     assert plain.hash != sticky.hash
     assert sticky.tasks[GAME].sticky == 0.25
-    assert [key.sticky for key in sticky.episodes_of(GAME)] == [0.25, 0.25]
+    assert [key.disturbance.sticky for key in sticky.episodes_of(GAME)] == [0.25, 0.25]
     assert sticky.episodes_of(GAME) == plain.episodes_of(GAME), "the same seeds"
     again = Protocol.from_json(json.loads(json.dumps(sticky.to_json())))
     assert again == sticky
@@ -193,7 +193,7 @@ def test_sticky_actions_are_another_protocol() -> None:
         [*tasks, *list_tasks("babyai", "open")], episodes=2, seed=0, name="atari-sticky"
     )
     assert [rules.sticky for rules in both.tasks.values()] == [0.25, 0.0]
-    with pytest.raises(BenchmarkError, match="atari-sticky is of Atari's games, and of babyai"):
+    with pytest.raises(BenchmarkError, match="is of Atari's games, not of babyai"):
         Protocol.of_tasks(list_tasks("babyai", "open"), episodes=2, seed=0, name="atari-sticky")
     with pytest.raises(BenchmarkError, match="--protocol is 'nope', expected one of standard, at"):
         Protocol.of_tasks(tasks, episodes=2, seed=0, name="nope")

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gato_gym import PlanOptions, compile_plan
-from gato_gym.codecs import mu_law
 from gato_gym.plans.bounds import number_bounds
+from gato_gym.plans.codecs import mu_law
 
 thorough = settings(derandomize=True, deadline=None, max_examples=80)
 

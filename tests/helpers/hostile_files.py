@@ -39,7 +39,8 @@ from policies.model.network import GatoNetwork
 from policies.rollout.outcomes import EpisodeFailure, EpisodeResult
 from policies.rollout.timing import Costs
 from policies.training.data.shards import TaskShard, write_shard
-from policies.training.data.text_shards import TextShard, find_texts, shard_texts
+from policies.training.data.text_shards import TextShard, shard_texts
+from policies.training.data.text_sources import find_texts
 
 MEMORY, SECONDS = 3 * 2**30, 120
 

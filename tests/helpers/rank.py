@@ -26,9 +26,9 @@ def settings(mode: str) -> TrainConfig:
 
 def trainer(mode: str, folder: Path) -> Trainer:
     """A trainer that took up the folder's run."""
-    made = Trainer(settings(mode), shards(), folder, device="cpu", fsdp=mode == "fsdp")
-    made.resume()
-    return made
+    resumed = Trainer(settings(mode), shards(), folder, device="cpu", fsdp=mode == "fsdp")
+    resumed.resume()
+    return resumed
 
 
 def compute(mode: str, folder: Path) -> None:

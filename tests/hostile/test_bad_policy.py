@@ -142,7 +142,7 @@ class TestEnvironments:
     def shows(self, task, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         """Makes the environment show something else, in its reset or its first step."""
         kind = type(task.make())
-        task.made.clear()
+        task.envs.clear()
 
         def apply(change: Callable[[Any], Any], method: str) -> None:
             before = getattr(kind, method)

@@ -24,11 +24,12 @@ from small import SMALL, talking_plan
 from gato_gym.files.bounded_io import read_bytes, read_json, read_text
 from gato_gym.space_json import read_space
 from policies import GatoPolicy
-from policies.gato.checkpoint import CheckpointError
+from policies.gato.tensor_files import CheckpointError
 from policies.model.config import PRESETS, NetworkConfig, preset
 from policies.model.network import GatoNetwork
-from policies.training.data import text_shards
-from policies.training.data.text_shards import find_texts, shard_texts
+from policies.training.data import text_sources
+from policies.training.data.text_shards import shard_texts
+from policies.training.data.text_sources import find_texts
 
 ROOT = Path(__file__).parents[2]
 MANY = 10**9
@@ -239,7 +240,7 @@ def test_a_run_lists_no_more_episodes_than_there_are_seeds(tmp_path: Path) -> No
 def test_images_named_again_and_again_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_shards, "LARGEST_PATCHES", 2**20)
+    monkeypatch.setattr(text_sources, "LARGEST_PATCHES", 2**20)
     Image.new("RGB", (1024, 1024)).save(tmp_path / "black.png")
     assert (tmp_path / "black.png").stat().st_size < 12_000
     line = json.dumps({"image": "black.png", "text": "black"}) + "\n"
@@ -249,7 +250,7 @@ def test_images_named_again_and_again_are_refused(
     (tmp_path / "pairs.jsonl").write_text(line)  # 3 MiB from 3 kB and a line
     with limits(), pytest.raises(ValueError, match="are far larger than their files, or named too"):
         shard_texts(find_texts([], [tmp_path / "pairs.jsonl"]), tmp_path / "shards")
-    monkeypatch.setattr(text_shards, "LARGEST_PATCHES", 2**22)
+    monkeypatch.setattr(text_sources, "LARGEST_PATCHES", 2**22)
     shard_texts(find_texts([], [tmp_path / "pairs.jsonl"]), tmp_path / "shards")
 
 

@@ -51,7 +51,7 @@ class Failing(Balance):
 
 def in_the_middle(error: BaseException) -> Callable[..., None]:
     """Writing an array, which fails in the fourth episode, after some of it is in the file."""
-    write, calls = hdf5._write, 0
+    write, calls = hdf5.write, 0
 
     def writing(parent: Any, name: bytes, part: Any) -> None:
         nonlocal calls
@@ -81,10 +81,10 @@ def fail(how: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, type[BaseExcep
     if how == "policy":
         return Failing(ZeroDivisionError("a fault of the policy")), ZeroDivisionError
     if how == "Ctrl-C while it writes":
-        monkeypatch.setattr(hdf5, "_write", in_the_middle(KeyboardInterrupt()))
+        monkeypatch.setattr(hdf5, "write", in_the_middle(KeyboardInterrupt()))
         return Balance(), KeyboardInterrupt
     if how == "disk while it writes":
-        monkeypatch.setattr(hdf5, "_write", in_the_middle(OSError(errno.ENOSPC, "full")))
+        monkeypatch.setattr(hdf5, "write", in_the_middle(OSError(errno.ENOSPC, "full")))
         return Balance(), OSError
     monkeypatch.setattr(shutil, "disk_usage", full_disk(3))
     return Balance(), OSError

@@ -34,7 +34,7 @@ from policies.gato.checkpoint import load_checkpoint
 from policies.gato.prompts import demonstration
 from policies.model.network import GatoNetwork
 from policies.rollout.outcomes import EpisodeResult
-from policies.training.data.text_shards import find_texts
+from policies.training.data.text_sources import find_texts
 
 SECRET = bytes(range(40, 240))
 
@@ -298,12 +298,12 @@ def test_the_files_of_a_checkpoint_are_in_its_folder(
 
 
 def test_the_hubs_cache_is_links_and_is_read(tmp_path: Path, secret: Path) -> None:
-    made = tmp_path / "made"
-    GatoPolicy(GatoNetwork(SMALL), state_plan()).save(made)
+    saved = tmp_path / "made"
+    GatoPolicy(GatoNetwork(SMALL), state_plan()).save(saved)
     folder = tmp_path / "models--a--b" / "snapshots" / "0123"
     (tmp_path / "models--a--b" / "blobs").mkdir(parents=True)
     folder.mkdir(parents=True)
-    for path in made.iterdir():
+    for path in saved.iterdir():
         shutil.copyfile(path, tmp_path / "models--a--b" / "blobs" / path.name)
         (folder / path.name).symlink_to(Path("..", "..", "blobs", path.name))
     assert load_checkpoint(folder).tasks

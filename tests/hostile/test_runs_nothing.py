@@ -107,8 +107,8 @@ def test_a_module_is_imported_where_the_user_names_it(
     study.tasks = {task.id: task}
     study.settings = ScalingSettings((), tmp_path, environments=1, env=(f"{module}:{name}",))
     try:
-        ((found, (env,)),) = study._environments.items()
-        assert (found, env.spec.id) == (name, name)
+        ((task_id, (env,)),) = study._environments.items()
+        assert (task_id, env.spec.id) == (name, name)
     finally:
         gym.registry.pop(name, None)
         sys.modules.pop(module, None)

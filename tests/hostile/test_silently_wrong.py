@@ -28,10 +28,11 @@ from policies import GatoPolicy, MultiTaskPolicy
 from policies.collection.scores import play_scores
 from policies.experts.mlp import ExpertError
 from policies.experts.store import load_expert, shipped_folder
-from policies.gato.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from policies.gato.checkpoint import load_checkpoint, save_checkpoint
 from policies.gato.prompts import prompt_from_episode
 from policies.gato.sampling import Sampler
 from policies.gato.task_specs import TaskRecord
+from policies.gato.tensor_files import CheckpointError
 from policies.model.network import GatoNetwork
 from policies.training.config import TrainConfig, check_same, without_contents
 from policies.training.data.datasets import DatasetTask, find_tasks

@@ -67,9 +67,9 @@ def test_a_value_of_another_type_is_refused(tmp_path: Path, name: str) -> None:
     KINDS[name].write(folder)
     path = folder / JSON[name]
     sound = json.loads(path.read_text())
-    found = list(places(sound))
-    for number, place in enumerate(found):
-        tried = WRONG if len(found) < 40 else (WRONG[number % 8], WRONG[(number + 3) % 8], "x")
+    all_places = list(places(sound))
+    for number, place in enumerate(all_places):
+        tried = WRONG if len(all_places) < 40 else (WRONG[number % 8], WRONG[(number + 3) % 8], "x")
         refused = []
         for new in tried:
             path.write_text(json.dumps(replaced(sound, place, new)))

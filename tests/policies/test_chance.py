@@ -60,11 +60,11 @@ def gaussian() -> TrainedExpert:
         weight = np.random.default_rng(outputs).normal(size=(outputs, inputs))
         return weight.astype(np.float32), np.zeros(outputs, np.float32)
 
-    made = ExpertNetwork(
+    expert = ExpertNetwork(
         np.full(3, 0.37, np.float32), np.full(3, 3.0, np.float32), (layer(8, 3),), layer(2, 8),
         layer(2, 8), "tanh", squash=False,
     )  # fmt: skip
-    return TrainedExpert(made, SEEN, spaces.Box(-9, 9, (2,), np.float32))
+    return TrainedExpert(expert, SEEN, spaces.Box(-9, 9, (2,), np.float32))
 
 
 def test_random_actions_are_those_of_a_space_that_the_seeds_seeded() -> None:
@@ -194,14 +194,14 @@ def test_the_dtype_of_an_observation_changes_no_action(
         observation_space = spaces.Dict({"a": space, "words": spaces.Text(9)})
 
     nested, plain = MAKERS[name](Shown()), RandomPolicy(space, MANY)
-    found, alone = set(), set()
+    in_a_dict, alone = set(), set()
     for form in forms:
         seen = formed(value, form)
-        found.add(int(nested.predict({"a": seen, "words": "go"})[0]))
+        in_a_dict.add(int(nested.predict({"a": seen, "words": "go"})[0]))
         alone.add(int(plain.predict(seen)[0]))
         batch = {"a": np.asarray(seen)[None].repeat(2, 0), "words": ("go", "stay")}
-        found.add(int(nested.predict(batch)[0][0]))
-    assert len(found) == len(alone) == 1
+        in_a_dict.add(int(nested.predict(batch)[0][0]))
+    assert len(in_a_dict) == len(alone) == 1
 
 
 def test_one_environment_and_a_vector_of_it_draw_the_same() -> None:
@@ -254,8 +254,8 @@ def test_states_with_seeds_are_copied_and_sent(name: str) -> None:
     policy, blank = MAKERS[name](Alike()), np.zeros((2, 3), np.float32)
     state = policy.seed_episodes([5, None])
     expected, _ = policy.predict(blank, copy.deepcopy(state))
-    found, _ = policy.predict(blank, pickle.loads(pickle.dumps(state)))
-    np.testing.assert_array_equal(found, expected)
+    actions, _ = policy.predict(blank, pickle.loads(pickle.dumps(state)))
+    np.testing.assert_array_equal(actions, expected)
 
 
 def test_seeds_start_rows_whatever_episode_start_says() -> None:

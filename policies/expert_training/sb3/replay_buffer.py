@@ -42,8 +42,8 @@ def save_memory(path: Path, memory: Any) -> None:
 def restore_memory(path: Path, memory: Any) -> None:
     """Put back what :func:`save_memory` wrote.
 
-    Where the environments were when it was written they will not go on: no sum of rewards crosses
-    that place.
+    The environments do not continue where they were when it was written: no sum of rewards
+    crosses that place.
 
     Raises:
         TrainingStateError: The file is damaged, or of another task or recipe.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gato_gym.spaces import Plan
-from policies.model.sequence import TimestepArrays
+from policies.model.inputs.sequence import TimestepArrays
 
 
 def noisy(

@@ -19,10 +19,16 @@ from numpy.typing import NDArray
 
 from policies.model.attention import MEMORIES, TokenRoles
 from policies.model.config import NetworkConfig
-from policies.model.embedding import BODY_PLACES, TEXT_PLACES
+from policies.model.inputs.embedding import BODY_PLACES, TEXT_PLACES
+from policies.model.inputs.sequence import (
+    Layout,
+    TimestepArrays,
+    TokenCollector,
+    pad_stack,
+    scale_patches,
+)
 from policies.model.network import PackedBatch, Targets
 from policies.model.observation_heads import NextParts
-from policies.model.sequence import Layout, TimestepArrays, TokenCollector, pad_stack, scale_patches
 from policies.training.data.shards import TaskShard
 from policies.training.data.text_shards import TextDocument
 

@@ -123,7 +123,7 @@ class Source:
 def usual_share(dataset: Any) -> float:
     """Share of the expert's return that is asked of a dataset's episodes: 0.8, as published.
 
-    None is asked where this package recorded one policy, as its metadata tell: returns then differ
+    None is asked where this package recorded one policy, as its metadata say: returns then differ
     by the luck of the start, and the best episodes are the easy ones.
     """
     metadata = dataset.storage.metadata

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
-from policies.model.sequence import fed_actions
+from policies.model.inputs.sequence import fed_actions
 from policies.training.data.packing import Packer
 from policies.training.data.shards import TaskShard
 

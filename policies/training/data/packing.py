@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from gato_gym.ranges import check_range
 from policies.gato.task_specs import check_row
 from policies.model.config import NetworkConfig
-from policies.model.network import PackedBatch
-from policies.model.sequence import (
+from policies.model.inputs.sequence import (
     Layout,
     TimestepArrays,
     fed_actions,
@@ -30,6 +29,7 @@ from policies.model.sequence import (
     lay_out_prompt,
     prompt_steps,
 )
+from policies.model.network import PackedBatch
 from policies.training.data.augmentation import hidden_actions, kept_blocks, noisy
 from policies.training.data.collator import BatchBuilder, BatchSpec, Document
 from policies.training.data.shards import TaskShard
@@ -57,8 +57,8 @@ class Mixture:
         emphasis: Factor of a task's share by task id; 1 where none is given.
         memoryless_steps: Timesteps of a document whose task remembers nothing.
         smallest: Tokens left in a row under which no further document is begun.
-        action_drop: Of tasks that remember all: share of timesteps whose actions later timesteps
-            do not see, in [0, 1]. In training alone, and not in prompts.
+        action_drop: Share of timesteps whose actions later timesteps do not see, in [0, 1], for
+            tasks that remember all. In training alone, and not in prompts.
         observation_noise: Standard deviation of what is added to the numbers of live
             observations in training, see :func:`policies.training.data.augmentation.noisy`.
         pairs: Pairs of an image and a text that one document has; Gato's have five.

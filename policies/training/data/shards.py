@@ -46,7 +46,7 @@ from gato_gym.options import PlanOptions
 from gato_gym.space_json import read_space
 from gato_gym.spaces import Plan, compile_plan
 from policies.gato.prompts import first_steps
-from policies.model.sequence import TimestepArrays, check_parts, cut_text, emits_text
+from policies.model.inputs.sequence import TimestepArrays, check_parts, cut_text, emits_text
 from policies.training.data.soft_labels import soft_labels
 
 ARRAYS = ("ids", "vectors", "grids", "images", "actions", "labels", "text_index")
@@ -234,8 +234,8 @@ def check_ends(folder: Path, arrays: Mapping[str, NDArray[Any]], ends: Mapping[s
     """Refuse arrays whose parts do not end where the array does.
 
     Args:
-        folder: Of the shard.
-        arrays: By name.
+        folder: Folder of the shard.
+        arrays: The shard's arrays, by name.
         ends: Names of arrays of ends, with the array that each divides.
 
     Raises:

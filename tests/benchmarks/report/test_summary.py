@@ -82,32 +82,32 @@ def test_five_episodes_have_intervals_and_four_say_why_not() -> None:
 
 
 def test_how_many_episodes_are_distinct_is_told() -> None:
-    def digests(*given: str | None) -> list[EpisodeResult]:
+    def digests(*digests_given: str | None) -> list[EpisodeResult]:
         return [
             dataclasses.replace(episode("babyai-easy", index, 1.0, True), digest=digest)
-            for index, digest in enumerate(given)
+            for index, digest in enumerate(digests_given)
         ]
 
-    def told(*given: str | None) -> tuple[int | None, str, str]:
-        summary = summarise(HEADER, digests(*given), measured=MEASURED)
+    def distinct_of(*digests_given: str | None) -> tuple[int | None, str, str]:
+        summary = summarise(HEADER, digests(*digests_given), measured=MEASURED)
         console = Console(width=120)
         with console.capture() as captured:
             console.print(render(summary))
         repeated = [each for each in summary.warnings if "distinct" in each]
         return summary.tasks[0].distinct, captured.get(), "".join(repeated)
 
-    distinct, table, warning = told(*"abcdefghij")
+    distinct, table, warning = distinct_of(*"abcdefghij")
     assert (distinct, warning) == (10, "")
     assert "distinct" not in table
-    distinct, table, warning = told(*"aabbccddee")
+    distinct, table, warning = distinct_of(*"aabbccddee")
     assert (distinct, warning) == (5, "")
     assert "1.00 (5 of 10 distinct)" in table
-    distinct, _, warning = told(*"a" * 10)  # a tenth is not below a tenth
+    distinct, _, warning = distinct_of(*"a" * 10)  # a tenth is not below a tenth
     assert (distinct, warning) == (1, "")
-    distinct, _, warning = told(*"ab" * 11)
+    distinct, _, warning = distinct_of(*"ab" * 11)
     assert distinct == 2
     assert warning.endswith("babyai-easy 2 of 22")
-    assert told("a", None)[0] is None  # an older record does not tell
+    assert distinct_of("a", None)[0] is None  # an older record does not tell
 
 
 def test_flagged_tasks_are_named_and_left_out() -> None:

@@ -20,7 +20,6 @@ from minari.data_collector import EpisodeBuffer
 from gato_gym import Episode, read_minari, write_minari
 from gato_gym.episodes.minari_datasets import (
     episodes_of,
-    expert_return_of,
     find_minari,
     minari_metadata,
     minari_root,
@@ -124,7 +123,7 @@ def test_a_round_trip_changes_nothing(env: gym.Env[Any, Any], tmp_path: Path) ->
     episodes_read = list(read_minari(NAME, root=tmp_path))
     for one, other in zip(episodes_read, episodes, strict=True):
         assert_same(one, other)
-    assert expert_return_of(NAME, root=tmp_path) == 2.5
+    assert minari_metadata(NAME, root=tmp_path)["expert_return"] == 2.5
     assert minari_metadata(NAME, root=tmp_path)["total_steps"] == 16
 
 
@@ -177,7 +176,7 @@ def test_what_minari_writes_is_read(env: gym.Env[Any, Any], tmp_path: Path) -> N
         )
     (actual,) = read_minari(NAME, root=tmp_path)
     assert_same(actual, dataclasses.replace(expected, info={}, seed=None))
-    assert expert_return_of(NAME, root=tmp_path) is None
+    assert "expert_return" not in minari_metadata(NAME, root=tmp_path)
 
 
 @pytest.mark.parametrize("jpeg", [False, True], ids=["own-reader", "minari-reader"])
@@ -193,16 +192,16 @@ def test_a_part_of_a_dataset_is_read_as_that_part(
         dataset = minari.load_dataset(NAME)
     if jpeg:  # chooses Minari's own reader
         monkeypatch.setattr(type(dataset.storage), "jpeg_encoding", True)
-    odd = dataset.filter_episodes(lambda found: len(found.rewards) % 2 == 1)
+    odd = dataset.filter_episodes(lambda each: len(each.rewards) % 2 == 1)
     assert [part.length for part in episodes_of(odd)] == [1, 3, 5]
     assert [part.length for part in episodes_of(odd, first=2)] == [5]
     assert returns_of(odd).tolist() == [10.0, 3_000.0, 500_000.0]
     parts = minari.split_dataset(dataset, [2, 3], seed=1)
     for part in parts:
-        theirs = [len(found.rewards) for found in part.iterate_episodes()]
-        assert [found.length for found in episodes_of(part)] == theirs
+        theirs = [len(each.rewards) for each in part.iterate_episodes()]
+        assert [each.length for each in episodes_of(part)] == theirs
         assert returns_of(part).tolist() == [length * 10.0**length for length in theirs]
-    none = dataset.filter_episodes(lambda found: False)
+    none = dataset.filter_episodes(lambda each: False)
     assert list(episodes_of(none)) == []
     assert returns_of(none).tolist() == []
 

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from gato_gym import Episode, get_task, read_minari
+from gato_gym import Episode, get_suite, get_task, read_minari
 from gato_gym.commands.main import main
-from gato_gym.episodes.minari_datasets import expert_return_of
+from gato_gym.episodes.minari_datasets import minari_metadata
+from gato_gym.tasks import registry
+from policies import GatoPolicy
 from policies.collection.collect import Progress
 from policies.collection.jobs import (
     CollectSettings,
@@ -34,6 +36,7 @@ from policies.collection.recorder import Recorder, RecordSettings, episode_seed
 from policies.experts import make_expert
 from policies.processes import WorkerError
 from policies.random_policy import RandomPolicy
+from policies.rollout.faults import EnvironmentFault
 
 pytest.importorskip("minigrid")
 
@@ -116,9 +119,11 @@ def test_stopped_and_resumed_by_other_workers_is_the_same_dataset(tmp_path: Path
     assert main(["collect", *arguments, "--workers", "1"]) == 0
     assert first.stat().st_mtime_ns == kept
     assert_equal(episodes_in(whole.root), episodes_in(parts.root))
-    assert expert_return_of(dataset_id(get_task(TASK)), root=parts.root) == expert_return_of(
-        dataset_id(get_task(TASK)), root=whole.root
-    )
+    expert_returns = [
+        minari_metadata(dataset_id(get_task(TASK)), root=each.root)["expert_return"]
+        for each in (parts, whole)
+    ]
+    assert expert_returns[0] == expert_returns[1]
 
 
 def test_a_leftover_of_a_killed_worker_is_no_unit(tmp_path: Path) -> None:
@@ -395,9 +400,61 @@ def test_another_player_comes_to_states_that_the_expert_labels() -> None:
     env.close()
 
 
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint with fresh weights, which plays badly."""
+    folder = tmp_path_factory.mktemp("player") / "checkpoint"
+    env = get_task(TASK).make()
+    GatoPolicy.create(env, config="tiny").save(folder)
+    env.close()
+    return str(folder)
+
+
+def test_a_network_plays_a_unit_at_a_time_and_each_episode_as_alone(network: str) -> None:
+    together, alone = (
+        Recorder(get_task(TASK), RecordSettings(player=network, most_steps=12)) for _ in range(2)
+    )
+    episodes = together.record_labelled(range(5, 9))
+    assert list(episodes) == [5, 6, 7, 8]
+    singles = [alone.record(index, None) for index in episodes]
+    assert_equal(list(episodes.values()), singles)  # type: ignore[arg-type]
+    for one, other in zip(episodes.values(), singles, strict=True):
+        assert isinstance(one, Episode)
+        assert isinstance(other, Episode)
+        np.testing.assert_array_equal(one.executed, other.executed)
+        assert one.info == other.info
+    for recorder in (together, alone):
+        recorder.close()
+
+
+def test_a_fault_costs_its_own_episode_alone(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit in which one environment raises has all other episodes as without the fault."""
+    four = dataclasses.replace(get_suite("babyai"), unit_episodes=4)
+    monkeypatch.setitem(registry._suites, "babyai", four)
+    record = RecordSettings(player=network, most_steps=12)
+    lengths = []
+    for name in ("faulty", "sound"):
+        wanted = CollectSettings(root=tmp_path / name, record=record, episodes=4)
+        faulty = episode_seed(TASK, 2, seed=0) if name == "faulty" else None
+
+        def beat(seed: int, step: int, faulty: int | None = faulty) -> None:
+            if (seed, step) == (faulty, 3):
+                raise EnvironmentFault("a broken joint")
+
+        report = JobRunner(wanted, beat=beat).run(Job("unit", TASK, 0))
+        lengths.append(report.lengths)
+        assert report.faults == (["a broken joint"] if faulty else [])
+        assert report.dropped == ({"faults": 1} if faulty else {})
+    assert lengths[0] == [lengths[1][0], lengths[1][1], lengths[1][3]]
+
+
 def test_keep_0_keeps_what_is_far_below_the_expert() -> None:
     recorder = Recorder(get_task(TASK), RecordSettings(player="random"))
-    bad = dataclasses.replace(recorder.record(0, None), rewards=np.full(3, -9.0, np.float32))  # type: ignore[type-var]
+    played = recorder.record(0, None)
+    assert isinstance(played, Episode)
+    bad = dataclasses.replace(played, rewards=np.full(3, -9.0, np.float32))
     for settings, kept in ((RecordSettings(keep=0.0), True), (RecordSettings(), False)):
         judged = Recorder(get_task(TASK), settings)._shortcoming(bad, -1.0)
         assert (judged is None) == kept

@@ -14,7 +14,6 @@ from gymnasium import spaces
 from gato_gym import Episode, get_suite, get_task, read_minari
 from gato_gym.commands.main import main
 from gato_gym.episodes.minari_datasets import (
-    expert_return_of,
     minari_metadata,
     minari_root,
 )
@@ -73,8 +72,7 @@ def test_trained_experts_under_noise(
     episodes = collect_here(task, settings)
     assert len(episodes) == count
     name = dataset_id(get_task(task))
-    expert_return = expert_return_of(name, root=tmp_path)
-    assert expert_return is not None
+    expert_return = minari_metadata(name, root=tmp_path)["expert_return"]
     env = get_task(task).make()
     expert = make_expert(task, env)
     with minari_root(tmp_path):

@@ -199,8 +199,8 @@ def test_the_environment_is_made_anew_after_a_fault(monkeypatch: pytest.MonkeyPa
 def wait_for(pool: Workers, seconds: float = 120.0) -> list[tuple[Job, Any]]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if found := pool.finished(timeout=0.2):
-            return found
+        if finished := pool.finished(timeout=0.2):
+            return finished
     raise AssertionError("nothing came back")
 
 

@@ -285,12 +285,12 @@ def test_the_vector_environment_plays_as_stable_baselines_own(limit: int | None)
     ends = []
     for step in range(1, 60):
         actions = generator.uniform(-1, 1, (2, 2)).astype(np.float32)
-        found, expected = ours.step(actions), theirs.step(actions)
-        ends += [(step, row) for row in range(2) if found[2][row]]
+        step_result, expected = ours.step(actions), theirs.step(actions)
+        ends += [(step, row) for row in range(2) if step_result[2][row]]
         if limit is None:
-            for mine, other in zip(found[:3], expected[:3], strict=True):
+            for mine, other in zip(step_result[:3], expected[:3], strict=True):
                 np.testing.assert_array_equal(mine, other)
-            for mine_info, info in zip(found[3], expected[3], strict=True):
+            for mine_info, info in zip(step_result[3], expected[3], strict=True):
                 assert mine_info.get("TimeLimit.truncated") == (info["TimeLimit.truncated"] or None)
                 if "terminal_observation" in info:
                     np.testing.assert_array_equal(
@@ -311,12 +311,12 @@ def test_a_repeated_action_is_that_many_steps(repeat: int) -> None:
     generator = np.random.default_rng(0)
     for action in range(50 // repeat + 1):
         actions = generator.uniform(-1, 1, (2, 2)).astype(np.float32)
-        found = ours.step(actions)
+        step_result = ours.step(actions)
         left = 50 - repeat * action  # an episode has 50 steps, and none goes over its end
         expected = [theirs.step(actions) for _ in range(min(repeat, left))]
-        np.testing.assert_array_equal(found[0], expected[-1][0])
-        np.testing.assert_allclose(found[1], sum(each[1] for each in expected), rtol=1e-6)
-        np.testing.assert_array_equal(found[2], left <= repeat)
+        np.testing.assert_array_equal(step_result[0], expected[-1][0])
+        np.testing.assert_allclose(step_result[1], sum(each[1] for each in expected), rtol=1e-6)
+        np.testing.assert_array_equal(step_result[2], left <= repeat)
         if left <= repeat:
             break
 
@@ -347,9 +347,9 @@ def test_converted_algorithms_act_alike(kind: Any, normalized: bool) -> None:
         env.obs_rms.mean += 0.3
         env.obs_rms.var *= 4.0
     algorithm = kind("MlpPolicy", env, policy_kwargs={"net_arch": [16, 16]}, device="cpu")
-    made = network_of(algorithm)
+    network = network_of(algorithm)
     single = get_task("mujoco-pusher").make()
-    policy = TrainedExpert(made, single.observation_space, single.action_space)
+    policy = TrainedExpert(network, single.observation_space, single.action_space)
     observations = np.random.default_rng(0).normal(size=(9, 23)) * 3
     given = env.normalize_obs(observations) if normalized else observations
     expected, _ = algorithm.predict(given, deterministic=True)
@@ -377,13 +377,13 @@ def test_sac_of_sbx_acts_as_its_expert(inputs: int | None) -> None:
 
 @pytest.mark.parametrize("recipe", [PPO_RECIPE, SAC_RECIPE], ids=["ppo", "sac"])
 def test_a_training_is_decided_by_its_seed(recipe: Recipe) -> None:
-    found = []
+    weights = []
     for seed in (0, 0, 1):
         algorithm = make_algorithm(recipe, get_task(TASK).make, seed=seed)
         algorithm.learn(300)
-        found.append(tensors_of(algorithm))
-    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
-    assert not all(torch.equal(tensor, found[2][name]) for name, tensor in found[0].items())
+        weights.append(tensors_of(algorithm))
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert not all(torch.equal(tensor, weights[2][name]) for name, tensor in weights[0].items())
 
 
 def test_a_state_of_another_network_is_refused() -> None:
@@ -421,8 +421,8 @@ def test_a_zip_is_read_only_from_a_trusted_author(
     )
     observation, _ = env.reset(seed=0)
     expected, _ = algorithm.predict(observation, deterministic=True)
-    found, _ = policy.predict(observation, deterministic=True)
-    np.testing.assert_allclose(found, expected, atol=5e-3)
+    actions, _ = policy.predict(observation, deterministic=True)
+    np.testing.assert_allclose(actions, expected, atol=5e-3)
 
 
 # ---------------------------------------------------------------- recipes and the queue

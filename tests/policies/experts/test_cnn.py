@@ -31,13 +31,13 @@ SEEN = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 def model() -> AtariNetwork:
     """Of few units, with a game's pixels, and logits that differ."""
     torch.manual_seed(0)
-    made = AtariNetwork(6, width=8)
+    network = AtariNetwork(6, width=8)
     mean, scale = pixel_statistics(TrainingGames("Pong", 4), seed=0)
-    made.mean.copy_(mean)
-    made.scale.copy_(scale)
+    network.mean.copy_(mean)
+    network.scale.copy_(scale)
     with torch.no_grad():
-        made.action.weight *= 50
-    return made
+        network.action.weight *= 50
+    return network
 
 
 @pytest.fixture(scope="module")

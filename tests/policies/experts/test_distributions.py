@@ -28,20 +28,20 @@ def test_the_distribution_is_of_the_action_taken(task: str) -> None:
     decision = expert.decide(observation, deterministic=True)
     actions, _ = expert.predict(observation, deterministic=True)
     np.testing.assert_array_equal(decision.actions, actions)
-    found = expert.distribution(observation)
+    distribution = expert.distribution(observation)
     if isinstance(envs.single_action_space, spaces.Discrete):
-        assert isinstance(found, Categorical)
-        assert found.probabilities.shape == (3, envs.single_action_space.n)
-        np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-5)
-        np.testing.assert_array_equal(found.probabilities.argmax(1), actions)
+        assert isinstance(distribution, Categorical)
+        assert distribution.probabilities.shape == (3, envs.single_action_space.n)
+        np.testing.assert_allclose(distribution.probabilities.sum(1), 1, rtol=1e-5)
+        np.testing.assert_array_equal(distribution.probabilities.argmax(1), actions)
     else:
-        assert isinstance(found, Gaussian)
-        assert found.mean.shape == found.deviation.shape == actions.shape
-        np.testing.assert_allclose(found.mean, actions, rtol=1e-6)
-        assert (found.deviation >= 0).all()
+        assert isinstance(distribution, Gaussian)
+        assert distribution.mean.shape == distribution.deviation.shape == actions.shape
+        np.testing.assert_allclose(distribution.mean, actions, rtol=1e-6)
+        assert (distribution.deviation >= 0).all()
     if not task.startswith("babyai"):  # the bot plays in all of its environments at once
         alone = expert.distribution(observation[1])
-        np.testing.assert_array_equal(alone.recorded_row(), found.recorded_row(1))
+        np.testing.assert_array_equal(alone.recorded_row(), distribution.recorded_row(1))
     envs.close()
 
 
@@ -49,13 +49,13 @@ def test_samples_follow_the_probabilities() -> None:
     env = get_task("atari-pong").make()
     expert = make_policy("expert", env=env)
     observation, _ = env.reset(seed=0)
-    found = expert.distribution(observation)
-    assert isinstance(found, Categorical)
+    distribution = expert.distribution(observation)
+    assert isinstance(distribution, Categorical)
     state, counts = expert.seed_episodes([0]), np.zeros(6)
     for _ in range(400):
         action, state = expert.predict(observation, state)
         counts[action] += 1
-    np.testing.assert_allclose(counts / 400, found.probabilities, atol=0.08)
+    np.testing.assert_allclose(counts / 400, distribution.probabilities, atol=0.08)
 
 
 def network(*, squash: bool, location: float, log_std: float) -> ExpertNetwork:
@@ -78,14 +78,14 @@ def test_the_deviation_is_that_of_samples(squash: bool) -> None:
     )
     seen = np.zeros((4000, 1), np.float32)
     actions, _ = expert.predict(seen, expert.seed_episodes(range(4000)))
-    found = expert.distribution(seen[0])
-    assert float(actions.mean()) == pytest.approx(float(found.mean[0]), abs=0.02)
-    assert float(actions.std()) == pytest.approx(float(found.deviation[0]), rel=0.05)
+    distribution = expert.distribution(seen[0])
+    assert float(actions.mean()) == pytest.approx(float(distribution.mean[0]), abs=0.02)
+    assert float(actions.std()) == pytest.approx(float(distribution.deviation[0]), rel=0.05)
 
 
 def test_softmax_of_large_logits_is_finite() -> None:
-    found = Categorical.of_logits(np.array([[1e4, 0.0], [0.0, np.log(3.0)]], np.float32))
-    np.testing.assert_allclose(found.probabilities, [[1, 0], [0.25, 0.75]], rtol=1e-6)
+    distribution = Categorical.of_logits(np.array([[1e4, 0.0], [0.0, np.log(3.0)]], np.float32))
+    np.testing.assert_allclose(distribution.probabilities, [[1, 0], [0.25, 0.75]], rtol=1e-6)
 
 
 def test_who_gives_none_says_so() -> None:
@@ -95,7 +95,7 @@ def test_who_gives_none_says_so() -> None:
 
 
 def test_an_episode_keeps_half_precision() -> None:
-    found = Gaussian(np.ones((2, 3), np.float32), np.full((2, 3), 0.1, np.float32))
-    assert found.recorded_row(1).dtype == np.float16
-    np.testing.assert_allclose(found.recorded_row(1), 0.1, rtol=1e-3)
-    assert dataclasses.asdict(found.first())["mean"].shape == (3,)
+    distribution = Gaussian(np.ones((2, 3), np.float32), np.full((2, 3), 0.1, np.float32))
+    assert distribution.recorded_row(1).dtype == np.float16
+    np.testing.assert_allclose(distribution.recorded_row(1), 0.1, rtol=1e-3)
+    assert dataclasses.asdict(distribution.first())["mean"].shape == (3,)

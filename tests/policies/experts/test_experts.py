@@ -162,7 +162,7 @@ class Endless:
 @pytest.mark.parametrize("in_a_thread", [False, True])
 def test_a_bot_that_plans_without_end_gives_up(in_a_thread: bool) -> None:
     """In any thread; the other row of the batch plays on."""
-    found = []
+    outcomes = []
 
     def run() -> None:
         task = get_task("babyai-go-to")
@@ -173,7 +173,7 @@ def test_a_bot_that_plans_without_end_gives_up(in_a_thread: bool) -> None:
         state[0].bot._stack.append(Endless())
         for _ in range(2):
             actions, state = policy.predict(observations, state)
-            found.append(
+            outcomes.append(
                 (actions[0], policy.failure_of(state, 0), actions[1], policy.failure_of(state, 1))
             )
 
@@ -183,8 +183,8 @@ def test_a_bot_that_plans_without_end_gives_up(in_a_thread: bool) -> None:
         thread.join()
     else:
         run()
-    assert len(found) == 2
-    for action, failure, others_action, others_failure in found:
+    assert len(outcomes) == 2
+    for action, failure, others_action, others_failure in outcomes:
         assert action == bots.DONE != others_action
         assert "subgoals for one decision" in str(failure)
         assert others_failure is None

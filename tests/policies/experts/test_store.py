@@ -48,15 +48,15 @@ def box(size: int, limit: float = 1.0) -> spaces.Box:
 
 @pytest.mark.parametrize(("squash", "activation"), [(False, "tanh"), (True, "relu")])
 def test_mean_actions_against_torch_in_float64(squash: bool, activation: str) -> None:
-    made = network(squash=squash, activation=activation)
+    expert = network(squash=squash, activation=activation)
     function = {"tanh": torch.tanh, "relu": torch.relu}[activation]
     observations = np.random.default_rng(1).normal(size=(20, 10)) * 4
-    x = torch.from_numpy((observations - made.mean) * made.scale).clamp(-10, 10)
-    for weight, bias in made.hidden:
+    x = torch.from_numpy((observations - expert.mean) * expert.scale).clamp(-10, 10)
+    for weight, bias in expert.hidden:
         x = function(x @ torch.from_numpy(weight).double().T + torch.from_numpy(bias))
-    x = x @ torch.from_numpy(made.action[0]).double().T + torch.from_numpy(made.action[1])
+    x = x @ torch.from_numpy(expert.action[0]).double().T + torch.from_numpy(expert.action[1])
     expected = 2.0 * torch.tanh(x) if squash else x.clamp(-2, 2)
-    policy = TrainedExpert(made, box(10, np.inf), box(2, 2.0))
+    policy = TrainedExpert(expert, box(10, np.inf), box(2, 2.0))
     actions, state = policy.predict(observations, deterministic=True)
     np.testing.assert_allclose(actions, expected.numpy(), atol=2e-4)
     assert state is None
@@ -93,19 +93,21 @@ def test_samples_belong_to_the_episode_not_to_the_batch() -> None:
 
 
 def test_stored_and_read_again(tmp_path: Path) -> None:
-    made = network(squash=True, activation="relu")
-    save_expert(tmp_path / "expert", made, {"task": TASK, "algorithm": "sac"})
-    save_expert(tmp_path / "expert", made, {"task": TASK, "algorithm": "sac"})
+    expert = network(squash=True, activation="relu")
+    save_expert(tmp_path / "expert", expert, {"task": TASK, "algorithm": "sac"})
+    save_expert(tmp_path / "expert", expert, {"task": TASK, "algorithm": "sac"})
     read = load_expert(tmp_path / "expert")
     observation = np.linspace(-1, 1, 10)
-    for found, expected in zip(read.forward(observation), made.forward(observation), strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for numbers, expected in zip(
+        read.forward(observation), expert.forward(observation), strict=True
+    ):
+        np.testing.assert_array_equal(numbers, expected)
     assert (read.squash, read.activation) == (True, "relu")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expert"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     with pytest.raises(FileExistsError, match=r"holds notes\.txt, expected nothing but"):
-        save_expert(tmp_path / "mine", made, {})
+        save_expert(tmp_path / "mine", expert, {})
 
 
 def spoiled(folder: Path, kind: str) -> None:

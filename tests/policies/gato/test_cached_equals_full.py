@@ -59,11 +59,11 @@ CASES = {
 def observations(space: gym.Space[Any], count: int) -> list[Any]:
     """Random members of a space; instructions change rarely."""
     space.seed(5)
-    found = [space.sample() for _ in range(count)]
+    members = [space.sample() for _ in range(count)]
     if isinstance(space, spaces.Dict):
-        for step, observation in enumerate(found):
+        for step, observation in enumerate(members):
             observation["mission"] = MISSIONS[step // 16 % len(MISSIONS)]
-    return found
+    return members
 
 
 class Bare(gym.Env[Any, Any]):

@@ -17,10 +17,11 @@ from small import SMALL, STATE, Talker, state_plan, talking_plan
 
 from gato_gym import PlanOptions
 from policies import GatoPolicy
-from policies.gato.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from policies.gato.checkpoint import load_checkpoint, save_checkpoint
 from policies.gato.prompts import prompt_from_episode
 from policies.gato.sampling import Sampler
 from policies.gato.task_specs import SpaceMismatchError, TaskRecord
+from policies.gato.tensor_files import CheckpointError
 from policies.model.network import GatoNetwork
 
 

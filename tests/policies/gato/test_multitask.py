@@ -64,9 +64,9 @@ def test_a_mixed_batch_acts_as_each_policy_alone(
             deterministic=deterministic,
         )
         for index, action in zip(order, actions, strict=True):
-            own = starts[index] if step else None
+            start = starts[index] if step else None
             expected, apart[index] = views[index].predict(
-                seen[index], apart[index], own, deterministic=deterministic
+                seen[index], apart[index], start, deterministic=deterministic
             )
             assert np.array_equal(action, expected)
             assert np.shape(action) == np.shape(expected)
@@ -134,11 +134,11 @@ def test_rows_move_between_batches_without_noticing(
         return {"image": images[step, rows], "words": words}
 
     def alone(row: int) -> list[tuple[int, torch.Tensor]]:
-        found, state = [], None
+        chosen, state = [], None
         for step in range(10):
             action, state = one.predict(observed(step, [row]), state, None, deterministic)
-            found.append((int(action[0]), logits[-1][0]))
-        return found
+            chosen.append((int(action[0]), logits[-1][0]))
+        return chosen
 
     expected = [alone(row) for row in range(5)]
     mixed = MultiTaskPolicy([one, other])

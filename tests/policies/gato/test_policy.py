@@ -64,30 +64,30 @@ def test_its_repr_says_how_large_it_is_and_what_it_plays(policy: GatoPolicy) -> 
 def test_a_row_of_a_batch_acts_as_it_does_alone(
     policy: GatoPolicy, rows: int, deterministic: bool
 ) -> None:
-    found = streams(rows, 12)
-    expected = [alone(policy, stream, deterministic=deterministic) for stream in found]
+    seen = streams(rows, 12)
+    expected = [alone(policy, stream, deterministic=deterministic) for stream in seen]
     state, chosen = None, []
     for step in range(12):
         actions, state = policy.predict(
-            batch([stream[step] for stream in found]), state, deterministic=deterministic
+            batch([stream[step] for stream in seen]), state, deterministic=deterministic
         )
         chosen.append(actions)
     assert np.stack(chosen, 1).tolist() == expected
-    _, first = policy.predict(batch([stream[0] for stream in found]))
-    for row, stream in enumerate(found):
-        _, own = policy.predict(stream[0])
-        layer = own.cache.keys[0, 0], first.cache.keys[0, row]
+    _, first = policy.predict(batch([stream[0] for stream in seen]))
+    for row, stream in enumerate(seen):
+        _, single = policy.predict(stream[0])
+        layer = single.cache.keys[0, 0], first.cache.keys[0, row]
         assert torch.equal(*layer), "what enters the network is the same to the last bit"
     if not deterministic:
         assert len({tuple(row) for row in expected}) == rows
 
 
 def test_another_rows_text_does_not_matter(policy: GatoPolicy) -> None:
-    found = streams(3, 6)
-    other = [[{**o, "words": WORDS[2]} for o in stream] for stream in found]
-    other[0] = found[0]
+    seen = streams(3, 6)
+    other = [[{**o, "words": WORDS[2]} for o in stream] for stream in seen]
+    other[0] = seen[0]
     hidden = [[], []]
-    for which, rows in enumerate((found, other)):
+    for which, rows in enumerate((seen, other)):
         state = None
         for step in range(6):
             observation = batch([stream[step] for stream in rows])
@@ -136,10 +136,10 @@ def test_one_forward_for_each_action_token_and_none_besides(
         return original(*arguments)
 
     monkeypatch.setattr(policy.network.backbone, "step", counted)
-    found, state = streams(5, 9), None
+    seen, state = streams(5, 9), None
     for step in range(9):
         starts = np.arange(5) == step % 5  # rows with a text, with an action pending, with neither
-        observation = batch([stream[step] for stream in found])
+        observation = batch([stream[step] for stream in seen])
         _, state = policy.predict(observation, state, starts)
     assert len(calls) == 9 * plan.num_actions
     assert [calls[i] for i in range(len(calls)) if i % 3] == [5] * 18
@@ -184,12 +184,12 @@ def test_untrained_actions_are_members(action_space: gym.Space[Any]) -> None:
 
 
 def test_wrong_state_is_refused(policy: GatoPolicy) -> None:
-    found = streams(3, 2)
-    _, state = policy.predict(batch([s[0] for s in found]))
+    seen = streams(3, 2)
+    _, state = policy.predict(batch([s[0] for s in seen]))
     with pytest.raises(ValueError, match="3 rows and the observation has 2 rows"):
-        policy.predict(batch([s[1] for s in found[:2]]), state)
+        policy.predict(batch([s[1] for s in seen[:2]]), state)
     with pytest.raises(ValueError, match="episode_start has 1 entries for 3"):
-        policy.predict(batch([s[1] for s in found]), state, np.array([True]))
+        policy.predict(batch([s[1] for s in seen]), state, np.array([True]))
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", "Gato/babyai-go-to-obj"])

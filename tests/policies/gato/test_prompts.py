@@ -59,9 +59,9 @@ def policy() -> GatoPolicy:
     return GatoPolicy(GatoNetwork(SMALL), state_plan())
 
 
-def same(found: Episode, expected: Episode) -> bool:
-    return np.array_equal(found.observations, expected.observations) and np.array_equal(
-        found.actions, expected.actions
+def same(episode: Episode, expected: Episode) -> bool:
+    return np.array_equal(episode.observations, expected.observations) and np.array_equal(
+        episode.actions, expected.actions
     )
 
 
@@ -84,9 +84,9 @@ def test_a_dataset_by_folder_file_and_object(root: Path) -> None:
 def test_a_part_of_a_dataset_shows_its_own_first_episode(root: Path) -> None:
     with minari_root(root):
         dataset = minari.load_dataset(NAME)
-    long = dataset.filter_episodes(lambda found: len(found.rewards) == 12)
+    long = dataset.filter_episodes(lambda each: len(each.rewards) == 12)
     assert same(demonstration(long), EPISODES[1])
-    none = dataset.filter_episodes(lambda found: False)
+    none = dataset.filter_episodes(lambda each: False)
     with pytest.raises(ValueError, match=r"test/act-v0 is a part of a dataset, and has no episode"):
         demonstration(none)
 

@@ -51,19 +51,19 @@ def logits_of(
     policy: GatoPolicy, observation: Any, state: Any, starts: Any = None
 ) -> tuple[torch.Tensor, Any]:
     """Logits of each row's action, float32 ``[B, 7]``, and the state after it."""
-    found: list[torch.Tensor] = []
+    logits: list[torch.Tensor] = []
     original = policy.network.symbol_logits
 
     def record(hidden: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        found.append(original(hidden, start, stop))
-        return found[-1]
+        logits.append(original(hidden, start, stop))
+        return logits[-1]
 
     policy.network.symbol_logits = record  # type: ignore[method-assign]
     try:
         _, state = policy.predict(observation, state, starts, deterministic=True)
     finally:
         policy.network.symbol_logits = original  # type: ignore[method-assign]
-    return found[-1][: len(observation["mission"])], state  # those before try sizes of blocks
+    return logits[-1][: len(observation["mission"])], state  # those before try sizes of blocks
 
 
 def row_of(observation: dict[str, Any], row: int) -> dict[str, Any]:

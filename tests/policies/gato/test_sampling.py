@@ -56,8 +56,8 @@ def test_sampling_follows_the_probabilities() -> None:
     logits = probabilities.log().repeat(10_000, 1)
     uniforms = torch.from_numpy((np.arange(10_000, dtype=np.float32) + 0.5) / 10_000)
     chosen = Sampler().choose(logits, uniforms, continuous=False, deterministic=False)
-    found = torch.bincount(chosen, minlength=4) / 10_000
-    assert torch.allclose(found, probabilities, atol=1e-3)
+    frequencies = torch.bincount(chosen, minlength=4) / 10_000
+    assert torch.allclose(frequencies, probabilities, atol=1e-3)
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-24])

@@ -73,8 +73,8 @@ def test_streaming_gives_the_same_text(policy: GatoPolicy) -> None:
 
 def test_the_image_matters(policy: GatoPolicy) -> None:
     images = [np.full((20, 33, 3), value, np.uint8) for value in (0, 255)]
-    found = [policy.generate_text("a", image, max_tokens=12, temperature=0) for image in images]
-    assert found[0] != found[1]
+    texts = [policy.generate_text("a", image, max_tokens=12, temperature=0) for image in images]
+    assert texts[0] != texts[1]
     assert policy.generate_text(image=images[0][..., :1], max_tokens=3)
 
 

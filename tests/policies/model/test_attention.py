@@ -33,26 +33,26 @@ def batch() -> PackedBatch:
 
 def visible(roles: TokenRoles) -> NDArray[np.bool_]:
     """The rule in words, pair by pair."""
-    found = np.zeros((len(roles.documents), 160, 160), np.bool_)
-    for row in range(len(found)):
+    pairs = np.zeros((len(roles.documents), 160, 160), np.bool_)
+    for row in range(len(pairs)):
         r = {f.name: getattr(roles, f.name)[row].tolist() for f in dataclasses.fields(roles)}
         for query in range(160):
-            found[row, query, query] = True  # every token sees itself, padding too
+            pairs[row, query, query] = True  # every token sees itself, padding too
             if r["documents"][query] == -1:
                 continue
             for key in range(query):
                 if r["documents"][key] != r["documents"][query]:
                     continue  # nothing of another document
                 if r["prompts"][key]:
-                    found[row, query, key] = True  # all of the own prompt
+                    pairs[row, query, key] = True  # all of the own prompt
                     continue
                 if r["positions"][query] - r["positions"][key] >= WINDOW:
                     continue  # too long ago
-                own = r["timesteps"][key] == r["timesteps"][query]
+                same_timestep = r["timesteps"][key] == r["timesteps"][query]
                 memory = ("all", "observations", "none")[r["memories"][key]]
                 remembered = memory == "all" or (memory == "observations" and not r["actions"][key])
-                found[row, query, key] = own or remembered
-    return found
+                pairs[row, query, key] = same_timestep or remembered
+    return pairs
 
 
 def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: np.ndarray) -> np.ndarray:
@@ -100,9 +100,9 @@ def test_attention_is_that_of_the_pairs(packed: PackedBatch, attention: str) -> 
     q, k, v = torch.randn(3, 4, 2, 160, 16)
     mask = mask_for(packed.roles, WINDOW, attention=attention)
     assert isinstance(mask, torch.Tensor) == (attention == "dense")
-    found = attend(q, k, v, mask)
+    attended = attend(q, k, v, mask)
     expected = reference(q, k, v, visible(packed.roles))
-    assert np.abs(found.numpy() - expected).max() < 2e-6
+    assert np.abs(attended.numpy() - expected).max() < 2e-6
     one = expected[:, :, -1] - reference(q, k, v, np.tri(160)[None].repeat(4, 0))[:, :, -1]
     assert np.abs(one).max() > 0.01, "a plain causal mask would pass"
 
@@ -118,8 +118,8 @@ def test_the_rule_compiles_once_for_all_batches(packed: PackedBatch) -> None:
     q, k, v = torch.randn(3, 4, 2, 160, 16)
     for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
         roles = packed.roles.at(torch.tensor(order))
-        found = compiled(q, k, v, block_mask=block_mask(roles, WINDOW))
-        assert np.abs(found.numpy() - reference(q, k, v, visible(roles))).max() < 2e-6
+        attended = compiled(q, k, v, block_mask=block_mask(roles, WINDOW))
+        assert np.abs(attended.numpy() - reference(q, k, v, visible(roles))).max() < 2e-6
     assert counter.frame_count == 1
 
 

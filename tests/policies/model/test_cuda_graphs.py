@@ -37,29 +37,29 @@ class Recorder(TorchDispatchMode):
         self.noted: list[tuple[Any, Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        assert not isinstance(found, int | float | bool), f"{func} waits for the device"
-        self.noted.append((func, args, kwargs or {}, found))
-        return found
+        result = func(*args, **(kwargs or {}))
+        assert not isinstance(result, int | float | bool), f"{func} waits for the device"
+        self.noted.append((func, args, kwargs or {}, result))
+        return result
 
     def again(self) -> None:
         """The same operations on the same memory, whatever is in it now."""
-        for func, args, kwargs, found in self.noted:
+        for func, args, kwargs, result in self.noted:
             new = func(*args, **kwargs)
-            if isinstance(found, Tensor) and new.data_ptr() != found.data_ptr():
-                found.copy_(new)
+            if isinstance(result, Tensor) and new.data_ptr() != result.data_ptr():
+                result.copy_(new)
 
 
 def record_here(work: Work, first: Tensor, second: Tensor) -> Work:
     held = first.clone(), second.clone()
     with Recorder() as recorder:
-        found = work(*held)
+        result = work(*held)
 
     def play(first: Tensor, second: Tensor) -> Tensor:
         held[0].copy_(first)
         held[1].copy_(second)
         recorder.again()
-        return found.clone()
+        return result.clone()
 
     return play
 
@@ -70,7 +70,7 @@ def steps_of(network: Backbone) -> tuple[list[Tensor], RingCache]:
     like = next(network.parameters())
     cache = RingCache.empty(CONFIG, rows=3, ring=11, pinned=0, like=like)
     following = np.full(3, CONFIG.prompt_tokens)
-    found = []
+    hidden = []
     for counts in TOKENS:
         rows = np.repeat(np.arange(3), counts)
         positions = np.concatenate(
@@ -78,8 +78,8 @@ def steps_of(network: Backbone) -> tuple[list[Tensor], RingCache]:
         )
         following += counts
         x_ND = torch.from_numpy(generator.normal(size=(len(rows), CONFIG.width))).float()
-        found.append(network.step(x_ND, rows, positions, cache))
-    return found, cache
+        hidden.append(network.step(x_ND, rows, positions, cache))
+    return hidden, cache
 
 
 @pytest.fixture
@@ -92,17 +92,17 @@ def test_recorded_steps_are_those_that_are_not(
     network: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, before = steps_of(network)
-    network.compiled, made = True, []
+    network.compiled, shapes = True, []
 
     def record(work: Work, first: Tensor, second: Tensor) -> Work:
-        made.append(first.shape)
+        shapes.append(first.shape)
         return record_here(work, first, second)
 
     monkeypatch.setattr(backbone, "compiled_step", lambda: Block.step)
     monkeypatch.setattr(cuda_graphs, "recordable", lambda _: True)
     monkeypatch.setattr(cuda_graphs, "record", record)
     recorded, after = steps_of(network)
-    assert len(made) == 3, "one for each pattern of rows"
+    assert len(shapes) == 3, "one for each pattern of rows"
     for one, other in zip(plain, recorded, strict=True):
         torch.testing.assert_close(one, other, atol=0, rtol=0)
     assert torch.equal(before.keys, after.keys)

@@ -11,10 +11,10 @@ from policies.model.kv_cache import RingCache
 
 
 def cache(rows: int, *, ring: int = 14, pinned: int = 2) -> RingCache:
-    made = RingCache.empty(SMALL, rows=rows, ring=ring, pinned=pinned, like=torch.zeros(1))
-    made.keys.normal_()
-    made.values.normal_()
-    return made
+    ring_cache = RingCache.empty(SMALL, rows=rows, ring=ring, pinned=pinned, like=torch.zeros(1))
+    ring_cache.keys.normal_()
+    ring_cache.values.normal_()
+    return ring_cache
 
 
 def test_a_joined_cache_goes_on_where_its_parts_were() -> None:

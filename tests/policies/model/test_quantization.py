@@ -72,12 +72,12 @@ def test_compiled_blocks_are_the_blocks(precision: str, threads: int) -> None:
             rows = np.repeat([0, 2] if first == 19 else [0, 1, 2], count)
             positions = first + np.arange(len(rows)) % count
             x = torch.randn(len(rows), config.width)
-            found = [
+            hidden = [
                 n.backbone.step(x.to(n.head.weight.dtype), rows, positions, cache).float()
                 for n, cache in zip((narrow, wide), caches, strict=True)
             ]
-            assert (found[0] - found[1]).abs().max() < 0.05
-            assert (found[0] - found[1]).abs().mean() < 0.01
+            assert (hidden[0] - hidden[1]).abs().max() < 0.05
+            assert (hidden[0] - hidden[1]).abs().mean() < 0.01
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -87,8 +87,8 @@ def test_the_compiled_exponential_is_exact_to_its_last_bits() -> None:
     from policies.model import cpu_kernels
 
     x = np.linspace(-87, 0, 3001).astype(np.float32)
-    found = np.array([cpu_kernels._exp(number) for number in x])
-    np.testing.assert_allclose(found, np.exp(x.astype(np.float64)), rtol=3e-7)
+    exponentials = np.array([cpu_kernels._exp(number) for number in x])
+    np.testing.assert_allclose(exponentials, np.exp(x.astype(np.float64)), rtol=3e-7)
 
 
 def test_sizes_that_do_not_fit_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_fewer_bits_say_nearly_the_same(
     assert short.network.precision == precision
     assert count_parameters(short.network) == count_parameters(exact.network)
     x = np.random.default_rng(0).uniform(-1, 1, (40, 3)).astype(np.float32)
-    found = []
+    chosen_from = []
     for policy in (exact, short):
         logits: list[torch.Tensor] = []
         original = policy.network.symbol_logits
@@ -122,10 +122,10 @@ def test_fewer_bits_say_nearly_the_same(
 
         policy.network.symbol_logits = kept  # type: ignore[method-assign]
         policy.predict(x, deterministic=True)
-        found.append(logits[-4])  # two actions of two blocks; those before try their sizes
-    spread = found[0].std()
-    assert 0 < (found[0] - found[1]).abs().max() < bound * 10 * spread
-    assert (found[0] - found[1]).abs().mean() < bound * spread
+        chosen_from.append(logits[-4])  # two actions of two blocks; those before try their sizes
+    spread = chosen_from[0].std()
+    assert 0 < (chosen_from[0] - chosen_from[1]).abs().max() < bound * 10 * spread
+    assert (chosen_from[0] - chosen_from[1]).abs().mean() < bound * spread
 
 
 def test_there_is_no_way_back() -> None:

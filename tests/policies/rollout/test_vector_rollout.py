@@ -39,7 +39,7 @@ def test_each_episode_once_with_the_same_outcome_for_any_number_of_envs(
     assert len(results) == len(KEYS)
     assert outcomes(results) == expected
     # Rows beyond the number of episodes are reset once, to have something to show.
-    assert sum(env.resets for env in task.made) == max(len(KEYS), num_envs)
+    assert sum(env.resets for env in task.envs) == max(len(KEYS), num_envs)
 
 
 def test_the_batch_keeps_its_rows_to_the_end(task, policy) -> None:
@@ -84,10 +84,10 @@ def test_a_reward_that_is_not_finite_fails_the_episode(
 
 
 @pytest.mark.parametrize(
-    ("asked", "samples", "found"),
+    ("asked", "samples", "expected"),
     [(True, True, True), (False, False, False), (None, False, True), (None, True, False)],
 )
-def test_deterministic_reaches_the_policy(task, policy, asked, samples, found) -> None:
+def test_deterministic_reaches_the_policy(task, policy, asked, samples, expected) -> None:
     seen = set()
 
     class Noting(type(policy)):
@@ -98,7 +98,7 @@ def test_deterministic_reaches_the_policy(task, policy, asked, samples, found) -
     noting = Noting()
     noting.samples = samples
     list(play(make_rows(task, 2), noting, KEYS[:2], deterministic=asked))
-    assert seen == {found}
+    assert seen == {expected}
 
 
 def test_rows_of_several_tasks_act_in_one_forward_and_idle_ones_are_dropped(
@@ -120,7 +120,7 @@ def test_rows_of_several_tasks_act_in_one_forward_and_idle_ones_are_dropped(
     monkeypatch.setattr(first.network.backbone, "step", counted)
     rollout = Rollout(deterministic=False)
     keys = {name: [EpisodeKey(name, index, index) for index in range(4)] for name in ids}
-    found: dict[EpisodeKey, Any] = {}
+    together: dict[EpisodeKey, Any] = {}
     ended: list[Any] = []
     for name in ids:
         ended += rollout.add(make_rows(get_task(name), 3), views[name], keys[name])
@@ -133,11 +133,11 @@ def test_rows_of_several_tasks_act_in_one_forward_and_idle_ones_are_dropped(
     assert max(rows) == 9
     assert min(rows) < 9
     assert rollout.batches == [] or all(not table.active for table in rollout.batches)
-    found = outcomes(ended)
-    assert len(found) == len(ended) == 12
+    together = outcomes(ended)
+    assert len(together) == len(ended) == 12
     rows.clear()
     for name in ids:
         alone = play(make_rows(get_task(name), 1), views[name], keys[name], deterministic=False)
         for key, outcome in outcomes(list(alone)).items():
-            assert found[key] == outcome
+            assert together[key] == outcome
     assert set(rows) == {1}

@@ -70,11 +70,11 @@ def test_two_processes_learn_what_one_does_and_hand_over_to_one_and_back(
         for process in pair:
             process.communicate(timeout=120)
             assert process.returncode == 0
-    found = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
-    assert found[0] == found[1], "every process knows the whole batch's loss"
-    assert found[0]["divided"] == (mode == "fsdp")
-    assert found[0]["straight"] == pytest.approx(expected, abs=1e-4)
-    moved = [*found[0]["first"], *second, *found[0]["third"]]
+    reports = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    assert reports[0] == reports[1], "every process knows the whole batch's loss"
+    assert reports[0]["divided"] == (mode == "fsdp")
+    assert reports[0]["straight"] == pytest.approx(expected, abs=1e-4)
+    moved = [*reports[0]["first"], *second, *reports[0]["third"]]
     assert moved == pytest.approx(expected[:18], abs=1e-4)
     assert_same_state(alone, tmp_path)
 

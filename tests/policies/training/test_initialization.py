@@ -25,8 +25,8 @@ def started(config: NetworkConfig) -> tuple[GatoNetwork, GatoNetwork]:
 
 def test_of_the_same_sizes_it_is_the_same() -> None:
     small, other = started(SMALL)
-    found = other.state_dict()
-    assert all(torch.equal(tensor, found[name]) for name, tensor in small.state_dict().items())
+    weights = other.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in small.state_dict().items())
 
 
 def test_a_shorter_vector_keeps_its_embedding() -> None:

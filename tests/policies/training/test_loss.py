@@ -44,7 +44,7 @@ def targets_of(network: GatoNetwork, hidden: torch.Tensor) -> Targets:
 
 def by_hand(network: GatoNetwork, hidden: torch.Tensor, targets: Targets) -> np.ndarray:
     """Weight, loss, and hit or error of each target: float64 ``[N, 3]``."""
-    found = []
+    rows = []
     names = ("slots", "ids", "starts", "stops", "weights")
     columns = [getattr(targets, name).tolist() for name in names]
     for slot, id_, start, stop, weight in zip(*columns, strict=True):
@@ -60,8 +60,8 @@ def by_hand(network: GatoNetwork, hidden: torch.Tensor, targets: Targets) -> np.
             said = np.exp(-((places - label) ** 2) / (2 * SIGMA**2))
             said /= said.sum()
             score = abs(float((shares * places).sum()) - label) / 512
-        found.append((weight, -float((said * np.log(shares)).sum()), score))
-    return np.array(found)
+        rows.append((weight, -float((said * np.log(shares)).sum()), score))
+    return np.array(rows)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_mean_losses_are_over_all_targets_of_all_batches(network: GatoNetwork) -
     settings = config()
     packer = Packer(shards(), settings.mixture, SMALL, rows=1, length=96, seed=0)
     batches = [packer.batch(index) for index in range(3)]
-    found = mean_losses(network, batches, sigma=SIGMA, balance=BALANCE)
+    means = mean_losses(network, batches, sigma=SIGMA, balance=BALANCE)
     assert network.training
     network.eval()
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_mean_losses_are_over_all_targets_of_all_batches(network: GatoNetwork) -
     is_discrete = np.concatenate([batch.targets.ids.numpy() >= DISCRETE for batch in batches])
     weight, loss, score = all_targets.T
     factor = np.where(is_discrete, 1.0, BALANCE) * weight
-    assert found == pytest.approx(
+    assert means == pytest.approx(
         {
             "loss": (factor * loss).sum() / factor.sum(),
             "discrete_loss": np.average(loss[is_discrete], weights=weight[is_discrete]),

@@ -16,9 +16,9 @@ from small import SMALL, random_shard, state_plan, talking_plan
 
 from gato_gym import PlanOptions, compile_plan
 from policies.model.config import NetworkConfig
+from policies.model.inputs.sequence import TimestepArrays
 from policies.model.network import GatoNetwork, PackedBatch
 from policies.model.observation_heads import ObservationHeads
-from policies.model.sequence import TimestepArrays
 from policies.training.config import TrainConfig, as_begun
 from policies.training.data.augmentation import kept_blocks, noisy
 from policies.training.data.packing import Mixture, Packer
@@ -43,10 +43,12 @@ def shards() -> dict[str, TaskShard]:
     }
 
 
-def packer(network: NetworkConfig = SMALL, *, depth_drop: float = 0.0, **mixture: Any) -> Packer:
-    made, share = shards(), {"talk": 0.5, "act": 0.5}
+def make_packer(
+    network: NetworkConfig = SMALL, *, depth_drop: float = 0.0, **mixture: Any
+) -> Packer:
+    all_shards, share = shards(), {"talk": 0.5, "act": 0.5}
     options = {"length": 128, "seed": 3, "depth_drop": depth_drop}
-    return Packer(made, Mixture(share, share, **mixture), network, rows=4, **options)  # type: ignore[arg-type]
+    return Packer(all_shards, Mixture(share, share, **mixture), network, rows=4, **options)  # type: ignore[arg-type]
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -66,7 +68,7 @@ def network_of(config: NetworkConfig) -> GatoNetwork:
 
 
 def test_stochastic_depth_skips_in_training_alone() -> None:
-    network, batch = network_of(SMALL), packer(depth_drop=0.5).batch(0)
+    network, batch = network_of(SMALL), make_packer(depth_drop=0.5).batch(0)
     plain = dataclasses.replace(batch, residual_mask=None)
     assert batch.residual_mask is not None
     with torch.no_grad():
@@ -82,17 +84,17 @@ def test_stochastic_depth_skips_in_training_alone() -> None:
 
 
 def test_stochastic_depth_skips_the_sub_layer_that_it_names() -> None:
-    network, batch = network_of(SMALL), packer(depth_drop=0.5).batch(0)
+    network, batch = network_of(SMALL), make_packer(depth_drop=0.5).batch(0)
     residual_mask = torch.ones(4, SMALL.layers, 2)
     residual_mask[1, 1, 0] = 0.0  # the second row's attention in the last block
     with torch.no_grad():
         whole = network(dataclasses.replace(batch, residual_mask=None))
-        found = network(dataclasses.replace(batch, residual_mask=residual_mask))
+        masked = network(dataclasses.replace(batch, residual_mask=residual_mask))
         network.backbone.blocks[1].attention_out.weight.zero_()  # type: ignore[union-attr]
         without = network(dataclasses.replace(batch, residual_mask=None))
-    assert torch.allclose(found[1], without[1], atol=1e-6)
-    assert not torch.allclose(found[1], whole[1], atol=1e-3)
-    assert torch.equal(found[0], whole[0])
+    assert torch.allclose(masked[1], without[1], atol=1e-6)
+    assert not torch.allclose(masked[1], whole[1], atol=1e-3)
+    assert torch.equal(masked[0], whole[0])
 
 
 def test_what_is_kept_is_scaled_to_the_expectation_of_all() -> None:
@@ -104,8 +106,8 @@ def test_what_is_kept_is_scaled_to_the_expectation_of_all() -> None:
 
 
 def test_two_ranks_draw_what_one_does() -> None:
-    made = packer(depth_drop=0.3, action_drop=0.5, observation_noise=0.2)
-    whole, parts = made.batch(7), [made.batch(7, rank=rank, world=2) for rank in range(2)]
+    packer = make_packer(depth_drop=0.3, action_drop=0.5, observation_noise=0.2)
+    whole, parts = packer.batch(7), [packer.batch(7, rank=rank, world=2) for rank in range(2)]
     for rank, part in enumerate(parts):
         assert part.residual_mask is not None
         assert whole.residual_mask is not None
@@ -122,8 +124,8 @@ def test_two_ranks_draw_what_one_does() -> None:
 
 
 def test_what_is_predicted_is_the_observation_that_follows() -> None:
-    made = packer(SEEING)
-    batch, act = made.batch(0), made.shards["act"]
+    packer = make_packer(SEEING)
+    batch, act = packer.batch(0), packer.shards["act"]
     assert batch.tokens.vectors is not None
     following = {
         row.tobytes(): (act.arrays["vectors"][i + 1, 0] if i + 1 not in act.ends else None)
@@ -150,15 +152,15 @@ def test_what_is_predicted_is_the_observation_that_follows() -> None:
 
 def test_a_timestep_s_next_observation_counts_as_much_as_its_actions() -> None:
     """With heads that say 0, the loss of a vector is the mean square of its numbers."""
-    network, made = network_of(SEEING), packer(SEEING)
-    batch = made.batch(0)
+    network, packer = network_of(SEEING), make_packer(SEEING)
+    batch = packer.batch(0)
     parts = batch.next_parts["vectors"]
     assert network.observation_heads is not None
     for parameter in network.observation_heads.parameters():
         torch.nn.init.zeros_(parameter)
-    found = observation_loss(network, network(batch), batch).detach()
+    loss = observation_loss(network, network(batch), batch).detach()
     squares = parts.values.double().numpy()[:, :3] ** 2  # 3 numbers, 13 of padding
-    assert float(found) == pytest.approx(squares.mean(1).sum(), rel=1e-5)
+    assert float(loss) == pytest.approx(squares.mean(1).sum(), rel=1e-5)
     weight = 0.25
     settings = config(network=SEEING, observation_weight=weight)
     whole = batch_loss(network, network(batch), batch, settings)
@@ -169,7 +171,7 @@ def test_a_timestep_s_next_observation_counts_as_much_as_its_actions() -> None:
 
 
 def test_the_gradient_reaches_heads_and_backbone() -> None:
-    network, batch = network_of(SEEING), packer(SEEING).batch(0)
+    network, batch = network_of(SEEING), make_packer(SEEING).batch(0)
     observation_loss(network, network(batch), batch).backward()
     assert network.observation_heads is not None
     gradient = network.observation_heads.vectors.weight.grad
@@ -190,8 +192,8 @@ def test_every_kind_of_part_has_its_loss() -> None:
     space.seed(0)
     observations = [space.sample() for _ in range(6)]
     shard = make_shard(plan, [(observations, np.full((6, 1), 33024)) for _ in range(2)])
-    made = Packer({"test": shard}, Mixture({"test": 1.0}), SEEING, rows=1, length=64, seed=0)
-    batch = made.batch(0)
+    packer = Packer({"test": shard}, Mixture({"test": 1.0}), SEEING, rows=1, length=64, seed=0)
+    batch = packer.batch(0)
     assert {k: tuple(v.values.shape[1:]) for k, v in batch.next_parts.items()} == {
         "ids": (), "grids": (5, 5, 2), "images": (4, 16, 16),
     }  # fmt: skip
@@ -207,12 +209,12 @@ def test_every_kind_of_part_has_its_loss() -> None:
     assert 0 < round(steps) < len(batch.targets.slots)
     for kind, parts in batch.next_parts.items():
         n = len(parts.slots)
-        found = heads.losses(kind, torch.zeros(n, 32), parts.values, even)
+        losses = heads.losses(kind, torch.zeros(n, 32), parts.values, even)
         if kind == "images":
             wanted = parts.values.double().square().mean((1, 2, 3))
         else:
             wanted = torch.full((n,), np.log(50_000 if kind == "ids" else 16), dtype=torch.float64)
-        assert torch.allclose(found.double(), wanted, rtol=1e-5)
+        assert torch.allclose(losses.double(), wanted, rtol=1e-5)
     whole = observation_loss(network_of(SEEING), torch.zeros(1, 64, 32), batch)
     assert torch.isfinite(whole)
 
@@ -221,7 +223,7 @@ def test_every_kind_of_part_has_its_loss() -> None:
 
 
 def test_noise_is_on_live_numbers_alone() -> None:
-    clean, loud = packer().batch(0), packer(observation_noise=0.5).batch(0)
+    clean, loud = make_packer().batch(0), make_packer(observation_noise=0.5).batch(0)
     assert clean.tokens.vectors is not None
     assert loud.tokens.vectors is not None
     assert torch.equal(clean.tokens.ids, loud.tokens.ids)
@@ -262,7 +264,7 @@ def test_noise_keeps_values_and_pixels_in_their_range() -> None:
 
 
 def test_dropped_actions_are_hidden_from_later_timesteps() -> None:
-    whole, dropped = packer().batch(0), packer(action_drop=0.4).batch(0)
+    whole, dropped = make_packer().batch(0), make_packer(action_drop=0.4).batch(0)
     assert torch.equal(whole.tokens.ids, dropped.tokens.ids)
     assert torch.equal(whole.roles.positions, dropped.roles.positions)
     differs = whole.roles.memories != dropped.roles.memories
@@ -301,9 +303,9 @@ OPTIONS: dict[str, Any] = {
 def test_a_run_with_all_options_resumes_bit_for_bit(tmp_path: Path, recompute: bool) -> None:
     def trainer(folder: str) -> Trainer:
         options = {**OPTIONS, "mixture": dict(OPTIONS["mixture"])}
-        made = Trainer(config(**options, recompute=recompute), shards(), tmp_path / folder)
-        made.resume()
-        return made
+        resumed = Trainer(config(**options, recompute=recompute), shards(), tmp_path / folder)
+        resumed.resume()
+        return resumed
 
     def losses(trainer: Trainer, count: int) -> list[float]:
         reports = [trainer.update()[0] for _ in range(count)]
@@ -354,7 +356,7 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> Non
 def test_flex_attention_cannot_be_trained_on_a_cpu(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"FlexAttention cannot be trained: use 'auto'"):
         Trainer(config(), shards(), tmp_path, device="cpu", attention="flex")
-    batch: PackedBatch = packer().batch(0)
+    batch: PackedBatch = make_packer().batch(0)
     assert batch.residual_mask is None
     assert not batch.next_parts
 

@@ -62,11 +62,11 @@ def test_task_losses_add_up_to_the_loss(tmp_path: Path) -> None:
 
 def test_rows_of_a_run_that_goes_on_are_written_once(tmp_path: Path) -> None:
     run(tmp_path)
-    found = rows(tmp_path)
-    assert [row["step"] for row in found] == ["2", "4", "6", "8"]
-    assert [row["tokens"] for row in found] == [str(n * 4 * 96) for n in (2, 4, 6, 8)]
-    assert list(found[0])[:4] == ["step", "tokens", "minutes", "loss"]
-    assert {"loss/act", "loss/talk"} <= set(found[0])
+    written = rows(tmp_path)
+    assert [row["step"] for row in written] == ["2", "4", "6", "8"]
+    assert [row["tokens"] for row in written] == [str(n * 4 * 96) for n in (2, 4, 6, 8)]
+    assert list(written[0])[:4] == ["step", "tokens", "minutes", "loss"]
+    assert {"loss/act", "loss/talk"} <= set(written[0])
     progress = tmp_path / "last" / "progress.json"
     done = json.loads(progress.read_text())
     progress.write_text(json.dumps({**done, "step": 4}))
@@ -75,7 +75,7 @@ def test_rows_of_a_run_that_goes_on_are_written_once(tmp_path: Path) -> None:
     next(iter(steps := again.steps()))
     steps.close()
     assert [row["step"] for row in rows(tmp_path)] == ["2", "4"]
-    assert rows(tmp_path)[1] == found[1]
+    assert rows(tmp_path)[1] == written[1]
 
 
 TIMES = ("minutes", "tokens_per_second", "peak_share")
@@ -120,10 +120,10 @@ def part_of_a_run(folder: Path, until: int | None = None, **more: Any) -> Traine
 def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     folder = tmp_path_factory.mktemp("whole")
     part_of_a_run(folder).run()
-    found = learned(folder)
-    assert [row["step"] for row in found] == ["3", "4", "6", "8", "9", "12", "14"]
-    assert [row["score/act"] for row in found] == ["", "40", "", "80", "", "120", "140"]
-    return found
+    written = learned(folder)
+    assert [row["step"] for row in written] == ["3", "4", "6", "8", "9", "12", "14"]
+    assert [row["score/act"] for row in written] == ["", "40", "", "80", "", "120", "140"]
+    return written
 
 
 @pytest.mark.parametrize("step", [2, 5, 8, 11])
@@ -184,9 +184,9 @@ def test_tensorboard_has_what_the_file_has(
     events = accumulator.EventAccumulator(str(tmp_path / "with" / "tensorboard"))
     events.Reload()
     for name in ("loss", "loss/act", "tokens_per_second", "peak_share"):
-        found = {event.step: event.value for event in events.Scalars(name)}
+        logged = {event.step: event.value for event in events.Scalars(name)}
         wanted = {int(r["step"]): float(r[name]) for r in rows(tmp_path / "with") if r[name]}
-        assert found == pytest.approx(wanted, rel=1e-4)
+        assert logged == pytest.approx(wanted, rel=1e-4)
     monkeypatch.setattr(metrics, "find_spec", lambda name: None)
     run(tmp_path / "without", tensorboard=True)
     assert len(rows(tmp_path / "without")) == 4
@@ -252,11 +252,11 @@ def test_scores_are_those_of_the_checkpoint_and_change_nothing(
         for name in ("plain", "scored")
     ]
     assert ends[0] == ends[1]
-    found = {r["step"]: r["score/CartPole-v1"] for r in rows(tmp_path / "scored" / "training")}
-    assert [step for step, score in found.items() if score] == ["3", "6"]
+    scores = {r["step"]: r["score/CartPole-v1"] for r in rows(tmp_path / "scored" / "training")}
+    assert [step for step, score in scores.items() if score] == ["3", "6"]
     with gym.make("CartPole-v1") as env:
         mean = np.mean(play_returns(env, make_policy("scored", env=env), 2))
-    assert float(found["6"]) == pytest.approx(mean)
+    assert float(scores["6"]) == pytest.approx(mean)
     assert main([*train, "--output", "other", *scored, "--score-tasks", "Pong"]) == 2
     assert "score_tasks names ['Pong']" in capsys.readouterr().err
     with pytest.raises(ValueError, match="score_every is -1: expected 0 or more"):
@@ -324,10 +324,10 @@ def test_a_task_that_cannot_be_played_as_it_was_recorded_is_named_and_left_out(
 
 
 def test_work_ahead_is_done_in_order_and_fails_where_it_is_taken() -> None:
-    made = []
+    steps = []
 
     def make(step: int) -> int:
-        made.append(step)
+        steps.append(step)
         if step == 5:
             raise ValueError("of step 5")
         return 10 * step
@@ -338,8 +338,8 @@ def test_work_ahead_is_done_in_order_and_fails_where_it_is_taken() -> None:
         with pytest.raises(ValueError, match="of step 5"):
             ahead.take(5)
         assert ahead.take(6) == 60
-    assert max(made) == 6
-    assert made[:3] == [0, 1, 2]
+    assert max(steps) == 6
+    assert steps[:3] == [0, 1, 2]
     assert ahead.take(6) == 60, "it starts again where it was closed"
     ahead.close()
 

@@ -29,8 +29,8 @@ def fill(folder: Path, content: str) -> None:
 
 
 def read(folder: Path) -> set[str]:
-    found = surviving(folder)
-    return {(found / name).read_text() for name in ("a", "b", "c")}
+    survivor = surviving(folder)
+    return {(survivor / name).read_text() for name in ("a", "b", "c")}
 
 
 class Killed(BaseException):

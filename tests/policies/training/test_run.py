@@ -41,15 +41,15 @@ def test_recorded_episodes_are_what_was_played(root: Path) -> None:
     with gym.make("CartPole-v1") as env:
         returns = record_episodes(env, Balance(), 2, DATASET, seed=7, on_episode=seen.append)
         assert returns == [500.0, 500.0]
-        found = list(read_minari(DATASET))
+        episodes = list(read_minari(DATASET))
         observation, _ = env.reset(seed=1_000_007)
         for step in range(3):
-            assert np.array_equal(found[0].observations[step], observation)
-            observation, *_ = env.step(found[0].actions[step])
-    assert [episode.seed for episode in found] == [1_000_007, 1_000_008]
-    assert found[0].observations.shape == (501, 4)
-    assert found[0].truncations[-1]
-    assert not found[0].terminations.any()
+            assert np.array_equal(episodes[0].observations[step], observation)
+            observation, *_ = env.step(episodes[0].actions[step])
+    assert [episode.seed for episode in episodes] == [1_000_007, 1_000_008]
+    assert episodes[0].observations.shape == (501, 4)
+    assert episodes[0].truncations[-1]
+    assert not episodes[0].terminations.any()
     assert find_minari(DATASET).storage.metadata["expert_return"] == 500.0
     assert returns_of(find_minari(DATASET)).tolist() == returns
     assert len(seen) == 2
@@ -74,13 +74,15 @@ def test_episodes_that_begin_alike_are_drawn_by_their_own_seeds() -> None:
 def test_noise_is_executed_and_the_choice_recorded(root: Path) -> None:
     with gym.make("CartPole-v1") as env:
         record_episodes(env, Balance(), 6, DATASET, noise=0.3)
-    found = list(read_minari(DATASET))
-    assert [bool(episode.info.get("noise")) for episode in found] == [False, *[True] * 4, False]
-    assert found[0].executed is None
-    for step in range(found[1].length):
-        choice, _ = Balance().predict(found[1].observations[step])
-        assert choice == found[1].actions[step]
-    assert 0.05 < np.mean(found[1].executed != found[1].actions) < 0.3, "half of 0.3 is another"
+    episodes = list(read_minari(DATASET))
+    assert [bool(episode.info.get("noise")) for episode in episodes] == [False, *[True] * 4, False]
+    assert episodes[0].executed is None
+    for step in range(episodes[1].length):
+        choice, _ = Balance().predict(episodes[1].observations[step])
+        assert choice == episodes[1].actions[step]
+    assert 0.05 < np.mean(episodes[1].executed != episodes[1].actions) < 0.3, (
+        "half of 0.3 is another"
+    )
     assert find_minari(DATASET).storage.metadata["expert_return"] == 500.0, "of the clean ones"
 
 
@@ -185,9 +187,9 @@ def test_images_are_recorded_without_pillow(root: Path, monkeypatch: pytest.Monk
 def test_any_spaces_without_an_id(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     env = Pair()
     record_episodes(env, make_policy("random", env=env), 4, "my/pair-v0")
-    found = list(read_minari("my/pair-v0"))
-    assert found[0].observations["picture"].shape == (3, 32, 32, 3)
-    assert found[0].info == {"success": True}
+    episodes = list(read_minari("my/pair-v0"))
+    assert episodes[0].observations["picture"].shape == (3, 32, 32, 3)
+    assert episodes[0].info == {"success": True}
     options = json.dumps({"image_fit": "resize"})
     train = ["train", "--dataset", "data/my/pair-v0", "--output", "runs/pair", "--preset", "tiny"]
     train += ["--rows", "2", "--length", "64", "--steps", "2", "--options", options]

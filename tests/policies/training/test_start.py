@@ -59,7 +59,7 @@ def test_a_run_continues_from_a_checkpoint_with_more_tasks(root: Path) -> None:
     assert run.config.network.tasks == ("CartPole-v1", "Acrobot-v1")
     assert run.config.network.width == 16
 
-    trainer = run._trainer(run.config, root / "look")
+    trainer = run.pipeline.trainer(root / "look")
     weights, given = trainer.network.state_dict(), before.network.state_dict()
     for name, tensor in given.items():
         there = weights[name][tuple(slice(size) for size in tensor.shape)]

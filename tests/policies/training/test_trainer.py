@@ -19,8 +19,8 @@ def test_the_loss_falls(tmp_path: Path, name: str) -> None:
     optimiser = OptimiserConfig(name=name, warmup=5, rate=5e-3)
     trainer = Trainer(config(optimiser=optimiser), shards(), tmp_path)
     trainer.resume()
-    found = losses(trainer, 50)
-    assert np.mean(found[-5:]) < 0.8 * np.mean(found[:5])
+    curve = losses(trainer, 50)
+    assert np.mean(curve[-5:]) < 0.8 * np.mean(curve[:5])
 
 
 def test_resuming_gives_the_same_losses(tmp_path: Path) -> None:
@@ -97,9 +97,9 @@ def test_a_batch_in_parts_or_with_activations_twice_is_the_same_update(tmp_path:
     loss, norm, change = first_gradient(tmp_path, balance=0.25)
     assert loss == pytest.approx(float(whole.total / whole.scale), rel=1e-6)
     for number, changes in enumerate(({"accumulate": 2}, {"accumulate": 3}, {"recompute": True})):
-        found = first_gradient(tmp_path / str(number), balance=0.25, **changes)
-        assert found[:2] == pytest.approx((loss, norm), rel=1e-5)
-        assert torch.allclose(found[2], change, atol=2e-5)
+        update = first_gradient(tmp_path / str(number), balance=0.25, **changes)
+        assert update[:2] == pytest.approx((loss, norm), rel=1e-5)
+        assert torch.allclose(update[2], change, atol=2e-5)
     with pytest.raises(ValueError, match="accumulate is 5 for 4 rows"):
         config(accumulate=5)
 
@@ -107,9 +107,9 @@ def test_a_batch_in_parts_or_with_activations_twice_is_the_same_update(tmp_path:
 def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
     trainer = Trainer(config(precision="bfloat16"), shards(), tmp_path)
     exact = Trainer(config(), shards(), tmp_path)
-    found, wanted = losses(trainer, 12), losses(exact, 12)
-    assert found != wanted
-    assert found == pytest.approx(wanted, rel=0.05)
+    half, wanted = losses(trainer, 12), losses(exact, 12)
+    assert half != wanted
+    assert half == pytest.approx(wanted, rel=0.05)
     assert {p.dtype for p in trainer.network.parameters()} == {torch.float32}
 
 

@@ -17,7 +17,7 @@ from policies.model.network import GatoNetwork, PackedBatch
 from policies.training.data.packing import Mixture, Packer
 
 
-def packer(
+def make_packer(
     *, prompt_share: float = 1.0, prompt_end: float = 0.5, rows: int = 4, seed: int = 3
 ) -> Packer:
     shards = {
@@ -35,12 +35,12 @@ def episode_of(shard_steps: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("task", ["talk", "act"])
 def test_prompt_is_of_another_episode_than_every_live_step(task: str) -> None:
-    made = packer()
-    shard = made.shards[task]
+    packer = make_packer()
+    shard = packer.shards[task]
     generator = np.random.default_rng(0)
     seen = set()
     for _ in range(300):
-        doc = made._draw(shard, generator, 128, prompted=True)
+        doc = packer._draw(shard, generator, 128, prompted=True)
         assert doc is not None
         prompt, live = doc.parts
         prompt_episode = set(episode_of(prompt[2], shard.ends).tolist())
@@ -54,13 +54,13 @@ def test_prompt_is_of_another_episode_than_every_live_step(task: str) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.75])
 def test_some_prompts_are_their_episodes_end_and_the_rest_begin_anywhere(share: float) -> None:
-    made = packer(prompt_end=share)
-    shard = made.shards["act"]
+    packer = make_packer(prompt_end=share)
+    shard = packer.shards["act"]
     longest = int(np.argmax(shard.ends - shard.starts))
     vectors = shard.arrays["vectors"][shard.starts[longest] : shard.ends[longest], 0]
     begins = []
     for seed in range(400):
-        _, arrays, _ = made._prompt(shard, longest, np.random.default_rng(seed))
+        _, arrays, _ = packer._prompt(shard, longest, np.random.default_rng(seed))
         assert len(arrays.vectors) == 16
         (begin,) = np.flatnonzero((vectors == arrays.vectors[0, 0]).all(1)).tolist()
         assert np.array_equal(arrays.vectors[:, 0], vectors[begin : begin + 16])
@@ -79,20 +79,20 @@ def test_a_run_has_the_positions_of_its_whole_episode(plan: Plan) -> None:
     """It begins wherever a text is emitted, every 8 timesteps, or half a row after another."""
     shard = random_shard(plan, "test", seed=2)
     length = 16
-    made = Packer({"test": shard}, Mixture({"test": 1.0}), SMALL, rows=1, length=length, seed=0)
+    packer = Packer({"test": shard}, Mixture({"test": 1.0}), SMALL, rows=1, length=length, seed=0)
     generator, begins = np.random.default_rng(0), set()
     for _ in range(150):
         episode = int(generator.integers(6))
         start, stop = int(shard.starts[episode]), int(shard.ends[episode])
-        steps, first = made._run_of_steps(shard, episode, generator)
+        steps, first = packer._run_of_steps(shard, episode, generator)
         assert np.array_equal(steps, np.arange(steps[0], stop))
-        whole = made._live(shard, np.arange(start, stop), SMALL.prompt_tokens, 10_000)
+        whole = packer._live(shard, np.arange(start, stop), SMALL.prompt_tokens, 10_000)
         assert whole is not None
         before = whole[0].steps == steps[0] - start
         assert first == whole[0].positions[before][0]
         size = int((whole[0].steps >= steps[0] - start).sum())
         for budget, count in ((size, len(steps)), (size - 1, len(steps) - 1)):
-            live = made._live(shard, steps, first, budget)
+            live = packer._live(shard, steps, first, budget)
             assert len(live[2] if live else ()) == count
         begins.add((episode, int(steps[0]) - start))
     lengths = shard.ends - shard.starts
@@ -100,7 +100,7 @@ def test_a_run_has_the_positions_of_its_whole_episode(plan: Plan) -> None:
 
 
 def test_share_of_prompts_is_as_configured() -> None:
-    batches = [packer(prompt_share=0.25).batch(k) for k in range(20)]
+    batches = [make_packer(prompt_share=0.25).batch(k) for k in range(20)]
     prompted = total = 0
     for batch in batches:
         for row in range(len(batch.roles.documents)):
@@ -123,7 +123,7 @@ def network() -> GatoNetwork:
 
 
 def test_a_label_does_not_reach_the_position_that_predicts_it(network: GatoNetwork) -> None:
-    batch = packer().batch(0)
+    batch = make_packer().batch(0)
     before = outputs(network, batch).flatten(0, 1)
     fed = batch.roles.actions.flatten().nonzero()[:, 0]
     assert len(fed) > 20
@@ -143,7 +143,7 @@ def test_a_label_does_not_reach_the_position_that_predicts_it(network: GatoNetwo
 
 
 def test_a_document_does_not_see_its_neighbours(network: GatoNetwork) -> None:
-    batch = packer().batch(1)
+    batch = make_packer().batch(1)
     before = outputs(network, batch)
     docs = batch.roles.documents[0]
     assert docs.max() >= 1, "the row needs two documents for this to mean anything"
@@ -174,8 +174,8 @@ def test_past_actions_are_hidden_where_the_task_says_so() -> None:
 
 
 def test_two_ranks_together_see_the_batch_of_one() -> None:
-    made = packer(rows=4)
-    whole, parts = made.batch(5), [made.batch(5, rank=r, world=2) for r in range(2)]
+    packer = make_packer(rows=4)
+    whole, parts = packer.batch(5), [packer.batch(5, rank=r, world=2) for r in range(2)]
     for rank, part in enumerate(parts):
         assert torch.equal(part.tokens.ids, whole.tokens.ids[rank::2])
         assert torch.equal(part.roles.positions, whole.roles.positions[rank::2])
@@ -192,9 +192,9 @@ def test_ranks_and_parts_share_the_rows_without_overlap() -> None:
     shard = make_shard(
         plan, [(seen, generator.integers(low, high, (9, 1))) for seen in frames], "see"
     )
-    made = Packer({"see": shard}, Mixture({"see": 1.0}), SMALL, rows=6, length=96, seed=0)
-    whole, world = made.batch(3), 4
-    parts = [made.batch(3, rank=part, world=world) for part in range(world)]
+    packer = Packer({"see": shard}, Mixture({"see": 1.0}), SMALL, rows=6, length=96, seed=0)
+    whole, world = packer.batch(3), 4
+    parts = [packer.batch(3, rank=part, world=world) for part in range(world)]
 
     def pictures(batch: PackedBatch, row: int) -> torch.Tensor:
         images = batch.tokens.images
@@ -215,9 +215,11 @@ def test_ranks_and_parts_share_the_rows_without_overlap() -> None:
 
 
 def test_a_batch_depends_on_seed_and_number_alone() -> None:
-    assert torch.equal(packer().batch(2).tokens.ids, packer().batch(2).tokens.ids)
-    assert not torch.equal(packer().batch(2).tokens.ids, packer().batch(3).tokens.ids)
-    assert not torch.equal(packer().batch(2).tokens.ids, packer(seed=4).batch(2).tokens.ids)
+    assert torch.equal(make_packer().batch(2).tokens.ids, make_packer().batch(2).tokens.ids)
+    assert not torch.equal(make_packer().batch(2).tokens.ids, make_packer().batch(3).tokens.ids)
+    assert not torch.equal(
+        make_packer().batch(2).tokens.ids, make_packer(seed=4).batch(2).tokens.ids
+    )
 
 
 def test_a_document_is_drawn_for_its_share_of_the_tokens_over_its_size() -> None:
@@ -229,7 +231,7 @@ def test_a_document_is_drawn_for_its_share_of_the_tokens_over_its_size() -> None
     for name in ("long", "short"):
         shards[name] = dataclasses.replace(shards[name], group="act")
     mixture = Mixture({"act": 1.0, "talk": 3.0}, prompt_share={"act": 0.25})
-    made = Packer(shards, mixture, SMALL, rows=1, length=32, seed=3)
+    packer = Packer(shards, mixture, SMALL, rows=1, length=32, seed=3)
     lengths = {name: shard.ends - shard.starts for name, shard in shards.items()}
     assert max(lengths["short"]) * 2 > 32 > min(lengths["talk"])
     mean = {name: float(np.mean(each)) for name, each in lengths.items()}
@@ -247,7 +249,7 @@ def test_a_document_is_drawn_for_its_share_of_the_tokens_over_its_size() -> None
             3 / usual["talk"],
         ]
     )
-    assert np.allclose(made.probabilities, drawn / drawn.sum(), rtol=1e-6)
+    assert np.allclose(packer.probabilities, drawn / drawn.sum(), rtol=1e-6)
 
 
 def test_emphasis_multiplies_a_task_s_share_of_the_tokens() -> None:
@@ -255,14 +257,14 @@ def test_emphasis_multiplies_a_task_s_share_of_the_tokens() -> None:
     made_shards = (random_shard(state_plan(), name, seed=1) for name in names)
     shards = {shard.task: dataclasses.replace(shard, group="act") for shard in made_shards}
 
-    def made(**emphasis: float) -> Packer:
+    def emphasised(**emphasis: float) -> Packer:
         mixture = Mixture({"act": 1.0}, emphasis=emphasis)
         return Packer(shards, mixture, SMALL, rows=1, length=128, seed=3)
 
-    assert np.allclose(made().probabilities, 1 / 3)
-    assert np.allclose(made(**{"act-1": 2.0}).probabilities, (0.25, 0.5, 0.25))
+    assert np.allclose(emphasised().probabilities, 1 / 3)
+    assert np.allclose(emphasised(**{"act-1": 2.0}).probabilities, (0.25, 0.5, 0.25))
     with pytest.raises(ValueError, match=r"emphasises \['talk'\], of which no shard is open"):
-        made(talk=2.0)
+        emphasised(talk=2.0)
 
 
 def test_a_batch_whose_texts_are_all_empty() -> None:

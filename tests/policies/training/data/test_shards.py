@@ -29,8 +29,8 @@ from policies.training.settings import TrainSettings
 def encode(root: Path, *tasks: str, augment: int = 2, workers: int = 1) -> None:
     """Shards of these tasks, normalised by suite."""
     names = [root / f"gato/{task}-v0" for task in tasks]
-    found = find_tasks(names, share=0.0, group_by="suite")
-    shard_tasks(found, root / "shards", augment=augment, workers=workers)
+    dataset_tasks = find_tasks(names, share=0.0, group_by="suite")
+    shard_tasks(dataset_tasks, root / "shards", augment=augment, workers=workers)
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,10 @@ def test_a_shard_is_what_its_plan_encodes(folder: Path) -> None:
     observed = {key: part[:5] for key, part in episode.observations.items()}
     expected = plan.encode_batch(observed)
     steps = np.arange(shard.starts[3], shard.ends[3])
-    found = shard.timesteps(steps)
-    assert np.array_equal(found.grids, expected.grids)
-    assert np.array_equal(found.ids, expected.ids)
-    assert np.array_equal(found.actions, plan.encode_actions(episode.actions))
+    timesteps = shard.timesteps(steps)
+    assert np.array_equal(timesteps.grids, expected.grids)
+    assert np.array_equal(timesteps.ids, expected.ids)
+    assert np.array_equal(timesteps.actions, plan.encode_actions(episode.actions))
     assert np.array_equal(shard.text(int(shard.arrays["text_index"][steps[0]])), expected.text[0])
     assert shard.emits.tolist() == ([True] + [False] * 4) * 12, "though all texts are the same"
 
@@ -103,7 +103,7 @@ def test_a_part_of_a_dataset_is_trained_on_as_that_part(folder: Path, tmp_path: 
     with pytest.raises(
         ValueError, match=r"holds no episode: .*, or keep some of its 4 where it is"
     ):
-        find_tasks([dataset.filter_episodes(lambda found: False)])
+        find_tasks([dataset.filter_episodes(lambda each: False)])
 
 
 def test_a_shard_made_with_the_same_settings_is_kept(folder: Path) -> None:

@@ -54,12 +54,12 @@ def test_targets_have_their_own_label(tmp_path: Path) -> None:
     numbers = compile_plan(STATE, LOPSIDED, OPTIONS)
     probabilities = np.array([[0.25, 0.75, 0.0], [0.0, 0.0, 1.0]])
     deviations = np.array([[0.5, 5.0], [0.125, 2.5]])
-    made = {
+    recorded = {
         "choose": (choices, episode(np.array([1, 2]), probabilities)),
         "push": (numbers, episode(np.array([[-1, 0], [1, 10]], np.float32), deviations)),
     }
     shards = {}
-    for name, (plan, one) in made.items():
+    for name, (plan, one) in recorded.items():
         write_shard(tmp_path / name, plan, [one], {"task": name, "group": name})
         arrays = {p.stem: np.load(p) for p in (tmp_path / name).glob("*.npy")}
         shards[name] = TaskShard(name, plan, arrays, group=name)

@@ -21,9 +21,9 @@ from gato_gym.text import default_tokenizer
 from policies import GatoPolicy
 from policies.collection.record import record_episodes
 from policies.gato import text_generation as writing
+from policies.model.inputs.sequence import TokenCollector
+from policies.model.inputs.text_sequence import Passage, image_patches, lay_out_passages
 from policies.model.network import GatoNetwork, PackedBatch, inference
-from policies.model.sequence import TokenCollector
-from policies.model.text_sequence import Passage, image_patches, lay_out_passages
 from policies.registry import make_policy
 from policies.training.config import TrainConfig
 from policies.training.data.collator import BatchBuilder
@@ -32,9 +32,9 @@ from policies.training.data.text_shards import (
     TextDocument,
     TextShard,
     draw_text_document,
-    find_texts,
     shard_texts,
 )
+from policies.training.data.text_sources import find_texts
 from policies.training.loss import batch_loss, text_targets
 
 SEPARATOR = SMALL.vocabulary.separator
@@ -83,13 +83,13 @@ def shards(tmp_path: Path) -> dict[str, TextShard]:
     return shard_texts(sources, tmp_path / "texts")
 
 
-def packer(
+def make_packer(
     texts: dict[str, TextShard], rows: int = 4, length: int = 128, **weights: float
 ) -> Packer:
     plans = {"talk": talking_plan(), "act": state_plan()}
-    made = {task: random_shard(plans[task], task) for task in weights if task in plans}
+    shards = {task: random_shard(plans[task], task) for task in weights if task in plans}
     return Packer(
-        made, Mixture(weights), SMALL, rows=rows, length=length,
+        shards, Mixture(weights), SMALL, rows=rows, length=length,
         seed=3, texts=texts,
     )  # fmt: skip
 
@@ -116,12 +116,12 @@ def test_a_shard_holds_every_text_and_image(shards: dict[str, TextShard]) -> Non
 def test_five_pairs_lie_in_one_document_with_targets_on_their_texts_alone(
     shards: dict[str, TextShard],
 ) -> None:
-    made = packer(shards, colours=1.0)
+    packer = make_packer(shards, colours=1.0)
     doc = draw_text_document(
         shards["colours"], np.random.default_rng(0), SMALL, budget=128, length=128, pairs=5
     )
     assert doc is not None
-    builder = BatchBuilder(made.spec, 4)
+    builder = BatchBuilder(packer.spec, 4)
     builder.add_text(doc, 1, 7, 0)
     batch = builder.finish()
     ids = batch.tokens.ids[1, 7 : 7 + doc.size]
@@ -193,11 +193,11 @@ def test_a_long_text_is_read_from_several_places(shards: dict[str, TextShard]) -
 
 
 def test_rows_mix_tasks_and_texts_by_weight(shards: dict[str, TextShard]) -> None:
-    made = packer(shards, talk=1.0, act=1.0, colours=1.0, stories=1.0)
+    packer = make_packer(shards, talk=1.0, act=1.0, colours=1.0, stories=1.0)
     drawn: dict[str, int] = {}
     together = 0
     for index in range(30):
-        batch = made.batch(index)
+        batch = packer.batch(index)
         for name, tokens in batch.task_tokens.items():
             drawn[name] = drawn.get(name, 0) + tokens
         is_text = text_targets(SMALL, batch.targets)
@@ -211,9 +211,9 @@ def test_rows_mix_tasks_and_texts_by_weight(shards: dict[str, TextShard]) -> Non
 
 def test_names_and_counts_that_cannot_be_are_refused(shards: dict[str, TextShard]) -> None:
     with pytest.raises(ValueError, match=r"texts are named \['act'\] as tasks are"):
-        packer({"act": shards["colours"]}, act=1.0)
+        make_packer({"act": shards["colours"]}, act=1.0)
     with pytest.raises(ValueError, match=r"open are \['act', 'colours', 'stories'\]"):
-        packer(shards, act=1.0, songs=1.0)
+        make_packer(shards, act=1.0, songs=1.0)
     with pytest.raises(ValueError, match="pairs is 0: expected 1 or more"):
         Mixture({}, pairs=0)
 
@@ -225,7 +225,7 @@ def test_tasks_are_drawn_as_before_where_there_is_no_text(shards: dict[str, Text
     config = TrainConfig(SMALL, Mixture({"talk": 1.0, "act": 1.0}))
     losses = []
     for texts in ({}, shards):
-        batch = packer(texts, talk=1.0, act=1.0).batch(4)
+        batch = make_packer(texts, talk=1.0, act=1.0).batch(4)
         losses.append((batch, batch_loss(network, network(batch), batch, config)))
     (first, one), (second, other) = losses
     assert torch.equal(first.tokens.ids, second.tokens.ids)
@@ -238,7 +238,7 @@ def test_the_loss_is_the_mean_over_targets_of_each_kind(shards: dict[str, TextSh
     """Against a plain log-softmax of the whole text vocabulary in float64."""
     torch.manual_seed(0)
     network = GatoNetwork(SMALL)
-    batch = packer(shards, rows=2, act=1.0, colours=1.0).batch(0)
+    batch = make_packer(shards, rows=2, act=1.0, colours=1.0).batch(0)
     config = TrainConfig(SMALL, Mixture({}), sigma=0)
     report = batch_loss(network, network(batch), batch, config)
     is_text = text_targets(SMALL, batch.targets)
@@ -266,16 +266,16 @@ def test_writing_computes_what_training_did(text: str, shards: dict[str, TextSha
     pieces = default_tokenizer().encode(text).astype(np.int64)
     passage = Passage(pieces, *image_patches(image))
     layout = lay_out_passages([passage], SMALL.vocabulary, first_position=SMALL.prompt_tokens)
-    made = packer(shards, rows=1, length=512, colours=1.0)
-    builder = BatchBuilder(made.spec, 1)
+    packer = make_packer(shards, rows=1, length=512, colours=1.0)
+    builder = BatchBuilder(packer.spec, 1)
     builder.add_text(TextDocument("colours", layout), 0, 0, 0)
     batch = builder.finish()
     with torch.no_grad():
         whole = network.writing_logits(network(batch)[0, batch.targets.slots])
     assert batch.targets.ids.tolist() == [*pieces.tolist(), SEPARATOR]
-    found = _forced_logits(network, pieces, image)
-    assert found.shape == whole.shape
-    assert torch.allclose(found, whole, atol=1e-5)
+    logits = _forced_logits(network, pieces, image)
+    assert logits.shape == whole.shape
+    assert torch.allclose(logits, whole, atol=1e-5)
 
 
 def _forced_logits(
@@ -302,7 +302,7 @@ def test_a_document_of_pairs_sees_its_past_and_no_other(shards: dict[str, TextSh
     """Later pairs see earlier ones, as in Gato's rows; other documents change no bit."""
     torch.manual_seed(0)
     network = GatoNetwork(SMALL).eval()
-    batch = packer(shards, rows=2, act=1.0, colours=3.0).batch(1)
+    batch = make_packer(shards, rows=2, act=1.0, colours=3.0).batch(1)
 
     def hidden(changed: torch.Tensor) -> torch.Tensor:
         images = batch.tokens.images
@@ -337,7 +337,7 @@ def test_a_document_of_pairs_sees_its_past_and_no_other(shards: dict[str, TextSh
 def test_images_of_other_channels_in_the_batch_change_nothing() -> None:
     """Grey images of a task beside RGB ones: a channel that is not there is 0, in either."""
     grey = np.random.default_rng(0).integers(0, 255, (16, 16, 1)).astype(np.uint8)
-    found = []
+    grey_patches = []
     for others in ([], [picture("red")]):
         collector = TokenCollector(1, 32)
         for offset, image in enumerate([grey, *others]):
@@ -346,9 +346,9 @@ def test_images_of_other_channels_in_the_batch_change_nothing() -> None:
             collector.add_text(layout, SMALL.vocabulary, 8 * offset)
         images = collector.finish().images
         assert images is not None
-        found.append(images.values[0])
-    assert torch.equal(*found)
-    assert float(found[0][1:].abs().sum()) == 0
+        grey_patches.append(images.values[0])
+    assert torch.equal(*grey_patches)
+    assert float(grey_patches[0][1:].abs().sum()) == 0
 
 
 def test_training_learns_what_is_seen(tmp_path: Path) -> None:
@@ -358,11 +358,11 @@ def test_training_learns_what_is_seen(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = GatoNetwork(SMALL)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
-    made = packer(texts, rows=2, act=1.0, colours=3.0)
-    config = TrainConfig(SMALL, made.mixture)
+    packer = make_packer(texts, rows=2, act=1.0, colours=3.0)
+    config = TrainConfig(SMALL, packer.mixture)
     losses = []
     for step in range(45):
-        batch = made.batch(step)
+        batch = packer.batch(step)
         report = batch_loss(network, network(batch), batch, config)
         optimiser.zero_grad()
         (report.total / report.scale).backward()

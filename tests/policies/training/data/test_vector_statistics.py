@@ -133,8 +133,8 @@ def test_infinities_count_for_nothing_and_are_clipped(tmp_path: Path) -> None:
     env: gym.Env[object, object] = gym.Env()
     env.observation_space, env.action_space, env.spec = box(4), ACTIONS, None
     write_minari("test/numbers-v0", map(episode, values), env=env, root=tmp_path)
-    found = find_tasks([tmp_path / "test/numbers-v0"], share=0.0)
-    (shard,) = shard_tasks(found, tmp_path / "shards").values()
+    tasks = find_tasks([tmp_path / "test/numbers-v0"], share=0.0)
+    (shard,) = shard_tasks(tasks, tmp_path / "shards").values()
     (meta,) = (tmp_path / "shards").rglob("meta.json")
     options = json.loads(meta.read_text())["options"]
     for column in range(3):

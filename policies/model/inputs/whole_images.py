@@ -47,7 +47,7 @@ class WholeImageEmbedding(nn.Module):
         self.out = nn.Linear(second * side * side, config.width)
 
     def forward(self, images_NCSS: Tensor, condition_ND: Tensor) -> Tensor:
-        """Images as :func:`policies.model.sequence.scale_patches` gives them: float ``[N, D]``."""
+        """Embeddings float ``[N, D]`` of images that `scale_patches` scaled."""
         missing = self.channels - images_NCSS.shape[1]
         x = F.pad(images_NCSS, (0, 0, 0, 0, 0, missing)) if missing else images_NCSS
         x = (x * self.scale).contiguous(memory_format=torch.channels_last)

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 
 from gato_gym.spaces import Plan, PlanOptions
 from gato_gym.vocabulary import Vocabulary
-from policies.model.embedding import (
+from policies.model.inputs.embedding import (
     ACTION_PLACE,
     BODY_PLACES,
     TEXT_PLACES,
     Contributions,
     TokenInputs,
 )
-from policies.model.text_sequence import TextLayout
+from policies.model.inputs.text_sequence import TextLayout
 
 Ints = NDArray[np.int64]
 
@@ -73,7 +73,7 @@ def check_parts(arrays: Mapping[str, NDArray[Any]], what: str) -> None:
     """Refuse arrays of other types, or with other axes, than those of a prompt or a shard.
 
     Args:
-        arrays: By name.
+        arrays: The arrays, by name.
         what: What they are called in errors.
 
     Raises:
@@ -100,7 +100,6 @@ class Layout:
         actions: int64 ``[L]``, 1 for action tokens.
         predictors: int64 ``[n, A]``, the token whose output predicts each action token.
         body_starts: int64 ``[n]``, first body token of each timestep.
-        next_position: Position that the following timestep starts at.
     """
 
     ids: Ints
@@ -110,7 +109,6 @@ class Layout:
     actions: Ints
     predictors: Ints
     body_starts: Ints
-    next_position: int
 
 
 def emits_text(options: PlanOptions, texts: NDArray[np.integer]) -> NDArray[np.bool_]:
@@ -191,7 +189,6 @@ def lay_out(
         actions=is_action.astype(np.int64),
         predictors=(body_starts + plan.num_tokens - 1)[:, None] + ahead,
         body_starts=body_starts,
-        next_position=first_position + (int(kept.sum()) if memory != "none" else 0),
     )
 
 
@@ -299,15 +296,15 @@ class TokenCollector:
     def finish(self) -> TokenInputs:
         """The tokens as tensors."""
         parts = {name: self._join(name) for name in self._parts}
-        own = self.ids.reshape(-1)
-        text = (own >= 0) & (own < self._first_symbol)
+        ids = self.ids.reshape(-1)
+        text = (ids >= 0) & (ids < self._first_symbol)
         return TokenInputs(
             ids=torch.from_numpy(self.ids),
             local_positions=torch.from_numpy(self.local_positions),
             conditions=torch.from_numpy(self.conditions),
             tasks=torch.from_numpy(self.tasks) if (self.tasks >= 0).any() else None,
             text_slots=torch.from_numpy(np.flatnonzero(text)),
-            symbol_slots=torch.from_numpy(np.flatnonzero((own >= 0) & ~text)),
+            symbol_slots=torch.from_numpy(np.flatnonzero((ids >= 0) & ~text)),
             added_ids=parts.get("ids"),
             vectors=parts.get("vectors"),
             grids=parts.get("grids"),

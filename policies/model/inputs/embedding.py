@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from policies.model.config import NetworkConfig
+from policies.model.inputs.whole_images import WholeImageEmbedding
 from policies.model.tensors import Tensors
-from policies.model.whole_images import WholeImageEmbedding
 
 TEXT_PLACES = 256
 BODY_PLACES = 256
@@ -139,7 +139,7 @@ class GridEmbedding(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         c, size = config.grid_channels, config.grid_size
-        self.size, self.planes, self.symbols = size, config.grid_planes, config.grid_symbols
+        self.size, self.symbols = size, config.grid_symbols
         self.cells = nn.Embedding(config.grid_planes * config.grid_symbols, c)
         self.where = nn.Parameter(torch.randn(c, size, size) * 0.1)
         self.block = ResidualPatch(c, config.grid_groups, config.width)

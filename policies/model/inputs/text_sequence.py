@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gato_gym.images import patch_grid, patch_intervals, patchify
 from gato_gym.vocabulary import Vocabulary
-from policies.model.embedding import BODY_PLACES, TEXT_PLACES
+from policies.model.inputs.embedding import BODY_PLACES, TEXT_PLACES
 
 Ints = NDArray[np.int64]
 

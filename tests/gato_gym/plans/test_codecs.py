@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gato_gym.codecs import Digits, decode_uniform, encode_uniform, inverse_mu_law, mu_law
+from gato_gym.plans.codecs import Digits, decode_uniform, encode_uniform, inverse_mu_law, mu_law
 
 deterministic = settings(derandomize=True, deadline=None, max_examples=100)
 

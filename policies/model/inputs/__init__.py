@@ -1,0 +1,1 @@
+"""From timesteps and texts to token embeddings."""
