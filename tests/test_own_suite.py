@@ -94,7 +94,7 @@ def test_the_expert_scores_one(folder: Path) -> None:
     assert scores == pytest.approx([1.0, 1.0])
 
 
-def test_a_suite_may_be_registered_by_its_own_module_or_a_script(folder: Path) -> None:
+def test_an_installed_suite_is_known_after_any_import(folder: Path) -> None:
     """Whichever is imported first imports the others, and they it."""
     use = "import gymnasium as gym; print(len(gato_gym.list_tasks('cars')), "
     use += "gym.make('Gato/cars-reach').spec.max_episode_steps)"
@@ -102,9 +102,21 @@ def test_a_suite_may_be_registered_by_its_own_module_or_a_script(folder: Path) -
     for first in (f"gato_gym; {make}", f"policies; {make}", "cars"):
         done = run(folder, "-c", f"import {first}; import gato_gym; {use}")
         assert (done.stdout, done.stderr) == ("2 300\n", "")
-    source = str(folder / "source")
-    script = f"import gato_gym, cars; gato_gym.register_suite(cars.SUITE); {use}"
-    assert run(folder, "-c", script, PYTHONPATH=f"{source}{os.pathsep}{ROOT}").stdout == "2 300\n"
+
+
+def test_a_script_registers_a_suite_that_is_not_installed(folder: Path) -> None:
+    """For itself and for the workers that it starts."""
+    (folder / "own_script.py").write_text(
+        "import sys, gato_gym, cars\n"
+        "from benchmarks.run import main\n"
+        "gato_gym.register_suite(cars.SUITE)\n"
+        "if __name__ == '__main__':\n"
+        "    sys.exit(main(sys.argv[1:]))\n"
+    )
+    bench = "--suite cars --policy random --episodes 1 --workers 2 --output scripted"
+    places = os.pathsep.join([str(folder / "source"), str(ROOT)])
+    run(folder, "own_script.py", *bench.split(), PYTHONPATH=places)
+    assert (folder / "scripted/summary.json").is_file()
 
 
 def test_a_broken_suite_is_left_out_with_a_warning(folder: Path, tmp_path: Path) -> None:

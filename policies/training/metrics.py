@@ -1,4 +1,4 @@
-"""What is seen of a run: ``metrics.csv``, TensorBoard's events, and a line that moves.
+"""What is seen of a run: ``metrics.csv``, TensorBoard's events, W&B, and a line that moves.
 
 * :class:`Metrics` -- averages over stretches of steps; a row for each.
 * :func:`bars` -- the columns of the moving line.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import functools
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -121,6 +122,48 @@ def tensorboard_missing() -> str:
     return 'TensorBoard is not installed: run pip install "gato-gym[tensorboard]"'
 
 
+def wandb_missing() -> str:
+    """What to install for Weights & Biases; empty where it is there."""
+    return "" if find_spec("wandb") is not None else "W&B is not installed: run pip install wandb"
+
+
+class WandbWriter:
+    """A run of Weights & Biases, which takes what TensorBoard's ``SummaryWriter`` takes.
+
+    A training that is resumed continues its run there: ``wandb/id`` in its folder says which.
+
+    Args:
+        project: The project at W&B.
+        folder: The training's folder.
+    """
+
+    def __init__(self, project: str, folder: Path) -> None:
+        import wandb
+
+        place = folder / "wandb" / "id"
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(uuid.uuid4().hex[:12])
+        self._run: Any = wandb.init(
+            project=project, name=folder.name, dir=folder, id=place.read_text(), resume="allow"
+        )
+        self._row: dict[str, float] = {}
+        self._step = 0
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """A value of a step."""
+        self._row[name], self._step = value, step
+
+    def flush(self) -> None:
+        """Log the step's values."""
+        self._run.log(self._row, step=self._step)
+        self._row = {}
+
+    def close(self) -> None:
+        """End the run."""
+        self._run.finish()
+
+
 class Metrics:
     """Averages reports over several steps and appends them to a CSV file.
 
@@ -139,6 +182,7 @@ class Metrics:
         log_every: Steps that a row is the average of.
         peak: Tokens a second that the machine's peak would give.
         tensorboard: Whether to write TensorBoard's events as well, where it is installed.
+        wandb: Project of Weights & Biases to log to as well, where that is installed.
 
     Attributes:
         task_losses: Mean losses of the last row, by task.
@@ -158,6 +202,7 @@ class Metrics:
         log_every: int = 50,
         peak: float,
         tensorboard: bool = False,
+        wandb: str | None = None,
     ) -> None:
         self.path, self.tasks = folder / METRICS_FILE, tuple(tasks)
         self.tokens, self.log_every, self.peak = tokens, log_every, peak
@@ -172,11 +217,13 @@ class Metrics:
         if begun is not None and not complete:
             self.is_due = is_scored or step % log_every == 0
             self._take_up(begun)
-        self.events: Any = None
+        self._writers: list[Any] = []
         if tensorboard and not tensorboard_missing():
             from torch.utils.tensorboard import SummaryWriter
 
-            self.events = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+            self._writers.append(SummaryWriter(folder / "tensorboard", purge_step=step + 1))
+        if wandb is not None and not wandb_missing():
+            self._writers.append(WandbWriter(wandb, folder))
 
     def _begin_file(self, step: int, scored: Sequence[str]) -> bool:
         """Keep the rows up to a step; whether that step's is there, with scores of these tasks."""
@@ -244,13 +291,13 @@ class Metrics:
         row |= {f"loss/{task}": loss for task, loss in self.task_losses.items()}
         row |= {f"score/{task}": value for task, value in (scores or {}).items()}
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, restval="")
-            writer.writerow({name: _short(value) for name, value in row.items()})
-        if self.events is not None:
+            table = csv.DictWriter(file, self.columns, restval="")
+            table.writerow({name: _short(value) for name, value in row.items()})
+        for writer in self._writers:
             for name, value in row.items():
                 if name != "step":
-                    self.events.add_scalar(name, value, step)
-            self.events.flush()
+                    writer.add_scalar(name, value, step)
+            writer.flush()
         line = self._line(row, discrete=bool(s[0]), continuous=bool(s[3]), text=bool(s[6]))
         self._clear()
         return line
@@ -273,9 +320,9 @@ class Metrics:
         )
 
     def close(self) -> None:
-        """Write out what TensorBoard still holds."""
-        if self.events is not None:
-            self.events.close()
+        """Write out what TensorBoard and W&B still hold."""
+        for writer in self._writers:
+            writer.close()
 
 
 def _task_losses(tasks: Sequence[str], by_task: Tensor) -> dict[str, float]:

@@ -36,7 +36,7 @@ from policies.training.distributed import ProcessGroup
 from policies.training.export import saved_step
 from policies.training.families.family import CheckpointWriter
 from policies.training.families.registry import find_family
-from policies.training.metrics import tensorboard_missing
+from policies.training.metrics import tensorboard_missing, wandb_missing
 from policies.training.pipeline import Pipeline
 from policies.training.settings import TrainSettings
 
@@ -299,8 +299,12 @@ class TrainRun:
         checkpoint, steps = self.settings.output / RUN_CHECKPOINT, self.config.steps
         if not self.ranks.rank:
             self.family.check_own_folder(checkpoint)
-        if self.settings.tensorboard and (missing := tensorboard_missing()):
-            self.console.print(missing, highlight=False, markup=False)
+        for asked, missing in (
+            (self.settings.tensorboard, tensorboard_missing()),
+            (self.settings.wandb, wandb_missing()),
+        ):
+            if asked and missing:
+                self.console.print(missing, highlight=False, markup=False)
         trainer = self.pipeline.resumed(
             self.console,
             save_every=max(50, min(500, steps // 10)),
@@ -309,6 +313,7 @@ class TrainRun:
             log_every=max(1, min(50, steps // 20)),
             on_save=lambda trainer: self.export(checkpoint),
             tensorboard=self.settings.tensorboard,
+            wandb=self.settings.wandb,
             score=self._scorer(),
             score_every=self._score_every,
         )

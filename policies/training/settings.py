@@ -83,6 +83,7 @@ class TrainSettings:
         fsdp: Whether each of several processes holds a part of the backbone (FSDP2).
         workers: Processes that encode episodes.
         tensorboard: Whether to write TensorBoard's events as well.
+        wandb: Project of Weights & Biases to log to as well.
         keep_every: Steps between two sets of averaged weights that are kept; None keeps none.
         until: Step to stop at before the last, with the schedule of all steps.
         score_every: Steps between two scores; 0 plays nothing, None scores four times, the last
@@ -139,6 +140,7 @@ class TrainSettings:
     fsdp: bool = False
     workers: int = 1
     tensorboard: bool = False
+    wandb: str | None = None
     keep_every: int | None = None
     until: int | None = None
     score_every: int | None = None

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -102,6 +103,7 @@ class Trainer:
         begin: Called with the fresh network: gives it the weights that it starts from.
         fsdp: Whether each of several processes holds a part of the backbone instead of all of it.
         tensorboard: Whether to write TensorBoard's events, where it is installed.
+        wandb: Project of Weights & Biases to log to, where that is installed; None logs to none.
         score: Plays some tasks every so often, in every process, after ``on_save`` in the first.
         score_every: Steps between two scores; the run's last is scored too. 0 scores none.
 
@@ -126,6 +128,7 @@ class Trainer:
         begin: Callable[[Any], None] | None = None,
         fsdp: bool = False,
         tensorboard: bool = False,
+        wandb: str | None = None,
         score: CheckpointScorer | None = None,
         score_every: int = 0,
     ) -> None:
@@ -133,7 +136,7 @@ class Trainer:
         self.config, self.output = config, output
         self.family = find_family(config.family)
         self.save_every, self.kept_every, self.log_every = save_every, kept_every, log_every
-        self.on_save, self.tensorboard = on_save, tensorboard
+        self.on_save, self.tensorboard, self.wandb = on_save, tensorboard, wandb
         self.score, self.score_every = score, score_every
         self.ranks = ProcessGroup.join()
         if config.rows < self.ranks.world * config.accumulate:
@@ -308,7 +311,9 @@ class Trainer:
         """What :meth:`run` does, step by step: yields each loss, and raises as it does."""
         tokens = self.config.rows * self.config.length
         metrics = self.metrics = self._metrics() if not self.ranks.rank else None
-        with bars(shown=metrics is not None) as progress, Interrupts() as interrupts, self.batches:
+        written = nullcontext() if metrics is None else closing(metrics)
+        shown = bars(shown=metrics is not None)
+        with written, shown as progress, Interrupts() as interrupts, self.batches:
             bar = progress.add_task(
                 "train", total=self.last, completed=self.step, state="first step"
             )
@@ -353,6 +358,7 @@ class Trainer:
             log_every=self.log_every,
             peak=self.ranks.world * measured_peak(self.device) / cost,
             tensorboard=self.tensorboard,
+            wandb=self.wandb,
         )
 
     def _after_step(self, stop: bool) -> Mapping[str, float]:

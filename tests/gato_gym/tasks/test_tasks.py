@@ -25,6 +25,7 @@ from gato_gym.tasks import (
     list_suites,
     list_tasks,
     register_suite,
+    resolve,
     task_id_of,
 )
 from gato_gym.wrappers import GatoTokenize
@@ -191,3 +192,15 @@ def test_a_suite_is_registered_once_and_under_its_name() -> None:
             Suite(name, (task,))
     with pytest.raises(ValueError, match="has no tasks"):
         Suite("chess", ())
+
+
+@pytest.mark.parametrize("suite", list_suites())
+def test_what_a_suite_names_is_there(suite: str) -> None:
+    """Modules and files are named by strings, which no type checker follows."""
+    its = get_suite(suite)
+    assert its.expert is None or callable(resolve(its.expert))
+    assert resolve(its.recipes).keys() >= {task.id for task in its.tasks if its.expert is None}, (
+        "an expert or a recipe for every task"
+    )
+    assert its.references_path is not None
+    assert suite in json.loads(its.references_path.read_text())["suites"]

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from gato_gym import Episode, get_task, read_minari
+from gato_gym import Episode, get_suite, get_task, read_minari
 from gato_gym.commands.main import main
 from gato_gym.episodes.minari_datasets import minari_metadata
+from gato_gym.tasks import registry
 from policies import GatoPolicy
 from policies.collection.collect import Progress
 from policies.collection.jobs import (
@@ -430,7 +431,8 @@ def test_a_fault_costs_its_own_episode_alone(
     network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A unit in which one environment raises has all other episodes as without the fault."""
-    monkeypatch.setattr(CollectSettings, "unit_episodes", lambda self, task: 4)
+    four = dataclasses.replace(get_suite("babyai"), unit_episodes=4)
+    monkeypatch.setitem(registry._suites, "babyai", four)
     record = RecordSettings(player=network, most_steps=12)
     lengths = []
     for name in ("faulty", "sound"):

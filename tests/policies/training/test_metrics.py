@@ -194,6 +194,43 @@ def test_tensorboard_has_what_the_file_has(
     assert 'pip install "gato-gym[tensorboard]"' in metrics.tensorboard_missing()
 
 
+WANDB = """
+import json, pathlib
+class Run:
+    def __init__(self, dir, **how):
+        self.path = pathlib.Path(dir) / "logged.jsonl"
+        self.log({"begun": how})
+    def log(self, values, step=None):
+        with self.path.open("a") as file:
+            file.write(json.dumps([step, values]) + chr(10))
+    def finish(self):
+        self.log({"finished": True})
+init = Run
+"""
+
+
+def test_wandb_has_what_the_file_has_and_a_resumed_run_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in of the package writes down what it is given."""
+    (tmp_path / "wandb.py").write_text(WANDB)
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "run"
+    run(folder, wandb="mine", until=4)
+    run(folder, wandb="mine")
+    lines = [json.loads(line) for line in (folder / "logged.jsonl").read_text().splitlines()]
+    begun = [values["begun"] for _, values in lines if "begun" in values]
+    assert len(begun) == 2
+    assert begun[0] == begun[1], "the same run"
+    assert sum("finished" in values for _, values in lines) == 2
+    assert (begun[0]["project"], begun[0]["name"], begun[0]["resume"]) == ("mine", "run", "allow")
+    losses = {step: values["loss"] for step, values in lines if "loss" in values}
+    wanted = {int(row["step"]): float(row["loss"]) for row in rows(folder)}
+    assert losses == pytest.approx(wanted, rel=1e-4)
+    monkeypatch.setattr(metrics, "find_spec", lambda name: None)
+    assert metrics.wandb_missing() == "W&B is not installed: run pip install wandb"
+
+
 def test_scores_are_those_of_the_checkpoint_and_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
