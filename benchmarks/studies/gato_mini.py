@@ -66,12 +66,11 @@ EXPERT_PLAY = {
 
 SUITES = tuple(EXPERT_PLAY)
 
-LABELLED_STEPS = {
-    "atari": 4_000, "babyai": 5_000, "dm_control": 4_000, "metaworld": 3_000, "mujoco": 4_000,
-}  # fmt: skip
-"""Steps that the network plays of each task in a round, at least."""
+LABELLED_STEPS = {"babyai": 5_000, "dm_control": 4_000, "mujoco": 4_000}
+"""Steps that the network plays of each task in a round, at least, in the suites in which it does.
+"""
 
-MOST_STEPS = {"atari": 2_000, "babyai": 256, "dm_control": 1_000, "metaworld": 500, "mujoco": 1_000}
+MOST_STEPS = {"babyai": 256, "dm_control": 1_000, "mujoco": 1_000}
 """Steps after which an episode of the network is left, as it may be stuck."""
 
 WEIGHTS = {"atari": 0.34, "babyai": 0.3, "dm_control": 0.12, "metaworld": 0.14, "mujoco": 0.1}
@@ -112,11 +111,9 @@ def labelled_collections(
     return [
         (
             known_tasks(suite),
-            CollectSettings(
-                folder, replace(record, most_steps=MOST_STEPS[suite]), steps=LABELLED_STEPS[suite]
-            ),
+            CollectSettings(folder, replace(record, most_steps=MOST_STEPS[suite]), steps=steps),
         )
-        for suite in SUITES
+        for suite, steps in LABELLED_STEPS.items()
     ]
 
 
@@ -132,7 +129,9 @@ def datasets(root: Path, number: int = 0, suites: tuple[str, ...] = SUITES) -> t
     labelled = RecordSettings(player="")
     for before in range(1, number + 1):
         folder = labelled_folder(root, before)
-        paths += [folder / dataset_id(task, labelled) for task in tasks]
+        paths += [
+            folder / dataset_id(task, labelled) for task in tasks if task.suite in LABELLED_STEPS
+        ]
     return tuple(map(str, paths))
 
 
@@ -144,7 +143,7 @@ def emphasis(root: Path, number: int) -> dict[str, float]:
     is, and a task without references as one that is half as good.
     """
     factors = {}
-    for suite in SUITES:
+    for suite in LABELLED_STEPS:
         references = measured(suite)
         for task in known_tasks(suite):
             name = dataset_id(task, RecordSettings(player=""))

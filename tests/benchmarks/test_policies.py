@@ -389,25 +389,26 @@ def test_an_expert_is_scored_where_there_is_one() -> None:
 
 
 def test_a_network_is_scored_on_what_it_knows_by_id_or_by_spaces(checkpoint: Path) -> None:
-    pattern = "go-to-obj,open-red-door,mujoco-reacher,metaworld-reach"
+    pattern = "go-to-obj,open-red-door,dm_control-humanoid-run,metaworld-reach"
     reasons = left_out(PolicyChoice(str(checkpoint)), select_tasks("all", pattern))
     # open-red-door has the spaces of the one task that it knows
-    assert sorted(reasons) == ["metaworld-reach", "mujoco-reacher"]
+    assert sorted(reasons) == ["dm_control-humanoid-run", "metaworld-reach"]
     reasons = left_out(PolicyChoice("gato-mini"), select_tasks("all", pattern))
-    assert sorted(reasons) == ["mujoco-reacher"]
+    assert sorted(reasons) == ["dm_control-humanoid-run"]
 
 
 @pytest.mark.parametrize(
     ("suite", "pattern", "policies", "said"),
     [
         (
-            "mujoco",
-            "*",
+            "dm_control",
+            "humanoid-*",
             ["gato-mini"],
-            "gato-mini plays none of what was asked for, 11 tasks, such as mujoco-ant (the network "
-            "was not trained on it, and its spaces tell no task): it plays 39 tasks of babyai, 50 "
-            "tasks of metaworld; choose these with --suite or --tasks, or pass --policy random or "
-            "expert, or a network trained on these tasks",
+            "gato-mini plays none of what was asked for, 3 tasks, such as dm_control-humanoid-run "
+            "(the network was not trained on it, and its spaces tell no task): it plays 31 tasks "
+            "of atari, 39 tasks of babyai, 18 tasks of dm_control, 50 tasks of metaworld, 11 tasks "
+            "of mujoco; choose these with --suite or --tasks, or pass --policy random or expert, "
+            "or a network trained on these tasks",
         ),
         (
             "dm_control",

@@ -43,13 +43,14 @@ def test_every_task_with_an_expert_is_collected_once_and_trained_on() -> None:
 
 def test_later_rounds_learn_from_what_the_network_before_came_to() -> None:
     player = WORK / "round-0" / "checkpoint"
-    for tasks, settings in labelled_collections(ROOT, 1, player):
+    labelled = labelled_collections(ROOT, 1, player)
+    for tasks, settings in labelled:
         assert settings.record.player == str(player)
         assert settings.root == labelled_folder(ROOT, 1)
         assert tasks
     second = round_settings(ROOT, WORK, number=2)
     count = len(datasets(ROOT))
-    assert len(second.datasets) == 3 * count
+    assert len(second.datasets) == count + 2 * sum(len(tasks) for tasks, _ in labelled)
     assert second.datasets[:count] == round_settings(ROOT, WORK).datasets
     assert second.start == str(WORK / "round-1" / "checkpoint")
 
