@@ -12,6 +12,7 @@ import tyro
 from benchmarks.references import measured
 from benchmarks.studies import gato_mini
 from benchmarks.studies.gato_mini import (
+    LABELLED_STEPS,
     MOST_EMPHASIS,
     SUITES,
     collections,
@@ -103,7 +104,7 @@ def test_rounds_run_in_order_and_processes_of_torchrun_train_alone(
     monkeypatch.setattr("sys.argv", ["gato_mini", "--steps", "7", "--rounds", "1"])
     CALLS.clear()
     tyro.cli(make)
-    assert ["collect"] * 2 * len(SUITES) == CALLS
+    assert ["collect"] * (len(SUITES) + len(LABELLED_STEPS)) == CALLS
     *trainings, played = commands
     assert len(trainings) == 2
     assert played[played.index("--suite") + 1] == "all"
