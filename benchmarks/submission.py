@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import references
-from benchmarks.protocol import ALL, BenchmarkError, Protocol, listed
+from benchmarks.protocol import ALL, STANDARD, BenchmarkError, Protocol, listed
 from benchmarks.report.summary import Summary, summarise
 from benchmarks.store.run_store import RecordedRun, read_run
 from gato_gym.tasks import list_suites, list_tasks
@@ -61,6 +61,8 @@ def find_faults(run: RecordedRun) -> list[str]:
             f"{protocol.episodes} episodes a task, expected {FEWEST_EPISODES} or more: run it "
             f"with --episodes {FEWEST_EPISODES}"
         )
+    if protocol.name != STANDARD:
+        faults.append(f"protocol {protocol.name}, expected {STANDARD}: run it without --protocol")
     if protocol.seed != SEED:
         faults.append(f"seed {protocol.seed}, expected {SEED}: run it with --seed {SEED}")
     suites = list_suites() if protocol.suite == ALL else (protocol.suite,)

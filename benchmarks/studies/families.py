@@ -233,9 +233,9 @@ def line(result: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: result[name] for name in names}
     values |= {f"steps_a_second_{rows}": result[f"steps_a_second_{rows}"] for rows in BATCHES}
     for suite in SUITES:
-        found = result["suites"].get(suite, {}).get(MEAN, {})
-        values[suite] = found.get("value")
-        values |= {f"{suite}_{end}": found.get(end) for end in ("low", "high")}
+        mean = result["suites"].get(suite, {}).get(MEAN, {})
+        values[suite] = mean.get("value")
+        values |= {f"{suite}_{end}": mean.get(end) for end in ("low", "high")}
     return {**values, "weakest": ", ".join(weakest(result["tasks"]))}
 
 

@@ -21,7 +21,7 @@ from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.minari_writing import new_minari
 from gato_gym.seeds import TRAINING_SEEDS_START
 from policies.collection.noise import HeldNoise, Noise, SampledNoise
-from policies.collection.recorder import Recording
+from policies.collection.recording import Recording
 from policies.rollout.env_batch import PolicyLike
 from policies.rollout.episode import name_of
 from policies.rollout.vector_rollout import play_one

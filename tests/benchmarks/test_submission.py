@@ -63,6 +63,7 @@ def test_a_whole_run_is_written_as_one_object(tmp_path: Path) -> None:
         ({"leave_out": 3}, "3 of 220 episodes are missing"),
         ({"episodes": 5}, "5 episodes a task, expected 20 or more"),
         ({"seed": 4}, "seed 4, expected 0"),
+        ({"name": "noisy-observations"}, "protocol noisy-observations, expected standard"),
         ({"pattern": "ant,hopper"}, "protocol.tasks.mujoco-pusher: the whole suite only"),
         ({"simulators": {"gymnasium": "1.4.0", "mujoco": "3.2.0"}}, "mujoco: 3.3.0 -> 3.2.0"),
         ({"rules": {"discount": 0.5}}, "protocol.rules.discount: 1.0 -> 0.5"),

@@ -12,7 +12,7 @@ import torch
 from gato_gym.tasks import get_task, task_id_of
 from policies import GatoPolicy, Policy, make_policy
 from policies.collection.noise import SampledNoise
-from policies.collection.recorder import Recording
+from policies.collection.recording import Recording
 from policies.jat.config import JatConfig
 from policies.jat.policy import JatPolicy
 from policies.model.config import NetworkConfig

@@ -273,11 +273,11 @@ def _modalities(
     tasks: Sequence[DatasetTask], sizes: JatConfig, tokenizer: Gpt2Tokenizer
 ) -> dict[str, Modalities]:
     """What each task observes and chooses."""
-    found = {}
+    modalities = {}
     for task in tasks:
         try:
             spaces = task.observation_space, task.action_space
-            found[task.id] = Modalities.of(*spaces, sizes, tokenizer)
+            modalities[task.id] = Modalities.of(*spaces, sizes, tokenizer)
         except ValueError as error:
             raise ValueError(f"JAT cannot be trained on {task.id!r}: {error}") from error
-    return found
+    return modalities
