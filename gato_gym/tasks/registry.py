@@ -97,8 +97,8 @@ def list_suites() -> tuple[str, ...]:
     """Names of the registered suites, sorted.
 
     Example:
-        >>> [name for name in list_suites() if name.startswith("m")]
-        ['metaworld', 'mujoco']
+        >>> [name for name in list_suites() if name.startswith("me")]
+        ['metaworld']
     """
     load_offered()
     return tuple(sorted(_suites))

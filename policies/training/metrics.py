@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from gato_gym.files.atomic_io import appearing_file
+from gato_gym.files.bounded_io import read_text
 from policies.model.config import NetworkConfig
 from policies.training.loss import LossReport
 
@@ -145,7 +146,7 @@ class WandbWriter:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(uuid.uuid4().hex[:12])
         self._run: Any = wandb.init(
-            project=project, name=folder.name, dir=folder, id=place.read_text(), resume="allow"
+            project=project, name=folder.name, dir=folder, id=read_text(place), resume="allow"
         )
         self._row: dict[str, float] = {}
         self._step = 0

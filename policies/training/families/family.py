@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,9 @@ from policies.training.data.shards import EpisodeArrays
 from policies.training.data.text_sources import TextSource
 from policies.training.distributed import ProcessGroup
 from policies.training.loss import LossReport
-from policies.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from policies.training.settings import TrainSettings
 
 SizesT = TypeVar("SizesT", bound=NetworkSizes)
 NetworkT = TypeVar("NetworkT", bound=nn.Module)

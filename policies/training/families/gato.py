@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -51,7 +51,9 @@ from policies.training.families.family import CheckpointWriter, Family, Shards
 from policies.training.initialization import start_from
 from policies.training.loss import LossReport, batch_loss, loss_scale
 from policies.training.metrics import flops_per_token
-from policies.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from policies.training.settings import TrainSettings
 
 SAMPLER = Sampler(temperature=1.0, continuous_temperature=0.0, continuous="peak")
 """Discrete actions are sampled, which leaves loops; a robot's are the expected ones of a peak."""

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,9 @@ from policies.training.distributed import ProcessGroup
 from policies.training.families.family import CheckpointWriter, Family, Shards
 from policies.training.loss import LossReport
 from policies.training.optimizer import OptimiserConfig
-from policies.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from policies.training.settings import TrainSettings
 
 LEARNED_TEXTS = 10_000
 """Texts that text tokens are learned from, the first ones."""
