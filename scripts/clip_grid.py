@@ -23,15 +23,19 @@ MOST_BYTES = 2 * 2**20
 
 
 def frames_of(video: Path, *, width: int, fps: float, seconds: float) -> list[Any]:
-    """A video's frames at another rate, ``width`` pixels wide; the last stays to the end."""
+    """A video's frames at another rate; the last stays to the end.
+
+    Of each, the square on its left, ``width`` pixels wide, which is what the environment shows.
+    """
     av, image = need("av", "watch"), need("PIL.Image", "watch")
     count = round(fps * seconds)
     frames: list[Any] = []
     with av.open(str(video)) as container:
         for frame in container.decode(video=0):
             while len(frames) < count and frame.time >= len(frames) / fps:
-                height = round(frame.height * width / frame.width)
-                frames.append(frame.to_image().resize((width, height), image.Resampling.LANCZOS))
+                side = min(frame.height, frame.width)
+                square = frame.to_image().crop((0, 0, side, side))
+                frames.append(square.resize((width, width), image.Resampling.LANCZOS))
             if len(frames) == count:
                 break
     if not frames:
@@ -61,12 +65,11 @@ def grid(
     """
     image = need("PIL.Image", "watch")
     panels = [frames_of(video, width=width, fps=fps, seconds=seconds) for video in videos]
-    height = max(panel[0].height for panel in panels)
     pictures = []
     for together in zip(*panels, strict=True):
-        picture = image.new("RGB", (width * len(panels), height), "white")
+        picture = image.new("RGB", (width * len(panels), width))
         for column, frame in enumerate(together):
-            picture.paste(frame, (column * width, (height - frame.height) // 2))
+            picture.paste(frame, (column * width, 0))
         pictures.append(picture)
     content = io.BytesIO()
     pictures[0].save(
