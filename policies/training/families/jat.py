@@ -58,7 +58,7 @@ class JatFamily(Family[JatConfig, JatNetwork, JatShard, JatBatch]):
 
     def check_settings(self, settings: TrainSettings) -> None:
         """As :meth:`Family.check_settings`."""
-        for field in dataclasses.fields(TrainSettings):
+        for field in dataclasses.fields(settings):
             value = getattr(settings, field.name)
             usual = field.default
             if field.default_factory is not dataclasses.MISSING:
