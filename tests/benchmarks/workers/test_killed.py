@@ -95,7 +95,9 @@ def test_a_killed_process_is_replaced(modules: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("local_cluster")
 def test_a_killed_actor_is_replaced(modules: Path, tmp_path: Path) -> None:
     alone = play(tmp_path / "1", PolicyChoice("random"), workers=1)
-    killed = play(tmp_path / "2", deadly(modules, "actor", times=1), workers="ray", num_envs=2)
+    killed = play(
+        tmp_path / "2", deadly(modules, "actor", times=1, call=20), workers="ray", num_envs=2
+    )
     assert killed == alone
     assert len(list((modules / "actor").iterdir())) == 1
 
