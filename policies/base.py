@@ -2,6 +2,7 @@
 
 * :class:`Policy` -- the abstract base: spaces, the batch rule, ``predict`` and episodes' seeds.
 * :data:`Span` -- what measures a part of ``predict``.
+* :func:`check_rows` -- refuses a state of another batch.
 * :func:`spaces_of` -- the spaces of one environment of a vector environment.
 """
 
@@ -26,6 +27,21 @@ State = Any
 
 Span = Callable[[str], AbstractContextManager[object]]
 """Called with a part's name, gives the context in which that part runs."""
+
+
+def check_rows(state: object, kind: type[Any], rows: int) -> None:
+    """Refuse a state that is not of a kind, which has ``rows``, or has another number of rows.
+
+    Raises:
+        ValueError: It is refused.
+    """
+    count = state.rows if isinstance(state, kind) else None
+    if count != rows:
+        got = type(state).__name__ if count is None else f"{count} rows"
+        raise ValueError(
+            f"state is {got} and the observation has {rows} rows: "
+            "pass the state that predict returned for the same environments"
+        )
 
 
 class Policy(ABC):

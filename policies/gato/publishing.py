@@ -76,7 +76,8 @@ def hub_files(
         files[VIDEO] = _of_size(video, LARGEST_VIDEO)
     if evaluations:
         files[EVALUATIONS] = (json.dumps(list(evaluations), indent=1) + "\n").encode()
-    card = model_card(name, text, evaluations, video=video is not None)
+    family = "JAT" if is_jat(folder) else "Gato"
+    card = model_card(name, text, evaluations, family=family, video=video is not None)
     return dict(sorted({**files, CARD: card.encode()}.items()))
 
 
@@ -156,7 +157,12 @@ def _client() -> Any:
 
 
 def model_card(
-    name: str, text: str, evaluations: Sequence[Mapping[str, Any]], *, video: bool
+    name: str,
+    text: str,
+    evaluations: Sequence[Mapping[str, Any]],
+    *,
+    family: str = "Gato",
+    video: bool = False,
 ) -> str:
     """``README.md`` of a repository.
 
@@ -164,6 +170,7 @@ def model_card(
         name: The repository, ``owner/name``.
         text: The description, Markdown.
         evaluations: Scores; each task is a result of the metadata's ``model-index``.
+        family: "Gato" or "JAT".
         video: Whether the repository has one.
 
     Raises:
@@ -187,21 +194,22 @@ def model_card(
     data = client.ModelCardData(
         library_name=LIBRARY,
         pipeline_tag=PIPELINE,
-        tags=[PIPELINE, "gato", "gymnasium"],
+        tags=[PIPELINE, family.lower(), "gymnasium"],
         model_name=title,
         eval_results=results or None,
     )
-    parts = [text.strip() or f"# {title}\n\nA Gato checkpoint."]
+    parts = [text.strip() or f"# {title}\n\nA {family} checkpoint."]
     if video:
         parts.append(f"An episode that it played is in [{VIDEO}]({VIDEO}).")
     if scores:
         head = ["| suite | average | value | 95 % interval | tasks | episodes a task | protocol |"]
         head += ["|---|---|---|---|---|---|---|"]
         parts += [f"## Scores\n\nEvery task is in `{EVALUATIONS}`.", "\n".join([*head, *scores])]
+    policy = f"{family.title()}Policy"
     parts.append(
-        "## Use\n\n```python\nimport gymnasium as gym\nfrom policies import GatoPolicy\n\n"
+        f"## Use\n\n```python\nimport gymnasium as gym\nfrom policies import {policy}\n\n"
         'env = gym.make("Gato/…")  # one of its tasks\n'
-        f'policy = GatoPolicy.from_pretrained("{name}", env=env)\n```'
+        f'policy = {policy}.load("{name}", env=env)\n```'
     )
     return f"---\n{data.to_yaml().strip()}\n---\n\n" + "\n\n".join(parts) + "\n"
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from policies.base import check_rows
 from policies.model.kv_cache import RingCache
 
 
@@ -97,12 +98,8 @@ def check_state(state: object, rows: int, owner: int) -> None:
     Raises:
         ValueError: It has another number of rows, is another task's, or is no state.
     """
-    if not isinstance(state, GatoState) or state.rows != rows:
-        got = f"{state.rows} rows" if isinstance(state, GatoState) else f"a {type(state).__name__}"
-        raise ValueError(
-            f"state is {got} and the observation has {rows} rows: "
-            "pass the state that predict returned for the same environments"
-        )
+    check_rows(state, GatoState, rows)
+    assert isinstance(state, GatoState)
     if (state.owners != owner).any():
         raise ValueError(
             "state is of another task, or of other token options: pass the state that predict "

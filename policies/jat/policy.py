@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from policies.base import Policy, spaces_of
+from policies.base import Policy, check_rows, spaces_of
 from policies.chance import RowGenerator, begin_episodes, with_seeds
 from policies.jat.checkpoint import BothSpaces, load_checkpoint, save_checkpoint
 from policies.jat.config import JatConfig
@@ -207,12 +207,7 @@ class JatPolicy(Policy):
     ) -> tuple[Any, JatState]:
         rows = len(starts)
         state = self.new_state(rows) if state is None else state
-        if not isinstance(state, JatState) or state.rows != rows:
-            got = f"{state.rows} rows" if isinstance(state, JatState) else type(state).__name__
-            raise ValueError(
-                f"state is {got} and the observation has {rows} rows: "
-                "pass the state that predict returned for the same environments"
-            )
+        check_rows(state, JatState, rows)
         if not self.decoder.fits(state):
             raise ValueError(
                 "state is of another network, window or action space: pass the state that predict "

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import create_mutex_group
 
 from gato_gym.commands.flags import flag
 from gato_gym.ranges import check_range
 
-FAMILIES = ("gato", "jat")
+FamilyName = Literal["gato", "jat"]
+FAMILIES = get_args(FamilyName)
 """What can be trained."""
 
 _AMOUNT = create_mutex_group(required=False, title="how long")
@@ -97,7 +98,7 @@ class TrainSettings:
 
     datasets: Annotated[tuple[str, ...], flag(name="dataset")]
     output: Path
-    family: Literal["gato", "jat"] = "gato"
+    family: FamilyName = "gato"
     texts: Annotated[tuple[Path, ...], flag(name="text")] = ()
     pairs: tuple[Path, ...] = ()
     shards: Path | None = None

@@ -22,7 +22,7 @@ from policies.jat.network import EpisodeBatch, TextBatch
 from policies.model.tensors import Tensors
 from policies.training.data.jat_shards import JatShard
 from policies.training.data.jat_texts import JatTexts, Passage, draw_passage, text_batch
-from policies.training.data.packing import Mixture, Sampler
+from policies.training.data.packing import DocumentSampler, Mixture
 
 LONGEST = {"image": 32, "continuous": 256, "discrete": 256}
 """Timesteps of a stretch as published."""
@@ -79,12 +79,13 @@ class Stretch:
         return self.shard.task
 
 
-class JatPacker(Sampler[JatShard, JatBatch]):
+class JatPacker(DocumentSampler[JatShard, JatBatch]):
     """Batches of a mixture of shards.
 
     Args:
-        shards, mixture, rows, length, seed: As :class:`~policies.training.data.packing.Sampler` has
-            them. A row's tokens may be of several stretches.
+        shards, mixture, rows, length, seed: As
+            :class:`~policies.training.data.packing.DocumentSampler` has them. A row's tokens may
+            be of several stretches.
         positions: Tokens that the network has positions for, the most of a stretch.
         texts: Texts and pairs, by name.
     """
@@ -104,17 +105,17 @@ class JatPacker(Sampler[JatShard, JatBatch]):
         super().__init__(shards, mixture, rows=rows, length=length, seed=seed, texts=texts)
 
     def num_tokens(self, task: str) -> int:
-        """As :meth:`Sampler.num_tokens`."""
+        """As :meth:`DocumentSampler.num_tokens`."""
         if task in self.texts:
             return int(self.texts[task].lengths.sum())
         return 2 * self.shards[task].num_steps
 
     def count_documents(self, batch: JatBatch) -> tuple[int, int]:
-        """As :meth:`Sampler.count_documents`: none is prompted."""
+        """As :meth:`DocumentSampler.count_documents`: none is prompted."""
         return sum(len(tasks) for tasks in batch.tasks.values()), 0
 
     def batch(self, index: int, *, rank: int = 0, world: int = 1) -> JatBatch:
-        """As :meth:`Sampler.batch`."""
+        """As :meth:`DocumentSampler.batch`."""
         stretches: dict[str, list[Stretch]] = {}
         passages: dict[str, list[Passage]] = {}
         tokens: dict[str, int] = {}

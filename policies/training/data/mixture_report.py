@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
-from policies.training.data.packing import Sampler
+from policies.training.data.packing import DocumentSampler
 
 BATCHES = 16
 
@@ -54,7 +54,7 @@ class MixtureCounts:
     batches: int
 
 
-def measure_mixture(packer: Sampler[Any, Any], *, batches: int = BATCHES) -> MixtureCounts:
+def measure_mixture(packer: DocumentSampler[Any, Any], *, batches: int = BATCHES) -> MixtureCounts:
     """Count the first batches of a run."""
     drawn = dict.fromkeys(packer.sources, 0)
     documents = prompted = 0

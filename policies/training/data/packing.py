@@ -1,7 +1,7 @@
 """Documents from shards, packed into rows.
 
 * :class:`Mixture` -- which tasks are drawn how often, and how many are prompted.
-* :class:`Sampler` -- which task or text a document is of, for any kind of documents.
+* :class:`DocumentSampler` -- which task or text a document is of, for any kind of documents.
 * :class:`Packer` -- batch number ``k`` of a seed, always the same one.
 
 A document of a task is an optional prompt and a run of live timesteps. Tasks that remember see
@@ -86,7 +86,7 @@ class Mixture:
         check_range(self, "memoryless_steps", "smallest", "pairs", low=1)
 
 
-class Sampler(ABC, Generic[ShardT, BatchT]):
+class DocumentSampler(ABC, Generic[ShardT, BatchT]):
     """Draws the tasks and texts of documents in the shares of a mixture.
 
     Args:
@@ -181,11 +181,11 @@ class Sampler(ABC, Generic[ShardT, BatchT]):
         return probabilities / probabilities.sum()
 
 
-class Packer(Sampler[TaskShard, PackedBatch]):
+class Packer(DocumentSampler[TaskShard, PackedBatch]):
     """Packed batches of a mixture of shards.
 
     Args:
-        shards, mixture, rows, length, seed, texts: As :class:`Sampler` has them.
+        shards, mixture, rows, length, seed, texts: As :class:`DocumentSampler` has them.
         config: The network's sizes.
         depth_drop: Share of the sub-layers that stochastic depth skips.
 
@@ -227,7 +227,7 @@ class Packer(Sampler[TaskShard, PackedBatch]):
         return prompt + float(np.minimum(steps * step + texts, self.length).mean())
 
     def num_tokens(self, task: str) -> int:
-        """As :meth:`Sampler.num_tokens`."""
+        """As :meth:`DocumentSampler.num_tokens`."""
         if task in self.texts:
             return int(self.texts[task].sizes.sum())
         shard = self.shards[task]
@@ -240,14 +240,14 @@ class Packer(Sampler[TaskShard, PackedBatch]):
         return body + int(lengths[shown].sum())
 
     def count_documents(self, batch: PackedBatch) -> tuple[int, int]:
-        """As :meth:`Sampler.count_documents`."""
+        """As :meth:`DocumentSampler.count_documents`."""
         owners = batch.roles.documents.numpy() + 1
         keys = owners + (np.arange(len(owners)) * (owners.max() + 1))[:, None]
         prompted = keys[batch.roles.prompts.numpy() == 1]
         return len(np.unique(keys[owners > 0])), len(np.unique(prompted))
 
     def batch(self, index: int, *, rank: int = 0, world: int = 1) -> PackedBatch:
-        """As :meth:`Sampler.batch`."""
+        """As :meth:`DocumentSampler.batch`."""
         rows = range(rank, self.rows, world)
         builder = BatchBuilder(self.spec, len(rows))
         for place, row in enumerate(rows):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from policies.training.config import NetworkSizes, TrainConfig, Usual
 from policies.training.data.datasets import DatasetTask
-from policies.training.data.packing import Sampler
+from policies.training.data.packing import DocumentSampler
 from policies.training.data.shards import EpisodeArrays
 from policies.training.data.text_sources import TextSource
 from policies.training.distributed import ProcessGroup
@@ -132,7 +132,7 @@ class Family(ABC, Generic[SizesT, NetworkT, ShardT, BatchT]):
     @abstractmethod
     def packer(
         self, config: TrainConfig, shards: Shards[ShardT], texts: Mapping[str, Any] | None
-    ) -> Sampler[ShardT, BatchT]:
+    ) -> DocumentSampler[ShardT, BatchT]:
         """What makes batches."""
 
     @abstractmethod

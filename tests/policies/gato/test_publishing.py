@@ -16,9 +16,10 @@ from hub_server import Hub, serve_hub
 from huggingface_hub import ModelCard
 
 from gato_gym.commands.main import main
-from policies import GatoPolicy
+from policies import GatoPolicy, JatPolicy
 from policies.gato.hub import HubError
 from policies.gato.publishing import hub_files
+from policies.jat.config import JatConfig
 from policies.model.config import NetworkConfig
 
 ROOT = Path(__file__).parents[3]
@@ -233,3 +234,19 @@ print(GatoPolicy.from_pretrained("me/outside", env=env).task)
     assert task == TASK
     assert hub.fetched.count("model.safetensors") == 1
     assert set(hub.fetched) == set(files)
+
+
+def test_a_jat_checkpoint_has_a_card_of_its_family(tmp_path: Path) -> None:
+    config = JatConfig(
+        hidden_size=24, num_layers=1, num_heads=3, vocab_size=257, eos_token_id=256,
+        max_continuous_size=16, max_discrete_value=6, image_size=32,
+    )  # fmt: skip
+    JatPolicy.create(gym.make("Gato/mujoco-reacher"), config=config).save(tmp_path / "jat")
+    card = hub_files("me/jat", tmp_path / "jat")["README.md"]
+    assert isinstance(card, bytes)
+    text = card.decode()
+    assert "from policies import JatPolicy" in text
+    assert 'policy = JatPolicy.load("me/jat", env=env)' in text
+    assert "Gato checkpoint" not in text
+    assert "GatoPolicy" not in text
+    assert ModelCard(text).data.tags == ["reinforcement-learning", "jat", "gymnasium"]
