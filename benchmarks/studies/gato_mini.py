@@ -2,12 +2,15 @@
 
     python -m benchmarks.studies.gato_mini                # both rounds, then all five suites
     python -m benchmarks.studies.gato_mini --rounds 0     # the experts' own episodes alone
+    python -m benchmarks.studies.gato_mini --rounds 0 --player gato-mini --rows 192 --steps 8000
+                                                          # from fresh weights, on a GPU
     python -m benchmarks.studies.gato_mini --dry-run      # what would be drawn from the shards
 
 Round 0 learns from the experts' episodes, played under noise. In each later round the network
 plays, the experts say what they would have done in the states that it came to (DAgger, arXiv
 1011.0686), and training continues with these episodes too; the further a task is from its expert,
-the more of it is drawn. Every stage can be stopped and run again: it is resumed where it was.
+the more of it is drawn. With a ``player``, an earlier network, round 0 has such episodes too. Every
+stage can be stopped and run again: it is resumed where it was.
 
 * :func:`collections` -- what the experts play.
 * :func:`labelled_collections` -- what the network plays and the experts label.
@@ -36,7 +39,8 @@ from policies.collection.collect import collect
 from policies.collection.jobs import CollectSettings, dataset_id
 from policies.collection.recorder import RecordSettings
 from policies.experts import has_expert
-from policies.gato.checkpoint_folder import RUN_CHECKPOINT
+from policies.gato.checkpoint import read_tasks
+from policies.gato.checkpoint_folder import RUN_CHECKPOINT, locate_checkpoint
 from policies.threads import ONE_THREAD
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
@@ -45,33 +49,39 @@ EXPERT_PLAY = {
     "atari": CollectSettings(
         Path(),
         RecordSettings(noise=0.1, keep=0.0, most_steps=4_000),
-        steps=20_000,
-        expert_episodes=2,  # some last 27,000 steps
+        steps=10_000,
+        expert_episodes=1,  # some last 27,000 steps
     ),
     "babyai": CollectSettings(Path(), RecordSettings(noise=0.2), steps=20_000, expert_episodes=5),
     "dm_control": CollectSettings(
-        Path(), RecordSettings(noise=0.3, keep=0.0), steps=30_000, expert_episodes=5
+        Path(), RecordSettings(noise=0.3, keep=0.0), steps=16_000, expert_episodes=2
     ),
     "metaworld": CollectSettings(
         Path(),
         RecordSettings(noise=0.8, steps_after_success=40),
-        episodes=50,
-        expert_episodes=5,
+        episodes=24,
+        expert_episodes=3,
     ),
     "mujoco": CollectSettings(
-        Path(), RecordSettings(noise=0.3, keep=0.0), steps=45_000, expert_episodes=5
+        Path(), RecordSettings(noise=0.3, keep=0.0), steps=24_000, expert_episodes=2
     ),
 }
 """What the experts play of each task, by suite."""
 
 SUITES = tuple(EXPERT_PLAY)
 
-LABELLED_STEPS = {"babyai": 5_000, "dm_control": 4_000, "mujoco": 4_000}
-"""Steps that the network plays of each task in a round, at least, in the suites in which it does.
-"""
+LABELLED_STEPS = {
+    "atari": 4_000, "babyai": 5_000, "dm_control": 4_000, "metaworld": 1_500, "mujoco": 4_000
+}  # fmt: skip
+"""Steps that the network plays of each task in a round, at least."""
 
-MOST_STEPS = {"babyai": 256, "dm_control": 1_000, "mujoco": 1_000}
+MOST_STEPS = {
+    "atari": 1_500, "babyai": 256, "dm_control": 1_000, "metaworld": 500, "mujoco": 1_000
+}  # fmt: skip
 """Steps after which an episode of the network is left, as it may be stuck."""
+
+JUDGED = ("babyai", "dm_control", "mujoco")
+"""Suites whose returns in a round say how far a task is: the others' are cut short."""
 
 WEIGHTS = {"atari": 0.34, "babyai": 0.3, "dm_control": 0.12, "metaworld": 0.14, "mujoco": 0.1}
 """Share of the tokens by suite, by how many updates each needs."""
@@ -102,15 +112,29 @@ def collections(root: Path) -> list[tuple[list[Task], CollectSettings]]:
     ]
 
 
+def labelled_tasks(suite: str, player: str | None) -> list[Task]:
+    """The known tasks of a suite that an earlier network plays; None plays all of them."""
+    if player is None:
+        return known_tasks(suite)
+    names = read_tasks(locate_checkpoint(player))
+    return [task for task in known_tasks(suite) if task.id in names]
+
+
 def labelled_collections(
-    root: Path, number: int, player: Path
+    root: Path, number: int, player: str
 ) -> list[tuple[list[Task], CollectSettings]]:
-    """What the network of the round before plays, and the experts label, in round ``number``."""
-    record = RecordSettings(seed=number, player=str(player), steps_after_success=40)
+    """What a network plays, and the experts label, in round ``number``.
+
+    Args:
+        root: Folder of the datasets.
+        number: The round: in round 0 an earlier network plays the tasks that it knows.
+        player: Its checkpoint.
+    """
+    record = RecordSettings(seed=number, player=player, steps_after_success=40)
     folder = labelled_folder(root, number)
     return [
         (
-            known_tasks(suite),
+            labelled_tasks(suite, None if number else player),
             CollectSettings(folder, replace(record, most_steps=MOST_STEPS[suite]), steps=steps),
         )
         for suite, steps in LABELLED_STEPS.items()
@@ -122,30 +146,32 @@ def labelled_folder(root: Path, number: int) -> Path:
     return root / f"round-{number}"
 
 
-def datasets(root: Path, number: int = 0, suites: tuple[str, ...] = SUITES) -> tuple[str, ...]:
-    """Paths of all episodes that round ``number`` learns from."""
-    tasks = [task for suite in suites for task in known_tasks(suite)]
-    paths = [root / dataset_id(task) for task in tasks]
+def datasets(
+    root: Path, number: int = 0, suites: tuple[str, ...] = SUITES, *, player: str | None = None
+) -> tuple[str, ...]:
+    """Paths of all episodes that round ``number`` learns from, with an earlier player's."""
+    paths = [root / dataset_id(task) for suite in suites for task in known_tasks(suite)]
     labelled = RecordSettings(player="")
-    for before in range(1, number + 1):
+    for before in range(1 if player is None else 0, number + 1):
         folder = labelled_folder(root, before)
-        paths += [
-            folder / dataset_id(task, labelled) for task in tasks if task.suite in LABELLED_STEPS
-        ]
+        for suite in suites:
+            tasks = labelled_tasks(suite, None if before else player)
+            paths += [folder / dataset_id(task, labelled) for task in tasks]
     return tuple(map(str, paths))
 
 
-def emphasis(root: Path, number: int) -> dict[str, float]:
+def emphasis(root: Path, number: int, *, player: str | None = None) -> dict[str, float]:
     """How much more of a task is drawn, by what the network's episodes of a round returned.
 
     These are episodes of training seeds. A task as good as its expert has 1, one as good as random
     play :data:`MOST_EMPHASIS`; an episode that was left after :data:`MOST_STEPS` steps counts as it
-    is, and a task without references as one that is half as good.
+    is, and a task without references as one that is half as good. Suites that are not in
+    :data:`JUDGED` have 1 throughout. Arguments as in :func:`labelled_collections`.
     """
     factors = {}
-    for suite in LABELLED_STEPS:
+    for suite in JUDGED if number or player is not None else ():
         references = measured(suite)
-        for task in known_tasks(suite):
+        for task in labelled_tasks(suite, None if number else player):
             name = dataset_id(task, RecordSettings(player=""))
             returns = returns_of(find_minari(labelled_folder(root, number) / name))
             scores = references[task.id].normalise(returns) if task.id in references else None
@@ -155,7 +181,14 @@ def emphasis(root: Path, number: int) -> dict[str, float]:
 
 
 def round_settings(
-    root: Path, work: Path, *, number: int = 0, steps: int = 2400, factors: Mapping[str, float] = {}
+    root: Path,
+    work: Path,
+    *,
+    number: int = 0,
+    steps: int = 2400,
+    rows: int = 48,
+    player: str | None = None,
+    factors: Mapping[str, float] = {},
 ) -> TrainSettings:
     """What a round trains.
 
@@ -164,10 +197,12 @@ def round_settings(
         work: Folder of all rounds.
         number: Number of the round.
         steps: Updates.
+        rows: Packed sequences of a batch.
+        player: The earlier network of round 0's labelled episodes; None has none.
         factors: See :func:`emphasis`.
     """
     settings = TrainSettings(
-        datasets=datasets(root, number),
+        datasets=datasets(root, number, player=player),
         output=work / f"round-{number}",
         network=NETWORK,
         steps=steps,
@@ -180,8 +215,9 @@ def round_settings(
         options={"actions": "parallel"},
         emphasis=factors,
         precision="auto",
-        rows=48,
+        rows=rows,
         length=128,
+        attention="dense",
         workers=os.cpu_count() or 1,
         keep_every=400,
         score_every=0,
@@ -194,10 +230,11 @@ def round_settings(
 
 
 def _train_in_parallel(processes: int, number: int) -> None:
-    """Train a round with one process a core: faster on a CPU than one process of many threads."""
+    """Train a round with one process a GPU, or a core: faster than one process of many threads."""
+    count = torch.cuda.device_count() or processes
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
-        "--nproc-per-node", str(processes), "-m", "benchmarks.studies.gato_mini",
+        "--nproc-per-node", str(count), "-m", "benchmarks.studies.gato_mini",
         *sys.argv[1:], "--only-round", str(number),
     ]  # fmt: skip
     subprocess.run(command, check=True, env={**os.environ, **ONE_THREAD})
@@ -208,10 +245,13 @@ def make(
     rounds: int = 1,
     steps: int = 2400,
     round_steps: int = 800,
+    rows: int = 48,
+    player: str | None = None,
     root: Path = Path("data"),
     work: Path = Path("runs/gato-mini"),
     processes: int | None = None,
     only_round: int | None = None,
+    collect_only: bool = False,
     evaluate: bool = True,
     dry_run: bool = False,
 ) -> None:
@@ -221,32 +261,42 @@ def make(
         rounds: Rounds in which the network plays and the experts label, after the first.
         steps: Updates of the first round.
         round_steps: Updates of each later round.
+        rows: Packed sequences of a batch.
+        player: Earlier checkpoint that plays, while the experts label, before the first round.
         root: Folder of the datasets.
         work: Folder of the runs, one for each round.
         processes: That collect and train; None for one a core.
         only_round: Train this round alone, on what has been collected.
+        collect_only: Collect and do not train, for which the first round's network must be there.
         evaluate: Play all five suites in the end.
         dry_run: Print the mixture of the first round alone.
     """
     console, count = new_console(soft_wrap=True), processes or os.cpu_count() or 1
     if dry_run:
-        TrainRun(round_settings(root, work, steps=steps), console).describe()
+        TrainRun(round_settings(root, work, steps=steps, rows=rows, player=player)).describe()
         return
     if only_round is not None:
         torch.set_num_threads(1 if "LOCAL_RANK" in os.environ else count)
-        updates = round_steps if only_round else steps
-        factors = emphasis(root, only_round) if only_round else {}
-        TrainRun(
-            round_settings(root, work, number=only_round, steps=updates, factors=factors)
-        ).train()
+        settings = round_settings(
+            root,
+            work,
+            number=only_round,
+            steps=round_steps if only_round else steps,
+            rows=rows,
+            player=player,
+            factors=emphasis(root, only_round, player=player),
+        )
+        TrainRun(settings).train()
         return
     for number in range(rounds + 1):
-        checkpoint = work / f"round-{number - 1}" / RUN_CHECKPOINT
-        planned = labelled_collections(root, number, checkpoint) if number else collections(root)
-        for tasks, settings in planned:
-            collect(tasks, settings, workers=count, console=console)
-        _train_in_parallel(count, number)
-    if evaluate:
+        playing = str(work / f"round-{number - 1}" / RUN_CHECKPOINT) if number else player
+        planned = [] if number else collections(root)
+        planned += [] if playing is None else labelled_collections(root, number, playing)
+        for tasks, plays in planned:
+            collect(tasks, plays, workers=count, console=console)
+        if not collect_only:
+            _train_in_parallel(count, number)
+    if evaluate and not collect_only:
         command = [sys.executable, "-m", "benchmarks.run", "--suite", "all", "--episodes", "50"]
         where = ["--policy", str(work / f"round-{rounds}"), "--output", "results/gato-mini"]
         subprocess.run([*command, *where], check=True)

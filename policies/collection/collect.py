@@ -11,6 +11,7 @@ whose environment raises, hangs or returns NaN is reported at the end; the other
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -284,9 +285,14 @@ def _run(
 
 
 def _next_job(incomplete: list[Progress], workers: int) -> Job | None:
+    """The next job of the first task that has one; the workers are shared by all that are left.
+
+    How many units a task takes is known when the first is done: many at a time would be too many.
+    """
+    left = sum(not progress.is_over for progress in incomplete)
     for progress in incomplete:
         try:
-            job = progress.next_job(workers)
+            job = progress.next_job(math.ceil(workers / max(1, left)))
         except WorkerError as error:
             progress.fail(str(error))
             continue

@@ -33,7 +33,7 @@ class Pipeline:
         texts: Texts and pairs to train on beside the tasks, by name.
         begin: Gives a fresh network the weights that it starts from; None keeps the fresh ones.
         lora: Trains low-rank updates of these weights; None trains all of them.
-        device, attention, fsdp: As in :class:`~policies.training.trainer.Trainer`.
+        device, attention, fsdp, loaders: As in :class:`~policies.training.trainer.Trainer`.
     """
 
     config: TrainConfig
@@ -45,6 +45,7 @@ class Pipeline:
     device: str = "auto"
     attention: str = "auto"
     fsdp: bool = False
+    loaders: int | None = None
 
     def trainer(self, output: Path | None = None, **more: Any) -> Trainer:
         """A trainer in ``output``, or in ``state``.
@@ -60,6 +61,7 @@ class Pipeline:
             device=self.device,
             attention=self.attention,
             fsdp=self.fsdp,
+            loaders=self.loaders,
             texts=self.texts,
             begin=self._begin,
             **more,
@@ -75,15 +77,16 @@ class Pipeline:
         """How long an update takes here, measured; with several processes, in each."""
         with tempfile.TemporaryDirectory() as folder:
             trainer = self.trainer(Path(folder))
-            for _ in range(2):
-                trainer.update()
-            begun, count = time.perf_counter(), 0
-            while count < 5 or (
-                trainer.ranks.world == 1 and time.perf_counter() - begun < CALIBRATION_SECONDS
-            ):
-                trainer.update()
-                count += 1
-            return (time.perf_counter() - begun) / count
+            with trainer.batches:
+                for _ in range(2):
+                    trainer.update()
+                begun, count = time.perf_counter(), 0
+                while count < 5 or (
+                    trainer.ranks.world == 1 and time.perf_counter() - begun < CALIBRATION_SECONDS
+                ):
+                    trainer.update()
+                    count += 1
+                return (time.perf_counter() - begun) / count
 
     def resumed(self, console: Console, *, title: str = "", **more: Any) -> Trainer:
         """A trainer that has taken up the run in ``state``, if there is one.

@@ -211,6 +211,7 @@ class TrainRun:
             device=asked.device,
             attention=asked.attention,
             fsdp=asked.fsdp,
+            loaders=asked.loaders,
         )
 
     def _begin(self, network: Any) -> None:

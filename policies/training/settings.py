@@ -83,6 +83,8 @@ class TrainSettings:
         attention: How attention is computed: "auto", "dense", or "flex" on GPUs.
         fsdp: Whether each of several processes holds a part of the backbone (FSDP2).
         workers: Processes that encode episodes.
+        loaders: Processes that prepare batches; 0 prepares them in a thread. None does so on a CPU,
+            and takes all cores but one for a GPU.
         tensorboard: Whether to write TensorBoard's events as well.
         wandb: Project of Weights & Biases to log to as well.
         keep_every: Steps between two sets of averaged weights that are kept; None keeps none.
@@ -140,6 +142,7 @@ class TrainSettings:
     attention: str = "auto"
     fsdp: bool = False
     workers: int = 1
+    loaders: int | None = None
     tensorboard: bool = False
     wandb: str | None = None
     keep_every: int | None = None
@@ -154,8 +157,8 @@ class TrainSettings:
             "score_episodes", low=1,
         )  # fmt: skip
         check_range(
-            self, "score_every", "augment", "seed", "sigma", "balance", "observation_noise",
-            "weights", "emphasis",
+            self, "score_every", "augment", "loaders", "seed", "sigma", "balance",
+            "observation_noise", "weights", "emphasis",
         )  # fmt: skip
         check_range(
             self, "keep", "prompt_share", "prompt_shares", "prompt_end", "action_drop", high=1

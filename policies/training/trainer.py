@@ -27,7 +27,7 @@ from gato_gym.files.bounded_io import read_json
 from policies.model.quantization import choose_device
 from policies.training.checkpoint_scorer import CheckpointScorer
 from policies.training.config import TrainConfig, as_begun, check_same_config
-from policies.training.data.prefetch import Prefetcher
+from policies.training.data.prefetch import Prefetcher, usual_processes
 from policies.training.distributed import ProcessGroup
 from policies.training.families.registry import find_family
 from policies.training.loss import LossReport
@@ -106,6 +106,8 @@ class Trainer:
         wandb: Project of Weights & Biases to log to, where that is installed; None logs to none.
         score: Plays some tasks every so often, in every process, after ``on_save`` in the first.
         score_every: Steps between two scores; the run's last is scored too. 0 scores none.
+        loaders: Processes that prepare batches; 0 prepares them in a thread, and None does so on a
+            CPU.
 
     Raises:
         ValueError: A batch has fewer rows than all processes have parts.
@@ -131,6 +133,7 @@ class Trainer:
         wandb: str | None = None,
         score: CheckpointScorer | None = None,
         score_every: int = 0,
+        loaders: int | None = None,
     ) -> None:
         config = as_begun(config, output)
         self.config, self.output = config, output
@@ -162,19 +165,29 @@ class Trainer:
             backbone=self.family.backbone,
         )
         self.packer = self.family.packer(config, shards, texts)
-        self.batches = Prefetcher(self._batches, last=config.steps)
+        usual = usual_processes(self.device, sharing=self.ranks.world)
+        self.batches = Prefetcher(
+            self._batches,
+            last=config.steps,
+            processes=usual if loaders is None else loaders,
+            finish=self._on_device,
+        )
         self.step, self.minutes, self.saved = 0, 0.0, -1
         self.metrics: Metrics | None = None
         self._progress: Mapping[str, Any] = {}
         self.last = min(config.steps, until or config.steps)
 
     def _batches(self, step: int) -> tuple[list[Any], Tensor]:
-        """This process's parts of a step's batch, on the device, and their weight in the loss."""
+        """This process's parts of a step's batch, and their weight in the loss."""
         parts = self.config.accumulate
         world, first = self.ranks.world * parts, self.ranks.rank * parts
         batches = [self.packer.batch(step, rank=first + i, world=world) for i in range(parts)]
         scales = [self.family.scale(self.config, batch) for batch in batches]
-        return [batch.to(self.device) for batch in batches], torch.stack(scales).sum()
+        return batches, torch.stack(scales).sum()
+
+    def _on_device(self, step: tuple[list[Any], Tensor]) -> tuple[list[Any], Tensor]:
+        batches, weight = step
+        return [batch.to(self.device) for batch in batches], weight
 
     def resume(self) -> None:
         """Take up the run in the output folder, if there is one.

@@ -37,7 +37,7 @@ class Contributions(Tensors):
         slots: int64 ``[N]``, index into the flattened ``[B * T]`` tokens.
         local_positions: int64 ``[N]``, local positions in ``[0, BODY_PLACES)``.
         values: ids int64 ``[N]``; vectors float32 ``[N, K]``; grids uint8 ``[N, H, W, planes]``;
-            image patches ``[N, C, P, P]``.
+            image patches ``[N, C, P, P]``, bytes or what :func:`scale_pixels` makes of them.
         intervals: image patches only: int64 ``[N, 2]``, row and column position bucket.
     """
 
@@ -86,6 +86,16 @@ def magnitude_features(bins: int, octaves: int = 6) -> Tensor:
     value = (torch.arange(bins, dtype=torch.float32) + 0.5) * (2.0 / bins) - 1.0
     turns = value[:, None] * math.pi * 2.0 ** torch.arange(octaves)
     return torch.cat([value[:, None], value[:, None] ** 3, turns.sin(), turns.cos()], dim=1)
+
+
+def scale_pixels(patches: Tensor) -> Tensor:
+    """Patches ``[N, C, P, P]`` to float32: bytes, or fractions in [0, 1] of another dtype.
+
+    Pixels go to [-1, 1] and are divided by the square root of the patch size (arXiv 2205.06175,
+    section 2.1).
+    """
+    scale = 127.5 if patches.dtype == torch.uint8 else 0.5
+    return (patches.float() / scale - 1.0) / patches.shape[-1] ** 0.5
 
 
 class TextCondition(nn.Module):
@@ -324,7 +334,10 @@ class Embedding(nn.Module):
             add(tokens.grids, values)
         if tokens.images is not None:
             condition = condition_of(tokens.images)
-            pixels = tokens.images.values.to(dtype)
+            pixels = tokens.images.values
+            if pixels.dtype == torch.uint8:
+                pixels = scale_pixels(pixels)
+            pixels = pixels.to(dtype)
             if isinstance(self.image, WholeImageEmbedding):
                 embedded = self.image(pixels, condition)
             else:

@@ -30,6 +30,7 @@ from policies.model.inputs.embedding import (
     TEXT_PLACES,
     Contributions,
     TokenInputs,
+    scale_pixels,
 )
 from policies.model.inputs.text_sequence import TextLayout
 
@@ -320,8 +321,8 @@ class TokenCollector:
             np.concatenate([c[i] for c in chunks]).astype(np.int64) for i in (0, 1)
         )
         parts = [c[2] for c in chunks]
-        if name == "images":  # scaled first: a missing channel is 0, not black
-            parts = [scale_patches(values) for values in parts]
+        if name == "images":
+            parts = channels_first(parts)
         values = pad_stack(parts)
         intervals = None
         if name == "ids":
@@ -350,16 +351,22 @@ def pad_stack(chunks: list[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate(padded)
 
 
-def scale_patches(patches: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Patches ``[N, P, P, C]`` to float32 ``[N, max(4, C), P, P]``.
+def channels_first(patches: list[NDArray[Any]], *, keep_bytes: bool = True) -> list[NDArray[Any]]:
+    """Patches, each ``[N, P, P, C]``, to ``[N, max(4, C), P, P]``, scaled to float32.
 
-    Pixels go to [-1, 1] and are divided by the square root of the patch size (arXiv 2205.06175,
-    section 2.1).
+    Bytes may stay bytes where all have the same shape: the network scales them, and a quarter moves
+    to its device. Otherwise what is missing in one of them is 0 and not black.
     """
-    scale = 127.5 if patches.dtype == np.uint8 else 0.5
-    scaled = (patches.astype(np.float32) / scale - 1.0) / patches.shape[1] ** 0.5
-    scaled = np.pad(scaled, [(0, 0)] * 3 + [(0, max(0, 4 - scaled.shape[-1]))])
-    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+    missing = [max(0, 4 - part.shape[-1]) for part in patches]
+    moved = [np.ascontiguousarray(part.transpose(0, 3, 1, 2)) for part in patches]
+    same = len({part.shape[1:] for part in moved}) == 1 and not any(missing)
+    if keep_bytes and same and all(part.dtype == np.uint8 for part in moved):
+        return moved
+    scaled = [scale_pixels(torch.from_numpy(part)).numpy() for part in moved]
+    return [
+        np.pad(part, [(0, 0), (0, gap), (0, 0), (0, 0)])
+        for part, gap in zip(scaled, missing, strict=True)
+    ]
 
 
 def patch_buckets(edges: Ints, generator: np.random.Generator | None) -> Ints:

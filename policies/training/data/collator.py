@@ -24,8 +24,8 @@ from policies.model.inputs.sequence import (
     Layout,
     TimestepArrays,
     TokenCollector,
+    channels_first,
     pad_stack,
-    scale_patches,
 )
 from policies.model.network import PackedBatch, Targets
 from policies.model.observation_heads import NextParts
@@ -86,7 +86,7 @@ class NextCollector:
         for kind, chunks in self._parts.items():
             chunk_values = [chunk[2] for chunk in chunks]
             if kind == "images":
-                chunk_values = [scale_patches(values) for values in chunk_values]
+                chunk_values = channels_first(chunk_values, keep_bytes=False)
             values = pad_stack(chunk_values)
             values = values.astype(np.int64 if kind in ("ids", "grids") else np.float32)
             slots, local_positions, weights = (

@@ -26,6 +26,8 @@ from benchmarks.studies.gato_mini import (
 )
 from benchmarks.studies.held_out import HELD_OUT, held_out_settings
 from policies.experts import has_expert
+from policies.gato.checkpoint import read_tasks
+from policies.gato.checkpoint_folder import locate_checkpoint
 from policies.training.settings import TrainSettings
 
 ROOT, WORK = Path("data"), Path("runs/gato-mini")
@@ -43,10 +45,10 @@ def test_every_task_with_an_expert_is_collected_once_and_trained_on() -> None:
 
 
 def test_later_rounds_learn_from_what_the_network_before_came_to() -> None:
-    player = WORK / "round-0" / "checkpoint"
+    player = str(WORK / "round-0" / "checkpoint")
     labelled = labelled_collections(ROOT, 1, player)
     for tasks, settings in labelled:
-        assert settings.record.player == str(player)
+        assert settings.record.player == player
         assert settings.root == labelled_folder(ROOT, 1)
         assert tasks
     second = round_settings(ROOT, WORK, number=2)
@@ -54,6 +56,21 @@ def test_later_rounds_learn_from_what_the_network_before_came_to() -> None:
     assert len(second.datasets) == count + 2 * sum(len(tasks) for tasks, _ in labelled)
     assert second.datasets[:count] == round_settings(ROOT, WORK).datasets
     assert second.start == str(WORK / "round-1" / "checkpoint")
+
+
+def test_an_earlier_network_plays_what_it_knows_before_the_first_round() -> None:
+    labelled = labelled_collections(ROOT, 0, "gato-mini")
+    played = [task.id for tasks, _ in labelled for task in tasks]
+    known = {task.id for suite in SUITES for task in known_tasks(suite)}
+    assert set(played) == known & set(read_tasks(locate_checkpoint("gato-mini")))
+    settings = round_settings(ROOT, WORK, player="gato-mini")
+    assert settings.start is None
+    extra = settings.datasets[len(datasets(ROOT)) :]
+    assert len(extra) == len(played)
+    assert all(path.startswith("data/round-0/gato-labelled/") for path in extra)
+    again = round_settings(ROOT, WORK, number=1, player="gato-mini")
+    assert again.datasets[: len(settings.datasets)] == settings.datasets
+    assert emphasis(ROOT, 0) == {}
 
 
 def test_what_is_far_from_its_expert_is_drawn_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +115,7 @@ def test_rounds_run_in_order_and_processes_of_torchrun_train_alone(
 ) -> None:
     commands: list[list[str]] = []
     monkeypatch.setattr(gato_mini, "TrainRun", Run)
-    monkeypatch.setattr(gato_mini, "emphasis", lambda root, number: {"mujoco-ant": 2.0})
+    monkeypatch.setattr(gato_mini, "emphasis", lambda root, number, **_: {"mujoco-ant": 2.0})
     monkeypatch.setattr(gato_mini.subprocess, "run", lambda c, **_: commands.append(c))
     monkeypatch.setattr(gato_mini, "collect", lambda tasks, *_, **__: CALLS.append("collect"))
     monkeypatch.setattr("sys.argv", ["gato_mini", "--steps", "7", "--rounds", "1"])
