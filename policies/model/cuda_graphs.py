@@ -12,6 +12,7 @@ tensors.
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -82,8 +83,11 @@ def record(work: Work, first: Tensor, second: Tensor) -> Work:
                 work(held_first, held_second)
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=_pool(first.device)):
+        others = _recorded(first.device)
+        pool = next((other.pool() for other in others), None)
+        with torch.cuda.graph(graph, pool=pool):
             output = work(held_first, held_second)
+        others.add(graph)
 
     def play(first: Tensor, second: Tensor) -> Tensor:
         held_first.copy_(first)
@@ -95,6 +99,9 @@ def record(work: Work, first: Tensor, second: Tensor) -> Work:
 
 
 @functools.cache
-def _pool(device: torch.device) -> Any:
-    """The memory that all recordings of a device compute in, one after another."""
-    return torch.cuda.graph_pool_handle()
+def _recorded(device: torch.device) -> weakref.WeakSet[torch.cuda.CUDAGraph]:
+    """A device's living recordings, which compute in the same memory, one after another.
+
+    That memory is freed with the last of them, so the next one has to ask for its own.
+    """
+    return weakref.WeakSet()

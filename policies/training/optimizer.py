@@ -87,18 +87,19 @@ def schedule(step: int, total: int, config: OptimiserConfig) -> float:
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     """The nearest (semi-)orthogonal matrix, roughly, by a quintic Newton-Schulz iteration.
 
-    Coefficients from https://kellerjordan.github.io/posts/muon/. ``torch.optim.Muon`` iterates in
-    bfloat16, which takes several times as long on a CPU without bfloat16 units; this keeps the
-    matrix's own dtype.
+    Coefficients from https://kellerjordan.github.io/posts/muon/. A GPU iterates in bfloat16, as
+    ``torch.optim.Muon`` does; a CPU in the matrix's own dtype, because without bfloat16 units it
+    would take several times as long.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
+    x = x.bfloat16() if x.device.type == "cuda" else x
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return (x.T if tall else x).to(matrix.dtype)
 
 
 class Muon(torch.optim.Optimizer):

@@ -21,7 +21,7 @@ from gato_gym.commands.main import main
 from gato_gym.episodes.minari_datasets import minari_metadata
 from gato_gym.tasks import registry
 from policies import GatoPolicy
-from policies.collection.collect import Progress
+from policies.collection.collect import Progress, _next_job
 from policies.collection.jobs import (
     CollectSettings,
     Job,
@@ -348,6 +348,18 @@ def test_no_more_units_are_started_than_the_goal_takes() -> None:
     assert last is not None
     assert (last.kind, last.unit) == ("dataset", 3)
     assert progress.next_job(8) is None
+
+
+def test_many_tasks_share_the_workers() -> None:
+    """Two units of one task at a time where one may be enough would be played for nothing."""
+    several = [progress_of({}, episodes=60) for _ in range(3)]
+    jobs = [_next_job(several, 3) for _ in range(4)]
+    assert [job and job.unit for job in jobs] == [0, 0, 0, None]
+    assert [len(progress.running) for progress in several] == [1, 1, 1]
+    for progress in several[:2]:
+        progress.stage = "done"
+    more = [_next_job(several, 3) for _ in range(3)]
+    assert [job and job.unit for job in more] == [1, 2, None]
 
 
 def test_a_hopeless_task_gives_up() -> None:

@@ -20,6 +20,17 @@ def test_a_recording_computes_with_the_values_that_it_is_given() -> None:
     assert play(ones, rows).tolist() == [2, 3, 4, 5]
 
 
+def test_a_recording_may_follow_the_end_of_all_others() -> None:
+    ones = torch.ones(4, device="cuda")
+    for factor in (2, 3):
+        play = record(lambda first, second: factor * first + second, ones, ones)  # noqa: B023
+        again = record(lambda first, second: first - second, ones, ones)
+        assert play(ones, ones).tolist() == 4 * [factor + 1]
+        assert again(ones, ones).tolist() == 4 * [0]
+        assert play(ones, 2 * ones).tolist() == 4 * [factor + 2]
+        del play, again
+
+
 def test_actions_are_those_of_a_cpu() -> None:
     env = gym.make("CartPole-v1")
     policy = GatoPolicy.create(env, config="tiny")

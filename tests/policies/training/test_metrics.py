@@ -28,7 +28,6 @@ from policies.model.transformer import Backbone
 from policies.registry import make_policy
 from policies.training import metrics
 from policies.training.checkpoint_scorer import PlayedTask
-from policies.training.data.prefetch import Prefetcher
 from policies.training.metrics import flops_per_token, measured_peak
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
@@ -321,27 +320,6 @@ def test_a_task_that_cannot_be_played_as_it_was_recorded_is_named_and_left_out(
     explicit = dataclasses.replace(asked, score_tasks=("my/pair-v0",))
     with pytest.raises(ValueError, match="leave it out of --score-tasks"):
         TrainRun(explicit, console)._scorer()
-
-
-def test_work_ahead_is_done_in_order_and_fails_where_it_is_taken() -> None:
-    steps = []
-
-    def make(step: int) -> int:
-        steps.append(step)
-        if step == 5:
-            raise ValueError("of step 5")
-        return 10 * step
-
-    with Prefetcher(make, last=7) as ahead:
-        assert [ahead.take(step) for step in (0, 1, 2)] == [0, 10, 20]
-        assert ahead.take(1) == 10, "a step of the past is made again"
-        with pytest.raises(ValueError, match="of step 5"):
-            ahead.take(5)
-        assert ahead.take(6) == 60
-    assert max(steps) == 6
-    assert steps[:3] == [0, 1, 2]
-    assert ahead.take(6) == 60, "it starts again where it was closed"
-    ahead.close()
 
 
 def test_operations_of_a_token_are_those_that_torch_counts() -> None:
