@@ -2,7 +2,7 @@
 
     python -m benchmarks.studies.gato_mini                # both rounds, then all five suites
     python -m benchmarks.studies.gato_mini --rounds 0     # the experts' own episodes alone
-    python -m benchmarks.studies.gato_mini --rounds 0 --player gato-mini --rows 192 --steps 8000
+    python -m benchmarks.studies.gato_mini --rounds 0 --player gato-mini --rows 192 --minutes 60
                                                           # from fresh weights, on a GPU
     python -m benchmarks.studies.gato_mini --dry-run      # what would be drawn from the shards
 
@@ -185,7 +185,8 @@ def round_settings(
     work: Path,
     *,
     number: int = 0,
-    steps: int = 2400,
+    steps: int | None = 2400,
+    minutes: float | None = None,
     rows: int = 48,
     player: str | None = None,
     factors: Mapping[str, float] = {},
@@ -196,7 +197,8 @@ def round_settings(
         root: Folder of the datasets.
         work: Folder of all rounds.
         number: Number of the round.
-        steps: Updates.
+        steps: Updates; None for as many as fit the minutes.
+        minutes: Time for updates, where no steps are given.
         rows: Packed sequences of a batch.
         player: The earlier network of round 0's labelled episodes; None has none.
         factors: See :func:`emphasis`.
@@ -206,6 +208,7 @@ def round_settings(
         output=work / f"round-{number}",
         network=NETWORK,
         steps=steps,
+        minutes=minutes,
         group_by="suite",
         augment=1,
         keep=0.0,
@@ -244,6 +247,7 @@ def make(
     *,
     rounds: int = 1,
     steps: int = 2400,
+    minutes: float | None = None,
     round_steps: int = 800,
     rows: int = 48,
     player: str | None = None,
@@ -260,6 +264,7 @@ def make(
     Args:
         rounds: Rounds in which the network plays and the experts label, after the first.
         steps: Updates of the first round.
+        minutes: Time for updates of each round, in place of the numbers of steps.
         round_steps: Updates of each later round.
         rows: Packed sequences of a batch.
         player: Earlier checkpoint that plays, while the experts label, before the first round.
@@ -281,7 +286,8 @@ def make(
             root,
             work,
             number=only_round,
-            steps=round_steps if only_round else steps,
+            steps=None if minutes else round_steps if only_round else steps,
+            minutes=minutes,
             rows=rows,
             player=player,
             factors=emphasis(root, only_round, player=player),
