@@ -58,6 +58,7 @@ from policies.gato.tensor_files import (
 )
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork
+from policies.returns import ReturnScale
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ def _write(
                 "prompt": record.prompt is not None,
                 "prompted": record.prompted,
                 "spaces": record.spaces,
+                **({} if record.returns is None else {"returns": record.returns.to_json()}),
             }
             for name, record in sorted(tasks.items())
         },
@@ -258,6 +260,7 @@ def _record(
         prompt=_prompt(task, entry, prompts),
         prompted=as_type(bool, entry["prompted"], f"{where}.prompted"),
         spaces=as_type(tuple[str, str] | None, entry.get("spaces"), f"{where}.spaces"),
+        returns=as_type(ReturnScale | None, entry.get("returns"), f"{where}.returns"),
     )
 
 

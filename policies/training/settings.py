@@ -72,6 +72,8 @@ class TrainSettings:
         sigma: Spread of continuous labels, in bins; 0 is one bin.
         observation_weight: Share of the loss for predicting the next observation; None is 0 for
             gato and 0.005 for jat.
+        return_conditioned: Whether each timestep of gato carries its return to go, so that the
+            network plays for a return and learns from all episodes: --keep is then 0 unless asked.
         depth_drop: Share of the sub-layers that stochastic depth skips (paper: 0.1).
         action_drop: Share of past actions that are hidden, of tasks that remember all.
         observation_noise: Standard deviation of noise on the numbers of observations.
@@ -129,6 +131,7 @@ class TrainSettings:
     accumulate: int | None = None
     sigma: float = 4.0
     observation_weight: float | None = None
+    return_conditioned: bool = False
     depth_drop: float = 0.0
     action_drop: float = 0.0
     observation_noise: float = 0.0
@@ -147,6 +150,11 @@ class TrainSettings:
     score_every: int | None = None
     score_tasks: tuple[str, ...] = ()
     score_episodes: int = 3
+
+    @property
+    def kept_share(self) -> float | None:
+        """What ``keep`` is: all episodes where a network knows what each returned."""
+        return 0.0 if self.keep is None and self.return_conditioned else self.keep
 
     def __post_init__(self) -> None:
         check_range(

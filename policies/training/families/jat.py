@@ -46,7 +46,7 @@ KAPPA = 0.005
 WITHOUT = (
     "layout", "memory", "options", "prompt_share", "prompt_shares",
     "prompt_end", "task_embeddings", "sigma", "depth_drop", "action_drop", "observation_noise",
-    "numeric_features", "attention", "fsdp",
+    "numeric_features", "attention", "fsdp", "return_conditioned",
 )  # fmt: skip
 """Settings that this family has no use for."""
 
