@@ -15,7 +15,7 @@ from tyro.conf import create_mutex_group
 from gato_gym.commands.flags import flag
 from gato_gym.ranges import check_range
 
-FamilyName = Literal["gato", "jat"]
+FamilyName = Literal["gato", "jat", "dt", "tt"]
 FAMILIES = get_args(FamilyName)
 """What can be trained."""
 
@@ -30,8 +30,8 @@ class TrainSettings:
         datasets: Ids or paths of Minari datasets, or jat:CONFIGURATION for that part of
             jat-project/jat-dataset, of which jat:CONFIGURATION:500 streams the first 500 episodes.
         output: Folder of the run.
-        family: What is trained: gato, or jat, which has other sizes (--network) and no token
-            options.
+        family: What is trained: gato; jat, which has other sizes (--network) and no token options;
+            dt, a Decision Transformer, or tt, a Trajectory Transformer, of one task each.
         texts: Files or folders of texts, .jsonl or .txt, to train on in the same batches.
         pairs: Files of images with texts, .jsonl, to train on in the same batches.
         shards: Folder of the encoded episodes, which several runs can share; None is ``shards`` in
@@ -154,7 +154,8 @@ class TrainSettings:
     @property
     def kept_share(self) -> float | None:
         """What ``keep`` is: all episodes where a network knows what each returned."""
-        return 0.0 if self.keep is None and self.return_conditioned else self.keep
+        conditioned = self.return_conditioned or self.family in ("dt", "tt")
+        return 0.0 if self.keep is None and conditioned else self.keep
 
     def __post_init__(self) -> None:
         check_range(
