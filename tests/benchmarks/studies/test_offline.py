@@ -37,7 +37,8 @@ def test_the_command_makes_datasets_trains_plays_and_writes_a_table(
     monkeypatch.setattr(offline, "recipe_for", lambda task: tiny)
     page = page_of(tmp_path)
     arguments: dict[str, Any] = {
-        "environments": ("hopper",), "datasets": ("medium", "mixed"), "methods": ("bc", "gato-return", "dt", "tt", "jat"),
+        "environments": ("hopper",), "datasets": ("medium", "mixed"),
+        "methods": ("bc", "gato-return", "dt", "tt", "jat"),
         "seeds": 1, "steps": 2, "record_episodes": 4, "score_episodes": 1, "third": -1.0,
         "stages": 2, "work": tmp_path / "work", "csv": tmp_path / "table.csv", "page": page,
     }  # fmt: skip
