@@ -105,6 +105,9 @@ class TtBatch(Tensors):
 class TtNetwork(nn.Module):
     """The transformer over the dimensions of transitions.
 
+    Args:
+        config: Its sizes; the window holds a whole context.
+
     Attributes:
         edges: float32 ``[dims, V + 1]``, the bins; not trained, and kept with the weights.
     """
@@ -113,6 +116,11 @@ class TtNetwork(nn.Module):
 
     def __init__(self, config: TtConfig) -> None:
         super().__init__()
+        if config.dims * config.context > config.network.window:
+            raise ValueError(
+                f"window is {config.network.window} tokens: expected at least those of a context, "
+                f"{config.dims * config.context}"
+            )
         self.config, dims, width = config, config.dims, config.network.width
         self.register_buffer("edges", torch.zeros(dims, config.bins + 1))
         self.table = nn.Embedding(dims * config.bins, width)

@@ -81,9 +81,7 @@ class TtPolicy(OneTaskPolicy):
         super().__init__(network, plan, task=task, returns=returns, seed=seed, card=card)
         check_plan(plan)
         context = network.config.context
-        if search is None:
-            horizon = min(Search.horizon, max(1, context - 1))
-            search = Search(horizon=horizon, history=min(Search.history, context - horizon))
+        search = search or search_in(context)
         if search.horizon + search.history > context:
             raise ValueError(
                 f"search has a horizon of {search.horizon} and a history of {search.history}: "
@@ -172,6 +170,12 @@ def fitted(config: TtConfig) -> TtConfig:
     window = config.dims * config.context
     network = dataclasses.replace(config.network, window=window, prompt_tokens=0)
     return dataclasses.replace(config, network=network)
+
+
+def search_in(context: int) -> Search:
+    """The usual search, or what of it fits into a context."""
+    horizon = min(Search.horizon, max(1, context - 1))
+    return Search(horizon=horizon, history=min(Search.history, context - horizon))
 
 
 def describe_cost(search: Search, config: TtConfig) -> str:

@@ -71,15 +71,14 @@ def shard_tasks(
     """
     folder.mkdir(parents=True, exist_ok=True)
     places = {task.id: folder / file_name(task.id) for task in tasks}
+    rewarded = {"rewards": True} if rewards else {}
     metas, older = (
-        {task.id: _meta_of(task, tasks, augment, seed, contents=contents) for task in tasks}
+        {
+            task.id: {**_meta_of(task, tasks, augment, seed, contents=contents), **rewarded}
+            for task in tasks
+        }
         for contents in (True, False)
     )
-    if rewards:
-        metas, older = (
-            {name: {**meta, "rewards": True} for name, meta in each.items()}
-            for each in (metas, older)
-        )
     missing = [
         task
         for task in tasks
@@ -100,7 +99,12 @@ def shard_tasks(
 
 
 def shard_task(
-    task: DatasetTask, folder: Path, places: Sequence[Place], options: PlanOptions | None = None
+    task: DatasetTask,
+    folder: Path,
+    places: Sequence[Place],
+    options: PlanOptions | None = None,
+    *,
+    rewards: bool = False,
 ) -> TaskShard:
     """Encode the episodes at some places; a shard that is there, made of the same, is kept.
 
@@ -110,10 +114,13 @@ def shard_task(
         places: Where the task's episodes are.
         options: How they become tokens; None takes the task's, with the statistics of the vectors
             of these episodes alone.
+        rewards: Whether the shard has rewards.
     """
     part = {"places": [list(place) for place in places]}
+    rewarded = {"rewards": True} if rewards else {}
     meta, older = (
-        _meta(task, {**task.identity(contents=contents), **part}) for contents in (True, False)
+        {**_meta(task, {**task.identity(contents=contents), **part}), **rewarded}
+        for contents in (True, False)
     )
     if options is not None:
         meta["options"] = older["options"] = options.to_json()

@@ -28,8 +28,7 @@ from policies.training.families.one_task import OneTaskFamily
 from policies.training.loss import LossReport
 from policies.tt.discretizer import Discretizer
 from policies.tt.network import TtBatch, TtConfig, TtNetwork
-from policies.tt.policy import check_plan, describe_cost, fitted
-from policies.tt.search import Search
+from policies.tt.policy import check_plan, describe_cost, fitted, search_in
 
 
 class TtFamily(OneTaskFamily[TtConfig, TtNetwork, TtBatch]):
@@ -96,7 +95,8 @@ class TtFamily(OneTaskFamily[TtConfig, TtNetwork, TtBatch]):
     def describe(self, shard: TaskShard) -> str:
         """Tokens of a transition, and what planning costs."""
         sizes = TtConfig(NetworkConfig(), shard.plan.vector_length, shard.plan.num_actions)
-        return f"{sizes.dims} tokens a transition; {describe_cost(Search(), sizes)}"
+        search = search_in(max(2, self.row_length // sizes.dims))
+        return f"{sizes.dims} tokens a transition; {describe_cost(search, sizes)}"
 
 
 def transitions_of(shard: TaskShard, discount: float) -> NDArray[np.float32]:

@@ -16,6 +16,8 @@ from small import SMALL, random_shard, state_plan, talking_plan
 from policies import GatoPolicy
 from policies.model.network import GatoNetwork
 from policies.rollout.vector_rollout import play_one
+from policies.training.data.datasets import find_tasks
+from policies.training.data.encoding import shard_task
 from policies.training.data.packing import Mixture, Packer
 from policies.training.initialization import start_from
 from policies.training.run import TrainRun
@@ -102,6 +104,20 @@ def test_networks_without_returns_refuse_a_target() -> None:
     policy = GatoPolicy(GatoNetwork(SMALL), state_plan())
     with pytest.raises(ValueError, match=r"reads no returns to go: train one with return_cond"):
         policy.with_return(0.9)
+
+
+def test_shards_have_rewards_only_where_they_are_asked_for(tmp_path: Path) -> None:
+    (task,) = find_tasks([write_rewarded(tmp_path / "data")])
+    plain = shard_task(task, tmp_path / "shard", [(0, 0), (0, 1)])
+    assert "rewards" not in plain.arrays
+    with pytest.raises(ValueError, match="has no rewards: encode it with them"):
+        _ = plain.returns
+    shard = shard_task(task, tmp_path / "shard", [(0, 0), (0, 1)], rewards=True)
+    assert shard.returns_to_go.tolist() == [0, 0, 0, 0, 4, 3, 2, 1]
+    assert shard.part(1, 2).returns_to_go.tolist() == [4, 3, 2, 1]
+    assert (shard.returns.scale, shard.returns.best) == (4, 4)
+    again = shard_task(task, tmp_path / "shard", [(0, 0), (0, 1)])
+    assert "rewards" in again.arrays  # what it is made of is there
 
 
 def test_all_episodes_are_learned_from_and_the_target_decides(tmp_path: Path) -> None:
