@@ -10,7 +10,8 @@ part of each stage. Each method is trained on each by the code of ``gato-gym tra
 minutes, and plays episodes that nothing was trained on. Scores are 100 (x - random) / (expert -
 random), as D4RL's are (arXiv 2004.07219), with the random and the expert of this harness.
 
-Every stage has a folder, and what is finished is kept: the command can be stopped and run again.
+Every stage has a folder, and what is finished is kept: the command can be stopped and run again,
+with more environments, datasets, methods or seeds, but with the same amounts.
 What was published for D4RL's own datasets is in a table of its own, beside.
 
 * :data:`METHODS` -- what is compared.
@@ -52,6 +53,7 @@ from policies.experts.store import load_expert, play_with, read_config, save_exp
 from policies.gato.tensor_files import CheckpointError
 from policies.model.network import count_parameters
 from policies.registry import make_policy
+from policies.training.config import record_identity
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
@@ -417,6 +419,9 @@ def main(
         work: Folder of the study.
         csv: File of the table.
         page: File that shows it.
+
+    Raises:
+        ValueError: A name is unknown, or the folder holds a study of other amounts.
     """
     for setting, names, known in (
         ("environments", environments, ENVIRONMENTS), ("datasets", datasets, DATASETS),
@@ -426,6 +431,8 @@ def main(
             raise ValueError(f"{setting} names {unknown}: expected some of {list(known)}")
     plan = Plan(work, minutes, steps, preset, record_episodes, score_episodes, third, stages)
     with FolderLock(work):
+        asked = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan)}
+        record_identity(work / "study.json", {**asked, "work": None}, work)
         for environment in environments:
             task = ENVIRONMENTS[environment]
             folders = make_datasets(environment, datasets, plan)

@@ -127,6 +127,17 @@ def test_a_line_has_the_mean_over_seeds_and_an_interval_of_enough_episodes() -> 
     assert "| parameters |  |  | 1,000 | 1,000 |" in table
 
 
+def test_a_study_of_other_amounts_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offline, "make_datasets", lambda environment, names, plan: {})
+    places: dict[str, Any] = {"work": tmp_path, "page": page_of(tmp_path)}
+    with pytest.raises(ValueError, match="no method plays"):
+        main(methods=(), **places)
+    with pytest.raises(ValueError, match=r"preset: 'tiny' there, 'mini' now"):
+        main(methods=(), preset="mini", **places)
+
+
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"methods names \['cql'\]: expected some of"):
         main(methods=("cql",), work=tmp_path)
