@@ -59,13 +59,13 @@ def _unplayable(choice: PolicyChoice, tasks: Sequence[Task]) -> dict[str, str]:
 
         return {task.id: "it has no expert" for task in tasks if not has_expert(task.id)}
     from policies.gato.checkpoint import read_tasks
-    from policies.gato.checkpoint_folder import is_jat
+    from policies.gato.checkpoint_folder import family_of
     from policies.gato.task_specs import SpaceMismatchError, find_task
     from policies.gato.tensor_files import CheckpointError
 
     folder = folder_of(choice)
     try:
-        if is_jat(folder):
+        if family_of(folder) == "jat":
             return _without_modality(folder, tasks)
         known = read_tasks(folder)
     except CheckpointError as error:
@@ -116,7 +116,7 @@ def _plays_none(
     from gato_gym.tasks import list_tasks
     from policies.experts import has_expert
     from policies.gato.checkpoint import read_tasks
-    from policies.gato.checkpoint_folder import is_jat
+    from policies.gato.checkpoint_folder import family_of
     from policies.jat.checkpoint import read_spaces
 
     if choice.name == "retrieve":
@@ -127,7 +127,8 @@ def _plays_none(
         known, others = [task for task in every if has_expert(task)], ["random"]
     else:
         folder = folder_of(choice)
-        known = list(read_spaces(folder) if is_jat(folder) else read_tasks(folder))
+        reader = read_spaces if family_of(folder) == "jat" else read_tasks
+        known = list(reader(folder))
         experts = any(has_expert(task.id) for task in tasks)
         others = ["random", "expert"] if experts else ["random"]
     suites = Counter(every[task] for task in known if task in every)

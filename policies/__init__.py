@@ -1,5 +1,6 @@
 """Policies: anything that acts, behind Stable-Baselines3's ``predict``.
 
+* :class:`DtPolicy`, :class:`TtPolicy` -- a Decision and a Trajectory Transformer of one task.
 * :class:`GatoPolicy` -- one transformer for every environment.
 * :class:`JatPolicy` -- the other family, with one embedding an observation; published weights.
 * :class:`MultiTaskPolicy` -- one network in environments of several tasks at once.
@@ -21,27 +22,33 @@ from policies.registry import make_policy
 
 if TYPE_CHECKING:
     from policies.collection.record import record_episodes
+    from policies.dt.policy import DtPolicy
     from policies.gato.multitask import MultiTaskPolicy
     from policies.gato.policy import GatoPolicy
     from policies.jat.policy import JatPolicy
     from policies.retrieval.policy import RetrievalPolicy
+    from policies.tt.policy import TtPolicy
 
 __all__ = [
+    "DtPolicy",
     "GatoPolicy",
     "JatPolicy",
     "MultiTaskPolicy",
     "Policy",
     "RetrievalPolicy",
+    "TtPolicy",
     "make_policy",
     "record_episodes",
     "spaces_of",
 ]
 
 _LAZY = {
+    "DtPolicy": "policies.dt.policy",
     "GatoPolicy": "policies.gato.policy",
     "JatPolicy": "policies.jat.policy",
     "MultiTaskPolicy": "policies.gato.multitask",
     "RetrievalPolicy": "policies.retrieval.policy",
+    "TtPolicy": "policies.tt.policy",
     "record_episodes": "policies.collection.record",
 }
 """Modules imported on first use: the experts' processes have no use for torch."""

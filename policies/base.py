@@ -210,7 +210,7 @@ class Policy(ABC):
         """
 
     def observe_reward(self, state: State, row: int, reward: float) -> None:  # noqa: B027
-        """Record in the state the reward of a row's last step, which JAT reads; others ignore it.
+        """Record in the state the reward of a row's last step, which only some policies read.
 
         Args:
             state: What ``predict`` returned last.

@@ -146,10 +146,11 @@ def _load_network(
     cut: str | None,
 ) -> Policy:
     """The policy of a checkpoint, whose configuration says of which family it is."""
-    from policies.gato.checkpoint_folder import is_jat, locate_checkpoint
+    from policies.gato.checkpoint_folder import family_of, locate_checkpoint
 
     folder = locate_checkpoint(name)
-    if not is_jat(folder):
+    family = family_of(folder)
+    if family == "gato":
         from policies.gato.policy import GatoPolicy
 
         return GatoPolicy.load(
@@ -157,12 +158,18 @@ def _load_network(
         )
     if prompt not in ("shipped", "none") or cut is not None:
         raise ValueError(
-            f"prompt is {prompt!r} and {name} is a JAT checkpoint, which acts after no "
-            "demonstration: expected none"
+            f"prompt is {prompt!r} and {name} is a {family.upper()} checkpoint, which acts "
+            "after no demonstration: expected none"
         )
+    from policies.dt.policy import DtPolicy
     from policies.jat.policy import JatPolicy
+    from policies.tt.policy import TtPolicy
 
-    return JatPolicy.load(folder, env=env, seed=seed, device=device, precision=precision)
+    kinds: dict[str, Any] = {"jat": JatPolicy, "dt": DtPolicy, "tt": TtPolicy}
+    policy: Policy = kinds[family].load(
+        folder, env=env, seed=seed, device=device, precision=precision
+    )
+    return policy
 
 
 def _retrieving(env: Any, demonstrations: Any, episodes: int | None) -> Policy:

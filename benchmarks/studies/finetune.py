@@ -268,7 +268,8 @@ class FinetuneRun:
     def _train(self, unit: Unit, folder: Path) -> float:
         """Train a unit, or resume it, and write its checkpoint; returns the minutes."""
         places = nested_order(self.task, unit.seed)[: unit.episodes]
-        shard = shard_task(self.task, folder / "shard", places, self.options)
+        reads_returns = self.network.return_conditioned
+        shard = shard_task(self.task, folder / "shard", places, self.options, rewards=reads_returns)
         scratch = unit.arm == "scratch"
         steps = self.settings.steps
         config = TrainConfig(
@@ -306,6 +307,7 @@ class FinetuneRun:
             f"{trained_parameters(trainer.network):,} parameters. What it could do besides is not "
             "kept.\n",
             sampler=self.checkpoint.sampler,
+            returns={self.task.id: shard.returns} if reads_returns else {},
         )
         return trainer.minutes
 

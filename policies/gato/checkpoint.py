@@ -38,10 +38,12 @@ from gato_gym.options import PlanOptions
 from gato_gym.text import default_tokenizer
 from policies.gato.checkpoint_folder import (
     CHECKPOINT_FILES,
+    FILES,
     FORMAT,
     LARGEST_CONFIG,
     bad_config,
     check_links,
+    family_of,
     locate_checkpoint,
     read_config,
 )
@@ -58,6 +60,7 @@ from policies.gato.tensor_files import (
 )
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork
+from policies.returns import ReturnScale
 
 
 @dataclass(frozen=True)
@@ -150,19 +153,22 @@ def _write(
         "network": network.config.to_json(),
         "sampler": dataclasses.asdict(sampler),
         "text_model": _text_model(),
-        "tasks": {
-            name: {
-                "options": record.options.to_json(),
-                "signature": record.signature,
-                "prompt": record.prompt is not None,
-                "prompted": record.prompted,
-                "spaces": record.spaces,
-            }
-            for name, record in sorted(tasks.items())
-        },
+        "tasks": {name: record_to_json(record) for name, record in sorted(tasks.items())},
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     (folder / "card.md").write_text(card, "utf-8")
+
+
+def record_to_json(record: TaskRecord) -> dict[str, Any]:
+    """A task's entry in ``config.json``; its demonstration is in another file."""
+    return {
+        "options": record.options.to_json(),
+        "signature": record.signature,
+        "prompt": record.prompt is not None,
+        "prompted": record.prompted,
+        "spaces": record.spaces,
+        **({} if record.returns is None else {"returns": record.returns.to_json()}),
+    }
 
 
 def _exact_dtype(network: GatoNetwork) -> torch.dtype:
@@ -238,7 +244,9 @@ def checkpoint_digest(name: str | Path) -> str:
 
 
 def _records(folder: Path, config: Mapping[str, Any]) -> dict[str, TaskRecord]:
-    prompts = read_tensors(folder / "prompts.safetensors", load_arrays)
+    prompts = {}
+    if "prompts.safetensors" in FILES[family_of(folder)]:
+        prompts = read_tensors(folder / "prompts.safetensors", load_arrays)
     try:
         tasks = as_type(dict[str, dict[str, Any]], config["tasks"], "tasks")
         return {task: _record(task, entry, prompts) for task, entry in tasks.items()}
@@ -258,6 +266,7 @@ def _record(
         prompt=_prompt(task, entry, prompts),
         prompted=as_type(bool, entry["prompted"], f"{where}.prompted"),
         spaces=as_type(tuple[str, str] | None, entry.get("spaces"), f"{where}.spaces"),
+        returns=as_type(ReturnScale | None, entry.get("returns"), f"{where}.returns"),
     )
 
 

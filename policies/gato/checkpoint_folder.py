@@ -2,7 +2,7 @@
 
 * :func:`locate_checkpoint` -- the folder of a checkpoint's name.
 * :func:`shipped_names` -- the checkpoints that come with the package.
-* :func:`is_jat` -- whether a folder holds a checkpoint of the other family, JAT.
+* :func:`family_of` -- of which family of networks a folder's checkpoint is.
 * :func:`read_config`, :func:`bad_config` -- a checkpoint's ``config.json``, and the error of it.
 * :func:`check_links` -- refuses files that are elsewhere.
 """
@@ -28,6 +28,11 @@ CHECKPOINT_FILES = (
 JAT_FILES = (
     "config.json", "model.safetensors", "tokenizer.json", "vocab.json", "merges.txt", "card.md",
 )  # fmt: skip
+ONE_TASK_FILES = ("config.json", "model.safetensors", "card.md")
+FILES = {
+    "gato": CHECKPOINT_FILES, "jat": JAT_FILES, "dt": ONE_TASK_FILES, "tt": ONE_TASK_FILES,
+}  # fmt: skip
+"""Files of a checkpoint, by family."""
 LARGEST_CONFIG = 4 * 2**20
 """Largest ``config.json`` that is read, in bytes."""
 
@@ -79,25 +84,28 @@ def _of_run(folder: Path) -> Path:
     return checkpoint
 
 
-def is_jat(folder: Path) -> bool:
-    """Whether a folder's ``config.json`` is a JAT network's: the field ``model_type`` says so.
+def family_of(folder: Path) -> str:
+    """The family of :data:`FILES` whose network a folder's ``config.json`` is of.
+
+    The field ``model_type`` says so; whatever names no family is taken for Gato's.
 
     Raises:
         CheckpointError: There is one that cannot be read.
     """
     path = folder / "config.json"
     if not path.exists():
-        return False
+        return "gato"
     config = read_json(path, largest=LARGEST_CONFIG, error=CheckpointError)
-    return isinstance(config, dict) and config.get("model_type") == "jat"
+    family = config.get("model_type") if isinstance(config, dict) else None
+    return family if isinstance(family, str) and family in FILES else "gato"
 
 
 def _files_to_fetch(folder: Path) -> tuple[str, ...]:
-    """What belongs to a hub's ``config.json``, which is one of either family."""
-    if is_jat(folder):
-        return JAT_FILES[1:]
-    read_config(folder)
-    return CHECKPOINT_FILES[1:]
+    """What belongs to a hub's ``config.json``, which is one of any family."""
+    family = family_of(folder)
+    if family != "jat":
+        read_config(folder)
+    return FILES[family][1:]
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Decoder:
         pinned: A cache row with the encoded prompt, or None.
         seed: Seed of the sampled actions.
         task: Id of the task; without a prompt, its learned embedding says what is played.
+        target: Scaled return that an episode is played for, where the network reads returns.
 
     Attributes:
         owner: Number of the task, which the states of its rows carry.
@@ -46,10 +47,12 @@ class Decoder:
         seed: int,
         *,
         task: str | None = None,
+        target: float = 0.0,
     ) -> None:
         self.network, self.plan, self.sampler, self.pinned = network, plan, sampler, pinned
         self.seed, self.owner, self._layout = seed, task_number(task, plan), _layout(plan)
         self.body_sizes, self.head_sizes = BlockSizes(), BlockSizes()
+        self.target = target
         named = network.config.tasks if pinned is None else ()
         self.task_row = named.index(task) if task in named else -1
 
@@ -109,6 +112,7 @@ class Decoder:
             ages=np.zeros(rows, np.int64),
             generators=np.full(rows, RowGenerator(), np.object_),
             owners=np.full(rows, self.owner, np.int64),
+            returns=np.full(rows, self.target, np.float64),
         )
 
     def begin(
@@ -127,6 +131,7 @@ class Decoder:
             state.cache.positions[row, state.cache.pinned :] = -1
             state.next_positions[row] = self.network.config.prompt_tokens
             state.pending[row], state.texts[row], state.ages[row] = -1, None, 0
+            state.returns[row] = self.target
         uniforms = np.zeros((len(starts), self.plan.num_actions), np.float32)
         if not deterministic:
             for row, generator in enumerate(state.generators):

@@ -35,6 +35,7 @@ from policies.model.config import NetworkConfig, fitted, preset
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork, count_parameters, inference
 from policies.model.quantization import choose_device, choose_precision, with_precision
+from policies.returns import ReturnScale
 
 
 class GatoPolicy(Policy):
@@ -48,6 +49,8 @@ class GatoPolicy(Policy):
         tasks: Records of the tasks that the weights were trained on, by task id.
         task: Id of the task that the policy plays, if it is one of them.
         prompt: The demonstration that the policy acts after, or None.
+        target_return: The return that it plays for, of networks that read returns to go: a number,
+            a share of the expert's such as "90%", or None for the best that was seen in training.
         sampler: How action tokens are chosen.
         seed: Seed of the sampled actions.
         card: The description that a checkpoint came with; :meth:`save` writes it again.
@@ -61,6 +64,7 @@ class GatoPolicy(Policy):
         tasks: Mapping[str, TaskRecord] | None = None,
         task: str | None = None,
         prompt: Prompt | None = None,
+        target_return: float | str | None = None,
         sampler: Sampler | None = None,
         seed: int = 0,
         card: str = "",
@@ -71,11 +75,22 @@ class GatoPolicy(Policy):
         self.sampler, self.seed, self.card = sampler or Sampler(), seed, card
         self.accepts_nan = plan.options.on_nan == "replace"
         check_sizes(network.config, plan)
+        record = self.tasks.get(task or "")
+        self.returns = (None if record is None else record.returns) or ReturnScale()
+        if target_return is not None and not network.config.return_conditioned:
+            raise ValueError(
+                f"target_return is {target_return!r} and the network reads no returns to go: "
+                "train one with return_conditioned (gato-gym train --return-conditioned)"
+            )
+        self.target_return = self.returns.read(target_return)
         self.decoder = self._make_decoder(network)
 
     def _make_decoder(self, network: GatoNetwork) -> Decoder:
         pinned = None if self.prompt is None else encode_prompt(network, self.plan, self.prompt)
-        return Decoder(network, self.plan, self.sampler, pinned, self.seed, task=self.task)
+        target = self.target_return / self.returns.scale
+        return Decoder(
+            network, self.plan, self.sampler, pinned, self.seed, task=self.task, target=target
+        )
 
     @property
     def device(self) -> torch.device:
@@ -118,6 +133,7 @@ class GatoPolicy(Policy):
         task: str | None = None,
         prompt: Any = "shipped",
         cut: str | None = None,
+        target_return: float | str | None = None,
         device: str = "auto",
         precision: str = "auto",
         compiled: bool = False,
@@ -137,6 +153,7 @@ class GatoPolicy(Policy):
                 None for no prompt.
             cut: Which part of a demonstration longer than the network's prompt region is kept,
                 "end" or "start"; None rejects it.
+            target_return: As in the class; see also :meth:`with_return`.
             device: "cpu", "cuda", or "auto": a GPU if there is one.
             precision: "float32", "bfloat16", "int8" (weights of eight bits), or "auto": float32 on
                 a CPU, bfloat16 on a GPU. Only float32 on a CPU gives a row the same numbers in any
@@ -165,6 +182,7 @@ class GatoPolicy(Policy):
             cls,
             network,
             tasks=checkpoint.tasks,
+            target_return=target_return,
             sampler=sampler or checkpoint.sampler,
             seed=seed,
             card=checkpoint.card,
@@ -209,13 +227,21 @@ class GatoPolicy(Policy):
         ids = self.network.config.vocabulary
         return _bind(self._view, self.tasks, ids, env, task=task, prompt=prompt, cut=cut)
 
-    def _view(self, plan: Plan, *, task: str | None, prompt: Prompt | None) -> GatoPolicy:
+    def _view(
+        self,
+        plan: Plan,
+        *,
+        task: str | None,
+        prompt: Prompt | None,
+        target_return: float | None = None,
+    ) -> GatoPolicy:
         return GatoPolicy(
             self.network,
             plan,
             tasks=self.tasks,
             task=task,
             prompt=prompt,
+            target_return=target_return,
             sampler=self.sampler,
             seed=self.seed,
             card=self.card,
@@ -239,7 +265,21 @@ class GatoPolicy(Policy):
             chosen = prompt_from_episode(
                 self.plan, demonstration(prompt), capacity=capacity, cut=cut
             )
-        return self._view(self.plan, task=self.task, prompt=chosen)
+        kept = self.target_return if self.network.config.return_conditioned else None
+        return self._view(self.plan, task=self.task, prompt=chosen, target_return=kept)
+
+    def with_return(self, share: float | None = None, *, total: float | None = None) -> GatoPolicy:
+        """A view of the same weights that plays for another return.
+
+        Args:
+            share: Share of the expert's return, such as 0.9.
+            total: The return itself. With neither, the best that was seen in training.
+
+        Raises:
+            ValueError: Both are given, or the network reads no returns to go.
+        """
+        target = self.returns.target(share, total)
+        return self._view(self.plan, task=self.task, prompt=self.prompt, target_return=target)
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint folder that :meth:`load` reads; see :mod:`policies.gato.checkpoint`.
@@ -347,6 +387,16 @@ class GatoPolicy(Policy):
         state = self.new_state(len(seeds)) if state is None else state
         state.generators[:] = with_seeds(state.generators.tolist(), seeds)
         return state
+
+    @property
+    def observes_rewards(self) -> bool:
+        """Whether :meth:`observe_reward` changes what it does."""
+        return self.network.config.return_conditioned
+
+    def observe_reward(self, state: GatoState, row: int, reward: float) -> None:
+        """As :meth:`policies.base.Policy.observe_reward`: less is then left to collect."""
+        if self.observes_rewards:
+            state.returns[row] -= reward / self.returns.scale
 
     def _predict_batch(
         self,

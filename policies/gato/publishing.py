@@ -20,10 +20,9 @@ from gato_gym.files.atomic_io import inside
 from gato_gym.files.bounded_io import read_bytes
 from policies.gato.checkpoint import read_sizes
 from policies.gato.checkpoint_folder import (
-    CHECKPOINT_FILES,
-    JAT_FILES,
+    FILES,
     LARGEST_CONFIG,
-    is_jat,
+    family_of,
     locate_checkpoint,
 )
 from policies.gato.hub import LARGEST_FETCHED, HubError
@@ -31,6 +30,8 @@ from policies.gato.tensor_files import CheckpointError, read_tensors, stored_sha
 
 CARD, EVALUATIONS, VIDEO = "README.md", "evaluations.json", "replay.mp4"
 LARGEST_VIDEO = 64 * 2**20
+TITLES = {"gato": "Gato", "jat": "JAT", "dt": "DT", "tt": "TT"}
+"""Families as a card names them; that of ``XPolicy`` is ``X`` in title case."""
 LIBRARY, PIPELINE = "gato-gym", "reinforcement-learning"
 
 Files = Mapping[str, Path | bytes]
@@ -61,7 +62,7 @@ def hub_files(
     try:
         folder = locate_checkpoint(checkpoint)
         files: dict[str, Path | bytes] = dict(_checked(folder))
-        if not is_jat(folder):
+        if family_of(folder) == "gato":
             read_sizes(folder)
         read_tensors(folder / "model.safetensors", stored_shapes)
     except CheckpointError as error:
@@ -76,7 +77,7 @@ def hub_files(
         files[VIDEO] = _of_size(video, LARGEST_VIDEO)
     if evaluations:
         files[EVALUATIONS] = (json.dumps(list(evaluations), indent=1) + "\n").encode()
-    family = "JAT" if is_jat(folder) else "Gato"
+    family = TITLES[family_of(folder)]
     card = model_card(name, text, evaluations, family=family, video=video is not None)
     return dict(sorted({**files, CARD: card.encode()}.items()))
 
@@ -87,7 +88,7 @@ def _checked(folder: Path) -> Mapping[str, Path]:
     Raises:
         HubError: One does not.
     """
-    expected = JAT_FILES if is_jat(folder) else CHECKPOINT_FILES
+    expected = FILES[family_of(folder)]
     files = {}
     for path in sorted(folder.iterdir()):
         if path.name not in expected:
@@ -170,7 +171,7 @@ def model_card(
         name: The repository, ``owner/name``.
         text: The description, Markdown.
         evaluations: Scores; each task is a result of the metadata's ``model-index``.
-        family: "Gato" or "JAT".
+        family: One of the values of :data:`TITLES`.
         video: Whether the repository has one.
 
     Raises:

@@ -20,6 +20,7 @@ from policies.gato.decoder import Decoder
 from policies.gato.sampling import nearest_bins
 from policies.gato.state import GatoState
 from policies.model.inputs.sequence import TimestepArrays, TokenCollector, cut_text
+from policies.model.return_embedding import TimestepReturns
 from policies.model.row_blocks import BLOCK, is_exact, padded, rows_in_blocks
 
 
@@ -216,11 +217,16 @@ class RowGroup:
                 actions=np.zeros((size, 0), np.int64),
             )
             conditions = self._state.conditions[torch.from_numpy(rows).to(self._decoder.device)]
-            bodies.append(self._embedded(arrays, conditions, self._tasks[rows])[:rest])
+            returns = self._state.returns[rows]
+            bodies.append(self._embedded(arrays, conditions, self._tasks[rows], returns)[:rest])
         return torch.cat(bodies)
 
     def _embedded(
-        self, arrays: TimestepArrays, conditions: Tensor, tasks: NDArray[np.int64]
+        self,
+        arrays: TimestepArrays,
+        conditions: Tensor,
+        tasks: NDArray[np.int64],
+        returns: NDArray[np.float64],
     ) -> Tensor:
         """Embeddings of some rows' bodies: float ``[N, num_tokens, D]``."""
         plan, size = self._plan, len(tasks)
@@ -230,7 +236,14 @@ class RowGroup:
             collector.conditions[:] = np.arange(size)[:, None]
         collector.tasks[:] = tasks[:, None]
         tokens = collector.finish().to(self._decoder.device)
-        return self._network.embedding(tokens, conditions)
+        x_NTD = self._network.embedding(tokens, conditions)
+        if self._network.return_embedding is None:
+            return x_NTD
+        carried = torch.from_numpy(returns.astype(np.float32)).repeat_interleave(plan.num_tokens)
+        slots = torch.arange(len(carried))
+        return self._network.with_returns(
+            x_NTD, TimestepReturns(slots, carried).to(self._decoder.device)
+        )
 
     def _random_bodies(self, rows: int) -> Tensor:
         """Embeddings of random bodies of this layout: ``[rows, n]``."""
@@ -250,4 +263,5 @@ class RowGroup:
         )
         conditions = some(self._state.conditions.numpy()[:1])
         tasks = np.resize(self._tasks[:1], rows)
-        return self._embedded(arrays, torch.from_numpy(conditions), tasks).flatten(1)
+        returns = generator.normal(size=BLOCK)[:rows]
+        return self._embedded(arrays, torch.from_numpy(conditions), tasks, returns).flatten(1)

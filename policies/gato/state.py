@@ -33,6 +33,7 @@ class GatoState:
         ages: int64 ``[B]``, timesteps since it was emitted.
         generators: object ``[B]``, each row's :class:`policies.chance.RowGenerator`.
         owners: int64 ``[B]``, :attr:`policies.gato.decoding.Decoder.owner` of who made the row.
+        returns: float64 ``[B]``, scaled returns that are still to collect.
     """
 
     cache: RingCache
@@ -43,6 +44,7 @@ class GatoState:
     ages: NDArray[np.int64]
     generators: NDArray[np.object_]
     owners: NDArray[np.int64]
+    returns: NDArray[np.float64]
 
     @property
     def rows(self) -> int:
@@ -67,6 +69,7 @@ class GatoState:
             self.ages[rows],
             self.generators[rows],
             self.owners[rows],
+            self.returns[rows],
         )
 
     @classmethod
@@ -89,6 +92,7 @@ class GatoState:
             np.concatenate([state.ages for state in states]),
             np.concatenate([state.generators for state in states]),
             np.concatenate([state.owners for state in states]),
+            np.concatenate([state.returns for state in states]),
         )
 
 

@@ -29,6 +29,7 @@ from policies.base import spaces_of
 from policies.gato.prompts import Prompt
 from policies.model.config import NetworkConfig
 from policies.model.inputs.sequence import fed_actions
+from policies.returns import ReturnScale
 
 
 class SpaceMismatchError(ValueError):
@@ -46,6 +47,7 @@ class TaskRecord:
         prompted: Whether the policy acts after it by default.
         spaces: Its observation and action space as :mod:`gato_gym.space_json` writes
             them, or None if it cannot.
+        returns: Of its episodes in training, where the network reads returns to go; else None.
     """
 
     options: PlanOptions
@@ -53,12 +55,21 @@ class TaskRecord:
     prompt: Prompt | None = None
     prompted: bool = True
     spaces: tuple[str, str] | None = None
+    returns: ReturnScale | None = None
 
     @classmethod
-    def of(cls, plan: Plan, prompt: Prompt | None = None, *, prompted: bool = True) -> TaskRecord:
+    def of(
+        cls,
+        plan: Plan,
+        prompt: Prompt | None = None,
+        *,
+        prompted: bool = True,
+        returns: ReturnScale | None = None,
+    ) -> TaskRecord:
         """The record of a plan's task."""
         both_spaces = plan.observation_space, plan.action_space
-        return cls(plan.options, signature(*both_spaces), prompt, prompted, _written(*both_spaces))
+        written = _written(*both_spaces)
+        return cls(plan.options, signature(*both_spaces), prompt, prompted, written, returns)
 
     def read_spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
         """Its observation and action space.

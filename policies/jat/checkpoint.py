@@ -32,7 +32,7 @@ from torch import Tensor
 from gato_gym.files.atomic_io import appearing
 from gato_gym.files.bounded_io import as_type, read_bytes, read_json
 from gato_gym.space_json import read_space, write_space
-from policies.gato.checkpoint_folder import JAT_FILES, LARGEST_CONFIG, is_jat, locate_checkpoint
+from policies.gato.checkpoint_folder import JAT_FILES, LARGEST_CONFIG, family_of, locate_checkpoint
 from policies.gato.tensor_files import (
     CheckpointError,
     check_shapes,
@@ -111,7 +111,7 @@ def read_configuration(folder: Path) -> tuple[JatConfig, Gpt2Tokenizer | None]:
         CheckpointError: It is damaged, or no JAT network's.
     """
     path = folder / "config.json"
-    if not is_jat(folder):
+    if family_of(folder) != "jat":
         raise CheckpointError(
             f"{path} is missing, or has no model_type 'jat': expected the folder of a JAT "
             "checkpoint; GatoPolicy.load reads those of Gato"

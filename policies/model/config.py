@@ -64,6 +64,7 @@ class NetworkConfig:
             prompt.
         observation_heads: Whether the network has heads that predict the next observation in
             training.
+        return_conditioned: Whether each timestep carries its return to go.
         vocabulary: The ids: those of text first, the continuous ones right after them, then the
             others, for texts and symbols have tables of their own.
 
@@ -97,6 +98,7 @@ class NetworkConfig:
     tasks: tuple[str, ...] = ()
     numeric_features: bool = True
     observation_heads: bool = False
+    return_conditioned: bool = False
     vocabulary: Vocabulary = dataclasses.field(default_factory=Vocabulary)
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ from policies.model.config import NetworkConfig
 from policies.model.inputs.embedding import Embedding, TokenInputs
 from policies.model.kv_cache import RingCache
 from policies.model.observation_heads import NextParts, ObservationHeads
+from policies.model.return_embedding import ReturnEmbedding, TimestepReturns
 from policies.model.tensors import Tensors
 from policies.model.transformer import Backbone
 
@@ -68,6 +69,7 @@ class PackedBatch(Tensors):
             predicted.
         residual_mask: float32 ``[B, L, 2]``, see
             :meth:`policies.model.transformer.Backbone.forward`; None without stochastic depth.
+        returns: Returns to go; None where the network does not read them.
     """
 
     tokens: TokenInputs
@@ -77,6 +79,7 @@ class PackedBatch(Tensors):
     task_tokens: dict[str, int] = field(default_factory=dict)
     next_parts: dict[str, NextParts] = field(default_factory=dict)
     residual_mask: Tensor | None = None
+    returns: TimestepReturns | None = None
 
 
 class GatoNetwork(nn.Module):
@@ -101,13 +104,21 @@ class GatoNetwork(nn.Module):
         self.head = nn.Linear(config.width, config.width)
         self.action_heads = ActionHeads(config)
         self.observation_heads = ObservationHeads(config) if config.observation_heads else None
+        self.return_embedding = ReturnEmbedding(config.width) if config.return_conditioned else None
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Hidden vectors of packed sequences: float ``[B, T, D]``."""
         conditions = self.embedding.encode_texts(batch.texts)
-        x = self.embedding(batch.tokens, conditions)
+        x = self.with_returns(self.embedding(batch.tokens, conditions), batch.returns)
         mask = self.backbone.visibility(batch.roles)
         return self.backbone(x, batch.roles.positions, mask, batch.residual_mask)
+
+    def with_returns(self, x_BTD: Tensor, returns: TimestepReturns | None) -> Tensor:
+        """Embeddings ``[B, T, D]`` with the returns to go that the network reads."""
+        if self.return_embedding is None or returns is None:
+            return x_BTD
+        conditioned: Tensor = self.return_embedding(x_BTD, returns)
+        return conditioned
 
     def step(
         self,

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def shared_by(policy: Any) -> Hashable | None:
     """What policies share that can act together; None for one that cannot.
 
-    The memory of a row is part of it: attention over more slots, though they are empty, may round
-    a sum differently.
+    One that reads rewards acts alone, as its batch hands them on. The memory of a row is part of
+    it: attention over more slots, though they are empty, may round a sum differently.
     """
-    if not hasattr(policy, "acts_like"):
+    if not hasattr(policy, "acts_like") or getattr(policy, "observes_rewards", False):
         return None
     return id(policy.network), policy.ring, policy.prompt_slots
 

@@ -159,6 +159,8 @@ def network_config(
     values = {**base.to_json(), **settings.network}
     if start is None:
         values["numeric_features"] = settings.numeric_features
+    if start is None or settings.return_conditioned:
+        values["return_conditioned"] = settings.return_conditioned
     if start is None or settings.observation_weight:
         values["observation_heads"] = bool(settings.observation_weight)
     plans = plans or {}

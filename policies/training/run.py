@@ -53,7 +53,7 @@ def tasks_of(settings: TrainSettings) -> list[DatasetTask]:
     """The tasks of a run's datasets; arguments and errors as in :func:`find_tasks`."""
     return find_tasks(
         settings.datasets,
-        share=settings.keep,
+        share=settings.kept_share,
         layout=settings.layout,
         memory=settings.memory,
         changes=settings.options,

@@ -15,7 +15,7 @@ from tyro.conf import create_mutex_group
 from gato_gym.commands.flags import flag
 from gato_gym.ranges import check_range
 
-FamilyName = Literal["gato", "jat"]
+FamilyName = Literal["gato", "jat", "dt", "tt"]
 FAMILIES = get_args(FamilyName)
 """What can be trained."""
 
@@ -30,8 +30,8 @@ class TrainSettings:
         datasets: Ids or paths of Minari datasets, or jat:CONFIGURATION for that part of
             jat-project/jat-dataset, of which jat:CONFIGURATION:500 streams the first 500 episodes.
         output: Folder of the run.
-        family: What is trained: gato, or jat, which has other sizes (--network) and no token
-            options.
+        family: What is trained: gato; jat, which has other sizes (--network) and no token options;
+            dt, a Decision Transformer, or tt, a Trajectory Transformer, of one task each.
         texts: Files or folders of texts, .jsonl or .txt, to train on in the same batches.
         pairs: Files of images with texts, .jsonl, to train on in the same batches.
         shards: Folder of the encoded episodes, which several runs can share; None is ``shards`` in
@@ -72,6 +72,8 @@ class TrainSettings:
         sigma: Spread of continuous labels, in bins; 0 is one bin.
         observation_weight: Share of the loss for predicting the next observation; None is 0 for
             gato and 0.005 for jat.
+        return_conditioned: Whether each timestep of gato carries its return to go, so that the
+            network plays for a return and learns from all episodes: --keep is then 0 unless asked.
         depth_drop: Share of the sub-layers that stochastic depth skips (paper: 0.1).
         action_drop: Share of past actions that are hidden, of tasks that remember all.
         observation_noise: Standard deviation of noise on the numbers of observations.
@@ -131,6 +133,7 @@ class TrainSettings:
     accumulate: int | None = None
     sigma: float = 4.0
     observation_weight: float | None = None
+    return_conditioned: bool = False
     depth_drop: float = 0.0
     action_drop: float = 0.0
     observation_noise: float = 0.0
@@ -150,6 +153,12 @@ class TrainSettings:
     score_every: int | None = None
     score_tasks: tuple[str, ...] = ()
     score_episodes: int = 3
+
+    @property
+    def kept_share(self) -> float | None:
+        """What ``keep`` is: all episodes where a network knows what each returned."""
+        conditioned = self.return_conditioned or self.family in ("dt", "tt")
+        return 0.0 if self.keep is None and conditioned else self.keep
 
     def __post_init__(self) -> None:
         check_range(

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from every_policy import MAKERS, TASKS
+from every_policy import CASES, MAKERS, TASKS
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
@@ -28,7 +28,7 @@ GYMNASIUM = {
     for mode in AutoresetMode
 }
 SB3 = {"DummyVecEnv": DummyVecEnv, "SubprocVecEnv": SubprocVecEnv}
-SHARED = [(name, task) for name in MAKERS for task in TASKS if (name, task) != ("expert", TASKS[0])]
+SHARED = [case for case in CASES if case != ("expert", TASKS[0])]
 """All but BabyAI's bot, which belongs to the environment that it reads."""
 OTHER_PROCESS = ("AsyncVectorEnv", "SubprocVecEnv")
 
@@ -76,8 +76,7 @@ def play_alone(name: str, task: str, seed: int) -> list[Any]:
     return actions
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(("name", "task"), CASES)
 @pytest.mark.parametrize("vector", GYMNASIUM)
 def test_gymnasium(
     vector: str, name: str, task: str, alone: Callable[[str, str], list[list[Any]]]
@@ -112,8 +111,7 @@ def test_gymnasium(
     assert [row[: EPISODES * STEPS] for row in played] == alone(name, task)
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(("name", "task"), CASES)
 @pytest.mark.parametrize("vector", SB3)
 def test_stable_baselines3(
     vector: str, name: str, task: str, alone: Callable[[str, str], list[list[Any]]]
@@ -158,8 +156,7 @@ def test_two_loops_share_a_policy(
     assert played == [row[:STEPS] for row in alone(name, task)[:2]]
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(("name", "task"), CASES)
 def test_without_a_state_each_call_starts_afresh(name: str, task: str) -> None:
     env = short(task)
     policy = MAKERS[name](env)
@@ -183,8 +180,7 @@ class Counting:
         return self.policy.predict(*arguments, **options)
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(("name", "task"), CASES)
 def test_evaluate_policy_runs_unmodified(name: str, task: str) -> None:
     envs = DummyVecEnv([lambda: gym.wrappers.RecordEpisodeStatistics(short(task))] * ROWS)
     policy = Counting(MAKERS[name](envs))
@@ -201,8 +197,7 @@ def test_evaluate_policy_runs_unmodified(name: str, task: str) -> None:
     assert policy.calls == 2 * STEPS
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", [name for name in MAKERS if name != "expert"])
+@pytest.mark.parametrize(("name", "task"), [case for case in CASES if case[0] != "expert"])
 def test_copies_act_alike(name: str, task: str) -> None:
     """A policy may be copied, and sent to another process."""
     env = short(task)

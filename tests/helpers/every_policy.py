@@ -13,10 +13,13 @@ from gato_gym.tasks import get_task, task_id_of
 from policies import GatoPolicy, Policy, make_policy
 from policies.collection.noise import SampledNoise
 from policies.collection.recording import Recording
+from policies.dt.policy import DtPolicy
 from policies.jat.config import JatConfig
 from policies.jat.policy import JatPolicy
 from policies.model.config import NetworkConfig
 from policies.rollout.vector_rollout import play_one
+from policies.tt.policy import TtPolicy
+from policies.tt.search import Search
 
 TASKS = ("babyai-unlock-pickup", "metaworld-drawer-close", "mujoco-reacher")
 
@@ -42,6 +45,18 @@ def jat(env: Any) -> Policy:
     return JatPolicy.create(env, config=SMALL_JAT, window=8)
 
 
+def dt(env: Any) -> Policy:
+    """Its context is shorter than the episodes, so that the tests slide it."""
+    torch.set_num_threads(1)
+    return DtPolicy.create(env, config=SMALL, context=3)
+
+
+def tt(env: Any) -> Policy:
+    torch.set_num_threads(1)
+    search = Search(horizon=2, beams=2, history=1)
+    return TtPolicy.create(env, config=SMALL, context=3, bins=8, search=search)
+
+
 def _only(recording: Recording, key: Any) -> Recording:
     return recording
 
@@ -65,5 +80,15 @@ MAKERS: dict[str, Callable[[Any], Policy]] = {
     "expert": lambda env: make_policy("expert", env=env),
     "gato": gato,
     "jat": jat,
+    "dt": dt,
+    "tt": tt,
     "retrieve": retrieve,
 }
+
+CASES = [
+    (name, task)
+    for name in MAKERS
+    for task in TASKS
+    if (name, task) != ("tt", TASKS[0])  # texts and symbols are not numbers
+]
+"""Policies with the tasks that they play."""

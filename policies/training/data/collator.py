@@ -29,6 +29,7 @@ from policies.model.inputs.sequence import (
 )
 from policies.model.network import PackedBatch, Targets
 from policies.model.observation_heads import NextParts
+from policies.model.return_embedding import TimestepReturns
 from policies.training.data.shards import TaskShard
 from policies.training.data.text_shards import TextDocument
 
@@ -166,6 +167,7 @@ class BatchBuilder:
         self.task_tokens: dict[str, int] = {}
         self.next = NextCollector() if spec.config.observation_heads else None
         self.residual_masks: list[NDArray[np.float32]] = []
+        self.returns: list[tuple[Ints, NDArray[np.float32]]] = []
         self.task_rows = {task: row for row, task in enumerate(spec.config.tasks)}
 
     def add(
@@ -208,6 +210,8 @@ class BatchBuilder:
                 self._add_targets(doc, layout, steps, base)
                 if self.next is not None:
                     self.next.add(doc.shard, steps, base + layout.predictors[:, -1])
+                if self.spec.config.return_conditioned:
+                    self._add_returns(doc.shard, steps, base + layout.body_starts)
             base += len(layout.ids)
 
     def add_text(
@@ -257,6 +261,13 @@ class BatchBuilder:
                 self.text_ids.append(text)
         return self.texts[key]
 
+    def _add_returns(self, shard: TaskShard, steps: Ints, body_starts: Ints) -> None:
+        """Every body token of a timestep carries its return to go."""
+        count = shard.plan.num_tokens
+        values = (shard.returns_to_go[steps] / shard.returns.scale).astype(np.float32)
+        slots = (body_starts[:, None] + np.arange(count)).reshape(-1)
+        self.returns.append((slots, values.repeat(count)))
+
     def _add_targets(self, doc: Document, layout: Layout, steps: Ints, base: int) -> None:
         plan = doc.shard.plan
         n, a = doc.actions.shape
@@ -294,7 +305,14 @@ class BatchBuilder:
             residual_mask=torch.from_numpy(np.stack(self.residual_masks))
             if self.residual_masks
             else None,
+            returns=self._returns(),
         )
+
+    def _returns(self) -> TimestepReturns | None:
+        if not self.returns:
+            return None
+        slots, values = (np.concatenate(part) for part in zip(*self.returns, strict=True))
+        return TimestepReturns(torch.from_numpy(slots), torch.from_numpy(values))
 
 
 def _targets(columns: list[NDArray[Any]]) -> Targets:

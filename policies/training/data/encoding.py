@@ -43,7 +43,13 @@ STATISTICS_EPISODES, SUITE_STATISTICS_EPISODES = 200, 20
 
 
 def shard_tasks(
-    tasks: Sequence[DatasetTask], folder: Path, *, augment: int = 0, seed: int = 0, workers: int = 1
+    tasks: Sequence[DatasetTask],
+    folder: Path,
+    *,
+    augment: int = 0,
+    seed: int = 0,
+    workers: int = 1,
+    rewards: bool = False,
 ) -> dict[str, TaskShard]:
     """Encode tasks into shards; those that are there, made of the same datasets, are kept.
 
@@ -53,6 +59,7 @@ def shard_tasks(
         augment: Copies of each episode under the symmetries of its task, beside the episode.
         seed: Seed of the symmetries drawn.
         workers: Processes.
+        rewards: Whether shards have rewards, from which returns to go follow.
 
     Returns:
         The shards by task id.
@@ -64,12 +71,19 @@ def shard_tasks(
     """
     folder.mkdir(parents=True, exist_ok=True)
     places = {task.id: folder / file_name(task.id) for task in tasks}
-    metas = {task.id: _meta_of(task, tasks, augment, seed) for task in tasks}
+    rewarded = {"rewards": True} if rewards else {}
+    metas, older = (
+        {
+            task.id: {**_meta_of(task, tasks, augment, seed, contents=contents), **rewarded}
+            for task in tasks
+        }
+        for contents in (True, False)
+    )
     missing = [
         task
         for task in tasks
         if not is_made_of(places[task.id], metas[task.id])
-        and not is_made_of(places[task.id], _meta_of(task, tasks, augment, seed, contents=False))
+        and not is_made_of(places[task.id], older[task.id])
     ]
     groups = {task.group for task in missing}
     members = [task for task in tasks if task.group in groups]
@@ -85,7 +99,12 @@ def shard_tasks(
 
 
 def shard_task(
-    task: DatasetTask, folder: Path, places: Sequence[Place], options: PlanOptions | None = None
+    task: DatasetTask,
+    folder: Path,
+    places: Sequence[Place],
+    options: PlanOptions | None = None,
+    *,
+    rewards: bool = False,
 ) -> TaskShard:
     """Encode the episodes at some places; a shard that is there, made of the same, is kept.
 
@@ -95,10 +114,13 @@ def shard_task(
         places: Where the task's episodes are.
         options: How they become tokens; None takes the task's, with the statistics of the vectors
             of these episodes alone.
+        rewards: Whether the shard has rewards.
     """
     part = {"places": [list(place) for place in places]}
+    rewarded = {"rewards": True} if rewards else {}
     meta, older = (
-        _meta(task, {**task.identity(contents=contents), **part}) for contents in (True, False)
+        {**_meta(task, {**task.identity(contents=contents), **part}), **rewarded}
+        for contents in (True, False)
     )
     if options is not None:
         meta["options"] = older["options"] = options.to_json()
@@ -126,7 +148,8 @@ def _encode(job: _Job) -> None:
     written = [write_space(space) for space in (task.observation_space, task.action_space)]
     meta = {**job.meta, "spaces": written, "options": job.options.to_json()}
     episodes = augmented(task, task.episodes(job.places), job.augment, job.seed)
-    write_shard(job.folder, task.plan(job.options), episodes, meta)
+    rewards = bool(meta.get("rewards"))
+    write_shard(job.folder, task.plan(job.options), episodes, meta, rewards=rewards)
 
 
 def augmented(

@@ -19,6 +19,7 @@ labels             [N, K]      what it was chosen from, float16; K is 0 where no
 text_index         [N]         which text each timestep shows, int32
 text_ids           [L]         all texts, one after another, int32
 text_ends          [X]         one past the last token of each text, int64
+rewards            [N]         of each timestep, float32; only where returns to go are asked for
 =================  ==========  ==========================================================
 
 ``meta.json`` has the task's id, its spaces as Minari writes them, its token options, its group in
@@ -45,6 +46,7 @@ from gato_gym.files.bounded_io import as_type, check_file, plain_json, read_json
 from gato_gym.options import PlanOptions
 from gato_gym.space_json import read_space
 from gato_gym.spaces import Plan, compile_plan
+from policies.collection.filtering import windowed_return
 from policies.gato.prompts import first_steps
 from policies.model.inputs.sequence import (
     PARTS,
@@ -53,11 +55,14 @@ from policies.model.inputs.sequence import (
     cut_text,
     emits_text,
 )
+from policies.returns import ReturnScale, returns_to_go
 from policies.training.data.soft_labels import soft_labels
 
 ARRAYS = ("ids", "vectors", "grids", "images", "actions", "labels", "text_index")
 FILES = (*ARRAYS, "ends", "text_ids", "text_ends")
 """All arrays of a shard; the first have an entry for each timestep."""
+REWARDS = {"rewards": ("float32", 1)}
+"""The array that a shard has only where returns to go are asked for."""
 FORMAT = 2
 HEADER_ERRORS = (
     EOFError, OSError, OverflowError, SyntaxError, TypeError, ValueError, tokenize.TokenError,
@@ -134,9 +139,10 @@ class TaskShard(EpisodeArrays):
             raise ValueError(
                 f"{path} describes no shard ({reason_of(error)}): delete the shard"
             ) from error
-        mapped = load_arrays(folder, FILES)
+        some = REWARDS if (folder / "rewards.npy").exists() else {}
+        mapped = load_arrays(folder, (*FILES, *some), {**PARTS, **some})
         check_ends(folder, mapped, {"ends": "actions", "text_ends": "text_ids"})
-        if len({len(mapped[name]) for name in ARRAYS}) > 1:
+        if len({len(mapped[name]) for name in (*ARRAYS, *some)}) > 1:
             raise ValueError(f"{folder} holds arrays of other lengths: delete the shard")
         arrays = {name: np.asarray(array) for name, array in mapped.items()}  # quicker to index
         return cls(task, plan, arrays, group)
@@ -155,7 +161,25 @@ class TaskShard(EpisodeArrays):
 
     def part(self, first: int, stop: int) -> TaskShard:
         """The shard of the episodes ``[first, stop)`` alone; nothing is copied."""
-        return replace(self, arrays=self.between(first, stop, ARRAYS))
+        return replace(self, arrays=self.between(first, stop, (*ARRAYS, *REWARDS)))
+
+    @cached_property
+    def returns_to_go(self) -> NDArray[np.float64]:
+        """float64 ``[N]``.
+
+        Raises:
+            ValueError: The shard was made without rewards.
+        """
+        if "rewards" not in self.arrays:
+            raise ValueError(f"the shard of {self.task!r} has no rewards: encode it with them")
+        return returns_to_go(self.arrays["rewards"], self.ends)
+
+    @cached_property
+    def returns(self) -> ReturnScale:
+        """What a checkpoint keeps of the returns; raises as :attr:`returns_to_go`."""
+        totals = self.returns_to_go[self.starts]
+        best, expert = float(totals.max()), windowed_return(totals)
+        return ReturnScale.of(self.returns_to_go, best, expert)
 
     def text(self, index: int) -> NDArray[np.int32]:
         """Token ids of text ``index``."""
@@ -192,7 +216,12 @@ def is_made_of(folder: Path, meta: dict[str, Any]) -> bool:
 
 
 def write_shard(
-    folder: Path, plan: Plan, episodes: Iterable[Episode], meta: dict[str, Any]
+    folder: Path,
+    plan: Plan,
+    episodes: Iterable[Episode],
+    meta: dict[str, Any],
+    *,
+    rewards: bool = False,
 ) -> None:
     """Encode episodes as a shard, which appears when it is complete.
 
@@ -201,8 +230,10 @@ def write_shard(
         plan: Encodes them.
         episodes: At least one.
         meta: JSON values that ``meta.json`` holds beside the counts.
+        rewards: Whether it has rewards.
     """
-    chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in ARRAYS}
+    names = (*ARRAYS, *(REWARDS if rewards else ()))
+    chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     lengths: list[int] = []
     texts: dict[bytes, int] = {}
     for episode in episodes:
@@ -212,6 +243,8 @@ def write_shard(
             chunks[name].append(getattr(encoded, name))
         chunks["actions"].append(plan.encode_actions(episode.actions))
         chunks["labels"].append(soft_labels(plan, episode))
+        if rewards:
+            chunks["rewards"].append(np.asarray(episode.rewards, np.float32))
         index = np.zeros(episode.length, np.int32)
         if plan.has_text:
             keys = [np.asarray(text, np.int32).tobytes() for text in encoded.text]

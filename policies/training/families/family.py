@@ -1,10 +1,12 @@
 """A family of networks, as training sees it.
 
 * :class:`Family` -- what the one trainer asks of each.
+* :func:`refuse_settings`, :func:`check_family_folder` -- what several of them refuse.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from gato_gym.files.atomic_io import check_replaceable
+from policies.gato.checkpoint_folder import FILES, family_of
 from policies.training.config import NetworkSizes, TrainConfig, Usual
 from policies.training.data.datasets import DatasetTask
 from policies.training.data.packing import DocumentSampler
@@ -32,6 +36,37 @@ Shards = Mapping[str, ShardT]
 
 CheckpointWriter = Callable[[Path, NetworkT, str], None]
 """Writes weights to a folder, with the text of their card."""
+
+
+def refuse_settings(settings: TrainSettings, without: Sequence[str]) -> None:
+    """Refuse settings that a family has no use for, where they are not the usual ones.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    for field in dataclasses.fields(settings):
+        value, usual = getattr(settings, field.name), field.default
+        if field.default_factory is not dataclasses.MISSING:
+            usual = field.default_factory()
+        if field.name in without and value != usual:
+            raise ValueError(
+                f"{field.name} is {value!r} and the family {settings.family}, which has no such "
+                "setting: leave it out, or train the family gato"
+            )
+
+
+def check_family_folder(folder: Path, family: str) -> None:
+    """Refuse to replace a folder that is not a checkpoint's of a family alone.
+
+    Raises:
+        FileExistsError: It is not.
+    """
+    check_replaceable(folder, FILES[family])
+    if (folder / "config.json").exists() and family_of(folder) != family:
+        raise FileExistsError(
+            f"{folder / 'config.json'} is not a {family.upper()} checkpoint's, expected one that "
+            "may be replaced: choose another folder"
+        )
 
 
 class Family(ABC, Generic[SizesT, NetworkT, ShardT, BatchT]):

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from policies.gato.task_specs import TaskRecord, check_sizes
 from policies.model.attention import check_trainable
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork, PackedBatch
+from policies.returns import ReturnScale
 from policies.training.config import (
     TrainConfig,
     Usual,
@@ -99,7 +101,13 @@ class GatoFamily(Family[NetworkConfig, GatoNetwork, TaskShard, PackedBatch]):
     ) -> tuple[dict[str, TaskShard], dict[str, TextShard]]:
         """As :meth:`Family.encode`."""
         folder = settings.shards or settings.output / "shards"
-        shards = shard_tasks(tasks, folder, augment=settings.augment, workers=settings.workers)
+        shards = shard_tasks(
+            tasks,
+            folder,
+            augment=settings.augment,
+            workers=settings.workers,
+            rewards=sizes.return_conditioned,
+        )
         return shards, shard_texts(sources, settings.output / "texts")
 
     def part(self, shard: TaskShard, first: int, stop: int) -> TaskShard:
@@ -192,6 +200,9 @@ class GatoFamily(Family[NetworkConfig, GatoNetwork, TaskShard, PackedBatch]):
         """As :meth:`Family.writer`."""
         plans = {task.id: shards[task.id].plan for task in tasks}
         known, shares = gato_sizes(config).tasks, config.mixture.prompt_share
+        returns: dict[str, ReturnScale] = {}
+        if gato_sizes(config).return_conditioned:
+            returns = {task.id: shards[task.id].returns for task in tasks}
 
         @cache
         def shown() -> dict[str, tuple[Episode | None, bool]]:
@@ -204,7 +215,7 @@ class GatoFamily(Family[NetworkConfig, GatoNetwork, TaskShard, PackedBatch]):
             return demonstrations
 
         return lambda folder, network, card: write_checkpoint(
-            folder, network, plans, shown(), card=card
+            folder, network, plans, shown(), card=card, returns=returns
         )
 
 
@@ -216,6 +227,7 @@ def write_checkpoint(
     *,
     sampler: Sampler | None = None,
     card: str = "",
+    returns: Mapping[str, ReturnScale] = MappingProxyType({}),
 ) -> None:
     """Write a network as a checkpoint of some tasks.
 
@@ -227,6 +239,7 @@ def write_checkpoint(
             asked otherwise.
         sampler: How the checkpoint chooses actions; None is :data:`SAMPLER`.
         card: Text of its card.
+        returns: Each task's, by id, where the network reads returns to go.
     """
     records, room = {}, network.config.prompt_tokens
     for task, plan in plans.items():
@@ -234,5 +247,5 @@ def write_checkpoint(
         prompt = None
         if episode is not None:
             prompt = prompt_from_episode(plan, episode, capacity=room, cut="end")
-        records[task] = TaskRecord.of(plan, prompt, prompted=prompted)
+        records[task] = TaskRecord.of(plan, prompt, prompted=prompted, returns=returns.get(task))
     save_checkpoint(output, network, records, sampler or SAMPLER, dtype=torch.bfloat16, card=card)

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gato_gym.files.atomic_io import check_replaceable, file_name
+from gato_gym.files.atomic_io import file_name
 from gato_gym.files.bounded_io import as_type
-from policies.gato.checkpoint_folder import JAT_FILES, is_jat, locate_checkpoint
+from policies.gato.checkpoint_folder import locate_checkpoint
 from policies.jat.checkpoint import load_checkpoint, read_configuration, save_checkpoint
 from policies.jat.config import JatConfig, preset
 from policies.jat.gpt2_text import Gpt2Tokenizer
@@ -30,7 +30,13 @@ from policies.training.data.jat_shards import JatShard, shard_jat_tasks
 from policies.training.data.jat_texts import JatTexts, shard_jat_texts
 from policies.training.data.text_sources import TextSource
 from policies.training.distributed import ProcessGroup
-from policies.training.families.family import CheckpointWriter, Family, Shards
+from policies.training.families.family import (
+    CheckpointWriter,
+    Family,
+    Shards,
+    check_family_folder,
+    refuse_settings,
+)
 from policies.training.loss import LossReport
 from policies.training.optimizer import OptimiserConfig
 
@@ -46,7 +52,7 @@ KAPPA = 0.005
 WITHOUT = (
     "layout", "memory", "options", "prompt_share", "prompt_shares",
     "prompt_end", "task_embeddings", "sigma", "depth_drop", "action_drop", "observation_noise",
-    "numeric_features", "attention", "fsdp",
+    "numeric_features", "attention", "fsdp", "return_conditioned",
 )  # fmt: skip
 """Settings that this family has no use for."""
 
@@ -58,16 +64,7 @@ class JatFamily(Family[JatConfig, JatNetwork, JatShard, JatBatch]):
 
     def check_settings(self, settings: TrainSettings) -> None:
         """As :meth:`Family.check_settings`."""
-        for field in dataclasses.fields(settings):
-            value = getattr(settings, field.name)
-            usual = field.default
-            if field.default_factory is not dataclasses.MISSING:
-                usual = field.default_factory()
-            if field.name in WITHOUT and value != usual:
-                raise ValueError(
-                    f"{field.name} is {value!r} and the family jat, which has no such setting: "
-                    "leave it out, or train the family gato"
-                )
+        refuse_settings(settings, WITHOUT)
 
     def take_up(self, tasks: list[DatasetTask], start: str | None) -> list[DatasetTask]:
         """As they are."""
@@ -248,12 +245,7 @@ class JatFamily(Family[JatConfig, JatNetwork, JatShard, JatBatch]):
 
     def check_own_folder(self, folder: Path) -> None:
         """As :meth:`Family.check_own_folder`."""
-        check_replaceable(folder, JAT_FILES)
-        if (folder / "config.json").exists() and not is_jat(folder):
-            raise FileExistsError(
-                f"{folder / 'config.json'} is not a JAT checkpoint's, expected one that may be "
-                "replaced: choose another folder"
-            )
+        check_family_folder(folder, self.name)
 
     def writer(
         self, config: TrainConfig, tasks: Sequence[DatasetTask], shards: Shards[JatShard]

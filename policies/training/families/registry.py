@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from policies.training.families.dt import DtFamily
 from policies.training.families.family import Family
 from policies.training.families.gato import GatoFamily
 from policies.training.families.jat import JatFamily
+from policies.training.families.tt import TtFamily
 
 _BY_NAME: dict[str, Family[Any, Any, Any, Any]] = {
-    family.name: family for family in (GatoFamily(), JatFamily())
+    family.name: family for family in (GatoFamily(), JatFamily(), DtFamily(), TtFamily())
 }
 
 
