@@ -115,7 +115,8 @@ class _Run:
             self._learn(algorithm)
             loss = self._imitation_loss(algorithm.policy)
         finally:
-            algorithm.get_env().close()
+            if (envs := algorithm.get_env()) is not None:
+                envs.close()
         after = {task: self._score(self.checkpoint, task) for task in before["tasks"]}
         report = {
             "task": self.settings.task,

@@ -129,6 +129,18 @@ class CheckpointScorer:
             for env in envs:
                 close_env(env)
 
+    def distances(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """How far each task is from the recorded policy: 1 at random play's return, 0 at its own.
+
+        A task whose recorded policy is no better than random play has none.
+        """
+        far = {task.id: task.expert - self.chance[task.id] for task in self.tasks}
+        return {
+            task.id: min(1.0, max(0.0, (task.expert - scores[task.id]) / far[task.id]))
+            for task in self.tasks
+            if far[task.id] > 0
+        }
+
     def describe(self, scores: Mapping[str, float]) -> str:
         """What the progress line says of scores."""
         count = f"{self.episodes} episode{'' if self.episodes == 1 else 's'}"

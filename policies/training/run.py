@@ -223,10 +223,11 @@ class TrainRun:
         check_known("score_tasks", asked.score_tasks, [task.id for task in self.tasks])
         if not self._score_every:
             return None
+        adaptive = self.config.adaptive is not None and self.config.adaptive.by == "scores"
         chosen = asked.score_every is not None or asked.score_tasks
         tasks = [task for task in self.tasks if task.id in (asked.score_tasks or [task.id])]
         played = []
-        for task in tasks if chosen else tasks[:SCORED_TASKS]:
+        for task in tasks if chosen or adaptive else tasks[:SCORED_TASKS]:
             shard = self.shards[task.id]
             longest = int((shard.ends - shard.starts).max())
             try:
@@ -236,6 +237,11 @@ class TrainRun:
                 if chosen:
                     raise ValueError(f"{error}; leave it out of --score-tasks") from error
                 self.console.print(str(error), highlight=False, markup=False)
+        if not played and adaptive:
+            raise ValueError(
+                "adaptive is 'scores' and none of the tasks can be played here: use --adaptive "
+                "loss, or leave it out"
+            )
         if not played:
             return None
         names = ", ".join(task.id for task in played)
@@ -252,7 +258,9 @@ class TrainRun:
     @property
     def _score_every(self) -> int:
         """Steps between two scores; 0 plays nothing, as runs do that are too short to judge."""
-        steps = self.config.steps
+        steps, adaptive = self.config.steps, self.config.adaptive
+        if adaptive is not None and adaptive.by == "scores":
+            return adaptive.every
         if self.settings.score_every is not None:
             return self.settings.score_every
         return math.ceil(steps / 4) if steps >= SHORTEST_SCORED or self.settings.score_tasks else 0
