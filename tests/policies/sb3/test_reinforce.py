@@ -20,6 +20,7 @@ from stable_baselines3 import PPO
 from gato_gym import PlanOptions, compile_plan
 from gato_gym.commands.common import run_command
 from policies import GatoPolicy
+from policies.collection.record import record_episodes
 from policies.commands.reinforce import Reinforce
 from policies.gato.checkpoint import save_checkpoint
 from policies.gato.sampling import Sampler
@@ -193,3 +194,28 @@ def test_one_command_does_it(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     unknown = line.replace(f"--task {BANDIT}", "--task Nothing-v0")
     assert run_command(Reinforce, unknown.split(), prog="gato-gym reinforce") == 2
     assert "the checkpoint has no task 'Nothing-v0'" in capsys.readouterr().err
+
+
+class Second:
+    """Always the second action."""
+
+    def predict(self, observation: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
+        return 1, None
+
+
+def test_keeps_imitating_given_episodes(tmp_path: Path) -> None:
+    """Weighed heavily, the imitated action wins against the one that pays."""
+    with gym.make(BANDIT) as env:
+        record_episodes(
+            env, Second(), 4, "my/bandit-v0", root=tmp_path / "data", environment=BANDIT
+        )
+    dataset = str(tmp_path / "data" / "my" / "bandit-v0")
+    asked = settings(
+        tmp_path, datasets=(dataset,), imitation=50.0, steps=256, check_tasks=(), episodes=20
+    )
+    report = reinforce(asked, console=quiet())
+    loss = report["imitation_loss"]
+    assert loss["after"] < 0.3 * loss["before"]
+    assert np.mean(report["tasks"][BANDIT]["after"]["returns"]) < 0.5
+    without = dataclasses.replace(asked, output=tmp_path / "without", datasets=())
+    assert reinforce(without, console=quiet())["imitation_loss"] == {"before": None, "after": None}
