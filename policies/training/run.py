@@ -24,6 +24,7 @@ from rich.console import Console
 from gato_gym.files.atomic_io import write_json
 from gato_gym.files.bounded_io import as_type, read_json
 from gato_gym.files.folder_lock import FolderLock
+from gato_gym.seeds import TRAINING_SEEDS_START
 from gato_gym.terminal import new_console
 from policies.gato.checkpoint import checkpoint_digest
 from policies.gato.checkpoint_folder import RUN_CHECKPOINT, RUN_STATE
@@ -171,6 +172,11 @@ class TrainRun:
                 f"action_drop is {asked.action_drop} and no task remembers its actions: "
                 "ask for memory 'all' (--memory all), or leave it out"
             )
+        if asked.adaptive and len(groups) == len(tasks):
+            raise ValueError(
+                f"adaptive is {asked.adaptive!r} and each task is a group of its own, whose share "
+                "is fixed: use group_by 'suite' (--group-by suite), or leave it out"
+            )
         of_steps = partial(
             train_config,
             asked,
@@ -252,7 +258,11 @@ class TrainRun:
             markup=False,
         )
         return CheckpointScorer(
-            asked.output / RUN_CHECKPOINT, played, asked.score_episodes, self.ranks
+            asked.output / RUN_CHECKPOINT,
+            played,
+            asked.score_episodes,
+            self.ranks,
+            first_seed=TRAINING_SEEDS_START if adaptive else 0,
         )
 
     @property

@@ -163,12 +163,12 @@ class Trainer:
             backbone=self.family.backbone,
         )
         self.packer = self.family.packer(config, shards, texts)
-        adaptive = config.adaptive
-        self.shares = None if adaptive is None else TaskShares(adaptive, self.packer.tasks)
         self.batches = Prefetcher(self._batches, last=config.steps)
         self.step, self.minutes, self.saved = 0, 0.0, -1
         self.metrics: Metrics | None = None
         self._progress: Mapping[str, Any] = {}
+        adaptive = config.adaptive
+        self.shares = None if adaptive is None else TaskShares(adaptive, self.packer.tasks)
         self.last = min(config.steps, until or config.steps)
 
     def _batches(self, step: int) -> tuple[list[Any], Tensor]:

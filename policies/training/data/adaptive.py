@@ -22,11 +22,11 @@ SOURCES = ("scores", "loss")
 class Adaptive:
     """What the shares of tasks follow.
 
-    A task's distance is in [0, 1]. By "scores" it is 1 where the network returns what random play
-    does and 0 from the recorded policy's return on; a task that cannot be played has the mean of
-    the others. By "loss" it is the part that is left of the task's first mean loss. A task at the
-    distance d has the share ``1 + (most - 1) * d`` of its group, beside its emphasis: none falls
-    below a part in ``most`` of another's.
+    A task's distance is in [0, 1]. By "scores", in episodes with training's seeds, it is 1 where
+    the network returns what random play does and 0 from the recorded policy's return on; a task
+    that cannot be played has the mean of the others. By "loss" it is the part that is left of the
+    task's first mean loss. A task at the distance d has the share ``1 + (most - 1) * d`` of its
+    group, beside its emphasis: none falls below a part in ``most`` of another's.
 
     Attributes:
         by: "scores" or "loss".

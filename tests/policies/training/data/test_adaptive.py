@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recorded import BABYAI, OPEN, write_invented
+from rich.console import Console
 from safetensors.torch import load_file
 from small import SMALL, random_shard, state_plan
 from small_training import config, shards
@@ -20,6 +22,8 @@ from policies.training.data.adaptive import Adaptive, TaskShares
 from policies.training.data.packing import Mixture, Packer
 from policies.training.data.shards import TaskShard
 from policies.training.distributed import ProcessGroup
+from policies.training.run import TrainRun
+from policies.training.settings import TrainSettings
 from policies.training.trainer import Trainer
 
 
@@ -153,3 +157,13 @@ def test_uniform_shares_stay_what_they_were(tmp_path: Path) -> None:
     assert trainer.shares is None
     with pytest.raises(ValueError, match="adaptive is 'luck': expected one of scores, loss"):
         Adaptive("luck", every=1)
+
+
+def test_a_group_of_one_has_nothing_to_share(tmp_path: Path) -> None:
+    write_invented(tmp_path / "data")
+    names = tuple(str(tmp_path / "data" / "gato" / f"{task}-v0") for task in (BABYAI, OPEN))
+    settings = TrainSettings(names, tmp_path / "run", preset="tiny", steps=2, adaptive="loss")
+    with pytest.raises(ValueError, match="adaptive is 'loss' and each task is a group of its own"):
+        TrainRun(settings, Console(quiet=True))
+    run = TrainRun(dataclasses.replace(settings, group_by="suite"), Console(quiet=True))
+    assert run.config.adaptive == Adaptive("loss", every=1)
