@@ -146,7 +146,8 @@ def score_of(task: str, returns: Sequence[float]) -> float | None:
     references = measured(get_task(task).suite)
     if task not in references:
         return None
-    return float(np.mean(references[task].normalise(np.asarray(returns))))
+    scores = references[task].normalise(np.asarray(returns))
+    return None if scores is None else float(np.mean(scores))
 
 
 def rows_of(reports: Mapping[tuple[str, int], Mapping[str, Any]]) -> list[dict[str, Any]]:
