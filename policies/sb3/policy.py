@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +17,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from policies.gato.checkpoint import load_checkpoint, save_checkpoint
+from policies.gato.row_group import alike_places
 from policies.gato.task_specs import check_sizes
 from policies.model.network import PackedBatch, Targets
 from policies.sb3.choices import Choice, TokenChoices
@@ -188,7 +188,8 @@ class GatoActorCriticPolicy(ActorCriticPolicy):
         )
         hidden_HD = self.network(self._batch(packed)).flatten(0, 1)
         predictors_BA = packed.predictors.to(self.device)
-        choices = [self._choice(hidden_HD, predictors_BA, run) for run in _alike(self.plan)]
+        runs = alike_places(self.plan, range(self.plan.num_actions))
+        choices = [self._choice(hidden_HD, predictors_BA, run) for run in runs]
         bodies_BD = hidden_HD[packed.bodies.to(self.device)]
         return TokenChoices(choices), self.value_head(bodies_BD.detach())
 
@@ -245,11 +246,3 @@ def _parts(obs: PyTorchObs) -> dict[str, Tensor]:
     """The tensors of a batch of histories."""
     assert isinstance(obs, dict), "a history's space is a Dict"
     return dict(obs)
-
-
-def _alike(plan: Any) -> list[range]:
-    """Runs of action positions with the same legal ids."""
-    ranges = plan.action_ranges
-    runs = itertools.groupby(range(len(ranges)), key=lambda place: tuple(ranges[place].tolist()))
-    spans = [list(run) for _, run in runs]
-    return [range(run[0], run[-1] + 1) for run in spans]

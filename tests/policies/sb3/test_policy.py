@@ -302,6 +302,26 @@ def test_says_what_to_write(tmp_path: Path) -> None:
         )
 
 
+def test_a_history_holds_the_last_timesteps_and_their_actions(tmp_path: Path) -> None:
+    options = PlanOptions(memory="all", vector_size=16)
+    env = history_env(Talker(), checkpoint(tmp_path / "c", Talker(), options), timesteps=3)
+    alone = Talker()
+    states = [alone.reset(seed=2)[0]["state"]]
+    observations = [env.reset(seed=2)[0]]
+    for action in (4, 3, 2, 1):
+        states.append(alone.step(action)[0]["state"])
+        observations.append(env.step([action])[0])
+    assert [int(seen["length"][0]) for seen in observations] == [1, 2, 3, 3, 3]
+    np.testing.assert_array_equal(observations[1]["vectors"][:, 0, :3], [[0] * 3, *states[:2]])
+    np.testing.assert_array_equal(observations[4]["vectors"][:, 0, :3], states[2:5])
+    assert observations[1]["actions"].tolist() == [[0], [4], [0]]
+    assert observations[4]["actions"].tolist() == [[2], [1], [0]]
+    assert all(env.observation_space.contains(seen) for seen in observations)
+    again, _ = env.reset(seed=2)
+    for name, part in observations[0].items():
+        np.testing.assert_array_equal(again[name], part)
+
+
 class _Quiet:
     """A callback that does nothing."""
 
