@@ -276,6 +276,35 @@ def test_learns_what_pays_and_is_a_checkpoint_again(tmp_path: Path) -> None:
         agent.policy.save(str(tmp_path / "policy.pth"))
 
 
+class Target(gym.Env[Any, Any]):
+    """One step; a number pays the more, the nearer it is to 0.6."""
+
+    observation_space, action_space = VECTOR, spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.ones(5, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        reward = 1.0 - float((action[0] - 0.6) ** 2)
+        return np.ones(5, np.float32), reward, True, False, {}
+
+
+def test_a_regressed_number_moves_to_where_it_pays(tmp_path: Path) -> None:
+    env = Target()
+    options = PlanOptions(memory="none", vector_size=16, actions="parallel")
+    folder = checkpoint(tmp_path / "c", env, options, "regression")
+    agent = agent_of(folder, env, learning_rate=3e-3, n_epochs=4, n_steps=32, batch_size=64)
+
+    def distance(name: Path) -> float:
+        policy = GatoPolicy.load(name, env=env, task="test")
+        return abs(float(policy.predict(np.ones(5, np.float32))[0][0]) - 0.6)
+
+    agent.learn(1_024)
+    agent.policy.save_checkpoint(tmp_path / "after")
+    assert distance(tmp_path / "after") < min(0.1, 0.5 * distance(folder))
+
+
 def test_only_the_value_head_learns_at_first(tmp_path: Path) -> None:
     env = Talker()
     options = PlanOptions(memory="observations", vector_size=16)
