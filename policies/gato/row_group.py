@@ -2,6 +2,7 @@
 
 * :class:`RowGroup` -- embeds their observations, and chooses their action tokens.
 * :class:`NewTokens` -- what it gives to the backbone.
+* :func:`alike_places` -- action positions that are chosen from the same ids.
 """
 
 from __future__ import annotations
@@ -15,13 +16,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gato_gym.spaces import TokenizedBatch
+from gato_gym.spaces import Plan, TokenizedBatch
 from policies.gato.decoder import Decoder
 from policies.gato.sampling import nearest_bins
 from policies.gato.state import GatoState
 from policies.model.inputs.sequence import TimestepArrays, TokenCollector, cut_text
 from policies.model.return_embedding import TimestepReturns
 from policies.model.row_blocks import BLOCK, is_exact, padded, rows_in_blocks
+
+
+def alike_places(plan: Plan, places: range) -> list[range]:
+    """Runs of action positions with the same legal ids."""
+    ranges = plan.action_ranges
+    runs = itertools.groupby(places, key=lambda place: tuple(ranges[place].tolist()))
+    spans = [list(run) for _, run in runs]
+    return [range(run[0], run[-1] + 1) for run in spans]
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ class RowGroup:
             sizes = self._decoder.head_sizes.proven(self._random_scores)
             hidden_ND = padded(hidden_ND, rows_in_blocks(count, sizes))
         ids = []
-        for together in self._alike(places):
+        for together in alike_places(self._plan, places):
             start, stop = self._plan.action_ranges[together.start].tolist()
             continuous = bool(self._plan.action_is_continuous[together.start])
             scores = self._scores(hidden_ND, together).flatten(0, 1)
@@ -139,13 +148,6 @@ class RowGroup:
                 )
             ids.append(choice.view(len(hidden_ND), -1)[:count] + start)
         return torch.cat(ids, 1)
-
-    def _alike(self, places: range) -> list[range]:
-        """Runs of action positions with the same legal ids."""
-        ranges = self._plan.action_ranges
-        runs = itertools.groupby(places, key=lambda place: tuple(ranges[place].tolist()))
-        stretches = [list(run) for _, run in runs]
-        return [range(run[0], run[-1] + 1) for run in stretches]
 
     def _scores(self, hidden_ND: Tensor, places: range) -> Tensor:
         """Logits of the ids of positions that have the same, or one number: ``[N, P, ids]``."""
@@ -168,7 +170,9 @@ class RowGroup:
         hidden = torch.randn(BLOCK, self._network.config.width, generator=generator)[:rows]
         side_by_side = self._plan.has_parallel_actions
         places = range(self._plan.num_actions)
-        runs = self._alike(places) if side_by_side else [range(p, p + 1) for p in places]
+        runs = [range(p, p + 1) for p in places]
+        if side_by_side:
+            runs = alike_places(self._plan, places)
         scores = [self._scores(hidden, run) for run in runs]
         bins = [torch.arange(each.shape[-1], dtype=each.dtype) for each in scores]
         means = [each.softmax(-1) @ places for each, places in zip(scores, bins, strict=True)]

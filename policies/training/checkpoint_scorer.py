@@ -89,20 +89,28 @@ class CheckpointScorer:
     Args:
         checkpoint: Its folder.
         tasks: What is played.
-        episodes: Episodes of each task, 1 or more; episode i starts from ``reset(seed=i)``.
+        episodes: Episodes of each task, 1 or more; episode i starts from ``reset(seed=first_seed +
+            i)``.
         ranks: The processes.
+        first_seed: 0, or a seed of training where the scores decide what is learned.
 
     Raises:
         ValueError: There is no episode.
     """
 
     def __init__(
-        self, checkpoint: Path, tasks: Sequence[PlayedTask], episodes: int, ranks: ProcessGroup
+        self,
+        checkpoint: Path,
+        tasks: Sequence[PlayedTask],
+        episodes: int,
+        ranks: ProcessGroup,
+        *,
+        first_seed: int = 0,
     ) -> None:
         if episodes < 1:
             raise ValueError(f"score episodes is {episodes}: expected 1 or more")
         self.checkpoint, self.tasks = checkpoint, tuple(tasks)
-        self.episodes, self.ranks = episodes, ranks
+        self.episodes, self.ranks, self.first_seed = episodes, ranks, first_seed
         self.chance: dict[str, float] = {}
         self._first_losses: dict[str, float] = {}
 
@@ -124,10 +132,24 @@ class CheckpointScorer:
         envs = [task.make() for _ in range(self.episodes)]
         try:
             acting = make_policy(policy, env=envs[0])
-            return play_scores(envs, acting, self.episodes, deterministic=True).mean
+            return play_scores(
+                envs, acting, self.episodes, deterministic=True, first_seed=self.first_seed
+            ).mean
         finally:
             for env in envs:
                 close_env(env)
+
+    def distances(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """How far each task is from the recorded policy: 1 at random play's return, 0 at its own.
+
+        A task whose recorded policy is no better than random play has none.
+        """
+        far = {task.id: task.expert - self.chance[task.id] for task in self.tasks}
+        return {
+            task.id: min(1.0, max(0.0, (task.expert - scores[task.id]) / far[task.id]))
+            for task in self.tasks
+            if far[task.id] > 0
+        }
 
     def describe(self, scores: Mapping[str, float]) -> str:
         """What the progress line says of scores."""

@@ -25,6 +25,7 @@ from gato_gym.files.bounded_io import as_type, plain_json, read_json
 from gato_gym.ranges import check_range
 from gato_gym.spaces import Plan
 from policies.model.config import PAPER_SIZES, NetworkConfig, fitted, preset
+from policies.training.data.adaptive import Adaptive
 from policies.training.data.packing import Mixture
 from policies.training.optimizer import OptimiserConfig, published
 
@@ -80,6 +81,7 @@ class TrainConfig:
             ``observation_heads``.
         accumulate: Parts that a batch is worked through in, at most ``rows``.
         family: What is trained, see :mod:`policies.training.families`.
+        adaptive: What the shares of tasks follow; None for nothing.
 
     Raises:
         ValueError: A count is below 1, or a choice is unknown.
@@ -100,6 +102,7 @@ class TrainConfig:
     recompute: bool = False
     precision: str = "float32"
     family: str = "gato"
+    adaptive: Adaptive | None = None
 
     def __post_init__(self) -> None:
         check_range(self, "steps", "rows", "accumulate", low=1)
@@ -130,6 +133,7 @@ class TrainConfig:
             "network": self.network.to_json(),
             "mixture": dataclasses.asdict(self.mixture),
             "optimiser": dataclasses.asdict(self.optimiser),
+            "adaptive": None if self.adaptive is None else dataclasses.asdict(self.adaptive),
         }
         return dict(plain_json(values))
 
@@ -226,7 +230,18 @@ def train_config(
         precision=usual_precision() if settings.precision == "auto" else settings.precision,
         seed=settings.seed,
         family=settings.family,
+        adaptive=_adaptive(settings, steps),
     )
+
+
+def _adaptive(settings: TrainSettings, steps: int) -> Adaptive | None:
+    """Shares that follow scores change where these are measured; others twenty times."""
+    if settings.adaptive is None:
+        return None
+    if settings.adaptive == "loss":
+        return Adaptive("loss", every=max(1, steps // 20))
+    every = settings.score_every or max(1, steps // 10)
+    return Adaptive("scores", every=every, episodes=settings.score_episodes)
 
 
 def usual_precision() -> str:

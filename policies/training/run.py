@@ -24,6 +24,7 @@ from rich.console import Console
 from gato_gym.files.atomic_io import write_json
 from gato_gym.files.bounded_io import as_type, read_json
 from gato_gym.files.folder_lock import FolderLock
+from gato_gym.seeds import TRAINING_SEEDS_START
 from gato_gym.terminal import new_console
 from policies.gato.checkpoint import checkpoint_digest
 from policies.gato.checkpoint_folder import RUN_CHECKPOINT, RUN_STATE
@@ -171,6 +172,11 @@ class TrainRun:
                 f"action_drop is {asked.action_drop} and no task remembers its actions: "
                 "ask for memory 'all' (--memory all), or leave it out"
             )
+        if asked.adaptive and len(groups) == len(tasks):
+            raise ValueError(
+                f"adaptive is {asked.adaptive!r} and each task is a group of its own, whose share "
+                "is fixed: use group_by 'suite' (--group-by suite), or leave it out"
+            )
         of_steps = partial(
             train_config,
             asked,
@@ -224,10 +230,11 @@ class TrainRun:
         check_known("score_tasks", asked.score_tasks, [task.id for task in self.tasks])
         if not self._score_every:
             return None
+        adaptive = self.config.adaptive is not None and self.config.adaptive.by == "scores"
         chosen = asked.score_every is not None or asked.score_tasks
         tasks = [task for task in self.tasks if task.id in (asked.score_tasks or [task.id])]
         played = []
-        for task in tasks if chosen else tasks[:SCORED_TASKS]:
+        for task in tasks if chosen or adaptive else tasks[:SCORED_TASKS]:
             shard = self.shards[task.id]
             longest = int((shard.ends - shard.starts).max())
             try:
@@ -237,6 +244,11 @@ class TrainRun:
                 if chosen:
                     raise ValueError(f"{error}; leave it out of --score-tasks") from error
                 self.console.print(str(error), highlight=False, markup=False)
+        if not played and adaptive:
+            raise ValueError(
+                "adaptive is 'scores' and none of the tasks can be played here: use --adaptive "
+                "loss, or leave it out"
+            )
         if not played:
             return None
         names = ", ".join(task.id for task in played)
@@ -247,13 +259,19 @@ class TrainRun:
             markup=False,
         )
         return CheckpointScorer(
-            asked.output / RUN_CHECKPOINT, played, asked.score_episodes, self.ranks
+            asked.output / RUN_CHECKPOINT,
+            played,
+            asked.score_episodes,
+            self.ranks,
+            first_seed=TRAINING_SEEDS_START if adaptive else 0,
         )
 
     @property
     def _score_every(self) -> int:
         """Steps between two scores; 0 plays nothing, as runs do that are too short to judge."""
-        steps = self.config.steps
+        steps, adaptive = self.config.steps, self.config.adaptive
+        if adaptive is not None and adaptive.by == "scores":
+            return adaptive.every
         if self.settings.score_every is not None:
             return self.settings.score_every
         return math.ceil(steps / 4) if steps >= SHORTEST_SCORED or self.settings.score_tasks else 0

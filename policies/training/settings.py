@@ -58,6 +58,9 @@ class TrainSettings:
         balance: How much larger the share of a group's longer tasks is: 0 for equal shares, 1 for
             shares in proportion to the length of episodes.
         emphasis: Factor of a task's share in its group, by task id; 1 where none is given.
+        adaptive: What the shares of tasks in their groups follow: "scores", how far the network
+            plays from the recorded policy, with every task that can be played here; "loss", how
+            much is left of each task's; None for neither.
         prompt_share: Share of documents that carry a prompt.
         prompt_shares: The same by group, where it differs.
         task_embeddings: Whether each task has a learned embedding, which says what is played where
@@ -122,6 +125,7 @@ class TrainSettings:
     weights: Mapping[str, float] = field(default_factory=dict)
     balance: float = 0.5
     emphasis: Mapping[str, float] = field(default_factory=dict)
+    adaptive: Literal["scores", "loss"] | None = None
     prompt_share: float = 0.25
     prompt_shares: Mapping[str, float] = field(default_factory=dict)
     task_embeddings: bool = False

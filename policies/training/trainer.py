@@ -27,6 +27,7 @@ from gato_gym.files.bounded_io import read_json
 from policies.model.quantization import choose_device
 from policies.training.checkpoint_scorer import CheckpointScorer
 from policies.training.config import TrainConfig, as_begun, check_same_config
+from policies.training.data.adaptive import TaskShares
 from policies.training.data.prefetch import Prefetcher, usual_processes
 from policies.training.distributed import ProcessGroup
 from policies.training.families.registry import find_family
@@ -175,6 +176,8 @@ class Trainer:
         self.step, self.minutes, self.saved = 0, 0.0, -1
         self.metrics: Metrics | None = None
         self._progress: Mapping[str, Any] = {}
+        adaptive = config.adaptive
+        self.shares = None if adaptive is None else TaskShares(adaptive, self.packer.tasks)
         self.last = min(config.steps, until or config.steps)
 
     def _batches(self, step: int) -> tuple[list[Any], Tensor]:
@@ -214,6 +217,9 @@ class Trainer:
         self.optimiser.load(load_file(last / "optimiser.safetensors"))
         progress = self._progress = read_json(last / "progress.json")
         self.step, self.minutes = progress["step"], progress["minutes"]
+        if self.shares is not None:
+            self.shares.load(progress["shares"])
+            self._reweigh()
 
     def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
         parts = self.optimiser.parts
@@ -241,6 +247,8 @@ class Trainer:
                 progress: dict[str, Any] = {"step": self.step, "minutes": self.minutes}
                 if self.metrics is not None:
                     progress["metrics"] = self.metrics.to_json()
+                if self.shares is not None:
+                    progress["shares"] = self.shares.to_json()
                 (folder / "progress.json").write_text(json.dumps(progress))
             if self.on_save is not None:
                 self.on_save(self)
@@ -291,7 +299,15 @@ class Trainer:
                 self._refuse(f"the {what} is {float(number)}", batches)
         self.optimiser.step(self.step)
         self.step += 1
+        if self.shares is not None and self.shares.add_losses(self.step, tasks.view(-1, 2)):
+            self._reweigh()
         return LossReport(total, scale, sums, tasks.view(-1, 2)), float(values[-1])
+
+    def _reweigh(self) -> None:
+        """Draw the next batches in the shares as they are now; none was drawn ahead in others."""
+        assert self.shares is not None
+        self.batches.close()
+        self.packer.reweigh(self.shares.factors)
 
     def _loss(self, batch: Any) -> LossReport:
         half = self.config.precision == "bfloat16"
@@ -331,9 +347,10 @@ class Trainer:
                 "train", total=self.last, completed=self.step, state="first step"
             )
             say = partial(progress.console.print, highlight=False, soft_wrap=True)
-            if self._any(metrics is not None and metrics.is_due):
+            reported = self._any(metrics is not None and metrics.is_due)
+            if reported or (self.shares is not None and self.shares.is_due(self.step)):
                 scores = self._scores()
-                if metrics is not None:
+                if metrics is not None and reported:
                     self._report(metrics, scores, say)
             while self.step < self.last:
                 begun = time.perf_counter()
@@ -388,7 +405,13 @@ class Trainer:
         return not self.step % self.score_every or self.step == self.config.steps
 
     def _scores(self) -> Mapping[str, float]:
-        return self.score() if self._is_scored() and self.score is not None else {}
+        if self.score is None or not self._is_scored():
+            return {}
+        scores = self.score()
+        if self.shares is not None and self.shares.adaptive.by == "scores":
+            self.shares.measure(self.step, self.score.distances(scores))
+            self._reweigh()
+        return scores
 
     def _report(
         self, metrics: Metrics, scores: Mapping[str, float], say: Callable[..., None]

@@ -56,7 +56,8 @@ def _normalisations(algorithm: Any) -> list[tuple[str, Any]]:
     wrapper = algorithm.get_vec_normalize_env()
     if wrapper is None:
         return []
-    return [("observation", wrapper.obs_rms), ("return", wrapper.ret_rms)]
+    observations = [("observation", wrapper.obs_rms)] if wrapper.norm_obs else []
+    return [*observations, ("return", wrapper.ret_rms)]
 
 
 def _torch_tensors(algorithm: Any) -> dict[str, Tensor]:

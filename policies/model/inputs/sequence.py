@@ -240,19 +240,20 @@ class TokenCollector:
         plan: Plan,
         layout: Layout,
         arrays: TimestepArrays,
-        offset: int,
+        offset: int | Ints,
         generator: np.random.Generator | None = None,
     ) -> None:
         """Put a layout at flattened token ``offset``, with its timesteps' contributions.
 
-        ``generator`` draws image positions within their interval, for training; None takes the
-        rounded mean, for evaluation.
+        An array, int64 ``[L]``, has the flattened token of each of the layout's. ``generator``
+        draws image positions within their interval, for training; None takes the rounded mean,
+        for evaluation.
         """
-        span = slice(offset, offset + len(layout.ids))
-        self.ids.reshape(-1)[span] = layout.ids
-        self.local_positions.reshape(-1)[span] = layout.local_positions
+        slots = offset + np.arange(len(layout.ids)) if isinstance(offset, int) else offset
+        self.ids.reshape(-1)[slots] = layout.ids
+        self.local_positions.reshape(-1)[slots] = layout.local_positions
         self._first_symbol = plan.vocabulary.text.stop
-        self.add_parts(plan, offset + layout.body_starts, arrays, generator)
+        self.add_parts(plan, slots[layout.body_starts], arrays, generator)
 
     def add_text(
         self,

@@ -94,7 +94,7 @@ class DocumentSampler(ABC, Generic[ShardT, BatchT]):
         mixture: How documents are drawn.
         rows: B, of a batch.
         length: T, tokens of a row.
-        seed: Batch k is a function of (seed, k) alone.
+        seed: Batch k is a function of (seed, k), and of the shares, alone.
         texts: Shards of texts and of pairs, by name.
 
     Attributes:
@@ -129,6 +129,10 @@ class DocumentSampler(ABC, Generic[ShardT, BatchT]):
         """The task, or text, of a document."""
         return self.sources[generator.choice(len(self.sources), p=self.probabilities)]
 
+    def reweigh(self, factors: Mapping[str, float]) -> None:
+        """Draw tasks in other shares from now on: those of the mixture by these factors, by id."""
+        self.probabilities = self._probabilities(factors)
+
     @abstractmethod
     def _usual_size(self, task: str) -> float:
         """Expected tokens of a document of this source."""
@@ -149,7 +153,7 @@ class DocumentSampler(ABC, Generic[ShardT, BatchT]):
     def count_documents(self, batch: BatchT) -> tuple[int, int]:
         """Documents of a batch, and those of them that carry a prompt."""
 
-    def _probabilities(self) -> NDArray[np.float64]:
+    def _probabilities(self, factors: Mapping[str, float] = {}) -> NDArray[np.float64]:
         """Probability that a document is of each source: token share over the usual size."""
         if both := sorted(set(self.texts) & {*self.tasks, *self.groups.values()}):
             raise ValueError(f"texts are named {both} as tasks are: rename their files")
@@ -170,6 +174,7 @@ class DocumentSampler(ABC, Generic[ShardT, BatchT]):
             lengths = np.array([shard.num_steps / len(shard.ends) for shard in shards])
             emphasis = [self.mixture.emphasis.get(self.tasks[i], 1.0) for i in mine]
             parts = lengths**self.mixture.balance * np.array(emphasis)
+            parts *= [factors.get(self.tasks[i], 1.0) for i in mine]
             shares[mine] = weight * parts / parts.sum()
         usual = np.array([self._usual_size(source) for source in self.sources])
         probabilities = shares / usual
