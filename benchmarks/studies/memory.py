@@ -2,9 +2,8 @@
 
 Trains small networks on the same episodes of :data:`benchmarks.studies.memory_tasks.TASKS` with
 each memory, by the code of ``gato-gym train``, and plays the same episodes with each. Networks of a
-task have as many updates on as many tokens; ``tried`` is ``gato-gym train`` left to itself, whose
-trials are among its updates. A network that is finished is kept, so that the command can be stopped
-and run again; the table is drawn from all that are there.
+task have as many updates on as many tokens, which cost the same. A network that is finished is
+kept, so that the command can be stopped and run again; the table is drawn from all that are there.
 
 * :data:`VARIANTS` -- what is compared.
 * :func:`run_unit` -- records a task, trains one network and plays with it.
@@ -36,6 +35,7 @@ from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
 MARK = "memory"
+NAMES = tuple(each.name for each in TASKS)
 VARIANTS = ("none", "observations", "all")
 EPISODES, MOST_STEPS = 60, 4_000
 """Recorded episodes of a task, fewer where so many steps are reached."""
@@ -167,10 +167,10 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 def main(
     *,
-    tasks: tuple[str, ...] = tuple(task.name for task in TASKS),
+    tasks: tuple[str, ...] = NAMES,
     memories: tuple[str, ...] = VARIANTS,
-    seeds: int = 3,
-    steps: int = 300,
+    seeds: int = 2,
+    steps: int = 200,
     episodes: int = 20,
     work: Path = Path("runs/memory"),
     csv: Path = Path("docs/memory.csv"),
@@ -191,7 +191,7 @@ def main(
     torch.set_num_threads(1)
     by_name = {task.name: task for task in TASKS}
     for setting, names, known in (
-        ("tasks", tasks, tuple(by_name)),
+        ("tasks", tasks, NAMES),
         ("memories", memories, VARIANTS),
     ):
         if unknown := sorted(set(names) - set(known)):

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,6 +18,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
 from numpy.typing import NDArray
+
+WORDS = spaces.Text(16, charset=string.ascii_lowercase + " ")
 
 Rule = Callable[[Any, Any], Any]
 """An action from the unwrapped environment and an observation."""
@@ -116,7 +119,7 @@ class Fetch(gym.Env[Any, Any]):
     observation_space = spaces.Dict(
         picture=spaces.Box(0, 255, (16, 16, 3), np.uint8),
         hand=spaces.Box(-1, 1, (2,)),
-        text=spaces.Text(16),
+        text=WORDS,
     )
     action_space = spaces.Box(-1, 1, (2,))
 
@@ -212,7 +215,7 @@ class Command(gym.Env[Any, Any]):
     """A text alone says what to do now; each step that does it is worth 1."""
 
     words: ClassVar[tuple[str, ...]] = ("go left", "go right", "jump", "wait")
-    observation_space, action_space = spaces.Text(16), spaces.Discrete(4)
+    observation_space, action_space = WORDS, spaces.Discrete(4)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
         """Begin with any command."""

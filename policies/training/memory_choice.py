@@ -3,14 +3,14 @@
 * :func:`prepare_run` -- a run whose tasks remember what served them best in a trial.
 
 Which memory suits an environment cannot be read off its spaces (docs/memory.md). So a long enough
-run spends a share of its updates on a trial with each of :data:`MEMORIES`, and the rest on the
-better one.
+run spends a share of its updates on a trial with each of :data:`MEMORIES`, and the rest on the best
+one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -20,12 +20,14 @@ from rich.console import Console
 
 from gato_gym.files.atomic_io import write_json
 from gato_gym.files.bounded_io import as_type, read_json
+from policies.training.checkpoint_scorer import PlayedTask
 from policies.training.data.datasets import DatasetTask, registered_task
 from policies.training.run import TrainRun, run_state
 from policies.training.settings import TrainSettings
 
-MEMORIES = ("none", "observations")
-"""What is tried."""
+MEMORIES = ("none", "observations", "all")
+"""What is tried; "all" only where play decides, because a network that sees its past actions lowers
+the held-out loss by repeating them."""
 
 TRIAL_SHARE, SHORTEST_TRIAL = 0.1, 50
 """Share of a run's updates that each trial has, and how many it has at least: shorter ones would
@@ -37,7 +39,7 @@ that the trial's loss is measured on, and in how many batches."""
 
 FEWEST_EPISODES, LOWER_LOSS = 20, 0.95
 """Episodes of a task from which on some are held out, and the share of the usual memory's loss that
-the other one's has to be below: a network that copies what it has seen has a lower loss, too."""
+another one's has to be below."""
 
 
 def prepare_run(settings: TrainSettings, console: Console | None = None) -> TrainRun:
@@ -66,26 +68,24 @@ def prepare_run(settings: TrainSettings, console: Console | None = None) -> Trai
     run = TrainRun(settings, console)
     tasks = [] if settings.memory is not None else _open_tasks(run)
     steps = run.config.steps if kept is None or settings.steps else kept.steps
-    begun = (state / "config.json").exists()
-    if begun or not tasks or round(TRIAL_SHARE * steps) < SHORTEST_TRIAL:
+    length = round(TRIAL_SHARE * steps)
+    if (state / "config.json").exists() or not tasks or length < SHORTEST_TRIAL:
         return run
-    _keep(run, kept := _Kept(steps))  # with minutes, a trial that is resumed has as many updates
-    kept = dataclasses.replace(kept, memories=_chosen(run, tasks, kept.trial))
-    _keep(run, kept)
+    players = _players(run, tasks)
+    tried = [m for m in MEMORIES if any(_suits(m, task, players) for task in tasks)]
+    kept = _Kept(steps, steps - length * len(tried))
+    _keep(run, kept)  # with minutes, a trial that is resumed has as many updates
+    _keep(run, kept := dataclasses.replace(kept, memories=_chosen(run, tasks, tried, length)))
     return _main_run(settings, console, kept, run.found_tasks)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Kept:
-    """What is written down: updates that were asked for, and the memories once they are chosen."""
+    """What is written down: the updates there are, those left, and the memories once chosen."""
 
     steps: int
+    left: int
     memories: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    @property
-    def trial(self) -> int:
-        """Updates of each trial."""
-        return round(TRIAL_SHARE * self.steps)
 
 
 def _keep(run: TrainRun, kept: _Kept) -> None:
@@ -101,9 +101,24 @@ def _main_run(
 ) -> TrainRun:
     """The run with what was chosen, on the updates that the trials have left."""
     if settings.steps in (None, kept.steps):
-        left = kept.steps - len(MEMORIES) * kept.trial
-        settings = dataclasses.replace(settings, steps=left, minutes=None)
+        settings = dataclasses.replace(settings, steps=kept.left, minutes=None)
     return TrainRun(settings, console, tasks=tasks, memories=kept.memories)
+
+
+def _suits(memory: str, task: DatasetTask, players: Mapping[str, PlayedTask]) -> bool:
+    """Whether a memory is tried with a task."""
+    return memory != "all" or (task.id in players and task.options.actions != "parallel")
+
+
+def _players(run: TrainRun, tasks: Sequence[DatasetTask]) -> dict[str, PlayedTask]:
+    """Those of the tasks that can be played here."""
+    players = {}
+    for task in tasks:
+        try:
+            players[task.id] = run.playable(task)
+        except ValueError:
+            continue
+    return players
 
 
 def _open_tasks(run: TrainRun) -> list[DatasetTask]:
@@ -116,22 +131,22 @@ def _open_tasks(run: TrainRun) -> list[DatasetTask]:
     ]
 
 
-def _chosen(run: TrainRun, tasks: Sequence[DatasetTask], length: int) -> dict[str, str]:
+def _chosen(
+    run: TrainRun, tasks: Sequence[DatasetTask], tried: Sequence[str], length: int
+) -> dict[str, str]:
     """What each of the tasks should remember."""
-    names = ", ".join(task.id for task in tasks)
     say = partial(run.console.print, highlight=False, markup=False)
     say(
-        f"{len(MEMORIES)} trials of {length} updates, of the {run.config.steps} there are, show "
-        f"what {names} should remember; --memory {MEMORIES[0]} or --memory {MEMORIES[1]} tries "
-        "nothing"
+        f"{len(tried)} trials of {length} updates show what {', '.join(task.id for task in tasks)} "
+        f"should remember: {', '.join(tried)}; --memory with one of them tries nothing"
     )
-    results = {memory: _trial(run, tasks, memory, length) for memory in MEMORIES}
+    results = {memory: _trial(run, tasks, memory, length) for memory in tried}
     memories = {}
     for task in tasks:
         usual = task.options.memory
-        tried = {memory: results[memory][task.id] for memory in MEMORIES}
-        memories[task.id] = _better(tried, usual)
-        shown = ", ".join(f"{memory} {_shown(result)}" for memory, result in tried.items())
+        trials = {m: trial[task.id] for m, trial in results.items() if task.id in trial}
+        memories[task.id] = _best(trials, usual)
+        shown = ", ".join(f"{memory} {_shown(trial)}" for memory, trial in trials.items())
         say(f"memory of {task.id!r}: {shown}; {memories[task.id]!r} it is")
     return memories
 
@@ -149,15 +164,15 @@ class Trial:
     loss: float = float("nan")
 
 
-def _better(tried: dict[str, Trial], usual: str) -> str:
-    """The memory that did better; the usual one within the difference's standard error."""
-    (other,) = set(MEMORIES) - {usual}
-    first, second = tried[usual], tried[other]
-    if len(first.returns):
-        gains = second.returns - first.returns
-        error = gains.std(ddof=1) / np.sqrt(len(gains))
-        return other if gains.mean() > error else usual
-    return other if second.loss < LOWER_LOSS * first.loss else usual
+def _best(trials: Mapping[str, Trial], usual: str) -> str:
+    """The memory that did best; the usual one within the difference's standard error."""
+    first = trials[usual]
+    if not len(first.returns):
+        best = min(trials, key=lambda memory: trials[memory].loss)
+        return best if trials[best].loss < LOWER_LOSS * first.loss else usual
+    best = max(trials, key=lambda memory: trials[memory].returns.mean())
+    gains = trials[best].returns - first.returns
+    return best if gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)) else usual
 
 
 def _shown(trial: Trial) -> str:
@@ -169,13 +184,9 @@ def _shown(trial: Trial) -> str:
 def _trial(
     run: TrainRun, tasks: Sequence[DatasetTask], memory: str, length: int
 ) -> dict[str, Trial]:
-    """Train briefly with a memory, and see what comes of it."""
-    players = {}
-    for task in tasks:
-        try:
-            players[task.id] = run.playable(task)
-        except ValueError:
-            continue
+    """Train briefly with a memory, and see what comes of it, of each task that it is tried with."""
+    players = _players(run, tasks)
+    tasks = [task for task in tasks if _suits(memory, task, players)]
     enough = all(task.counts[0] >= FEWEST_EPISODES for task in run.tasks)
     held_out = HELD_OUT if len(players) < len(tasks) and enough else 0.0
     asked = dataclasses.replace(
@@ -191,13 +202,11 @@ def _trial(
     losses = _held_out_losses(trial) if held_out else {}
     results = {}
     for task in tasks:
-        returns = np.zeros(0)
-        if task.id in players:
-            returns = np.zeros(EPISODES)
-            if not run.ranks.rank:
-                with torch.random.fork_rng():
-                    returns[:] = players[task.id].returns(str(checkpoint), EPISODES)
-            returns = run.ranks.sum(torch.from_numpy(returns)).numpy()
+        returns = np.zeros(EPISODES if task.id in players else 0)
+        if len(returns) and not run.ranks.rank:
+            with torch.random.fork_rng():
+                returns[:] = players[task.id].returns(str(checkpoint), EPISODES)
+        returns = run.ranks.sum(torch.from_numpy(returns)).numpy()
         results[task.id] = Trial(returns, losses.get(task.id, float("nan")))
     return results
 

@@ -330,14 +330,23 @@ def registered_task(name: str) -> Task | None:
 
 
 def usual_options(observation_space: gym.Space[Any]) -> PlanOptions:
-    """Token options of an environment that is not registered.
+    """Token options of an environment that is not registered, as far as no trial says more.
 
-    Nothing is remembered where the observation is numbers alone: most such environments are Markov,
-    and a network that does not see its past actions does not learn to repeat them. Otherwise past
-    observations are.
+    Nothing is remembered where the observation is numbers and choices alone: most such environments
+    are Markov, and a network that does not see its past does not learn to repeat it. Otherwise past
+    observations are. docs/memory.md measures it.
     """
-    alone = isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1
-    return PlanOptions(memory="none" if alone else "observations")
+    return PlanOptions(memory="none" if _is_state(observation_space) else "observations")
+
+
+def _is_state(space: gym.Space[Any]) -> bool:
+    """Whether a space is of numbers and choices alone."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.values() if isinstance(space, spaces.Dict) else space
+        return all(map(_is_state, parts))
+    if isinstance(space, spaces.Box):
+        return len(space.shape) <= 1
+    return isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
 
 
 def _check_same_spaces(first: DatasetTask, second: DatasetTask) -> None:
