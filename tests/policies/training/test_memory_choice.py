@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from environments import Recall, Recalling
-from gymnasium import spaces
 
 from gato_gym.__main__ import main
 from policies import GatoPolicy
 from policies.collection.record import record_episodes
 from policies.training import memory_choice
-from policies.training.data.datasets import usual_options
 from policies.training.memory_choice import Trial, prepare_run
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
@@ -72,6 +69,7 @@ def test_nothing_is_tried_where_the_memory_is_named_or_the_run_is_short(train: l
         run = prepare_run(TrainSettings(**{**vars(asked), **changes}))
         assert run.config.steps == changes.get("steps", 200)
         assert not Path("run/trials").exists()
+    assert run.tasks[0].options.memory == "none"
 
 
 def test_trials_that_were_stopped_are_taken_up_with_as_many_updates(
@@ -107,22 +105,3 @@ def test_a_difference_that_may_be_chance_changes_nothing() -> None:
     for loss, chosen in ((0.96, "none"), (0.94, "observations"), (float("nan"), "none")):
         tried = {"none": Trial(no_play, 1.0), "observations": Trial(no_play, loss)}
         assert memory_choice._best(tried, "none") == chosen
-
-
-STATE, PICTURE = spaces.Box(-1, 1, (3,)), spaces.Box(0, 255, (16, 16, 3), np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("space", "memory"),
-    [
-        (STATE, "none"),
-        (spaces.Discrete(500), "none"),
-        (spaces.Dict(observation=STATE, goal=spaces.Tuple((STATE, spaces.MultiBinary(3)))), "none"),
-        (PICTURE, "observations"),
-        (spaces.Dict(state=STATE, text=spaces.Text(9)), "observations"),
-        (spaces.Sequence(STATE), "observations"),
-    ],
-    ids=["numbers", "choice", "nested", "picture", "text", "sequence"],
-)
-def test_without_trials_numbers_and_choices_are_a_state(space: gym.Space[Any], memory: str) -> None:
-    assert usual_options(space).memory == memory
