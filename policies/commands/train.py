@@ -47,12 +47,13 @@ class Train(TrainSettings, Command):
     def run(self, call: Invocation) -> None:
         import torch
 
+        from policies.training.memory_choice import prepare_run
         from policies.training.run import TrainRun
 
         tiny = self.preset == "tiny"
         usual = 1 if tiny else torch.get_num_threads()
         torch.set_num_threads(usual if self.threads is None else self.threads)
-        run = TrainRun(self, call.console)
+        run = (TrainRun if self.dry_run else prepare_run)(self, call.console)
         run.describe()
         if self.dry_run:
             call.console.print("nothing was trained: leave out --dry-run to do so")

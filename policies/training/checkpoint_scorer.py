@@ -54,6 +54,18 @@ class PlayedTask:
             raise ValueError(f"{self.id!r}: its module is not imported because a dataset names it")
         return gym.wrappers.TimeLimit(gato_gym.make(self.id), self.longest)
 
+    def returns(self, policy: str, episodes: int, *, first_seed: int = 0) -> tuple[float, ...]:
+        """Returns of a policy by name; episode i starts from ``reset(seed=first_seed + i)``."""
+        envs = [self.make() for _ in range(episodes)]
+        try:
+            acting = make_policy(policy, env=envs[0])
+            return play_scores(
+                envs, acting, episodes, deterministic=True, first_seed=first_seed
+            ).returns
+        finally:
+            for env in envs:
+                close_env(env)
+
 
 def playable(task: DatasetTask, *, memory: str | None, longest: int) -> PlayedTask:
     """The task as it can be played here; episodes end after twice the longest recorded one.
@@ -124,20 +136,11 @@ class CheckpointScorer:
     def _returns(self, policy: str) -> dict[str, float]:
         means = np.zeros(len(self.tasks))
         for index in range(self.ranks.rank, len(self.tasks), self.ranks.world):
-            means[index] = self._play(self.tasks[index], policy)
+            means[index] = np.mean(
+                self.tasks[index].returns(policy, self.episodes, first_seed=self.first_seed)
+            )
         scores = self.ranks.sum(torch.from_numpy(means)).tolist()
         return dict(zip((task.id for task in self.tasks), scores, strict=True))
-
-    def _play(self, task: PlayedTask, policy: str) -> float:
-        envs = [task.make() for _ in range(self.episodes)]
-        try:
-            acting = make_policy(policy, env=envs[0])
-            return play_scores(
-                envs, acting, self.episodes, deterministic=True, first_seed=self.first_seed
-            ).mean
-        finally:
-            for env in envs:
-                close_env(env)
 
     def distances(self, scores: Mapping[str, float]) -> dict[str, float]:
         """How far each task is from the recorded policy: 1 at random play's return, 0 at its own.

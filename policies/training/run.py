@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from gato_gym.seeds import TRAINING_SEEDS_START
 from gato_gym.terminal import new_console
 from policies.gato.checkpoint import checkpoint_digest
 from policies.gato.checkpoint_folder import RUN_CHECKPOINT, RUN_STATE
-from policies.training.checkpoint_scorer import CheckpointScorer, playable
+from policies.training.checkpoint_scorer import CheckpointScorer, PlayedTask, playable
 from policies.training.config import TrainConfig, check_same, train_config
 from policies.training.data.datasets import DatasetTask, find_tasks
 from policies.training.data.mixture_report import measure_mixture, mixture_table
@@ -78,13 +78,22 @@ class TrainRun:
     Args:
         settings: What is asked for.
         console: Where it reports.
+        tasks: Those of the datasets, as :func:`tasks_of` returns them; None reads them.
+        memories: What later timesteps see, of tasks that differ from their token options in that.
 
     Raises:
         FileNotFoundError: A dataset is not there.
         ValueError: A dataset or a setting cannot be used, or the folder holds another run.
     """
 
-    def __init__(self, settings: TrainSettings, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        settings: TrainSettings,
+        console: Console | None = None,
+        *,
+        tasks: Sequence[DatasetTask] | None = None,
+        memories: Mapping[str, str] | None = None,
+    ) -> None:
         self.settings, self.family = settings, find_family(settings.family)
         self.family.check_settings(settings)
         self.ranks = ProcessGroup.join()
@@ -92,13 +101,16 @@ class TrainRun:
         self.state = run_state(settings.output)
         if self.ranks.rank:
             self.ranks.wait()  # until the first process has imported what is on the hub
-        self.all_tasks = tasks_of(settings)
+        self.found_tasks = tasks_of(settings) if tasks is None else list(tasks)
         if not self.ranks.rank:
             self.ranks.wait()
-        ids = [task.id for task in self.all_tasks]
+        ids = [task.id for task in self.found_tasks]
         check_known("tasks", settings.tasks, ids)
-        self.all_tasks = self.family.take_up(self.all_tasks, settings.start)
-        self.tasks = [task for task in self.all_tasks if task.id in (settings.tasks or ids)]
+        self.all_tasks = self.family.take_up(self.found_tasks, settings.start)
+        self.memories = dict(memories or {})
+        self.tasks = [
+            self._remembering(task) for task in self.all_tasks if task.id in (settings.tasks or ids)
+        ]
         for task in self.tasks:
             if warning := task.filter_warning():
                 self.console.print(warning, style="yellow", highlight=False, markup=False)
@@ -127,6 +139,12 @@ class TrainRun:
         if path.exists():
             check_same(read_json(path), self.identity, self.settings.output)
 
+    def _remembering(self, task: DatasetTask) -> DatasetTask:
+        """The task with the memory that is asked of it, which changes nothing of its shard."""
+        memory = self.memories.get(task.id, task.options.memory)
+        options = dataclasses.replace(task.options, memory=memory)
+        return dataclasses.replace(task, options=options)
+
     def _shards(self) -> tuple[dict[str, Any], dict[str, Any]]:
         if not self.ranks.rank:
             texts = f" and {len(self.sources)} files of texts" if self.sources else ""
@@ -138,6 +156,8 @@ class TrainRun:
     def _encode(self) -> tuple[dict[str, Any], dict[str, Any]]:
         shards, texts = self.family.encode(self.all_tasks, self.sources, self.settings, self.sizes)
         chosen = {task.id: shards[task.id] for task in self.tasks}
+        for name, memory in self.memories.items():
+            chosen[name] = self.family.remembering(chosen[name], memory)
         return chosen, texts
 
     def _split(self, whole: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -235,11 +255,8 @@ class TrainRun:
         tasks = [task for task in self.tasks if task.id in (asked.score_tasks or [task.id])]
         played = []
         for task in tasks if chosen or adaptive else tasks[:SCORED_TASKS]:
-            shard = self.shards[task.id]
-            longest = int((shard.ends - shard.starts).max())
             try:
-                memory = self.family.memory(shard)
-                played.append(playable(task, memory=memory, longest=longest))
+                played.append(self.playable(task))
             except ValueError as error:
                 if chosen:
                     raise ValueError(f"{error}; leave it out of --score-tasks") from error
@@ -265,6 +282,16 @@ class TrainRun:
             self.ranks,
             first_seed=TRAINING_SEEDS_START if adaptive else 0,
         )
+
+    def playable(self, task: DatasetTask) -> PlayedTask:
+        """One of its tasks as it can be played here.
+
+        Raises:
+            ValueError: It cannot be.
+        """
+        shard = self.shards[task.id]
+        longest = int((shard.ends - shard.starts).max())
+        return playable(task, memory=self.family.memory(shard), longest=longest)
 
     @property
     def _score_every(self) -> int:

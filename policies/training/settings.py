@@ -49,7 +49,7 @@ class TrainSettings:
         augment: Copies of each episode under the exact symmetries of a registered task.
         layout: Layout of the tokens, "lean" or "paper"; None is the registered task's, or "lean".
         memory: What later timesteps see, "all", "observations" or "none"; None is the registered
-            task's, or "none" where observations are numbers alone, else "observations".
+            task's; of others what did best in a trial of each, "none" in runs too short for that.
         options: Other fields of PlanOptions.
         keep: Share of the expert's windowed return that an episode must reach; 0 keeps all. None
             keeps all that this package recorded from one policy, and is 0.8 for other datasets.

@@ -63,3 +63,34 @@ class Clue(gym.Env[Any, Any]):
         deterministic: bool = False,
     ) -> tuple[Any, Any]:  # fmt: skip
         return int(observation[0]), state
+
+
+class Recall(gym.Env[Any, Any]):
+    """Three steps; the first observation says the right action of the last, which is 0, 1 or 2."""
+
+    observation_space, action_space = spaces.Box(0, 1, (4,)), spaces.Discrete(4)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.right, self.count = int(self.np_random.integers(3)), 0
+        return self._observation(), {}
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        won = self.count == 3 and action == self.right
+        return self._observation(), float(won), self.count == 3, False, {}
+
+    def _observation(self) -> Any:
+        sign = np.eye(3)[self.right] if not self.count else np.zeros(3)
+        return np.array([*sign, self.count / 3], np.float32)
+
+
+class Recalling:
+    """Plays :class:`Recall` by what it has seen first."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        state = int(observation[:3].argmax()) if observation[:3].any() else state
+        return state if observation[3] > 0.5 else 3, state

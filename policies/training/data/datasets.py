@@ -24,7 +24,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.episodes.episode import Episode
@@ -44,6 +43,11 @@ from policies.gato.task_specs import signature
 
 Place = tuple[int, int]
 """Number of a source, and of an episode in it."""
+
+USUAL_OPTIONS = PlanOptions(memory="none")
+"""Token options of an environment that is not registered, as far as no trial says more: where the
+observation says all that matters, a memory does more harm than it does good elsewhere
+(docs/memory.md)."""
 
 
 @dataclass(frozen=True)
@@ -262,8 +266,7 @@ def find_tasks(
         share: Share of the expert's windowed return that an episode must reach; 0 keeps all, None
             leaves it to :func:`usual_share`.
         layout: "lean" or "paper"; None takes the registered task's, or "lean".
-        memory: "all", "observations" or "none"; None takes the registered task's, or see
-            :func:`usual_options`.
+        memory: "all", "observations" or "none"; None takes the registered task's, or "none".
         changes: Other fields of :class:`~gato_gym.PlanOptions`.
         group_by: "task", or "suite" for one group of a suite's registered tasks.
 
@@ -318,7 +321,7 @@ def _task_of(dataset: Any, share: float | None, group_by: str) -> DatasetTask:
         group = registered.suite if group_by == "suite" else registered.id
         return DatasetTask(registered.id, *both_spaces, registered.options, source, group)
     both_spaces, name = (dataset.observation_space, dataset.action_space), name or dataset.id
-    return DatasetTask(name, *both_spaces, usual_options(both_spaces[0]), source, name)
+    return DatasetTask(name, *both_spaces, USUAL_OPTIONS, source, name)
 
 
 def registered_task(name: str) -> Task | None:
@@ -327,17 +330,6 @@ def registered_task(name: str) -> Task | None:
         return get_task(name)
     except UnknownTaskError:
         return None
-
-
-def usual_options(observation_space: gym.Space[Any]) -> PlanOptions:
-    """Token options of an environment that is not registered.
-
-    Nothing is remembered where the observation is numbers alone: most such environments are Markov,
-    and a network that does not see its past actions does not learn to repeat them. Otherwise past
-    observations are.
-    """
-    alone = isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1
-    return PlanOptions(memory="none" if alone else "observations")
 
 
 def _check_same_spaces(first: DatasetTask, second: DatasetTask) -> None:

@@ -192,6 +192,10 @@ class Family(ABC, Generic[SizesT, NetworkT, ShardT, BatchT]):
     def memory(self, shard: ShardT) -> str | None:
         """The memory option of a task; None where the family has no such option."""
 
+    def remembering(self, shard: ShardT, memory: str) -> ShardT:
+        """The shard of the same timesteps with another memory option."""
+        raise ValueError(f"memory is {memory!r}, and the family {self.name} has no such option")
+
     @abstractmethod
     def check_own_folder(self, folder: Path) -> None:
         """Refuse to replace a folder that is not a checkpoint's alone.

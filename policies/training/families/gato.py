@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gato_gym.episodes.episode import Episode
-from gato_gym.spaces import Plan
+from gato_gym.spaces import Plan, compile_plan
 from policies.gato.checkpoint import (
     check_own_folder,
     load_checkpoint,
@@ -189,6 +189,13 @@ class GatoFamily(Family[NetworkConfig, GatoNetwork, TaskShard, PackedBatch]):
     def memory(self, shard: TaskShard) -> str | None:
         """As :meth:`Family.memory`."""
         return shard.plan.options.memory
+
+    def remembering(self, shard: TaskShard, memory: str) -> TaskShard:
+        """As :meth:`Family.remembering`."""
+        plan = shard.plan
+        options = dataclasses.replace(plan.options, memory=memory)
+        changed = compile_plan(plan.observation_space, plan.action_space, options)
+        return dataclasses.replace(shard, plan=changed)
 
     def check_own_folder(self, folder: Path) -> None:
         """As :meth:`Family.check_own_folder`."""
