@@ -1,8 +1,8 @@
 """Minari datasets, found and read.
 
 * :func:`read_minari` -- the episodes of a dataset by its id.
-* :func:`find_minari`, :func:`episodes_of` -- a dataset from its id, folder, file or address on a hub;
-  its episodes.
+* :func:`find_minari`, :func:`episodes_of` -- a dataset from its id, folder, file or a hub; its
+  episodes.
 * :func:`with_steps` -- a dataset without its episodes of no step.
 * :func:`environment_of` -- the environment that a dataset is of.
 * :func:`returns_of` -- the returns of a dataset's episodes.

@@ -82,9 +82,9 @@ for _ in range(2):
     assert b"- `hf://me/my/cartpole-v0`" in files["README.md"]
     original = datasets / "my/cartpole-v0/data/main_data.hdf5"
     assert files["cartpole-v0/data/main_data.hdf5"] == original.read_bytes()
-    returns = [sum(episode.rewards) for episode in find_minari("my/cartpole-v0")]
+    returns = [float(sum(episode.rewards)) for episode in find_minari("my/cartpole-v0")]
     *_, address, first, second = printed.splitlines()
-    assert address == f"pushed to {hub.url}/me/my"
+    assert address == f"pushed to {hub.url}/datasets/me/my"
     assert first == second == f"my/cartpole-v0 {returns}"
     assert hub.fetched.count("cartpole-v0/data/main_data.hdf5") == 1
 
@@ -94,10 +94,10 @@ for _ in range(2):
     read = """
 import minari
 minari.download_dataset("hf://me/my/cartpole-v0")
-print([sum(episode.rewards) for episode in minari.load_dataset("my/cartpole-v0")])
+print([float(sum(episode.rewards)) for episode in minari.load_dataset("my/cartpole-v0")])
 """
     elsewhere = {"MINARI_DATASETS_PATH": str(tmp_path / "elsewhere"), "MINARI_REMOTE": "hf://me"}
-    assert run(hub, tmp_path, read, **elsewhere).splitlines()[-1] == str(returns)
+    assert run(hub, tmp_path / "new", read, **elsewhere).splitlines()[-1] == str(returns)
 
 
 def test_a_dataset_without_a_namespace_is_a_repository_by_itself(
