@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from run_scripts import run_script
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)\)")
 
@@ -38,22 +36,7 @@ def test_code_runs(name: str, block: str, tmp_path: Path) -> None:
 def run_block(block: str, script: Path) -> str:
     """What a block prints."""
     script.write_text(block, encoding="utf-8")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "MINARI_DATASETS_PATH": str(script.parent / "minari"),
-    }
-    run = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=script.parent,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout
+    return run_script(script, script.parent)
 
 
 def test_three_recorded_episodes_are_enough_to_dock(tmp_path: Path) -> None:
