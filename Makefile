@@ -28,7 +28,7 @@ test: $(STAMP)
 	$(PYTHON_IN_VENV) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 docs: $(STAMP)
-	$(PYTHON_IN_VENV) -m mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(PYTHON_IN_VENV) -m mkdocs build --strict --quiet --site-dir build/site
 	@echo "the site is in build/site: open build/site/index.html"
 
 check: $(STAMP)
