@@ -57,6 +57,18 @@ def test_the_extra_all_holds_every_suite() -> None:
     assert Requirement(everything).extras == extras - {"all", "demo", "dev", "docs"}
 
 
+def test_the_demo_installs_simulators_and_no_trainer() -> None:
+    """A network plays; what trains experts or reads other formats is not needed for that."""
+    (line,) = PROJECT["optional-dependencies"]["demo"]
+    extras = Requirement(line).extras
+    needed = [*PROJECT["dependencies"], *(
+        each for extra in extras for each in PROJECT["optional-dependencies"][extra]
+    )]  # fmt: skip
+    names = {canonicalize_name(Requirement(each).name) for each in needed}
+    assert names >= {"ale-py", "av", "dm-control", "metaworld", "minigrid", "mujoco"}
+    assert not names & {"datasets", "jax", "ray", "sbx-rl", "stable-baselines3", "transformers"}
+
+
 def test_importing_gato_gym_is_light() -> None:
     """CPU seconds, so that a busy machine does not matter; numpy and gymnasium are most of them."""
     code = (
