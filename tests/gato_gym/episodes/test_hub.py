@@ -68,8 +68,10 @@ def test_pushed_and_read_again_by_gato_gym_and_by_minari(
         """
 from gato_gym.commands.main import main
 assert main(["push", "my/cartpole-v0", "hf://me"]) == 0
+import huggingface_hub
 from gato_gym.episodes.minari_datasets import episodes_of, find_minari
-for _ in range(2):
+for offline in (False, True):
+    huggingface_hub.constants.HF_HUB_OFFLINE = offline
     dataset = find_minari("hf://me/my/cartpole-v0")
     print(dataset.id, [episode.total_return for episode in episodes_of(dataset)])
 """,
