@@ -223,8 +223,8 @@ def render(summary: Summary) -> RenderableType:
     for name, count in summary.unplayed.items():
         table.add_row(name.removeprefix(f"{protocol.suite}-"), "", "", f"{count} failed", "", "")
     averages = _averages("averages over tasks", summary.aggregates)
-    several = summary.suites.items() if len(summary.suites) > 1 else ()
-    suites = [_averages(suite, within) for suite, within in several]
+    more = 1 < len(summary.suites) < len(summary.tasks)  # of one task each, the lines say it
+    suites = [_averages(suite, within) for suite, within in summary.suites.items() if more]
     lines = [
         f"published, another protocol: {name}: {value:.3g}"
         for name, value in summary.published.items()

@@ -41,7 +41,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gato_gym.episodes.episode import Episode
-from gato_gym.episodes.minari_writing import check_dataset_id, new_minari
+from gato_gym.episodes.metadata import check_dataset_id
+from gato_gym.episodes.minari_writing import new_minari
 
 GRID, DIRECTIONS = (7, 7, 3), 4
 LARGEST_ACTION = 1023

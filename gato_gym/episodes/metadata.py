@@ -1,6 +1,7 @@
 """Whether a folder holds what its Minari metadata says, before Minari reads it.
 
 * :func:`check_dataset` -- its metadata, its spaces and its number of episodes.
+* :func:`check_dataset_id` -- its id, in form.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from typing import Any
 from gato_gym.files.atomic_io import inside
 from gato_gym.files.bounded_io import as_type, check_file, read_json
 from gato_gym.space_json import read_space
+
+DATASET_FILES = ("data/metadata.json", "data/main_data.hdf5")
+"""What a dataset's folder holds that is written here."""
 
 LARGEST_METADATA = 16 * 2**20
 """Bytes of the largest ``metadata.json`` that is read."""
@@ -34,11 +38,12 @@ _KINDS: dict[str, Any] = {
 }
 
 
-def check_dataset(data: Path) -> None:
+def check_dataset(data: Path, *, within: Path | None = None) -> None:
     """Refuse a dataset whose metadata are not of their types, or claim more than is there.
 
     Args:
         data: The folder with ``metadata.json`` and the episodes.
+        within: Where links may lead to; None is that folder.
 
     Raises:
         FileNotFoundError: It holds none.
@@ -50,7 +55,8 @@ def check_dataset(data: Path) -> None:
     if not path.exists():
         raise FileNotFoundError(f"{data} holds no metadata.json: expected the folder of a dataset")
     for each in data.iterdir():
-        if each.is_symlink() and inside(data, each.name) is None:
+        root = data if within is None else within
+        if each.is_symlink() and inside(root, str(each.relative_to(root))) is None:
             raise ValueError(f"{each} is a link to another folder: expected the file itself")
     metadata = as_type(dict[str, Any], read_json(path, largest=LARGEST_METADATA), str(path))
     for name, kind in _KINDS.items():
@@ -69,6 +75,25 @@ def check_dataset(data: Path) -> None:
         )
     if metadata["total_steps"] < 0:
         raise ValueError(f"{path}: total_steps is {metadata['total_steps']}: take a fresh copy")
+
+
+def check_dataset_id(dataset_id: str) -> None:
+    """Refuse an id that is none, before anything is done for it.
+
+    Raises:
+        ValueError: It is not of Minari's form, or has no version.
+
+    Example:
+        >>> check_dataset_id("my/cartpole-v0")
+    """
+    from minari.dataset.minari_dataset import DATASET_ID_RE
+
+    in_form = DATASET_ID_RE.fullmatch(dataset_id)
+    if in_form is None or in_form["version"] is None or "//" in dataset_id:
+        raise ValueError(
+            f"dataset id {dataset_id!r}: expected names of letters, digits, - and _, a folder of "
+            "two letters or more first, and a version, such as my/cartpole-v0"
+        )
 
 
 def _count_episodes(data: Path, data_format: str) -> int:

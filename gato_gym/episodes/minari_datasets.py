@@ -1,7 +1,8 @@
 """Minari datasets, found and read.
 
 * :func:`read_minari` -- the episodes of a dataset by its id.
-* :func:`find_minari`, :func:`episodes_of` -- a dataset from its id, folder or file; its episodes.
+* :func:`find_minari`, :func:`episodes_of` -- a dataset from its id, folder, file or a hub; its
+  episodes.
 * :func:`with_steps` -- a dataset without its episodes of no step.
 * :func:`environment_of` -- the environment that a dataset is of.
 * :func:`returns_of` -- the returns of a dataset's episodes.
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gato_gym.episodes.episode import Episode
+from gato_gym.episodes.hub import SCHEME, fetch_dataset
 from gato_gym.episodes.metadata import check_dataset
 from gato_gym.files.atomic_io import surviving
 from gato_gym.files.bounded_io import parse_json
@@ -217,16 +219,20 @@ def find_minari(source: str | Path | Any) -> Any:
 
     Args:
         source: A ``minari.MinariDataset``, the id of one in Minari's own folder, a dataset's
-            folder, or the HDF5 file in it.
+            folder, or the HDF5 file in it; or its address on a hub, ``hf://me/my/cartpole-v0``,
+            which is fetched once.
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: The folder or file holds no dataset that Minari can read.
+        ValueError: The folder, file or address holds no dataset that Minari can read.
     """
     import minari
 
     if isinstance(source, minari.MinariDataset):
         return source
+    if str(source).startswith(SCHEME):
+        folder, cache = fetch_dataset(str(source))
+        return _open(folder, str(source), within=cache)
     path = surviving(Path(source))
     if not path.exists():
         return _load(str(source), None)
@@ -253,8 +259,10 @@ def _load(dataset_id: str, root: Path | None) -> Any:
     return _open(folder, repr(dataset_id))
 
 
-def _open(folder: Path, name: str) -> Any:
+def _open(folder: Path, name: str, *, within: Path | None = None) -> Any:
     """The dataset in a folder, which errors call ``name``: the one place where Minari reads one.
+
+    Links may lead ``within`` a folder, as in :func:`gato_gym.episodes.metadata.check_dataset`.
 
     Raises:
         ValueError: It is none, see :func:`gato_gym.episodes.metadata.check_dataset`.
@@ -263,7 +271,7 @@ def _open(folder: Path, name: str) -> Any:
 
     data = folder / "data" if (folder / "data").is_dir() else folder
     try:
-        check_dataset(data)
+        check_dataset(data, within=within)
         dataset = minari.MinariDataset(data)
     except (
         AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError, gym.error.Error

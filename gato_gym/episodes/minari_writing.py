@@ -2,7 +2,6 @@
 
 * :func:`write_minari` -- episodes as a dataset.
 * :func:`new_minari` -- a dataset to be filled episode by episode.
-* :func:`check_dataset_id` -- its id, in form.
 """
 
 from __future__ import annotations
@@ -21,13 +20,11 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from gato_gym.episodes.episode import Episode
+from gato_gym.episodes.metadata import DATASET_FILES, check_dataset_id
 from gato_gym.episodes.minari_datasets import folder_of
 from gato_gym.files.atomic_io import appearing
 from gato_gym.files.bounded_io import as_type, read_json
 from gato_gym.space_json import write_space
-
-DATASET_FILES = ("data/metadata.json", "data/main_data.hdf5")
-"""What a dataset's folder holds that is written here."""
 
 ROOM = 2**20
 """Bytes set aside while a dataset is recorded, to complete it on a full disk."""
@@ -170,25 +167,6 @@ def new_minari(
                 raise failure
     if failure is not None:
         raise failure
-
-
-def check_dataset_id(dataset_id: str) -> None:
-    """Refuse an id that is none, before anything is done for it.
-
-    Raises:
-        ValueError: It is not of Minari's form, or has no version.
-
-    Example:
-        >>> check_dataset_id("my/cartpole-v0")
-    """
-    from minari.dataset.minari_dataset import DATASET_ID_RE
-
-    in_form = DATASET_ID_RE.fullmatch(dataset_id)
-    if in_form is None or in_form["version"] is None or "//" in dataset_id:
-        raise ValueError(
-            f"dataset id {dataset_id!r}: expected names of letters, digits, - and _, a folder of "
-            "two letters or more first, and a version, such as my/cartpole-v0"
-        )
 
 
 def _free_version(dataset_id: str, root: Path | None) -> str:

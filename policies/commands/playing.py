@@ -99,7 +99,7 @@ class Record(_Player):
         from rich.progress import Progress
 
         import gato_gym
-        from gato_gym.episodes.minari_writing import check_dataset_id
+        from gato_gym.episodes.metadata import check_dataset_id
         from policies.collection.record import likeliest, record_episodes
         from policies.rollout.faults import close_env
 

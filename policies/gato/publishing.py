@@ -117,13 +117,14 @@ def size_of(file: Path | bytes) -> int:
     return len(file) if isinstance(file, bytes) else file.stat().st_size
 
 
-def push_files(name: str, files: Files, *, private: bool = False) -> str:
+def push_files(name: str, files: Files, *, private: bool = False, repo_type: str = "model") -> str:
     """Upload the files of a repository, which is made if there is none, in one commit.
 
     Args:
         name: The repository, ``owner/name``.
-        files: From :func:`hub_files`.
+        files: From :func:`hub_files`, or :func:`gato_gym.episodes.hub.dataset_files`.
         private: Whether a repository that is made is private.
+        repo_type: "model" or "dataset".
 
     Returns:
         Its address.
@@ -134,11 +135,12 @@ def push_files(name: str, files: Files, *, private: bool = False) -> str:
     api = _client().HfApi()
     add = _client().CommitOperationAdd
     try:
-        url = api.create_repo(name, private=private, exist_ok=True)
+        url = api.create_repo(name, private=private, repo_type=repo_type, exist_ok=True)
         api.create_commit(
             name,
             operations=[add(path, file) for path, file in files.items()],
-            commit_message="Checkpoint of gato-gym",
+            commit_message=f"{repo_type.capitalize()} of gato-gym",
+            repo_type=repo_type,
         )
     except Exception as error:  # of the network, the hub, the disk: from several libraries
         why = " ".join(str(error).split()) or type(error).__name__

@@ -26,7 +26,7 @@ class Hub:
     """Repositories by id, each its files by path.
 
     Attributes:
-        repositories: What is committed.
+        repositories: What is committed; a dataset's id begins with ``datasets/``.
         sizes: Sizes that it claims for files, by id and path, in place of the true ones.
         fetched: Paths of the files that were downloaded.
         private: Ids of private repositories.
@@ -51,7 +51,8 @@ class Hub:
             return {"errors": [], "warnings": []}
         if path == "/api/repos/create":
             wanted = json.loads(body)
-            name = f"{wanted['organization']}/{wanted['name']}"
+            kind = "datasets/" if wanted.get("type") == "dataset" else ""
+            name = f"{kind}{wanted['organization']}/{wanted['name']}"
             self.repositories.setdefault(name, {})
             if wanted.get("private") or wanted.get("visibility") == "private":
                 self.private.add(name)
@@ -60,22 +61,24 @@ class Hub:
             assert hashlib.sha256(body).hexdigest() == match[1]
             self.uploads[match[1]] = body
             return {}
-        if match := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
+        if match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
             objects = [
                 {**each, "actions": {"upload": {"href": f"{self.url}/upload/{each['oid']}"}}}
                 for each in json.loads(body)["objects"]
             ]
             return {"transfer": "basic", "objects": objects}
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/.*)?", path):
-            return self._model(match[1], match[2] or "", body)
-        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+        if path == "/api/datasets":
+            return [{"id": name[9:]} for name in self.repositories if name.startswith("datasets/")]
+        if match := re.fullmatch(r"/api/(?:models/|(datasets/))([^/]+/[^/]+)(/.*)?", path):
+            return self._repository((match[1] or "") + match[2], match[3] or "", body)
+        if match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             content = self.repositories.get(match[1], {}).get(match[2])
             if method == "GET" and content is not None:
                 self.fetched.append(match[2])
             return 404 if content is None else content
         return 404
 
-    def _model(self, name: str, rest: str, body: bytes) -> Any:
+    def _repository(self, name: str, rest: str, body: bytes) -> Any:
         files = self.repositories.get(name)
         if files is None:
             return 404
@@ -106,7 +109,7 @@ class Hub:
         sizes = {
             path: self.sizes.get(f"{name}/{path}", len(content)) for path, content in files.items()
         }
-        if rest.startswith("/tree/"):
+        if rest.startswith(("/tree/", "/paths-info/")):
             return [
                 {"type": "file", "path": path, "size": size, "oid": path}
                 for path, size in sizes.items()

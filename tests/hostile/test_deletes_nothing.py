@@ -18,7 +18,8 @@ from small_training import config, shards
 from gato_gym import write_minari
 from gato_gym.__main__ import main
 from gato_gym.episodes.jat import import_rows
-from gato_gym.episodes.minari_writing import check_dataset_id, new_minari
+from gato_gym.episodes.metadata import check_dataset_id
+from gato_gym.episodes.minari_writing import new_minari
 from gato_gym.files.atomic_io import appearing, write_whole
 from policies import GatoPolicy
 from policies.collection.record import record_episodes

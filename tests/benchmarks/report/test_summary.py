@@ -152,3 +152,17 @@ def test_table_shows_every_task_and_average() -> None:
     assert [cell.strip() for cell in row.strip("│").split("│")] == [
         *("hard", "10.00", "20.00", "15.00", "0.50", "0.50")
     ]
+
+
+def test_suites_of_one_task_each_have_no_tables_of_their_own() -> None:
+    tasks = ("atari-alien", "babyai-go-to", "babyai-open")
+    for count, shown in ((2, False), (3, True)):
+        rules = {task: TaskRules(task, None) for task in tasks[:count]}
+        header = RunHeader(Protocol("all", rules, 1, 0, {}), {"name": "gato-mini"})
+        summary = summarise(header, [episode(task, 0, 1.0, None) for task in rules])
+        console = Console(width=100, no_color=True)
+        with console.capture() as capture:
+            console.print(render(summary))
+        lines = {line.strip() for line in capture.get().splitlines()}
+        assert ("atari" in lines) == ("babyai" in lines) == shown
+        assert "averages over tasks" in lines
