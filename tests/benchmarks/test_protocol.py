@@ -54,6 +54,15 @@ def test_more_episodes_begin_with_the_same_ones() -> None:
     assert longer.episodes_of("babyai-open")[:3] == PROTOCOL.episodes_of("babyai-open")
 
 
+def test_an_episode_belongs_to_it_by_task_index_and_seed() -> None:
+    keys = dataclasses.replace(PROTOCOL, episodes=4).episodes_of("babyai-open")
+    assert [PROTOCOL.has_episode(key) for key in keys] == [True, True, True, False]
+    last, other_seed = keys[2], dataclasses.replace(keys[2], seed=keys[2].seed + 1)
+    assert not PROTOCOL.has_episode(other_seed)
+    assert not PROTOCOL.has_episode(dataclasses.replace(last, task="babyai-pickup"))
+    assert not PROTOCOL.has_episode(dataclasses.replace(last, index=-1))
+
+
 @pytest.mark.parametrize(
     "change",
     [
