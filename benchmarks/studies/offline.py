@@ -10,12 +10,12 @@ part of each stage. Each method is trained on each by the code of ``gato-gym tra
 minutes, and plays episodes that nothing was trained on. Scores are 100 (x - random) / (expert -
 random), as D4RL's are (arXiv 2004.07219), with the random and the expert of this harness.
 
-Every stage has a folder, and what is finished is kept: the command can be stopped and run again,
-with more environments, datasets, methods or seeds, but with the same amounts.
-What was published for D4RL's own datasets is in a table of its own, beside.
+:mod:`benchmarks.studies.offline_datasets` makes the datasets. Every stage has a folder, and what is
+finished is kept: the command can be stopped and run again, with more environments, datasets,
+methods or seeds, but with the same amounts. What was published for D4RL's own datasets is in a
+table of its own, beside.
 
 * :data:`METHODS` -- what is compared.
-* :func:`make_datasets` -- the episodes of an environment.
 * :func:`run_method` -- trains one method, and plays.
 * :func:`main` -- the command.
 """
@@ -25,32 +25,28 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import tyro
 
-import gato_gym
-from benchmarks.references import TaskReferences, measured
 from benchmarks.statistics.bootstrap import FEWEST
+from benchmarks.studies.offline_datasets import (
+    DATASETS,
+    ENVIRONMENTS,
+    Plan,
+    dataset_score,
+    made_env,
+    make_datasets,
+    references_of,
+)
 from benchmarks.studies.plots import fill_page, write_csv
 from gato_gym.commands.common import exit_status
-from gato_gym.episodes.minari_datasets import find_minari, folder_of, returns_of
 from gato_gym.files.atomic_io import surviving, write_json
 from gato_gym.files.bounded_io import read_json
 from gato_gym.files.folder_lock import FolderLock
-from gato_gym.ranges import check_range
-from gato_gym.terminal import new_console
-from policies.collection.record import likeliest, record_episodes
 from policies.collection.scores import interval, play_scores
-from policies.expert_training import trainer
-from policies.expert_training.recipes import recipe_for
-from policies.experts.store import load_expert, play_with, read_config, save_expert
-from policies.gato.tensor_files import CheckpointError
 from policies.model.network import count_parameters
 from policies.registry import make_policy
 from policies.training.config import record_identity
@@ -58,17 +54,6 @@ from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
 MARK, MARK_PUBLISHED = "offline", "offline-published"
-
-ENVIRONMENTS = {
-    "halfcheetah": "mujoco-halfcheetah", "hopper": "mujoco-hopper", "walker2d": "mujoco-walker",
-    "pong": "atari-pong",
-}  # fmt: skip
-"""Tasks by the name of the environment in the table."""
-
-DATASETS = ("expert", "medium", "mixed")
-
-SEEDS_BETWEEN = 10_000
-"""Seeds between the first episodes of two stages, so that no two begin alike."""
 
 METHODS: dict[str, dict[str, Any]] = {
     "bc": {
@@ -96,162 +81,6 @@ PUBLISHED = {
 """Mean normalised scores on D4RL's datasets (version 2), by dataset and environment: those of the
 Decision and the Trajectory Transformer in ``plotting/scores.py`` of jannerm/trajectory-transformer,
 the code of arXiv 2106.02039."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the study is asked for.
-
-    Attributes:
-        work: Folder of the study.
-        minutes: Time for the updates of each network; None where ``steps`` is given.
-        steps: Updates of each, instead.
-        preset: Size of the networks.
-        record_episodes: Episodes of a dataset; of *mixed* as many of all stages together.
-        score_episodes: Episodes that each network plays.
-        third: Share of the way from random to the expert at which the training is stopped.
-        stages: Parts of the training's recipe; it is stopped at the end of one.
-
-    Raises:
-        ValueError: A number is out of range.
-    """
-
-    work: Path
-    minutes: float | None = 10.0
-    steps: int | None = None
-    preset: str = "tiny"
-    record_episodes: int = 200
-    score_episodes: int = 20
-    third: float = 1 / 3
-    stages: int = 48
-
-    def __post_init__(self) -> None:
-        check_range(self, "steps", "record_episodes", "score_episodes", "stages", low=1)
-        check_range(self, "minutes", above=True)
-
-
-def references_of(task: str) -> TaskReferences:
-    """The task's random and expert return, measured by this harness.
-
-    Raises:
-        ValueError: They are not known.
-    """
-    references = measured("all").get(task)
-    if references is None or references.random is None or references.expert is None:
-        raise ValueError(f"{task} has no measured references: python -m benchmarks.experts first")
-    return references
-
-
-def make_datasets(environment: str, names: Sequence[str], plan: Plan) -> dict[str, list[Path]]:
-    """The folders of an environment's datasets by name; those that are there are kept.
-
-    Args:
-        environment: One of :data:`ENVIRONMENTS`.
-        names: Some of :data:`DATASETS`.
-        plan: How much.
-    """
-    folders: dict[str, list[Path]] = {}
-    with _made(ENVIRONMENTS[environment]) as env:
-        if "expert" in names:
-            expert = make_policy("expert", env=env)
-            folders["expert"] = [_recorded(env, expert, environment, "expert", plan)]
-        if "medium" in names or "mixed" in names:
-            training, stages = plan.work / environment / "training", _stages(environment, plan)
-            share = max(1, plan.record_episodes // len(stages))
-            both: dict[str, list[Path]] = {"medium": [], "mixed": []}
-            for number, _ in enumerate(stages, 1):
-                stage = training / f"stage-{number}"
-                for name, last in (("mixed", False), ("medium", True)):
-                    if name in names and (not last or number == len(stages)):
-                        policy = _policy_of(stage, env)
-                        part = name if last else f"{name}-{number}"
-                        count = None if last else share
-                        folder = _recorded(
-                            env, policy, environment, part, plan, episodes=count, seed=number
-                        )
-                        both[name].append(folder)
-            folders |= {name: both[name] for name in both if name in names}
-    return folders
-
-
-def _stages(environment: str, plan: Plan) -> list[float]:
-    """Trains up to a third of the expert's return; the best return after each stage.
-
-    What each stage's policy is lies in its folder.
-    """
-    task = ENVIRONMENTS[environment]
-    folder = plan.work / environment / "training"
-    finished = folder / "stages.json"
-    if finished.exists():
-        return list(read_json(finished))
-    recipe, references = recipe_for(task), references_of(task)
-    assert references.random is not None
-    assert references.expert is not None
-    random, expert = references.random.mean, references.expert.mean
-    wanted, best = random + plan.third * (expert - random), []
-    console = new_console(soft_wrap=True)
-    for number in range(1, plan.stages + 1):
-        settings = trainer.TrainSettings(
-            task,
-            folder / "run",
-            recipe=recipe,
-            until=max(1, recipe.steps * number // plan.stages),
-            score_episodes=recipe.evaluation_episodes,
-        )
-        state = trainer.train(settings, console=console)
-        assert state.best is not None, "a training evaluates its policy when it stops"
-        best.append(state.best)
-        copy_expert(folder / "run" / "expert", folder / f"stage-{number}")
-        if state.best >= wanted:
-            write_json(finished, best)
-            return best
-    raise ValueError(
-        f"{task} returns {best[-1]:.1f} after all of its training: expected {wanted:.1f}, a third "
-        "of the way from random to the expert; use a smaller --third"
-    )
-
-
-def copy_expert(source: Path, folder: Path) -> None:
-    """A copy of an expert's folder, which stays while the training goes on."""
-    config = read_config(source)
-    kept = ("task", "algorithm", "best_steps", "score")
-    save_expert(folder, load_expert(source), {key: config[key] for key in kept})
-
-
-def _policy_of(stage: Path, env: gym.Env[Any, Any]) -> Any:
-    return play_with(load_expert(stage), env.observation_space, env.action_space)
-
-
-def _recorded(
-    env: gym.Env[Any, Any],
-    policy: Any,
-    environment: str,
-    name: str,
-    plan: Plan,
-    *,
-    episodes: int | None = None,
-    seed: int = 0,
-) -> Path:
-    """The folder of a dataset of a policy: the expert as it plays, others by sampled actions."""
-    dataset, root = f"offline/{environment}-{name}-v0", plan.work / "data"
-    folder = folder_of(dataset, root)
-    if not folder.exists():
-        record_episodes(
-            env,
-            policy,
-            episodes or plan.record_episodes,
-            dataset,
-            root=root,
-            seed=SEEDS_BETWEEN * seed,
-            deterministic=likeliest(policy, stochastic=name != "expert"),
-        )
-    return folder
-
-
-@contextmanager
-def _made(task: str) -> Iterator[gym.Env[Any, Any]]:
-    with closing(gato_gym.make(f"Gato/{task}")) as env:
-        yield env
 
 
 def settings_of(
@@ -302,12 +131,12 @@ def run_method(settings: TrainSettings, task: str, *, episodes: int) -> dict[str
         raise
     checkpoint = run.train()
     progress = read_json(surviving(run.state / "last") / "progress.json")
-    with _made(task) as env:
+    with made_env(task) as env:
         policy = make_policy(checkpoint, env=env)
         returns = play_scores([env], policy, episodes, deterministic=True).returns
     scores = references_of(task).normalise(returns)
     if scores is None:
-        raise CheckpointError(f"{task} has an expert that does not beat random: nothing to score")
+        raise ValueError(f"{task} has an expert that does not beat random: nothing to score")
     return {
         "returns": list(returns),
         "scores": (100 * scores).tolist(),
@@ -375,14 +204,6 @@ def published_markdown() -> str:
     for (dataset, environment), scores in PUBLISHED.items():
         rows.append([dataset, environment, *(f"{scores[method]:.1f}" for method in methods)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def dataset_score(folders: Sequence[Path], task: str) -> float:
-    """The mean normalised score of the episodes of some datasets, times 100."""
-    returns = np.concatenate([returns_of(find_minari(folder)) for folder in folders])
-    scores = references_of(task).normalise(returns)
-    assert scores is not None, "the references were measured of an expert that beats random"
-    return float(100 * scores.mean())
 
 
 def main(

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.studies import offline
-from benchmarks.studies.offline import METHODS, Plan, line, main, markdown, settings_of
+from benchmarks.studies import offline, offline_datasets
+from benchmarks.studies.offline import METHODS, line, main, markdown, settings_of
+from benchmarks.studies.offline_datasets import Plan, references_of, train_stages
 from gato_gym.episodes.minari_datasets import find_minari, returns_of
 from policies.expert_training.recipes import recipe_for
 from policies.training.families.registry import find_family
@@ -34,7 +35,7 @@ def test_the_command_makes_datasets_trains_plays_and_writes_a_table(
         recipe_for(HOPPER), steps=128, num_envs=2, n_steps=16, batch_size=32, n_epochs=1, width=8,
         evaluations=2, evaluation_episodes=2,
     )  # fmt: skip
-    monkeypatch.setattr(offline, "recipe_for", lambda task: tiny)
+    monkeypatch.setattr(offline_datasets, "recipe_for", lambda task: tiny)
     page = page_of(tmp_path)
     arguments: dict[str, Any] = {
         "environments": ("hopper",), "datasets": ("medium", "mixed"),
@@ -49,7 +50,7 @@ def test_the_command_makes_datasets_trains_plays_and_writes_a_table(
         (dataset, method) for dataset in ("medium", "mixed") for method in arguments["methods"]
     ]
     result = json.loads((tmp_path / "work/hopper/medium/dt-0/result.json").read_text())
-    references = offline.references_of(HOPPER)
+    references = references_of(HOPPER)
     assert references.random is not None
     assert references.expert is not None
     low, high = references.random.mean, references.expert.mean
@@ -72,7 +73,7 @@ def test_the_command_makes_datasets_trains_plays_and_writes_a_table(
 def test_training_stops_at_a_third_of_the_way_to_the_expert(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    references = offline.references_of(HOPPER)
+    references = references_of(HOPPER)
     assert references.random is not None
     assert references.expert is not None
     low, high = references.random.mean, references.expert.mean
@@ -84,18 +85,20 @@ def test_training_stops_at_a_third_of_the_way_to_the_expert(
         return type("State", (), {"best": next(returns)})()
 
     copied: list[str] = []
-    monkeypatch.setattr(offline.trainer, "train", train)
-    monkeypatch.setattr(offline, "copy_expert", lambda source, folder: copied.append(folder.name))
-    stages = offline._stages("hopper", Plan(tmp_path, stages=10))
+    monkeypatch.setattr(offline_datasets.trainer, "train", train)
+    monkeypatch.setattr(
+        offline_datasets, "copy_expert", lambda source, folder: copied.append(folder.name)
+    )
+    stages = train_stages("hopper", Plan(tmp_path, stages=10))
     assert len(stages) == 3
     steps = recipe_for(HOPPER).steps
     assert asked == [steps // 10, 2 * steps // 10, 3 * steps // 10]
     assert copied == ["stage-1", "stage-2", "stage-3"]
-    assert offline._stages("hopper", Plan(tmp_path, stages=10)) == pytest.approx(stages)
+    assert train_stages("hopper", Plan(tmp_path, stages=10)) == pytest.approx(stages)
     assert len(asked) == 3
     returns = iter([low, low])
     with pytest.raises(ValueError, match="a third of the way from random to the expert"):
-        offline._stages("hopper", Plan(tmp_path / "other", stages=2))
+        train_stages("hopper", Plan(tmp_path / "other", stages=2))
 
 
 def test_methods_differ_in_what_they_learn_from(tmp_path: Path) -> None:
