@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,12 @@ from policies.expert_training.training_state import (
     load_state,
     save_state,
 )
-from policies.gato.checkpoint import checkpoint_digest, read_tasks
+from policies.gato.checkpoint import (
+    checkpoint_digest,
+    load_checkpoint,
+    read_sizes,
+    read_tasks,
+)
 from policies.gato.checkpoint_folder import RUN_CHECKPOINT, RUN_STATE, locate_checkpoint
 from policies.gato.policy import GatoPolicy
 from policies.gato.task_specs import check_sizes, find_task
@@ -113,7 +118,7 @@ class _Run:
         algorithm = self._algorithm()
         try:
             self._learn(algorithm)
-            loss = self._imitation_loss(algorithm.policy)
+            loss = self._imitation_loss(algorithm.policy.network)
         finally:
             if (envs := algorithm.get_env()) is not None:
                 envs.close()
@@ -155,7 +160,7 @@ class _Run:
                 played[task] = self._score(self.source, task).to_json()
         loss = kept.get("imitation_loss")
         if loss is None and self.packer is not None:
-            loss = self._imitation_loss(GatoPolicy.load(self.source, task=self.settings.task))
+            loss = self._imitation_loss(load_checkpoint(self.source).network)
         before = {"tasks": {task: played[task] for task in tasks}, "imitation_loss": loss}
         self.training.mkdir(parents=True, exist_ok=True)
         write_json(path, before)
@@ -176,7 +181,7 @@ class _Run:
         """Batches of the episodes that are imitated, as the checkpoint reads them."""
         asked = self.settings
         settings = TrainSettings(asked.datasets, asked.output, start=str(self.source))
-        family, sizes = GatoFamily(), GatoPolicy.load(self.source, task=asked.task).network.config
+        family, sizes = GatoFamily(), read_sizes(self.source)
         tasks = family.take_up(tasks_of(settings), settings.start)
         for task in tasks:
             check_sizes(sizes, task.plan(), length=IMITATION_LENGTH, task=task.id)
@@ -187,15 +192,15 @@ class _Run:
             seed=asked.seed,
         )  # fmt: skip
 
-    def _imitation_loss(self, policy: Any) -> float | None:
+    def _imitation_loss(self, network: Any) -> float | None:
         """Mean loss of batches that are not trained on; None where nothing is imitated."""
         if self.packer is None:
             return None
         batches = [
-            self.packer.batch(MEASURED_FROM + number).to(policy.device)
+            self.packer.batch(MEASURED_FROM + number).to(network.head.weight.device)
             for number in range(MEASURED)
         ]
-        return mean_losses(policy.network, batches, sigma=SIGMA)["loss"]
+        return mean_losses(network, batches, sigma=SIGMA)["loss"]
 
     def _algorithm(self) -> PPO:
         """PPO, where the run was."""
@@ -306,9 +311,3 @@ class _AfterUpdate(BaseCallback):
 
     def _on_step(self) -> bool:
         return self.goes_on
-
-
-def means(report: dict[str, Any], which: str) -> dict[str, float]:
-    """Mean return of each task of a report, ``which`` being "before" or "after"."""
-    tasks: dict[str, dict[str, dict[str, Sequence[float]]]] = report["tasks"]
-    return {task: float(np.mean(scores[which]["returns"])) for task, scores in tasks.items()}
