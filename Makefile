@@ -10,7 +10,9 @@ PYTHON_IN_VENV := $(VENV)/bin/python
 STAMP := $(VENV)/installed.stamp
 DEMO_STAMP := $(VENV)/demo.stamp
 DEMO_TASKS := atari-breakout,babyai-go-to-local,dm_control-cheetah-run,metaworld-door-open,mujoco-reacher
-INSTALL := $(PYTHON_IN_VENV) -m pip install --disable-pip-version-check --constraint constraints.txt
+# modules are compiled when they are imported: compiling all of them takes most of an installation
+INSTALL := $(PYTHON_IN_VENV) -m pip install --disable-pip-version-check --no-compile \
+	--constraint constraints.txt
 # a process of tests holds a core and two gigabytes
 TEST_PROCESSES ?= 2
 # the first Python that can make environments; another one: make PYTHON=/path/to/python

@@ -63,7 +63,8 @@ def main() -> None:
         if install_cpu_build(requirement):
             return
         print("No CPU build could be had: installing the package index's own torch.", flush=True)
-    subprocess.run([*PIP, "install", requirement, "--constraint", str(CONSTRAINTS)], check=True)
+    install = [*PIP, "install", "--no-compile", requirement, "--constraint", str(CONSTRAINTS)]
+    subprocess.run(install, check=True)
 
 
 if __name__ == "__main__":

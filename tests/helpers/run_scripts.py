@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
-import gymnasium as gym
-
 
 def run_script(script: Path, folder: Path, arguments: Sequence[str] = ()) -> str:
     """What a script prints; its datasets are in the folder, and warnings are no errors.
@@ -31,7 +29,6 @@ def run_script(script: Path, folder: Path, arguments: Sequence[str] = ()) -> str
     with (
         contextlib.chdir(folder),
         patch.dict("os.environ", MINARI_DATASETS_PATH=str(folder / "minari"), COLUMNS="100"),
-        patch.dict(gym.registry),
         patch("sys.argv", [str(script), *arguments]),
         patch("sys.path", [str(script.parent), *sys.path]),
         contextlib.redirect_stdout(printed),
