@@ -259,3 +259,4 @@ def _begin(main: Callable[..., None], connection: Connection, *arguments: Any) -
     # the parent is gone, or wants no more
     with suppress(EOFError, ConnectionError, KeyboardInterrupt):
         main(connection, *arguments)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already, and quietly
