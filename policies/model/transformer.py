@@ -154,6 +154,7 @@ class Backbone(nn.Module):
         projected, values = block.queries_keys_values(x), block.values(x)
         if not torch.equal(values, projected[:, -values.shape[1] :]):
             for each in self.blocks:
+                assert isinstance(each, Block)
                 each.slices_values = False
             values = block.values(x)
         return torch.cat((projected, values, block.attention_out(y[:rows]), block.feed(x)), 1)
