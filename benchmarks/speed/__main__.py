@@ -39,23 +39,37 @@ def token_space(seconds: float) -> Iterator[Comparison]:
     """Everything about the token space."""
     from benchmarks.speed import tokenising
 
-    for measure in (tokenising.stepping, tokenising.copying, tokenising.tokenising):
+    for measure in (tokenising.copying, tokenising.tokenising):
         yield from measure(seconds=seconds)
     yield from tokenising.importing()
 
 
 def policy(seconds: float, *, device: str, threads: int) -> Iterator[Comparison]:
-    """Everything about a network policy."""
+    """Everything about a network policy, and what its environments cost in token space."""
     import torch
 
-    from benchmarks.speed import predicting
+    from benchmarks.speed import predicting, tokenising
     from policies.model.quantization import choose_device
 
     place = choose_device(device)
     torch.set_num_threads(threads)
-    yield from predicting.shipped_network("gato-mini", device=place, seconds=seconds)
+    yield from shipped(seconds, device=device, threads=threads)
+    yield from tokenising.stepping(seconds=seconds)
+    yield from predicting.mini_network("gato-mini", device=place, seconds=seconds)
     yield from predicting.large_network("79m", device=place, seconds=seconds)
     yield from weights(seconds, device=device, threads=threads)
+
+
+def shipped(seconds: float, *, device: str, threads: int) -> Iterator[Comparison]:
+    """The part of ``predict`` that measures the shipped network as it acts."""
+    import torch
+
+    from benchmarks.speed import acting
+    from policies.model.quantization import choose_device
+
+    torch.set_num_threads(threads)
+    yield from acting.as_shipped(device=choose_device(device), seconds=seconds)
+    yield from acting.fresh_processes()
 
 
 def weights(seconds: float, *, device: str, threads: int) -> Iterator[Comparison]:
@@ -144,7 +158,8 @@ class Speed(Command):
     """Measure ratios of speeds; both sides of each are measured in one run, in turns.
 
     Attributes:
-        what: What is measured, by default all; reading is the end of predict.
+        what: What is measured, by default all; shipped and reading are the beginning and the end
+            of predict.
         seconds: Seconds for a way and round.
         device: Device of predict and train: cpu, cuda.
         all: Train those sizes too that take minutes a step here.
@@ -153,7 +168,17 @@ class Speed(Command):
     """
 
     what: Positional[
-        Literal["tokenise", "predict", "reading", "jat", "retrieve", "train", "experts", "schedule"]
+        Literal[
+            "tokenise",
+            "predict",
+            "shipped",
+            "reading",
+            "jat",
+            "retrieve",
+            "train",
+            "experts",
+            "schedule",
+        ]
         | None
     ] = None
     seconds: float = 0.5
@@ -188,6 +213,8 @@ class Speed(Command):
             yield token_space(self.seconds)
         if self.what in (None, "predict"):
             yield policy(self.seconds, **where)
+        if self.what == "shipped":
+            yield shipped(self.seconds, **where)
         if self.what == "reading":
             yield weights(self.seconds, **where)
         if self.what in (None, "jat"):

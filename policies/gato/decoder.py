@@ -1,25 +1,40 @@
 """What acts in one pair of spaces.
 
 * :class:`Decoder` -- a network, a plan, a prompt, a seed.
+* :func:`alike_places` -- action positions that are chosen together.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gato_gym.spaces import Plan
 from policies.chance import RowGenerator, begin_episodes
 from policies.gato.sampling import Sampler
 from policies.gato.state import GatoState
 from policies.gato.task_specs import task_number
-from policies.model.inputs.embedding import TEXT_PLACES
+from policies.model.inputs.embedding import TEXT_PLACES, TokenInputs
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork
 from policies.model.row_blocks import BlockSizes
+
+MOST_PREDICTIONS = 256
+"""Numbers of rows, and positions, whose indices for the action heads are kept."""
+
+
+def alike_places(plan: Plan, places: range) -> list[range]:
+    """Runs of action positions with the same legal ids."""
+    ranges = plan.action_ranges
+    runs = itertools.groupby(places, key=lambda place: tuple(ranges[place].tolist()))
+    spans = [list(run) for _, run in runs]
+    return [range(run[0], run[-1] + 1) for run in spans]
 
 
 class Decoder:
@@ -36,6 +51,7 @@ class Decoder:
 
     Attributes:
         owner: Number of the task, which the states of its rows carry.
+        body_tokens: Tokens of bodies by their tasks, kept to be used again with other values.
     """
 
     def __init__(
@@ -53,13 +69,15 @@ class Decoder:
         self.seed, self.owner, self._layout = seed, task_number(task, plan), _layout(plan)
         self.body_sizes, self.head_sizes = BlockSizes(), BlockSizes()
         self.target = target
+        self.body_tokens: dict[tuple[int, ...], TokenInputs] = {}
+        self._predictions: dict[tuple[int, range], tuple[Tensor, Tensor]] = {}
         named = network.config.tasks if pinned is None else ()
         self.task_row = named.index(task) if task in named else -1
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.network.parameters()).device
+        return self.network.head.weight.device
 
     @property
     def prompt_slots(self) -> int:
@@ -68,10 +86,42 @@ class Decoder:
 
     @property
     def ring(self) -> int:
-        """Live slots of a row: the window and the longest chunk."""
+        """Live slots of a row: the window and the longest chunk.
+
+        None where a timestep is one token and nothing is remembered: it sees itself alone.
+        """
         plan = self.plan
+        single = plan.num_tokens == 1 and not plan.has_text and plan.options.memory == "none"
+        if single and self.pinned is None and (plan.has_parallel_actions or plan.num_actions == 1):
+            return 0
         chunk = plan.num_tokens + plan.num_actions + 1 + TEXT_PLACES * plan.has_text
         return chunk + (0 if plan.options.memory == "none" else self.network.config.window)
+
+    @functools.cached_property
+    def _runs(self) -> list[range]:
+        return alike_places(self.plan, range(self.plan.num_actions))
+
+    def runs(self, places: range) -> list[range]:
+        """Runs of action positions with the same legal ids, among neighbouring positions."""
+        cut = [
+            range(max(run.start, places.start), min(run.stop, places.stop)) for run in self._runs
+        ]
+        return [run for run in cut if run]
+
+    def predictions(self, count: int, places: range) -> tuple[Tensor, Tensor]:
+        """What the action heads read: int64 ``[count * len(places)]`` each, on the device.
+
+        The row of each prediction, and its position; -1 where actions are not chosen side by side.
+        """
+        if (count, places) not in self._predictions:
+            if len(self._predictions) >= MOST_PREDICTIONS:
+                self._predictions.clear()
+            owners = torch.arange(count).repeat_interleave(len(places))
+            numbers = torch.arange(places.start, places.stop).repeat(count)
+            if not self.plan.has_parallel_actions:
+                numbers = torch.full_like(numbers, -1)
+            self._predictions[count, places] = owners.to(self.device), numbers.to(self.device)
+        return self._predictions[count, places]
 
     def acts_like(self, other: Decoder) -> bool:
         """Whether encoded rows of both can be decoded as one batch."""

@@ -52,15 +52,16 @@ def act(
         A batch of actions for each decoder.
     """
     rows = row_spans([len(each) for each in starts])
+    parts = [state] if len(decoders) == 1 else [state.part(part) for part in rows]
     with span("tokenising"):
         encoded = [
             decoder.plan.encode_batch(observation)
             for decoder, observation in zip(decoders, observations, strict=True)
         ]
     uniforms = [
-        decoder.begin(state.part(part), observation, start, deterministic=deterministic)
+        decoder.begin(part, observation, start, deterministic=deterministic)
         for decoder, part, observation, start in zip(
-            decoders, rows, observations, starts, strict=True
+            decoders, parts, observations, starts, strict=True
         )
     ]
     groups = _grouped(decoders, rows, encoded, uniforms, state)
@@ -87,6 +88,9 @@ def row_spans(sizes: Sequence[int]) -> list[slice]:
 
 def _step(network: GatoNetwork, tokens: Sequence[NewTokens], cache: RingCache) -> Sequence[Tensor]:
     """Hidden vectors ``[N, D]`` of each group's new tokens, from one forward."""
+    if len(tokens) == 1:
+        (only,) = tokens
+        return [network.step(only.embeddings, only.rows, only.positions, cache)]
     hidden_ND = network.step(
         torch.cat([each.embeddings for each in tokens]),
         np.concatenate([each.rows for each in tokens]),
@@ -114,7 +118,7 @@ def _grouped(
         randoms = np.concatenate(uniforms[first:stop])
         sizes = [each.stop - each.start for each in rows[first:stop]]
         tasks = np.repeat([decoder.task_row for decoder in decoders[first:stop]], sizes)
-        part = state.part(span)
+        part = state if stop - first == len(decoders) else state.part(span)
         groups.append(RowGroup(decoders[first], part, span.start, joined, randoms, tasks))
         first = stop
     return groups

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,17 +19,12 @@ from gato_gym.spaces import Plan, TokenizedBatch
 from policies.gato.decoder import Decoder
 from policies.gato.sampling import nearest_bins
 from policies.gato.state import GatoState
-from policies.model.inputs.sequence import TimestepArrays, TokenCollector, cut_text
+from policies.model.inputs.sequence import TimestepArrays, TokenCollector, cut_text, with_parts
 from policies.model.return_embedding import TimestepReturns
 from policies.model.row_blocks import BLOCK, is_exact, padded, rows_in_blocks
 
-
-def alike_places(plan: Plan, places: range) -> list[range]:
-    """Runs of action positions with the same legal ids."""
-    ranges = plan.action_ranges
-    runs = itertools.groupby(places, key=lambda place: tuple(ranges[place].tolist()))
-    spans = [list(run) for _, run in runs]
-    return [range(run[0], run[-1] + 1) for run in spans]
+MOST_ARRANGEMENTS = 32
+"""Arrangements of rows by task whose tokens are kept without their contributions' values."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +72,8 @@ class RowGroup:
                 texts[row] = torch.from_numpy(text.astype(np.int64)).to(device)
                 state.conditions[row] = embedding.encode_texts(texts[row][None])[0]
         bodies = self._bodies()  # [B, num_tokens, D]
+        if not texts and (state.pending < 0).all():
+            return self._bodies_alone(bodies)
         leads = (state.pending >= 0).astype(np.int64)
         before = leads + np.array([len(texts.get(row, ())) for row in range(count)], np.int64)
         sizes = before + self._plan.num_tokens
@@ -99,6 +95,17 @@ class RowGroup:
         self._last_tokens = stops - 1
         return NewTokens(x_ND, self._first_row + rows, positions)
 
+    def _bodies_alone(self, bodies: Tensor) -> NewTokens:
+        """New tokens where no row has others than its body's."""
+        count, length = bodies.shape[:2]
+        places = np.arange(count * length).reshape(count, length)
+        positions = (self._state.next_positions[:, None] + places[0]).ravel()
+        self._state.next_positions += length
+        self._last_tokens = places[:, -1]
+        return NewTokens(
+            bodies.flatten(0, 1), self._first_row + places.ravel() // length, positions
+        )
+
     def embed_chosen(self) -> NewTokens:
         """The action tokens chosen last, one for each row."""
         rows = self._first_row + np.arange(self._state.rows)
@@ -112,7 +119,8 @@ class RowGroup:
         Where actions are chosen side by side, this chooses them all.
         """
         if self._last_tokens is not None:
-            hidden_ND = hidden_ND[torch.from_numpy(self._last_tokens).to(hidden_ND.device)]
+            if len(hidden_ND) > len(self._last_tokens):
+                hidden_ND = hidden_ND[torch.from_numpy(self._last_tokens).to(hidden_ND.device)]
             self._last_tokens = None
         if not self._plan.has_parallel_actions:
             places = range(len(self._chosen), len(self._chosen) + 1)
@@ -134,7 +142,7 @@ class RowGroup:
             sizes = self._decoder.head_sizes.proven(self._random_scores)
             hidden_ND = padded(hidden_ND, rows_in_blocks(count, sizes))
         ids = []
-        for together in alike_places(self._plan, places):
+        for together in self._decoder.runs(places):
             start, stop = self._plan.action_ranges[together.start].tolist()
             continuous = bool(self._plan.action_is_continuous[together.start])
             scores = self._scores(hidden_ND, together).flatten(0, 1)
@@ -152,10 +160,7 @@ class RowGroup:
     def _scores(self, hidden_ND: Tensor, places: range) -> Tensor:
         """Logits of the ids of positions that have the same, or one number: ``[N, P, ids]``."""
         network, heads, count = self._network, self._network.action_heads, len(hidden_ND)
-        numbers = torch.arange(places.start, places.stop, device=hidden_ND.device).repeat(count)
-        if not self._plan.has_parallel_actions:
-            numbers = torch.full_like(numbers, -1)
-        owners = torch.arange(count, device=hidden_ND.device).repeat_interleave(len(places))
+        owners, numbers = self._decoder.predictions(count, places)
         start, stop = self._plan.action_ranges[places.start].tolist()
         regression = network.config.continuous_head == "regression"
         if regression and self._plan.action_is_continuous[places.start]:
@@ -170,9 +175,7 @@ class RowGroup:
         hidden = torch.randn(BLOCK, self._network.config.width, generator=generator)[:rows]
         side_by_side = self._plan.has_parallel_actions
         places = range(self._plan.num_actions)
-        runs = [range(p, p + 1) for p in places]
-        if side_by_side:
-            runs = alike_places(self._plan, places)
+        runs = self._decoder.runs(places) if side_by_side else [range(p, p + 1) for p in places]
         scores = [self._scores(hidden, run) for run in runs]
         bins = [torch.arange(each.shape[-1], dtype=each.dtype) for each in scores]
         means = [each.softmax(-1) @ places for each, places in zip(scores, bins, strict=True)]
@@ -234,12 +237,19 @@ class RowGroup:
     ) -> Tensor:
         """Embeddings of some rows' bodies: float ``[N, num_tokens, D]``."""
         plan, size = self._plan, len(tasks)
-        collector = TokenCollector(size, plan.num_tokens)
-        collector.add_parts(plan, np.arange(size) * plan.num_tokens, arrays)
-        if plan.has_text:
-            collector.conditions[:] = np.arange(size)[:, None]
-        collector.tasks[:] = tasks[:, None]
-        tokens = collector.finish().to(self._decoder.device)
+        known, key = self._decoder.body_tokens, tuple(tasks.tolist())
+        if key in known:
+            tokens = with_parts(known[key], arrays)
+        else:
+            collector = TokenCollector(size, plan.num_tokens)
+            collector.add_parts(plan, np.arange(size) * plan.num_tokens, arrays)
+            if plan.has_text:
+                collector.conditions[:] = np.arange(size)[:, None]
+            collector.tasks[:] = tasks[:, None]
+            tokens = collector.finish().to(self._decoder.device)
+            if len(known) >= MOST_ARRANGEMENTS:
+                known.clear()
+            known[key] = tokens
         x_NTD = self._network.embedding(tokens, conditions)
         if self._network.return_embedding is None:
             return x_NTD

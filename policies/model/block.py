@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 
 
 class Block(nn.Module):
-    """Pre-norm attention and GEGLU. Queries and keys are normalised before rotation."""
+    """Pre-norm attention and GEGLU. Queries and keys are normalised before rotation.
+
+    Attributes:
+        slices_values: Whether :meth:`values` multiplies by the values' part of the weights alone.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         d, inner = config.width, config.heads * config.head_size
-        self.heads = config.heads
+        self.heads, self.slices_values = config.heads, True
         self.norm_attention, self.norm_feed = nn.LayerNorm(d), nn.LayerNorm(d)
         self.norm_query, self.norm_key = (nn.RMSNorm(config.head_size) for _ in range(2))
         self.qkv = nn.Linear(d, 3 * inner, bias=False)
@@ -64,6 +68,13 @@ class Block(nn.Module):
         projected: Tensor = self.qkv(self.norm_attention(x))
         return projected
 
+    def values(self, x: Tensor) -> Tensor:
+        """The values of ``[..., D]``, with their norm: what a token that sees itself alone gets."""
+        size = len(self.qkv.weight) // 3
+        if self.slices_values and isinstance(self.qkv, nn.Linear):
+            return F.linear(self.norm_attention(x), self.qkv.weight[2 * size :])
+        return self.queries_keys_values(x)[..., 2 * size :]
+
     def feed(self, x: Tensor) -> Tensor:
         """The gated feed-forward of ``[..., D]``, with its norm."""
         gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
@@ -71,6 +82,14 @@ class Block(nn.Module):
 
     def step(self, x_ND: Tensor, update: CacheUpdate, keys: Tensor, values: Tensor) -> Tensor:
         """New tokens, padded to whole blocks, against one layer's cache ``[B, H, K, S]``."""
+        if update.alone:  # the softmax over one score is 1
+            y = in_blocks(self.values, x_ND)
+        else:
+            y = self._attended(x_ND, update, keys, values)
+        x_ND = x_ND + in_blocks(self.attention_out, y)
+        return x_ND + in_blocks(self.feed, x_ND)
+
+    def _attended(self, x_ND: Tensor, update: CacheUpdate, keys: Tensor, values: Tensor) -> Tensor:
         count = len(update.rows)
         qkv = in_blocks(self.queries_keys_values, x_ND)[:count]
         q, k, v = qkv.view(count, 3, self.heads, -1).unbind(1)
@@ -78,6 +97,4 @@ class Block(nn.Module):
         k = rotate(self.norm_key(k), *update.rotary)
         keys[update.rows, :, :, update.slots] = k.to(keys.dtype)
         values[update.rows, :, :, update.slots] = v.to(keys.dtype)
-        y = padded(update.attend(q, keys, values).flatten(1).to(x_ND.dtype), len(x_ND))
-        x_ND = x_ND + in_blocks(self.attention_out, y)
-        return x_ND + in_blocks(self.feed, x_ND)
+        return padded(update.attend(q, keys, values).flatten(1).to(x_ND.dtype), len(x_ND))

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from policies.model.block import Block
     from policies.model.kv_cache import CacheUpdate
 
+_NO_NUMBERS, _NO_PLACES = np.empty((0, 0), np.float32), np.empty(0, np.int64)
+
 TOGETHER = 32
 """Tokens that share one read of the weights; their numbers stay in the processor's cache."""
 
@@ -286,10 +288,16 @@ def _step(
     rows, slots = places
     keys, values = memory
     qkv_map, out_map, feed_in, feed_out = maps
-    qkv = np.zeros((count, len(qkv_map[0])), np.float32)
-    _mapped(_normalised(x, weight, shift, epsilon), qkv_map[0], qkv_map[1], qkv)
-    parts = qkv.reshape(count, 3, keys.shape[1], keys.shape[2])
-    y = _remembered(parts, heads, cos, sin, rows, slots, bias, keys, values)
+    normalised = _normalised(x, weight, shift, epsilon)
+    if keys.shape[3]:
+        qkv = np.zeros((count, len(qkv_map[0])), np.float32)
+        _mapped(normalised, qkv_map[0], qkv_map[1], qkv)
+        parts = qkv.reshape(count, 3, keys.shape[1], keys.shape[2])
+        y = _remembered(parts, heads, cos, sin, rows, slots, bias, keys, values)
+    else:  # every token sees itself alone
+        first = len(qkv_map[0]) // 3 * 2
+        y = np.zeros((count, len(qkv_map[0]) - first), np.float32)
+        _mapped(normalised, qkv_map[0][first:], qkv_map[1][first:], y)
     _mapped(y, out_map[0], out_map[1], x)
     both = np.zeros((count, len(feed_in[0])), np.float32)
     _mapped(_normalised(x, feed_weight, feed_shift, feed_epsilon), feed_in[0], feed_in[1], both)
@@ -327,14 +335,15 @@ def step(block: Block, x_ND: Tensor, update: CacheUpdate, keys: Tensor, values: 
         values: Values in the same shape; written.
     """
     _use_threads(torch.get_num_threads())
-    _step(
-        x_ND.numpy(),
-        *_views(block),
-        tuple(table[:, 0].numpy() for table in update.rotary),
-        (update.rows.numpy(), update.slots.numpy()),
-        update.bias.numpy(),
-        (_seen(keys), _seen(values)),
-    )
+    _step(x_ND.numpy(), *_views(block), *_places(update), (_seen(keys), _seen(values)))
+
+
+def _places(update: CacheUpdate) -> tuple[Any, ...]:
+    """Angles, rows and slots, and bias of new tokens; empty ones where each is seen alone."""
+    if update.alone:
+        return (_NO_NUMBERS, _NO_NUMBERS), (_NO_PLACES, _NO_PLACES), _NO_NUMBERS
+    turns = tuple(table[:, 0].numpy() for table in update.rotary)
+    return turns, (update.rows.numpy(), update.slots.numpy()), update.bias.numpy()
 
 
 def _use_threads(count: int) -> None:

@@ -64,7 +64,7 @@ class RingCache:
         Args:
             config: Sizes of the network.
             rows: B.
-            ring: Live slots, at least.
+            ring: Live slots, at least; 0 where every token is seen by itself alone.
             pinned: Slots of the prompt, at most ``config.prompt_tokens``.
             like: Has the device and the dtype of the cache. A CPU without
                 :mod:`policies.model.cpu_kernels`, or with sizes that are not multiples of four,
@@ -120,7 +120,7 @@ class RingCache:
 
     def slots(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """The slot of each position: int64, the shape of ``positions``."""
-        ring = self.positions.shape[1] - self.pinned
+        ring = max(1, self.positions.shape[1] - self.pinned)
         live = self.pinned + (positions - self.prompt) % ring
         return np.where(positions < self.prompt, positions, live)
 
@@ -147,8 +147,9 @@ class RingCache:
 class CacheUpdate:
     """New tokens of some rows: where they go in the cache, and what they see there.
 
-    The constructor writes the tokens' positions into the cache. Adjacent rows with equally many
-    tokens attend together; a row's numbers do not depend on how many these are.
+    The constructor writes the tokens' positions into the cache, unless it has no slots. Adjacent
+    rows with equally many tokens attend together; a row's numbers do not depend on how many these
+    are.
 
     Args:
         rows: int64 ``[N]``, each token's row, ascending.
@@ -160,6 +161,8 @@ class CacheUpdate:
     Attributes:
         rows: int64 ``[N]`` on the cache's device.
         slots: int64 ``[N]`` on the cache's device.
+        alone: Whether every token sees itself alone, in a cache without slots; there are no other
+            attributes then.
         rotary: Cosines and sines of the positions, ``[N, 1, K / 2]`` each.
     """
 
@@ -170,6 +173,9 @@ class CacheUpdate:
         cache: RingCache,
         config: NetworkConfig,
     ) -> None:
+        self.alone = not cache.positions.shape[1]
+        if self.alone:
+            return
         self.rows, self.slots, queries = placed.unbind()
         cache.positions[self.rows, self.slots] = queries
         self.rotary = rotary_table(queries, config.head_size)

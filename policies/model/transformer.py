@@ -151,8 +151,13 @@ class Backbone(nn.Module):
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(BLOCK, self.config.width, generator=generator)[:rows]
         y = torch.randn(BLOCK, self.config.heads * self.config.head_size, generator=generator)
-        parts = (block.queries_keys_values(x), block.attention_out(y[:rows]), block.feed(x))
-        return torch.cat(parts, 1)
+        projected, values = block.queries_keys_values(x), block.values(x)
+        if not torch.equal(values, projected[:, -values.shape[1] :]):
+            for each in self.blocks:
+                assert isinstance(each, Block)
+                each.slices_values = False
+            values = block.values(x)
+        return torch.cat((projected, values, block.attention_out(y[:rows]), block.feed(x)), 1)
 
     def _step_quantized(self, x_ND: Tensor, update: CacheUpdate, cache: RingCache) -> Tensor:
         """New tokens on a CPU, with weights and a cache of fewer bits."""

@@ -17,7 +17,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from policies.gato.checkpoint import load_checkpoint, save_checkpoint
-from policies.gato.row_group import alike_places
+from policies.gato.decoder import alike_places
 from policies.gato.task_specs import check_sizes
 from policies.model.network import PackedBatch, Targets
 from policies.sb3.choices import Choice, TokenChoices

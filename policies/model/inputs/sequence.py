@@ -6,6 +6,7 @@ the same id, place, position and role in each.
 * :func:`check_parts` -- whether arrays that were kept are of their types.
 * :class:`TimestepArrays` -- the parts of n timesteps, as a plan encodes them.
 * :class:`Layout` -- their tokens.
+* :func:`with_parts` -- laid out bodies with other contributions.
 * :func:`emits_text` -- at which timesteps an instruction is emitted.
 
 A timestep consists of text tokens (if emitted), body tokens and action tokens. Positions advance by
@@ -15,12 +16,13 @@ the tokens that stay visible; action tokens that do not are rewound.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gato_gym.spaces import Plan, PlanOptions
 from gato_gym.vocabulary import Vocabulary
@@ -321,23 +323,39 @@ class TokenCollector:
         slots, local_positions = (
             np.concatenate([c[i] for c in chunks]).astype(np.int64) for i in (0, 1)
         )
-        parts = [c[2] for c in chunks]
-        if name == "images":
-            parts = channels_first(parts)
-        values = pad_stack(parts)
         intervals = None
-        if name == "ids":
-            values = values.astype(np.int64)
-        elif name == "vectors":
-            values = values.astype(np.float32)
-        elif name == "images":
+        if name == "images":
             intervals = torch.from_numpy(np.concatenate([c[3] for c in chunks]))
         return Contributions(
             torch.from_numpy(slots),
             torch.from_numpy(local_positions),
-            torch.from_numpy(values),
+            _part_values(name, [c[2] for c in chunks]),
             intervals,
         )
+
+
+def _part_values(name: str, parts: list[NDArray[Any]]) -> Tensor:
+    """Values of contributions of a kind, as the network reads them."""
+    values = pad_stack(channels_first(parts) if name == "images" else parts)
+    dtype = {"ids": np.int64, "vectors": np.float32}.get(name, values.dtype)
+    return torch.from_numpy(values.astype(dtype, copy=False))
+
+
+def with_parts(tokens: TokenInputs, arrays: TimestepArrays) -> TokenInputs:
+    """The tokens of bodies of the same plan, with these contributions."""
+    changed: dict[str, Any] = {}
+    for name, values, part in (
+        ("ids", arrays.ids, tokens.added_ids),
+        ("vectors", arrays.vectors, tokens.vectors),
+        ("grids", arrays.grids, tokens.grids),
+        ("images", arrays.images, tokens.images),
+    ):
+        if part is not None:
+            flat = _part_values(name, [values.reshape(-1, *values.shape[2:])])
+            changed["added_ids" if name == "ids" else name] = replace(
+                part, values=flat.to(part.slots.device)
+            )
+    return replace(tokens, **changed)
 
 
 def pad_stack(chunks: list[NDArray[Any]]) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.speed import predicting, retrieving, scheduling, training
+from benchmarks.speed import acting, predicting, retrieving, scheduling, training
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.comparison import Comparison, compare, compare_percentile
 from benchmarks.speed.tokenising import copying, stepping, tokenising
+from policies.jat.config import preset as jat_preset
 from policies.model.config import PRESETS, NetworkConfig
 from policies.rollout.timing import TimeSpent
 
@@ -115,13 +117,38 @@ def test_every_speed_of_a_policy_is_measured(monkeypatch: pytest.MonkeyPatch) ->
     small = NetworkConfig(width=32, layers=1, heads=2, head_size=16, feed_forward=32, text_rank=8)
     monkeypatch.setattr(predicting, "preset", lambda name: small)
     monkeypatch.setattr(predicting, "CONTEXT", 64)
-    comparisons = list(predicting.shipped_network("mini", device=CPU, seconds=0.001, late=120))
+    comparisons = list(predicting.mini_network("mini", device=CPU, seconds=0.001, late=120))
     assert [each.limit for each in comparisons] == [
-        "at least 10", "at least 50", "at most 1.25", "at most 1.10", "at most 1.5", "at most 1.5",
-        "at least 8", "", "", "at most 1.10",
+        "at least 10", "at least 50", "at most 1.25", "at most 1.10", "at most 1.3", "at most 1.3",
+        "at least 8", "", "", "at most 1.05",
     ]  # fmt: skip
     assert all(each.slow_rate > 0 and each.fast_rate > 0 for each in comparisons)
     assert [each.fast for each in comparisons].count("together") == 1
+
+
+def test_the_shipped_network_is_measured_as_it_acts() -> None:
+    sizes = dataclasses.replace(jat_preset("tiny"), window_size=6, max_position_embeddings=32)
+    comparisons = list(acting.as_shipped(device=CPU, seconds=0.001, config=sizes, window=12))
+    assert [each.limit for each in comparisons] == [
+        "at most 3", "at least 16", "at most 1.3", "at most 1.3", "at least 30", "at least 500",
+    ]  # fmt: skip
+    assert all(each.slow_rate > 0 and each.fast_rate > 0 for each in comparisons)
+    # a block: 192^2 for values, 192^2 out, 3 x 192 x 384 feed-forward and two norms; the vector's
+    # two maps from 64 numbers over 384 to 192; the action's map and number; the last norm
+    blocks = 4 * (2 * 192**2 + 3 * 192 * 384 + 4 * 192)
+    vector, action = 64 * 384 + 384 + 384 * 192 + 192, 192**2 + 192 + 193
+    size = 4 * (blocks + vector + action + 2 * 192)
+    assert f"{size / 1e6:.1f} MB of weights" in comparisons[0].name
+
+
+def test_fresh_processes_say_what_they_cost_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"import torch": 1.5, "import gymnasium": 0.25, "import policies": 0.5}
+    monkeypatch.setattr(acting, "_cpu_seconds", lambda code: seconds.get(code, 2.75))
+    names = [each.name for each in acting.fresh_processes(rounds=1)]
+    assert names == [
+        "first action in a fresh process: 1.25 s more",
+        "import policies in a fresh process: 0.25 s more",
+    ]
 
 
 def test_a_forward_is_compared_with_reading_its_weights() -> None:

@@ -12,6 +12,7 @@ from policies import GatoPolicy
 from policies.model.config import NetworkConfig, fitted
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork, inference
+from policies.model.quantization import with_precision
 from policies.model.row_blocks import BLOCK, BlockSizes, in_blocks, padded, rows_in_blocks
 
 CONFIG = NetworkConfig(
@@ -117,3 +118,37 @@ def test_actions_of_1_to_70_rows_are_those_of_70(head: str, side_by_side: bool) 
         state = policy.seed_episodes(list(range(rows)))
         actions, _ = policy.predict(some, state, np.ones(rows, bool))
         assert np.array_equal(actions, whole[:rows]), rows
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_token_that_sees_itself_alone_needs_no_slots(dtype: torch.dtype) -> None:
+    torch.manual_seed(2)
+    network = inference(GatoNetwork(CONFIG))
+    if dtype == torch.bfloat16:
+        with_precision(network, "bfloat16")
+    x = torch.randn(70, CONFIG.width)
+
+    def hidden(rows: int, ring: int) -> torch.Tensor:
+        cache = RingCache.empty(CONFIG, rows=rows, ring=ring, pinned=0, like=network.head.weight)
+        assert (cache.nbytes > 0) == (ring > 0)
+        positions = np.full(rows, CONFIG.prompt_tokens)
+        return network.step(x[:rows], np.arange(rows), positions, cache)
+
+    with torch.inference_mode():
+        for rows in range(1, 71):
+            attended, alone = hidden(rows, 8), hidden(rows, 0)
+            if dtype == torch.float32:
+                assert torch.equal(alone, attended), rows
+            else:  # whose cache rounds values
+                assert torch.allclose(alone.float(), attended.float(), atol=0.05), rows
+
+
+def test_a_timestep_of_one_token_without_memory_has_no_cache() -> None:
+    space, action = spaces.Box(-1, 1, (5,), np.float32), spaces.Box(-1, 1, (3,), np.float32)
+    for memory, actions, slots in (
+        ("none", "parallel", 0), ("none", "autoregressive", 8), ("observations", "parallel", 72),
+    ):  # fmt: skip
+        options = PlanOptions(vector_size=16, memory=memory, actions=actions)
+        plan = compile_plan(space, action, options)
+        policy = GatoPolicy(GatoNetwork(fitted(CONFIG, [plan])), plan)
+        assert policy.new_state(2).cache.positions.shape == (2, slots), memory
