@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gato_gym.spaces import Plan, TokenizedBatch
+from gato_gym.spaces import TokenizedBatch
 from policies.gato.decoder import Decoder
 from policies.gato.sampling import nearest_bins
 from policies.gato.state import GatoState
