@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from policies.model.config import NetworkConfig, fitted, preset
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork, count_parameters, inference
 from policies.model.quantization import choose_device, choose_precision, with_precision
+from policies.retrieval.retriever import Demonstrations, Retriever
 
 
 class GatoPolicy(Policy):
@@ -51,6 +53,7 @@ class GatoPolicy(Policy):
         sampler: How action tokens are chosen.
         seed: Seed of the sampled actions.
         card: The description that a checkpoint came with; :meth:`save` writes it again.
+        demonstrations: As :meth:`with_demonstrations` gives them.
     """
 
     def __init__(
@@ -64,18 +67,23 @@ class GatoPolicy(Policy):
         sampler: Sampler | None = None,
         seed: int = 0,
         card: str = "",
+        demonstrations: Demonstrations | None = None,
     ) -> None:
         super().__init__(plan.observation_space, plan.action_space)
         self.network, self.plan = inference(network), plan
         self.tasks, self.task, self.prompt = dict(tasks or {}), task, prompt
         self.sampler, self.seed, self.card = sampler or Sampler(), seed, card
         self.accepts_nan = plan.options.on_nan == "replace"
+        self.demonstrations = demonstrations
         check_sizes(network.config, plan)
         self.decoder = self._make_decoder(network)
 
     def _make_decoder(self, network: GatoNetwork) -> Decoder:
         pinned = None if self.prompt is None else encode_prompt(network, self.plan, self.prompt)
-        return Decoder(network, self.plan, self.sampler, pinned, self.seed, task=self.task)
+        shown, task = self.demonstrations, self.task
+        return Decoder(
+            network, self.plan, self.sampler, pinned, self.seed, task=task, demonstrations=shown
+        )
 
     @property
     def device(self) -> torch.device:
@@ -118,6 +126,8 @@ class GatoPolicy(Policy):
         task: str | None = None,
         prompt: Any = "shipped",
         cut: str | None = None,
+        demonstrations: Any = None,
+        interpolate: bool = True,
         device: str = "auto",
         precision: str = "auto",
         compiled: bool = False,
@@ -134,7 +144,10 @@ class GatoPolicy(Policy):
             task: The task's id, if the environment does not provide it.
             prompt: "shipped" for the checkpoint's own demonstration of the task; an Episode, a
                 Minari dataset, or its id or path, see :func:`policies.gato.prompts.demonstration`;
-                None for no prompt.
+                None for no prompt; "retrieved" for the demonstrated steps nearest to what is seen.
+            demonstrations: Episodes to retrieve from, see :meth:`with_demonstrations`; None
+                retrieves nothing.
+            interpolate: As in :meth:`with_demonstrations`.
             cut: Which part of a demonstration longer than the network's prompt region is kept,
                 "end" or "start"; None rejects it.
             device: "cpu", "cuda", or "auto": a GPU if there is one.
@@ -170,7 +183,15 @@ class GatoPolicy(Policy):
             card=checkpoint.card,
         )
         ids = network.config.vocabulary
-        return _bind(make, checkpoint.tasks, ids, env, task=task, prompt=prompt, cut=cut)
+        show = isinstance(prompt, str) and prompt == "retrieved"
+        policy = _bind(
+            make, checkpoint.tasks, ids, env, task=task, prompt=None if show else prompt, cut=cut
+        )
+        if demonstrations is None:
+            if show:
+                raise ValueError("prompt is 'retrieved': pass demonstrations= to retrieve from")
+            return policy
+        return policy.with_demonstrations(demonstrations, interpolate=interpolate, show=show)
 
     from_pretrained = load
     """:meth:`load`, by the name that hub libraries have for it."""
@@ -210,6 +231,8 @@ class GatoPolicy(Policy):
         return _bind(self._view, self.tasks, ids, env, task=task, prompt=prompt, cut=cut)
 
     def _view(self, plan: Plan, *, task: str | None, prompt: Prompt | None) -> GatoPolicy:
+        kept = self.demonstrations if plan is self.plan else None
+        kept = None if kept is None else dataclasses.replace(kept, show=False)
         return GatoPolicy(
             self.network,
             plan,
@@ -219,7 +242,32 @@ class GatoPolicy(Policy):
             sampler=self.sampler,
             seed=self.seed,
             card=self.card,
+            demonstrations=kept,
         )
+
+    def with_demonstrations(
+        self, demonstrations: Any, *, interpolate: bool = True, show: bool = False
+    ) -> GatoPolicy:
+        """A view of the same weights that retrieves from demonstrations.
+
+        Args:
+            demonstrations: Episodes of the policy's environment, or what names them, see
+                :func:`policies.retrieval.policy.demonstrations_of`.
+            interpolate: Whether they share the say, as :mod:`policies.retrieval.retriever` defines.
+            show: Whether the network sees the nearest steps as its prompt, likewise.
+
+        Raises:
+            ValueError: There is no demonstration, or one does not fit; the network's prompt
+                region has no room for a step.
+            FileNotFoundError: There is no such dataset.
+        """
+        view = copy.copy(self)
+        view.prompt = None if show else self.prompt
+        view.demonstrations = Demonstrations(
+            Retriever(self.plan, demonstrations), interpolate=interpolate, show=show
+        )
+        view.decoder = view._make_decoder(self.network)
+        return view
 
     def with_prompt(self, prompt: Any, *, cut: str | None = None) -> GatoPolicy:
         """A view of the same weights with another demonstration.
