@@ -121,7 +121,10 @@ def _grouped(
         tasks = np.repeat([decoder.task_row for decoder in decoders[first:stop]], sizes)
         part = state.part(span)
         said = [each for each in retrieved[first:stop] if each is not None]
-        near = tuple(map(np.concatenate, zip(*said, strict=True))) if said else None
+        near = None
+        if said:
+            choices, weights = zip(*said, strict=True)
+            near = np.concatenate(choices), np.concatenate(weights)
         groups.append(RowGroup(decoders[first], part, span.start, joined, randoms, tasks, near))
         first = stop
     return groups

@@ -120,9 +120,13 @@ class Retriever:
         """The demonstrated steps by their place, as the network's plan encodes them."""
         whole = TokenizedBatch.join([steps_of(self._plan, each) for each in self._episodes])
         order = self.policy.order
-        arrays = (whole.ids, whole.vectors, whole.images, whole.grids)
-        text = tuple(whole.text[place] for place in order)
-        return TokenizedBatch(text, *(array[order] for array in arrays))
+        return TokenizedBatch(
+            tuple(whole.text[place] for place in order),
+            whole.ids[order],
+            whole.vectors[order],
+            whole.images[order],
+            whole.grids[order],
+        )
 
 
 @dataclass(frozen=True)
