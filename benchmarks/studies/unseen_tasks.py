@@ -1,4 +1,4 @@
-"""Tasks that a network never saw, from a few demonstrations: what retrieval, prompts and training do.
+"""Tasks that a network never saw, from a few demonstrations: retrieval, prompts and training.
 
     python -m benchmarks.studies.unseen_tasks --root data --work runs/unseen
     python -m benchmarks.studies.unseen_tasks --tasks metaworld-door-lock --demonstrations 1 5

@@ -185,7 +185,14 @@ class GatoPolicy(Policy):
         ids = network.config.vocabulary
         show = isinstance(prompt, str) and prompt == "retrieved"
         policy = _bind(
-            make, checkpoint.tasks, ids, env, task=task, prompt=None if show else prompt, cut=cut
+            make,
+            checkpoint.tasks,
+            ids,
+            env,
+            task=task,
+            prompt=None if show else prompt,
+            cut=cut,
+            alike=demonstrations is not None,
         )
         if demonstrations is None:
             if show:
@@ -444,12 +451,13 @@ def _bind(
     task: str | None,
     prompt: Any,
     cut: str | None,
+    alike: bool = False,
 ) -> GatoPolicy:
     """The policy for ``env``; ``make`` takes its plan, its task and its prompt."""
     shipped = isinstance(prompt, str) and prompt == "shipped"
     if isinstance(prompt, str) and prompt == "none":
         prompt = None
-    task_id, record = find_task(tasks, env, task)
+    task_id, record = find_task(tasks, env, task, alike=alike)
     spaces = record.read_spaces() if env is None else spaces_of(env)
     plan = compile_plan(*spaces, record.options, vocabulary=vocabulary)
     policy = make(plan, task=task_id, prompt=record.prompt if shipped and record.prompted else None)

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from recorded import make_shard
 
 from gato_gym import Episode, PlanOptions, compile_plan
-from policies import GatoPolicy, Policy
+from policies import GatoPolicy
+from policies.gato.checkpoint import save_checkpoint
 from policies.gato.sampling import Sampler, mixed_numbers
+from policies.gato.task_specs import SpaceMismatchError, TaskRecord
 from policies.model.config import NetworkConfig, fitted
 from policies.model.network import GatoNetwork
 from policies.retrieval.index import Index
-from policies.retrieval.retriever import SHOWN, Retriever
+from policies.retrieval.retriever import Retriever
 from policies.training.data.collator import BatchBuilder, Document
 from policies.training.data.packing import Mixture, Packer
 
@@ -302,6 +304,12 @@ def test_a_row_does_not_depend_on_the_others(interpolate: bool) -> None:
             assert np.array_equal(policy.plan.encode_action(action), together[number][row])
 
 
+class Bare(gym.Env[Any, Any]):
+    """Two spaces."""
+
+    observation_space, action_space = PLACE, MIXED
+
+
 def test_load_takes_demonstrations(tmp_path: Any) -> None:
     bare = policy_for(PLACE, MIXED, actions="parallel", memory="none")
     bare.save(tmp_path / "saved")
@@ -315,6 +323,12 @@ def test_load_takes_demonstrations(tmp_path: Any) -> None:
     actions = [each.predict(steps, deterministic=True)[0] for each in (policy, expected)]
     assert np.array_equal(actions[0]["push"], actions[1]["push"])
     assert policy.to("cpu") is policy
+    record = TaskRecord.of(bare.plan, None)
+    save_checkpoint(tmp_path / "two", bare.network, {"a": record, "b": record}, Sampler())
+    env = Bare()
+    with pytest.raises(SpaceMismatchError, match="2 tasks of the checkpoint have"):
+        load(tmp_path / "two", env=env)
+    assert load(tmp_path / "two", env=env, demonstrations=shown).task == "new"
     assert copy.deepcopy(policy).demonstrations.retriever is policy.demonstrations.retriever  # type: ignore[union-attr]
     assert not policy.with_prompt(None).decoder.shows
     with pytest.raises(ValueError, match="prompt is 'retrieved': pass demonstrations="):
@@ -325,5 +339,3 @@ def test_load_takes_demonstrations(tmp_path: Any) -> None:
     small.network.config = dataclasses.replace(small.network.config, prompt_tokens=3)
     with pytest.raises(ValueError, match="prompt region 3: expected room for one or more"):
         small.with_demonstrations(shown, show=True)
-    assert isinstance(policy, Policy)
-    assert SHOWN == 19
