@@ -17,6 +17,7 @@ from recorded import make_shard
 from gato_gym import Episode, PlanOptions, compile_plan
 from policies import GatoPolicy
 from policies.gato.checkpoint import save_checkpoint
+from policies.gato.multitask import MultiTaskPolicy
 from policies.gato.sampling import Sampler, mixed_numbers
 from policies.gato.task_specs import SpaceMismatchError, TaskRecord
 from policies.model.config import NetworkConfig, fitted
@@ -302,6 +303,26 @@ def test_a_row_does_not_depend_on_the_others(interpolate: bool) -> None:
         for number, step in enumerate(seen):
             action, state = policy.predict(step[row], state, deterministic=True)
             assert np.array_equal(policy.plan.encode_action(action), together[number][row])
+
+
+def test_views_with_and_without_demonstrations_act_together_as_alone() -> None:
+    bare, shown = policy_for(PLACE, MIXED, actions="parallel", memory="none"), episodes(MIXED)
+    views = [
+        bare,
+        bare.with_demonstrations(shown),
+        bare.with_demonstrations(shown[:1]),
+        bare.with_demonstrations(shown, show=True),
+    ]
+    steps = np.asarray(shown[0].observations)
+    policy, state = MultiTaskPolicy(views), None
+    states: list[Any] = [None] * len(views)
+    for step in range(3):
+        seen = [steps[[step, number + 3]] for number in range(len(views))]
+        together, state = policy.predict(seen, state, deterministic=True)
+        for number, view in enumerate(views):
+            alone, states[number] = view.predict(seen[number], states[number], deterministic=True)
+            for part in ("push", "tool"):
+                assert np.array_equal(alone[part], together[number][part])
 
 
 class Bare(gym.Env[Any, Any]):
