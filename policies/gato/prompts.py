@@ -236,8 +236,7 @@ def encode_prompt(network: GatoNetwork, plan: Plan, prompt: Prompt) -> RingCache
             f"{config.prompt_tokens}: cut the demonstration (prompt_from_episode does)"
         )
     cache = RingCache.empty(config, rows=1, ring=1, pinned=size, like=network.head.weight)
-    if size:
-        write_prompts(network, plan, [prompt], np.zeros(1, np.int64), cache)
+    write_prompts(network, plan, [prompt], np.zeros(1, np.int64), cache)
     return cache
 
 
@@ -262,10 +261,14 @@ def write_prompts(
             :func:`policies.model.inputs.sequence.lay_out_prompt`.
     """
     device = network.head.weight.device
-    embedded, positions = [], []
-    for prompt in prompts:  # one by one, so that a row's numbers do not depend on the others
+    embedded, owners, positions = [], [], []
+    for row, prompt in zip(
+        rows, prompts, strict=True
+    ):  # one by one, so that a row's numbers do not depend on the others
         text = prompt.text if plan.has_text else None
         layout = lay_out_prompt(plan, text, prompt.steps, acted=acted)
+        if not len(layout.ids):
+            continue
         collector = TokenCollector(1, len(layout.ids))
         collector.add(plan, layout, prompt.steps, 0)
         conditions = torch.zeros(1, network.config.width, device=device)
@@ -274,10 +277,12 @@ def write_prompts(
             texts = torch.from_numpy(text[None].astype(np.int64)).to(device)
             conditions = network.embedding.encode_texts(texts)
         embedded.append(network.embedding(collector.finish().to(device), conditions)[0])
+        owners.append(np.full(len(layout.ids), row))
         positions.append(layout.positions)
     cache.positions[torch.from_numpy(rows).to(device), : cache.pinned] = -1
-    owners = np.repeat(rows, [len(each) for each in positions])
-    network.step(torch.cat(embedded), owners, np.concatenate(positions), cache)
+    if embedded:
+        tokens = np.concatenate(owners), np.concatenate(positions)
+        network.step(torch.cat(embedded), *tokens, cache)
 
 
 def retrieved_prompt(

@@ -305,6 +305,19 @@ def test_a_row_does_not_depend_on_the_others(interpolate: bool) -> None:
             assert np.array_equal(policy.plan.encode_action(action), together[number][row])
 
 
+def test_a_text_that_leaves_no_room_for_a_step_shows_nothing() -> None:
+    options: dict[str, Any] = {"memory": "observations", "actions": "parallel"}
+    bare = policy_for(WORDED, spaces.Discrete(3), **options)
+    bare.network.config = dataclasses.replace(bare.network.config, prompt_tokens=6)
+    shown = episodes(spaces.Discrete(3), words=("go", "go to the far left"), count=2)
+    policy = bare.with_demonstrations(shown, interpolate=False, show=True)
+    place = np.asarray(episodes(spaces.Discrete(3))[0].observations)[:2]
+    batch = {"place": place, "words": ("go", "go to the far left")}
+    _, state = policy.predict(batch)
+    # a token of text, and two steps of an observation and an action each
+    assert (state.cache.positions[:, :6] >= 0).sum(1).tolist() == [1 + 2 * 2, 0]
+
+
 def test_views_with_and_without_demonstrations_act_together_as_alone() -> None:
     bare, shown = policy_for(PLACE, MIXED, actions="parallel", memory="none"), episodes(MIXED)
     views = [
