@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gato_gym.spaces import Plan
 from policies.chance import RowGenerator, begin_episodes
+from policies.gato.prompts import retrieved_prompt, write_prompts
 from policies.gato.sampling import Sampler
 from policies.gato.state import GatoState
 from policies.gato.task_specs import task_number
@@ -24,6 +25,7 @@ from policies.model.inputs.embedding import TEXT_PLACES, TokenInputs
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork
 from policies.model.row_blocks import BlockSizes
+from policies.retrieval.retriever import Demonstrations
 
 MOST_PREDICTIONS = 256
 """Numbers of rows, and positions, whose indices for the action heads are kept."""
@@ -48,6 +50,7 @@ class Decoder:
         seed: Seed of the sampled actions.
         task: Id of the task; without a prompt, its learned embedding says what is played.
         target: Scaled return that an episode is played for, where the network reads returns.
+        demonstrations: Their steps share the say, or are shown in place of ``pinned``.
 
     Attributes:
         owner: Number of the task, which the states of its rows carry.
@@ -64,7 +67,13 @@ class Decoder:
         *,
         task: str | None = None,
         target: float = 0.0,
+        demonstrations: Demonstrations | None = None,
     ) -> None:
+        self.demonstrations = demonstrations
+        self.shows = demonstrations is not None and demonstrations.show
+        self.speaks = demonstrations is not None and demonstrations.interpolate
+        if self.shows:
+            pinned = self._unwritten(network, plan)
         self.network, self.plan, self.sampler, self.pinned = network, plan, sampler, pinned
         self.seed, self.owner, self._layout = seed, task_number(task, plan), _layout(plan)
         self.body_sizes, self.head_sizes = BlockSizes(), BlockSizes()
@@ -127,7 +136,7 @@ class Decoder:
         """Whether encoded rows of both can be decoded as one batch."""
         if self.network is not other.network or self.sampler != other.sampler:
             return False
-        return self._layout == other._layout
+        return self._layout == other._layout and self.speaks == other.speaks
 
     def empty_cache(self, rows: int) -> RingCache:
         """A cache for ``rows`` episodes."""
@@ -182,11 +191,44 @@ class Decoder:
             state.next_positions[row] = self.network.config.prompt_tokens
             state.pending[row], state.texts[row], state.ages[row] = -1, None, 0
             state.returns[row] = self.target
+        if self.shows:
+            forgets = self.plan.options.memory == "none"
+            self._show(state, observation, begun | forgets)
         uniforms = np.zeros((len(starts), self.plan.num_actions), np.float32)
         if not deterministic:
             for row, generator in enumerate(state.generators):
                 uniforms[row] = generator.under_way.random(self.plan.num_actions, np.float32)
         return uniforms
+
+    def retrieved(self, observation: Any) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        """What the demonstrations would do, see :meth:`Retriever.retrieve`; None without a say."""
+        if self.demonstrations is None or not self.speaks:
+            return None
+        ids, weights = self.demonstrations.retriever.retrieve(observation)
+        return ids.astype(np.int64), weights
+
+    @staticmethod
+    def _unwritten(network: GatoNetwork, plan: Plan) -> RingCache:
+        """A cache row with an empty prompt region, for prompts that are written while acting."""
+        step, room = plan.num_tokens + plan.num_actions, network.config.prompt_tokens
+        if step > room:
+            raise ValueError(
+                f"a shown step has {step} tokens and the network's prompt region {room}: expected "
+                "room for one or more; retrieve without showing (prompt='none')"
+            )
+        like = network.head.weight
+        return RingCache.empty(network.config, rows=1, ring=1, pinned=room, like=like)
+
+    def _show(self, state: GatoState, observation: Any, refreshed: NDArray[np.bool_]) -> None:
+        """Give rows the steps nearest to their observation as their prompt."""
+        assert self.demonstrations is not None
+        rows = np.flatnonzero(refreshed)
+        if not len(rows):
+            return
+        retriever, room = self.demonstrations.retriever, self.network.config.prompt_tokens
+        near = retriever.shown(observation)
+        prompts = [retrieved_prompt(self.plan, retriever, near[row], room) for row in rows]
+        write_prompts(self.network, self.plan, prompts, rows, state.cache, acted=True)
 
 
 def _layout(plan: Plan) -> tuple[object, ...]:

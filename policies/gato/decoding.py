@@ -64,7 +64,11 @@ def act(
             decoders, parts, observations, starts, strict=True
         )
     ]
-    groups = _grouped(decoders, rows, encoded, uniforms, state)
+    retrieved = [
+        decoder.retrieved(observation)
+        for decoder, observation in zip(decoders, observations, strict=True)
+    ]
+    groups = _grouped(decoders, rows, encoded, uniforms, retrieved, state)
     acting, tokens = groups, [group.embed_observations() for group in groups]
     while acting:
         hidden = _step(decoders[0].network, tokens, state.cache)
@@ -105,6 +109,7 @@ def _grouped(
     rows: Sequence[slice],
     encoded: Sequence[TokenizedBatch],
     uniforms: Sequence[NDArray[np.float32]],
+    retrieved: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]] | None],
     state: GatoState,
 ) -> list[RowGroup]:
     """Neighbouring decoders that act alike become one batch."""
@@ -119,6 +124,11 @@ def _grouped(
         sizes = [each.stop - each.start for each in rows[first:stop]]
         tasks = np.repeat([decoder.task_row for decoder in decoders[first:stop]], sizes)
         part = state if stop - first == len(decoders) else state.part(span)
-        groups.append(RowGroup(decoders[first], part, span.start, joined, randoms, tasks))
+        said = [each for each in retrieved[first:stop] if each is not None]
+        near = None
+        if said:
+            choices, weights = zip(*said, strict=True)
+            near = np.concatenate(choices), np.concatenate(weights)
+        groups.append(RowGroup(decoders[first], part, span.start, joined, randoms, tasks, near))
         first = stop
     return groups

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from policies.model.config import NetworkConfig, fitted, preset
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork, count_parameters, inference
 from policies.model.quantization import choose_device, choose_precision, with_precision
+from policies.retrieval.retriever import Demonstrations, Retriever
 from policies.returns import ReturnScale
 
 
@@ -54,6 +56,7 @@ class GatoPolicy(Policy):
         sampler: How action tokens are chosen.
         seed: Seed of the sampled actions.
         card: The description that a checkpoint came with; :meth:`save` writes it again.
+        demonstrations: As :meth:`with_demonstrations` gives them.
     """
 
     def __init__(
@@ -68,12 +71,14 @@ class GatoPolicy(Policy):
         sampler: Sampler | None = None,
         seed: int = 0,
         card: str = "",
+        demonstrations: Demonstrations | None = None,
     ) -> None:
         super().__init__(plan.observation_space, plan.action_space)
         self.network, self.plan = inference(network), plan
         self.tasks, self.task, self.prompt = dict(tasks or {}), task, prompt
         self.sampler, self.seed, self.card = sampler or Sampler(), seed, card
         self.accepts_nan = plan.options.on_nan == "replace"
+        self.demonstrations = demonstrations
         check_sizes(network.config, plan)
         record = self.tasks.get(task or "")
         self.returns = (None if record is None else record.returns) or ReturnScale()
@@ -89,7 +94,14 @@ class GatoPolicy(Policy):
         pinned = None if self.prompt is None else encode_prompt(network, self.plan, self.prompt)
         target = self.target_return / self.returns.scale
         return Decoder(
-            network, self.plan, self.sampler, pinned, self.seed, task=self.task, target=target
+            network,
+            self.plan,
+            self.sampler,
+            pinned,
+            self.seed,
+            task=self.task,
+            target=target,
+            demonstrations=self.demonstrations,
         )
 
     @property
@@ -134,6 +146,8 @@ class GatoPolicy(Policy):
         prompt: Any = "shipped",
         cut: str | None = None,
         target_return: float | str | None = None,
+        demonstrations: Any = None,
+        interpolate: bool = True,
         device: str = "auto",
         precision: str = "auto",
         compiled: bool = False,
@@ -150,7 +164,10 @@ class GatoPolicy(Policy):
             task: The task's id, if the environment does not provide it.
             prompt: "shipped" for the checkpoint's own demonstration of the task; an Episode, a
                 Minari dataset, or its id or path, see :func:`policies.gato.prompts.demonstration`;
-                None for no prompt.
+                None for no prompt; "retrieved" for the demonstrated steps nearest to what is seen.
+            demonstrations: Episodes to retrieve from, see :meth:`with_demonstrations`; None
+                retrieves nothing.
+            interpolate: As in :meth:`with_demonstrations`.
             cut: Which part of a demonstration longer than the network's prompt region is kept,
                 "end" or "start"; None rejects it.
             target_return: As in the class; see also :meth:`with_return`.
@@ -188,7 +205,22 @@ class GatoPolicy(Policy):
             card=checkpoint.card,
         )
         ids = network.config.vocabulary
-        return _bind(make, checkpoint.tasks, ids, env, task=task, prompt=prompt, cut=cut)
+        show = isinstance(prompt, str) and prompt == "retrieved"
+        policy = _bind(
+            make,
+            checkpoint.tasks,
+            ids,
+            env,
+            task=task,
+            prompt=None if show else prompt,
+            cut=cut,
+            alike=demonstrations is not None,
+        )
+        if demonstrations is None:
+            if show:
+                raise ValueError("prompt is 'retrieved': pass demonstrations= to retrieve from")
+            return policy
+        return policy.with_demonstrations(demonstrations, interpolate=interpolate, show=show)
 
     from_pretrained = load
     """:meth:`load`, by the name that hub libraries have for it."""
@@ -235,6 +267,8 @@ class GatoPolicy(Policy):
         prompt: Prompt | None,
         target_return: float | None = None,
     ) -> GatoPolicy:
+        kept = self.demonstrations if plan is self.plan else None
+        kept = None if kept is None else dataclasses.replace(kept, show=False)
         return GatoPolicy(
             self.network,
             plan,
@@ -245,7 +279,32 @@ class GatoPolicy(Policy):
             sampler=self.sampler,
             seed=self.seed,
             card=self.card,
+            demonstrations=kept,
         )
+
+    def with_demonstrations(
+        self, demonstrations: Any, *, interpolate: bool = True, show: bool = False
+    ) -> GatoPolicy:
+        """A view of the same weights that retrieves from demonstrations.
+
+        Args:
+            demonstrations: Episodes of the policy's environment, or what names them, see
+                :func:`policies.retrieval.policy.demonstrations_of`.
+            interpolate: Whether they share the say, as :mod:`policies.retrieval.retriever` defines.
+            show: Whether the network sees the nearest steps as its prompt, likewise.
+
+        Raises:
+            ValueError: There is no demonstration, or one does not fit; the network's prompt
+                region has no room for a step.
+            FileNotFoundError: There is no such dataset.
+        """
+        view = copy.copy(self)
+        view.prompt = None if show else self.prompt
+        view.demonstrations = Demonstrations(
+            Retriever(self.plan, demonstrations), interpolate=interpolate, show=show
+        )
+        view.decoder = view._make_decoder(self.network)
+        return view
 
     def with_prompt(self, prompt: Any, *, cut: str | None = None) -> GatoPolicy:
         """A view of the same weights with another demonstration.
@@ -446,12 +505,13 @@ def _bind(
     task: str | None,
     prompt: Any,
     cut: str | None,
+    alike: bool = False,
 ) -> GatoPolicy:
     """The policy for ``env``; ``make`` takes its plan, its task and its prompt."""
     shipped = isinstance(prompt, str) and prompt == "shipped"
     if isinstance(prompt, str) and prompt == "none":
         prompt = None
-    task_id, record = find_task(tasks, env, task)
+    task_id, record = find_task(tasks, env, task, alike=alike)
     spaces = record.read_spaces() if env is None else spaces_of(env)
     plan = compile_plan(*spaces, record.options, vocabulary=vocabulary)
     policy = make(plan, task=task_id, prompt=record.prompt if shipped and record.prompted else None)

@@ -5,11 +5,13 @@
 * :func:`prompt_from_episode` -- from an :class:`~gato_gym.episodes.episode.Episode`.
 * :func:`check_prompt` -- whether a plan can have encoded it.
 * :func:`encode_prompt` -- one forward that fills the pinned region of a cache row.
+* :func:`write_prompts` -- the same for rows of a larger cache.
+* :func:`retrieved_prompt` -- from the nearest steps of demonstrations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork
 from policies.observations import rows_of
 from policies.retrieval.keys import Keys, covering
+from policies.retrieval.retriever import Retriever
 
 FIELDS = ("ids", "vectors", "grids", "images", "actions")
 
@@ -226,25 +229,77 @@ def encode_prompt(network: GatoNetwork, plan: Plan, prompt: Prompt) -> RingCache
     check_prompt(plan, prompt)
     config = network.config
     text = prompt.text if plan.has_text else None
-    layout = lay_out_prompt(plan, text, prompt.steps)
-    like = network.head.weight
-    size = len(layout.ids)
+    size = len(lay_out_prompt(plan, text, prompt.steps).ids)
     if size > config.prompt_tokens:
         raise ValueError(
             f"the prompt has {size} tokens and the network's prompt region "
             f"{config.prompt_tokens}: cut the demonstration (prompt_from_episode does)"
         )
-    cache = RingCache.empty(config, rows=1, ring=1, pinned=size, like=like)
-    if not size:
-        return cache
-    collector = TokenCollector(1, size)
-    collector.add(plan, layout, prompt.steps, 0)
-    device = like.device
-    conditions = torch.zeros(1, config.width, device=device)
-    if text is not None and len(text):
-        collector.conditions[:] = 0
-        texts = torch.from_numpy(text[None].astype(np.int64)).to(device)
-        conditions = network.embedding.encode_texts(texts)
-    x_BTD = network.embedding(collector.finish().to(device), conditions)
-    network.step(x_BTD[0], np.zeros(size, np.int64), layout.positions, cache)
+    cache = RingCache.empty(config, rows=1, ring=1, pinned=size, like=network.head.weight)
+    write_prompts(network, plan, [prompt], np.zeros(1, np.int64), cache)
     return cache
+
+
+def write_prompts(
+    network: GatoNetwork,
+    plan: Plan,
+    prompts: Sequence[Prompt],
+    rows: NDArray[np.int64],
+    cache: RingCache,
+    *,
+    acted: bool = False,
+) -> None:
+    """Put prompts, which fit it, into the pinned region of a cache's rows.
+
+    Args:
+        network: Encodes them.
+        plan: Encoded their timesteps.
+        prompts: One for each row.
+        rows: int64 ``[n]``, ascending.
+        cache: Written.
+        acted: Whether their actions are shown, see
+            :func:`policies.model.inputs.sequence.lay_out_prompt`.
+    """
+    device = network.head.weight.device
+    embedded, owners, positions = [], [], []
+    for row, prompt in zip(
+        rows, prompts, strict=True
+    ):  # one by one, so that a row's numbers do not depend on the others
+        text = prompt.text if plan.has_text else None
+        layout = lay_out_prompt(plan, text, prompt.steps, acted=acted)
+        if not len(layout.ids):
+            continue
+        collector = TokenCollector(1, len(layout.ids))
+        collector.add(plan, layout, prompt.steps, 0)
+        conditions = torch.zeros(1, network.config.width, device=device)
+        if text is not None and len(text):
+            collector.conditions[:] = 0
+            texts = torch.from_numpy(text[None].astype(np.int64)).to(device)
+            conditions = network.embedding.encode_texts(texts)
+        embedded.append(network.embedding(collector.finish().to(device), conditions)[0])
+        owners.append(np.full(len(layout.ids), row))
+        positions.append(layout.positions)
+    cache.positions[torch.from_numpy(rows).to(device), : cache.pinned] = -1
+    if embedded:
+        tokens = np.concatenate(owners), np.concatenate(positions)
+        network.step(torch.cat(embedded), *tokens, cache)
+
+
+def retrieved_prompt(
+    plan: Plan, retriever: Retriever, places: NDArray[np.intp], capacity: int
+) -> Prompt:
+    """Demonstrated steps as a prompt, in this order: as many as fit ``capacity`` tokens."""
+    text = cut_text(np.asarray(retriever.steps.text[places[0]], np.int32))
+    shown = text if plan.has_text else None
+    chosen = places[: prompt_steps(plan, len(places), shown, capacity, acted=True)]
+    steps = retriever.steps
+    return Prompt(
+        TimestepArrays(
+            ids=steps.ids[chosen],
+            vectors=steps.vectors[chosen],
+            grids=steps.grids[chosen],
+            images=steps.images[chosen],
+            actions=retriever.actions[chosen],
+        ),
+        text,
+    )

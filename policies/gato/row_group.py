@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gato_gym.spaces import TokenizedBatch
 from policies.gato.decoder import Decoder
-from policies.gato.sampling import nearest_bins
+from policies.gato.sampling import mixed_numbers, nearest_bins
 from policies.gato.state import GatoState
 from policies.model.inputs.sequence import TimestepArrays, TokenCollector, cut_text, with_parts
 from policies.model.return_embedding import TimestepReturns
@@ -47,11 +47,16 @@ class RowGroup:
         encoded: TokenizedBatch,
         uniforms: NDArray[np.float32],
         tasks: NDArray[np.int64],
+        retrieved: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None,
     ) -> None:
         self._decoder, self._network, self._plan = decoder, decoder.network, decoder.plan
         self._tasks = tasks
         self._state, self._encoded, self._first_row = state, encoded, first_row
         self._uniforms = torch.from_numpy(uniforms).to(decoder.device)
+        self._retrieved: tuple[Tensor, Tensor] | None = None
+        if retrieved is not None:
+            ids, weights = (torch.from_numpy(each).to(decoder.device) for each in retrieved)
+            self._retrieved = ids, weights
         self._last_tokens: NDArray[np.int64] | None = None
         self._chosen: list[Tensor] = []
 
@@ -128,13 +133,20 @@ class RowGroup:
             places = range(self._plan.num_actions)
         randoms = self._uniforms[:, places.start : places.stop]
         ids = [
-            self._choose(hidden, random, places, deterministic)
-            for hidden, random in zip(hidden_ND.split(BLOCK), randoms.split(BLOCK), strict=True)
+            self._choose(hidden, random, places, deterministic, slice(BLOCK * n, BLOCK * (n + 1)))
+            for n, (hidden, random) in enumerate(
+                zip(hidden_ND.split(BLOCK), randoms.split(BLOCK), strict=True)
+            )
         ]
         self._chosen += torch.cat(ids).unbind(1)
 
     def _choose(
-        self, hidden_ND: Tensor, randoms_NP: Tensor, places: range, deterministic: bool
+        self,
+        hidden_ND: Tensor,
+        randoms_NP: Tensor,
+        places: range,
+        deterministic: bool,
+        rows: slice,
     ) -> Tensor:
         """Ids int64 ``[N, P]`` of at most a block's rows."""
         count, regression = len(hidden_ND), self._network.config.continuous_head == "regression"
@@ -146,16 +158,31 @@ class RowGroup:
             start, stop = self._plan.action_ranges[together.start].tolist()
             continuous = bool(self._plan.action_is_continuous[together.start])
             scores = self._scores(hidden_ND, together).flatten(0, 1)
+            retrieved = self._retrieved_at(together, rows, len(hidden_ND))
             if continuous and regression:
-                choice = nearest_bins(scores[:, 0], stop - start)
+                numbers = scores[:, 0]
+                if retrieved is not None:
+                    numbers = mixed_numbers(numbers, stop - start, retrieved)
+                choice = nearest_bins(numbers, stop - start)
             else:
                 first = together.start - places.start
                 randoms = padded(randoms_NP[:, first : first + len(together)], len(hidden_ND))
                 choice = self._decoder.sampler.choose(
-                    scores, randoms.flatten(), continuous=continuous, deterministic=deterministic
-                )
+                    scores, randoms.flatten(), continuous=continuous, deterministic=deterministic,
+                    retrieved=retrieved,
+                )  # fmt: skip
             ids.append(choice.view(len(hidden_ND), -1)[:count] + start)
         return torch.cat(ids, 1)
+
+    def _retrieved_at(self, places: range, rows: slice, count: int) -> tuple[Tensor, Tensor] | None:
+        """Retrieved choices at positions with the same legal ids, and their shares, ``[N * P]``."""
+        if self._retrieved is None:
+            return None
+        start = int(self._plan.action_ranges[places.start][0])
+        ids, shares = self._retrieved
+        chosen = padded(ids[rows, places.start : places.stop] - start, count)
+        repeated = padded(shares[rows, None].expand(-1, len(places)), count)
+        return chosen.flatten(), repeated.flatten()
 
     def _scores(self, hidden_ND: Tensor, places: range) -> Tensor:
         """Logits of the ids of positions that have the same, or one number: ``[N, P, ids]``."""

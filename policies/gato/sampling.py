@@ -2,6 +2,7 @@
 
 * :class:`Sampler` -- temperature, and the deterministic choice of continuous values.
 * :func:`nearest_bins` -- the bins of numbers.
+* :func:`mixed_numbers` -- numbers moved towards retrieved ones.
 """
 
 from __future__ import annotations
@@ -55,7 +56,13 @@ class Sampler:
             )
 
     def choose(
-        self, logits: Tensor, uniforms: Tensor, *, continuous: bool, deterministic: bool
+        self,
+        logits: Tensor,
+        uniforms: Tensor,
+        *,
+        continuous: bool,
+        deterministic: bool,
+        retrieved: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Choose one id a row.
 
@@ -64,21 +71,42 @@ class Sampler:
             uniforms: float32 ``[B]`` in [0, 1), the random number of each row.
             continuous: Whether the ids are bins of a value.
             deterministic: No sampling.
+            retrieved: Ids int64 ``[B]`` in ``[0, n)`` that have a share of the probability, and
+                their shares, float32 ``[B]``; the choice is then of the mixture.
 
         Returns:
             int64 ``[B]`` in ``[0, n)``.
         """
         if deterministic or (continuous and self.continuous_temperature == 0):
+            scores = logits if retrieved is None else _mixed(logits.softmax(1), retrieved)
             if continuous and self.continuous != "mode":
-                return _expected_bin(logits.softmax(1), peak=self.continuous == "peak")
-            return logits.argmax(1)
+                probabilities = logits.softmax(1) if retrieved is None else scores
+                return _expected_bin(probabilities, peak=self.continuous == "peak")
+            return scores.argmax(1)
         temperature = self.continuous_temperature if continuous else self.temperature
         probabilities = (logits / temperature).softmax(1)
         if self.top_p < 1 and not continuous:
             probabilities = _likeliest(probabilities, self.top_p)
+        if retrieved is not None:
+            probabilities = _mixed(probabilities, retrieved)
         cumulative = probabilities.cumsum(1)
         threshold = uniforms[:, None] * cumulative[:, -1:]
         return (cumulative <= threshold).sum(1).clamp(max=logits.shape[1] - 1)
+
+
+def _mixed(probabilities: Tensor, retrieved: tuple[Tensor, Tensor]) -> Tensor:
+    """The mixture ``[B, n]`` with the shares of the retrieved ids, as :meth:`Sampler.choose` has
+    them."""
+    ids, shares = retrieved
+    network = (1 - shares)[:, None] * probabilities / probabilities.sum(1, keepdim=True)
+    return network.scatter_add(1, ids[:, None], shares[:, None])
+
+
+def mixed_numbers(numbers: Tensor, count: int, retrieved: tuple[Tensor, Tensor]) -> Tensor:
+    """The mean of the mixture of numbers ``[B]`` in [-1, 1] with those of the retrieved bins."""
+    ids, shares = retrieved
+    centres = (ids + 0.5) * (2 / count) - 1
+    return shares * centres + (1 - shares) * numbers.clamp(-1.0, 1.0)
 
 
 def _likeliest(probabilities: Tensor, top_p: float) -> Tensor:

@@ -14,7 +14,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -136,7 +136,7 @@ def task_number(task: str | None, plan: Plan) -> int:
 
 
 def find_task(
-    tasks: Mapping[str, TaskRecord], env: Any, task: str | None
+    tasks: Mapping[str, TaskRecord], env: Any, task: str | None, *, alike: bool = False
 ) -> tuple[str, TaskRecord]:
     """The task of ``env`` among a checkpoint's.
 
@@ -144,6 +144,8 @@ def find_task(
         tasks: Records by task id.
         env: Provides its task id and spaces; None uses ``task``, or the only task.
         task: A task id that overrides the environment's.
+        alike: Whether a new task is read as those of the same spaces are, if these are all read
+            alike: it has demonstrations, which say what is played.
 
     Raises:
         SpaceMismatchError: The task is unknown, its spaces differ, or several tasks fit.
@@ -171,6 +173,10 @@ def find_task(
             )
         return named, record
     fitting = [name for name, record in tasks.items() if record.signature == spaces]
+    if alike and fitting:
+        first = tasks[fitting[0]]
+        if all(tasks[name].options == first.options for name in fitting):
+            return named or "new", replace(first, prompt=None, prompted=False)
     if len(fitting) == 1:
         return fitting[0], tasks[fitting[0]]
     if not fitting:

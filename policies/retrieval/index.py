@@ -64,24 +64,38 @@ class Index:
         """
         places = np.zeros(len(queries), np.intp)
         distances = np.zeros(len(queries), np.float32)
-        for row, near in enumerate(self._candidates(queries)):
-            apart = ((self._points[near] - queries[row]) ** 2).sum(axis=1)
-            best = int(np.argmin(apart))
-            places[row], distances[row] = near[best], np.sqrt(apart[best])
+        for row, (near, apart) in enumerate(self.neighbours(queries, 1)):
+            places[row], distances[row] = near[0], apart[0]
         return places, distances
 
-    def _candidates(self, queries: Points) -> list[NDArray[np.intp]]:
-        """Places that may be the nearest, ascending, for each query."""
+    def neighbours(
+        self, queries: Points, count: int
+    ) -> list[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """The places of the ``count`` nearest points of each query, nearest first, and their
+        distances; fewer where there are fewer. Of points as near, the first come first."""
+        nearest = []
+        for query, near in zip(queries, self._candidates(queries, count), strict=True):
+            apart = ((self._points[near] - query) ** 2).sum(axis=1)
+            best = np.argsort(apart, kind="stable")[:count]
+            nearest.append((near[best], np.sqrt(apart[best])))
+        return nearest
+
+    def _candidates(self, queries: Points, count: int) -> list[NDArray[np.intp]]:
+        """Places that may be among the nearest, ascending, for each query."""
         if self._cells is not None:
-            _, near = self._cells.search(queries, NEAREST)
+            _, near = self._cells.search(queries, NEAREST + count - 1)
             return [np.sort(row[row >= 0]) for row in near]
         scores = self._squares - 2 * (queries @ self._points.T)  # the squared distance less q²
-        best = scores.argmin(axis=1)
-        rounding = 1e-5 * (np.einsum("bf,bf->b", queries, queries) + self._squares[best])
-        limits = scores[np.arange(len(best)), best] + rounding
+        if count == 1:
+            last = scores.argmin(axis=1)
+        else:
+            count = min(count, len(self._points))
+            last = np.argpartition(scores, count - 1, axis=1)[:, count - 1]
+        rounding = 1e-5 * (np.einsum("bf,bf->b", queries, queries) + self._squares[last])
+        limits = scores[np.arange(len(last)), last] + rounding
+        most = CANDIDATES if count == 1 else None
         return [
-            np.flatnonzero(row <= limit)[:CANDIDATES]
-            for row, limit in zip(scores, limits, strict=True)
+            np.flatnonzero(row <= limit)[:most] for row, limit in zip(scores, limits, strict=True)
         ]
 
 

@@ -2,6 +2,7 @@
 
 * :class:`RetrievalPolicy` -- plays the action of the nearest demonstrated step.
 * :func:`demonstrations_of` -- the episodes of a dataset, or of several sources.
+* :func:`steps_of` -- an episode's encoded steps.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class RetrievalPolicy(Policy):
 
     Attributes:
         steps: Number of demonstrated steps.
+        order: Which step of the demonstrations, one after another, is at each place: those of a
+            text lie together.
 
     Raises:
         ValueError: There is no demonstration, or one does not fit the spaces.
@@ -82,9 +85,9 @@ class RetrievalPolicy(Policy):
             raise ValueError("there is no demonstration: expected one episode or more")
         actions = [_actions(self, episode) for episode in episodes]
         self.plan = _plan_of(self, episodes, options)
-        steps = TokenizedBatch.join([_steps(self.plan, episode) for episode in episodes])
+        steps = TokenizedBatch.join([steps_of(self.plan, episode) for episode in episodes])
         texts = [text.tobytes() for text in steps.text]
-        order = sorted(range(len(texts)), key=texts.__getitem__)  # steps of a text lie together
+        self.order = order = sorted(range(len(texts)), key=texts.__getitem__)
         self._actions: list[Any] = [member for part in actions for member in part]
         self._actions = [self._actions[place] for place in order]
         self._keys = Keys(steps, self.plan.vocabulary)
@@ -139,17 +142,50 @@ class RetrievalPolicy(Policy):
             Their places, int ``[B]``, and their distances, float32 ``[B]``: 1 for a number that
             differs by a standard deviation.
         """
+        near = self.neighbours(observation, 1)
+        places = np.array([each[0] for each, _, _ in near], np.intp)
+        return places, np.array([apart[0] for _, apart, _ in near], np.float32)
+
+    def neighbours(
+        self, observation: Any, count: int
+    ) -> list[tuple[NDArray[np.intp], NDArray[np.float32], bool]]:
+        """Of each of a batch of observations the ``count`` nearest steps, nearest first.
+
+        Returns:
+            Their places and distances, fewer where fewer have the text, and whether they have it.
+        """
         steps = self.plan.encode_batch(observation)
         points = self._keys(steps)
-        places = np.zeros(len(points), np.intp)
-        distances = np.zeros(len(points), np.float32)
         texts = [text.tobytes() for text in steps.text]
         groups = [text if text in self._ranges else None for text in texts]
+        near: dict[int, tuple[NDArray[np.intp], NDArray[np.float32], bool]] = {}
         for group in dict.fromkeys(groups):
             rows = [row for row, each in enumerate(groups) if each == group]
-            near, distances[rows] = self.index(group).nearest(points[rows])
-            places[rows] = near + self._ranges[group][0]
-        return places, distances
+            first = self._ranges[group][0]
+            for row, (places, apart) in zip(
+                rows, self.index(group).neighbours(points[rows], count), strict=True
+            ):
+                near[row] = places + first, apart, group is not None
+        return [near[row] for row in range(len(points))]
+
+    def spread(self, share: float = 0.95, most: int = 1000) -> float:
+        """The quantile of the distances from a demonstrated step to the nearest other one.
+
+        Args:
+            share: Which quantile, in [0, 1].
+            most: Steps that are asked, evenly spaced; all where there are no more.
+
+        Returns:
+            The distance between steps of a text; 0 where no text has two steps.
+        """
+        chosen = np.linspace(0, self.steps - 1, min(self.steps, most)).astype(np.intp)
+        apart: list[float] = []
+        for group, (first, stop) in self._ranges.items():
+            asked = chosen[(chosen >= first) & (chosen < stop)]
+            if group is not None and stop - first > 1 and len(asked):
+                near = self.index(group).neighbours(self._points[asked], 2)
+                apart += [float(distances[-1]) for _, distances in near]
+        return float(np.quantile(apart, share)) if apart else 0.0
 
     def index(self, group: bytes | None = None) -> Index:
         """The index of the steps of one text, its ids as bytes; None for all steps."""
@@ -163,10 +199,14 @@ class RetrievalPolicy(Policy):
         self, observation: Any, state: Any, starts: NDArray[np.bool_], deterministic: bool
     ) -> tuple[Any, tuple[()]]:
         places, _ = self.nearest(observation)
+        return self.actions_at(places), ()
+
+    def actions_at(self, places: NDArray[np.intp]) -> Any:
+        """The actions of demonstrated steps as a batch, as vector environments take it."""
         empty = create_empty_array(self.action_space, n=len(places))
         assert empty is not None
         members = [self._actions[place] for place in places]
-        return concatenate(self.action_space, members, empty), ()
+        return concatenate(self.action_space, members, empty)
 
 
 def demonstrations_of(source: Any) -> Iterator[Episode]:
@@ -220,7 +260,12 @@ def _raw(plan: Plan, episode: Episode) -> NDArray[np.float64]:
         return plan.raw_vectors(episode.observations)[:-1]
 
 
-def _steps(plan: Plan, episode: Episode) -> TokenizedBatch:
+def steps_of(plan: Plan, episode: Episode) -> TokenizedBatch:
+    """The encoded observations of an episode's steps, without the last one.
+
+    Raises:
+        ValueError: The episode does not fit the plan's spaces.
+    """
     with _fitting(episode):
         encoded = plan.encode_batch(episode.observations)
     parts = {name: getattr(encoded, name)[:-1] for name in TokenizedBatch.__dataclass_fields__}

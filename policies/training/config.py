@@ -213,6 +213,7 @@ def train_config(
             weights={name: float(settings.weights.get(name, 1.0)) for name in (*groups, *texts)},
             prompt_share={group: settings.prompt_shares.get(group, share) for group in groups},
             prompt_end=settings.prompt_end,
+            prompt_retrieved=settings.prompt_retrieved,
             balance=settings.balance,
             emphasis=settings.emphasis,
             action_drop=settings.action_drop,

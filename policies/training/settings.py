@@ -66,6 +66,8 @@ class TrainSettings:
         task_embeddings: Whether each task has a learned embedding, which says what is played where
             no prompt does.
         prompt_end: Share of the prompts that are an episode's end; the others start uniformly.
+        prompt_retrieved: Share of the prompts that are, instead, the steps of other episodes that
+            are nearest to the document's first, with their actions.
         optimiser: "muon", "adamw" (with the same schedule), "paper" (as published), or None for the
             preset's.
         optimiser_options: Fields of OptimiserConfig that differ.
@@ -130,6 +132,7 @@ class TrainSettings:
     prompt_shares: Mapping[str, float] = field(default_factory=dict)
     task_embeddings: bool = False
     prompt_end: float = 0.5
+    prompt_retrieved: float = 0.0
     optimiser: str | None = None
     optimiser_options: Mapping[str, Any] = field(default_factory=dict)
     rows: int | None = None
@@ -174,8 +177,9 @@ class TrainSettings:
             "observation_noise", "weights", "emphasis",
         )  # fmt: skip
         check_range(
-            self, "keep", "prompt_share", "prompt_shares", "prompt_end", "action_drop", high=1
-        )
+            self, "keep", "prompt_share", "prompt_shares", "prompt_end", "prompt_retrieved",
+            "action_drop", high=1,
+        )  # fmt: skip
         check_range(self, "held_out", "observation_weight", "depth_drop", high=1, below=True)
         check_range(self, "minutes", above=True)
         if self.family not in FAMILIES:

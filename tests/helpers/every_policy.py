@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gato_gym import Episode
 from gato_gym.tasks import get_task, task_id_of
 from policies import GatoPolicy, Policy, make_policy
 from policies.collection.noise import SampledNoise
@@ -63,6 +64,17 @@ def _only(recording: Recording, key: Any) -> Recording:
 
 def retrieve(env: Any) -> Policy:
     """From ten steps of two episodes of an expert."""
+    return make_policy("retrieve", env=env, demonstrations=_demonstrations(env))
+
+
+def gato_retrieving(env: Any) -> Policy:
+    """The same steps share the say and are shown."""
+    policy = gato(env)
+    assert isinstance(policy, GatoPolicy)
+    return policy.with_demonstrations(_demonstrations(env), show=True)
+
+
+def _demonstrations(env: Any) -> list[Episode]:
     inner = get_task(task_id_of(env) or "").make()
     expert = make_policy("expert", env=inner)
     shown = []
@@ -72,7 +84,7 @@ def retrieve(env: Any) -> Policy:
         play_one(inner, expert, seed, deterministic=None, record=partial(_only, recording))
         shown.append(recording.episode("shown", seed, {}))
     inner.close()
-    return make_policy("retrieve", env=env, demonstrations=shown)
+    return shown
 
 
 MAKERS: dict[str, Callable[[Any], Policy]] = {
@@ -83,6 +95,7 @@ MAKERS: dict[str, Callable[[Any], Policy]] = {
     "dt": dt,
     "tt": tt,
     "retrieve": retrieve,
+    "gato-retrieving": gato_retrieving,
 }
 
 CASES = [

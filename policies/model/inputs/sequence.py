@@ -198,20 +198,39 @@ def lay_out(
     )
 
 
-def prompt_steps(plan: Plan, length: int, text: NDArray[np.integer] | None, capacity: int) -> int:
+def prompt_steps(
+    plan: Plan,
+    length: int,
+    text: NDArray[np.integer] | None,
+    capacity: int,
+    *,
+    acted: bool = False,
+) -> int:
     """Whole timesteps of an episode of ``length`` that fit a prompt of ``capacity`` tokens."""
-    step = plan.num_tokens + (plan.num_actions if plan.options.memory == "all" else 0)
+    step = plan.num_tokens + _prompt_actions(plan, acted=acted)
     room = capacity - (0 if text is None else len(text))
     return max(0, min(length, room // step))
 
 
-def lay_out_prompt(plan: Plan, text: NDArray[np.integer] | None, arrays: TimestepArrays) -> Layout:
-    """A demonstration's timesteps as a prompt: its text first, actions only where remembered."""
+def _prompt_actions(plan: Plan, *, acted: bool) -> int:
+    """Action tokens of a prompt's timestep."""
+    return plan.num_actions if acted or plan.options.memory == "all" else 0
+
+
+def lay_out_prompt(
+    plan: Plan,
+    text: NDArray[np.integer] | None,
+    arrays: TimestepArrays,
+    *,
+    acted: bool = False,
+) -> Layout:
+    """A demonstration's timesteps as a prompt: its text first, actions where remembered, or
+    ``acted``: a step that was retrieved says what was done in it, whatever the task remembers."""
     n = len(arrays.actions)
     texts: list[NDArray[np.integer] | None] = [text if i == 0 else None for i in range(n)]
-    fed = plan.num_actions if plan.options.memory == "all" else 0
+    fed = _prompt_actions(plan, acted=acted)
     layout = lay_out(plan, texts, arrays.actions, first_position=0, fed=fed)
-    if plan.options.memory == "none":
+    if acted or plan.options.memory == "none":
         layout.positions = np.arange(len(layout.ids))
     return layout
 

@@ -35,6 +35,7 @@ from policies.model.inputs.sequence import (
 from policies.model.network import PackedBatch
 from policies.training.data.augmentation import hidden_actions, kept_blocks, noisy
 from policies.training.data.collator import BatchBuilder, BatchSpec, Document
+from policies.training.data.retrieved_prompts import RetrievedPrompts
 from policies.training.data.shards import EpisodeArrays, TaskShard
 from policies.training.data.text_shards import (
     TextDocument,
@@ -58,6 +59,9 @@ class Mixture:
             ``mean episode length ** balance * emphasis``: long tasks are the hard ones.
         prompt_share: Share of each group's documents that carry a prompt.
         prompt_end: Share of the prompts taken from their episode's end; the rest start uniformly.
+        prompt_retrieved: Share of the prompts that are steps of other episodes that are nearest to
+            the document's first live step, see
+            :class:`policies.training.data.retrieved_prompts.RetrievedPrompts`.
         balance: 0 gives a group's tasks equal shares, 1 shares in proportion to their length.
         emphasis: Factor of a task's share by task id; 1 where none is given.
         memoryless_steps: Timesteps of a document whose task remembers nothing.
@@ -72,6 +76,7 @@ class Mixture:
     weights: Mapping[str, float]
     prompt_share: Mapping[str, float] = field(default_factory=dict)
     prompt_end: float = 0.5
+    prompt_retrieved: float = 0.0
     balance: float = 0.5
     emphasis: Mapping[str, float] = field(default_factory=dict)
     memoryless_steps: int = 32
@@ -82,7 +87,8 @@ class Mixture:
 
     def __post_init__(self) -> None:
         check_range(self, "weights", "emphasis", "balance", "observation_noise")
-        check_range(self, "prompt_share", "prompt_end", "action_drop", high=1)
+        check_range(self, "prompt_share", "prompt_end", "prompt_retrieved", high=1)
+        check_range(self, "action_drop", high=1)
         check_range(self, "memoryless_steps", "smallest", "pairs", low=1)
 
 
@@ -211,6 +217,7 @@ class Packer(DocumentSampler[TaskShard, PackedBatch]):
         texts: Mapping[str, TextShard] | None = None,
     ) -> None:
         self.config, self.depth_drop = config, depth_drop
+        self.retrieved = RetrievedPrompts(config.prompt_tokens)
         for task, shard in shards.items():
             check_row(shard.plan, length, text=shard.shortest_text, task=task)
         super().__init__(shards, mixture, rows=rows, length=length, seed=seed, texts=texts)
@@ -311,6 +318,9 @@ class Packer(DocumentSampler[TaskShard, PackedBatch]):
     ) -> Document | None:
         episode = int(generator.integers(len(shard.ends)))
         parts = []
+        share = self.mixture.prompt_retrieved if prompted and len(shard.ends) > 1 else 0.0
+        if share and generator.random() < share:
+            return self._draw_retrieved(shard, episode, generator, budget)
         if prompted and len(shard.ends) > 1:
             other = int(generator.integers(len(shard.ends) - 1))
             other += other >= episode
@@ -326,6 +336,22 @@ class Packer(DocumentSampler[TaskShard, PackedBatch]):
         if live is None:
             return None
         return Document(shard, [*parts, live], np.asarray(live[1].actions))
+
+    def _draw_retrieved(
+        self, shard: TaskShard, episode: int, generator: np.random.Generator, budget: int
+    ) -> Document | None:
+        """A run of an episode's steps, after what is retrieved for the first of them."""
+        if shard.plan.options.memory == "none":
+            begin = int(generator.integers(shard.starts[episode], shard.ends[episode]))
+            stop = min(int(shard.ends[episode]), begin + self.mixture.memoryless_steps)
+            steps, first = np.arange(begin, stop), self.config.prompt_tokens
+        else:
+            steps, first = self._run_of_steps(shard, episode, generator)
+        prompt = self.retrieved.draw(shard, int(steps[0]), generator)
+        live = self._live(shard, steps, first, budget - len(prompt[0].ids))
+        return (
+            None if live is None else Document(shard, [prompt, live], np.asarray(live[1].actions))
+        )
 
     def _sample_steps(self, shard: TaskShard, other: int, generator: np.random.Generator) -> Ints:
         """Random timesteps of all episodes but ``other`` (-1 for none)."""

@@ -50,9 +50,9 @@ KAPPA = 0.005
 """Share of the loss that is the next observation's, as published."""
 
 WITHOUT = (
-    "layout", "memory", "options", "prompt_share", "prompt_shares",
-    "prompt_end", "task_embeddings", "sigma", "depth_drop", "action_drop", "observation_noise",
-    "numeric_features", "attention", "fsdp", "return_conditioned",
+    "layout", "memory", "options", "prompt_share", "prompt_shares", "prompt_end",
+    "prompt_retrieved", "task_embeddings", "sigma", "depth_drop", "action_drop",
+    "observation_noise", "numeric_features", "attention", "fsdp", "return_conditioned",
 )  # fmt: skip
 """Settings that this family has no use for."""
 

@@ -290,3 +290,72 @@ def test_a_task_whose_texts_fit_no_row_is_refused() -> None:
     assert batch.task_tokens["talk"]
     with pytest.raises(ValueError, match=f"'talk' has {fits} tokens and a row of a batch has"):
         Packer({"talk": shard}, mixture, SMALL, rows=8, length=fits - 1, seed=0)
+
+
+def retrieving(plan: Plan, *, share: float, rows: int = 8) -> Packer:
+    shard = random_shard(plan, "task", episodes=4)
+    config = dataclasses.replace(SMALL, prompt_tokens=40)
+    mixture = Mixture({"task": 1.0}, {"task": 1.0}, prompt_retrieved=share, memoryless_steps=6)
+    return Packer({"task": shard}, mixture, config, rows=rows, length=120, seed=1)
+
+
+@pytest.mark.parametrize("memory", ["none", "observations"])
+def test_a_retrieved_prompt_is_the_nearest_steps_of_other_episodes(memory: str) -> None:
+    """Each is compared with all that a document of one demonstration could have had."""
+    plan = state_plan(memory) if memory == "none" else talking_plan(memory)
+    packer = retrieving(plan, share=1.0)
+    shard = packer.shards["task"]
+    vectors = np.asarray(shard.arrays["vectors"]).reshape(shard.num_steps, -1)[:, :3].astype(float)
+    scaled = vectors / vectors.std(axis=0)
+    texts = np.asarray(shard.arrays["text_index"])
+    seen = 0
+    for seed in range(30):
+        generator = np.random.default_rng(seed)
+        episode = int(generator.integers(len(shard.ends)))
+        doc = packer._draw_retrieved(shard, episode, generator, 120)
+        assert doc is not None
+        (layout, arrays, _), (_, live, steps) = doc.parts
+        start, stop = shard.starts[episode], shard.ends[episode]
+        assert start <= steps[0] < stop
+        assert np.array_equal(steps, np.arange(steps[0], steps[0] + len(steps)))
+        shown = [
+            int(np.flatnonzero((np.asarray(shard.arrays["vectors"]) == vector).all((1, 2)))[0])
+            for vector in arrays.vectors
+        ]
+        assert not any(start <= step < stop for step in shown)
+        assert np.array_equal(arrays.actions, shard.arrays["actions"][shown])
+        apart = np.linalg.norm(scaled - scaled[steps[0]], axis=1)
+        assert (np.diff(apart[shown]) >= 0).all(), "nearest first"
+        of = {int(np.searchsorted(shard.ends, step, side="right")) for step in shown}
+        pool = np.concatenate([np.arange(shard.starts[e], shard.ends[e]) for e in sorted(of)])
+        if (texts[pool] == texts[steps[0]]).any():
+            pool = pool[texts[pool] == texts[steps[0]]]
+        best = pool[np.argsort(apart[pool], kind="stable")][: len(shown)]
+        assert shown == best.tolist()
+        fed = layout.ids[layout.actions == 1].reshape(len(shown), -1)
+        assert np.array_equal(fed, arrays.actions)
+        assert len(layout.ids) <= 40
+        assert live.actions.shape[0] == len(steps)
+        seen += len(of) > 1
+    assert seen > 3
+
+
+def test_the_share_of_retrieved_prompts_is_kept_and_none_leaves_batches_as_they_are() -> None:
+    plan = state_plan()
+    for share, low, high in ((0.0, 0, 0), (0.5, 0.3, 0.7), (1.0, 1, 1)):
+        packer = retrieving(plan, share=share)
+        prompted = retrieved = 0
+        for number in range(20):
+            roles = packer.batch(number).roles
+            keys = roles.documents + 100 * torch.arange(len(roles.documents))[:, None]
+            shown = roles.prompts == 1
+            prompted += len(keys[shown].unique())
+            retrieved += len(keys[shown & (roles.actions == 1)].unique())
+        assert low <= retrieved / prompted <= high
+    plain = Packer(
+        packer.shards, Mixture({"task": 1.0}, {"task": 1.0}, memoryless_steps=6), packer.config,
+        rows=8, length=120, seed=1,
+    )  # fmt: skip
+    same = retrieving(plan, share=0.0).batch(3), plain.batch(3)
+    assert torch.equal(same[0].tokens.ids, same[1].tokens.ids)
+    assert torch.equal(same[0].targets.ids, same[1].targets.ids)
