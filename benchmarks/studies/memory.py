@@ -26,7 +26,7 @@ from benchmarks.studies.memory_tasks import TASKS, Scripted, SmallTask
 from benchmarks.studies.plots import fill_page, write_csv
 from gato_gym.commands.common import exit_status
 from gato_gym.files.atomic_io import write_json
-from gato_gym.files.bounded_io import read_json
+from gato_gym.files.bounded_io import read_json, read_text
 from gato_gym.files.folder_lock import FolderLock
 from policies.collection.record import record_episodes
 from policies.collection.scores import interval, play_scores
@@ -112,7 +112,7 @@ def run_unit(
 
 def read_last(path: Path) -> dict[str, str]:
     """The last row of a table."""
-    names, *_, last = path.read_text().splitlines()
+    names, *_, last = read_text(path).splitlines()
     return dict(zip(names.split(","), last.split(","), strict=True))
 
 
