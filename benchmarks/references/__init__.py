@@ -117,6 +117,21 @@ def published_normalised(task: str, player: Literal["jat", "human"] = "jat") -> 
     return None if score is None else float(score)
 
 
+def human_normalised(task: str, returns: ArrayLike) -> NDArray[np.float64] | None:
+    """Returns float64 ``[N]`` as Atari's literature states them: 0 is random play, 1 a human.
+
+    Both are as published; None for a task that they are not published of.
+
+    Example:
+        >>> human_normalised("atari-pong", [-20.7, 14.6]).round(6).tolist()
+        [0.0, 1.0]
+    """
+    entry = published().get(task, TaskReferences())
+    if entry.random is None or entry.human is None:
+        return None
+    return normalised_score(returns, random=entry.random.mean, expert=entry.human.mean)
+
+
 def published_aggregates(suite: str) -> Mapping[str, float]:
     """Published averages over a suite, by a name that says whose and of what."""
     aggregates = _load("published.json")["aggregates"].get(suite, {})

@@ -132,14 +132,14 @@ def summarise(
         )
         for task, episodes in by_task.items()
     )
-    scores, successes = _scores(by_task, measured)
+    scores = _scores(by_task, measured)
     return Summary(
         header,
         complete=len(results) == header.episodes,
         tasks=tasks,
-        aggregates=aggregates.averages(scores, successes),
-        suites=aggregates.averages_of_suites(scores, successes),
-        profile=aggregates.profile(scores),
+        aggregates=aggregates.averages(*scores),
+        suites=aggregates.averages_of_suites(*scores),
+        profile=aggregates.profile(scores[0]),
         failures=tuple(sorted(failures, key=lambda each: (each.key.task, each.key.index))),
         published=_published(suite, tasks),
         warnings=caveats(header, tasks, failures),
@@ -184,9 +184,12 @@ def _distinct(episodes: Sequence[EpisodeResult]) -> int | None:
 
 def _scores(
     by_task: Mapping[str, Sequence[EpisodeResult]], measured: Mapping[str, TaskReferences]
-) -> tuple[TaskScores, TaskScores]:
-    """Normalised scores of tasks that are not flagged, and successes where they are defined."""
-    scores, successes = {}, {}
+) -> tuple[TaskScores, TaskScores, TaskScores]:
+    """Normalised scores of tasks that are not flagged, successes, and scores against a human.
+
+    The last two are of the tasks that have them.
+    """
+    scores, successes, human = {}, {}, {}
     for task, episodes in by_task.items():
         returns = [episode.total_return for episode in episodes]
         score = measured.get(task, TaskReferences()).normalise(returns)
@@ -194,7 +197,10 @@ def _scores(
             scores[task] = score
         if any(episode.success is not None for episode in episodes):
             successes[task] = np.array([float(episode.success or False) for episode in episodes])
-    return scores, successes
+        against_human = references.human_normalised(task, returns)
+        if against_human is not None:
+            human[task] = against_human
+    return scores, successes, human
 
 
 def _published(suite: str, tasks: Sequence[TaskSummary]) -> dict[str, float]:

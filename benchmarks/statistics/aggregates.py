@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from benchmarks.statistics.scores import Average, MeanOfGroups
 
 TaskScores = Mapping[str, NDArray[np.float64]]
 """Scores of episodes, float64 ``[episodes]``, by task id."""
+
+NO_SCORES: TaskScores = MappingProxyType({})
 
 THRESHOLDS = tuple(step / 50 for step in range(-10, 76))
 """Scores at which profiles are evaluated: -0.2 to 1.5, in steps of 0.02."""
@@ -97,18 +100,23 @@ def suite_of(task: str) -> str:
     return task.split("-", 1)[0]
 
 
-def averages(scores: TaskScores, successes: TaskScores) -> tuple[Aggregate, ...]:
+def averages(
+    scores: TaskScores, successes: TaskScores, human: TaskScores = NO_SCORES
+) -> tuple[Aggregate, ...]:
     """Averages over all tasks, and the means over suites.
 
     Args:
         scores: Normalised scores of tasks that are not flagged.
         successes: 1 for an episode that solved its task and 0 for one that did not, of tasks for
             which success is defined.
+        human: Scores of episodes of tasks that a human's return is published of: 0 for random
+            play as published with it, 1 for the human.
 
     Returns:
         ``normalised mean``, ``normalised median``, ``normalised IQM``, ``optimality gap``,
         ``mean of suites`` (Gato's mean over domains), ``mean of suites' IQMs`` (JAT's aggregate),
-        ``success``; without those that there are no tasks for.
+        ``success``, ``human-normalised mean``, ``human-normalised median`` and
+        ``human-normalised IQM``; without those that there are no tasks for.
     """
     suites = tuple(map(suite_of, scores))
     groups: list[tuple[str, Average, TaskScores]] = [
@@ -119,12 +127,15 @@ def averages(scores: TaskScores, successes: TaskScores) -> tuple[Aggregate, ...]
         ("mean of suites", MeanOfGroups(statistics.mean_of_tasks, suites), scores),
         ("mean of suites' IQMs", MeanOfGroups(statistics.interquartile_mean, suites), scores),
         ("success", statistics.mean_of_tasks, successes),
+        ("human-normalised mean", statistics.mean_of_tasks, human),
+        ("human-normalised median", statistics.median_of_tasks, human),
+        ("human-normalised IQM", statistics.interquartile_mean, human),
     ]
     return tuple(_aggregate(*each) for each in groups if each[2])
 
 
 def averages_of_suites(
-    scores: TaskScores, successes: TaskScores
+    scores: TaskScores, successes: TaskScores, human: TaskScores = NO_SCORES
 ) -> Mapping[str, tuple[Aggregate, ...]]:
     """:func:`averages` within each suite, without the means over suites; by suite, sorted."""
 
@@ -134,10 +145,10 @@ def averages_of_suites(
     return {
         suite: tuple(
             each
-            for each in averages(within(suite, scores), within(suite, successes))
+            for each in averages(*(within(suite, of) for of in (scores, successes, human)))
             if not each.name.startswith("mean of suites")
         )
-        for suite in sorted({*map(suite_of, scores), *map(suite_of, successes)})
+        for suite in sorted({suite_of(task) for of in (scores, successes, human) for task in of})
     }
 
 

@@ -33,6 +33,20 @@ def test_averages_by_hand() -> None:
         assert each.low <= each.value <= each.high
 
 
+def test_a_human_is_another_measure_of_games_without_an_expert() -> None:
+    human = {"atari-pong": np.tile([0.0, 2.0], 4), "atari-skiing": np.full(8, -1.0)}
+    by_name = {each.name: each for each in averages({}, {}, human)}
+    assert {name: each.value for name, each in by_name.items()} == {
+        "human-normalised mean": 0.0,
+        "human-normalised median": 0.0,
+        "human-normalised IQM": pytest.approx((4 * -1.0 + 4 * 0.0) / 8),
+    }
+    assert [each.tasks for each in by_name.values()] == [2, 2, 2]
+    suites = averages_of_suites(SCORES, {}, human)
+    assert [each.value for each in suites["atari"]][-3:] == [0.0, 0.0, -0.5]
+    assert not any("human" in each.name for each in suites["babyai"])
+
+
 def test_no_interval_where_a_task_has_fewer_than_five_episodes() -> None:
     few = {**SCORES, "babyai-open": np.full(4, 0.5)}
     aggregates = {each.name: each for each in averages(few, SOLVED)}
