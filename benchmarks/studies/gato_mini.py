@@ -49,39 +49,33 @@ EXPERT_PLAY = {
     "atari": CollectSettings(
         Path(),
         RecordSettings(noise=0.1, keep=0.0, most_steps=4_000),
-        steps=10_000,
-        expert_episodes=1,  # some last 27,000 steps
+        steps=20_000,
+        expert_episodes=2,  # some last 27,000 steps
     ),
     "babyai": CollectSettings(Path(), RecordSettings(noise=0.2), steps=20_000, expert_episodes=5),
     "dm_control": CollectSettings(
-        Path(), RecordSettings(noise=0.3, keep=0.0), steps=16_000, expert_episodes=2
+        Path(), RecordSettings(noise=0.3, keep=0.0), steps=30_000, expert_episodes=5
     ),
     "metaworld": CollectSettings(
         Path(),
         RecordSettings(noise=0.8, steps_after_success=40),
-        episodes=24,
-        expert_episodes=3,
+        episodes=50,
+        expert_episodes=5,
     ),
     "mujoco": CollectSettings(
-        Path(), RecordSettings(noise=0.3, keep=0.0), steps=24_000, expert_episodes=2
+        Path(), RecordSettings(noise=0.3, keep=0.0), steps=45_000, expert_episodes=5
     ),
 }
 """What the experts play of each task, by suite."""
 
 SUITES = tuple(EXPERT_PLAY)
 
-LABELLED_STEPS = {
-    "atari": 4_000, "babyai": 5_000, "dm_control": 4_000, "metaworld": 1_500, "mujoco": 4_000
-}  # fmt: skip
-"""Steps that the network plays of each task in a round, at least."""
+LABELLED_STEPS = {"babyai": 5_000, "dm_control": 4_000, "mujoco": 4_000}
+"""Steps that the network plays of each task in a round, at least, in the suites in which it does.
+"""
 
-MOST_STEPS = {
-    "atari": 1_500, "babyai": 256, "dm_control": 1_000, "metaworld": 500, "mujoco": 1_000
-}  # fmt: skip
+MOST_STEPS = {"babyai": 256, "dm_control": 1_000, "mujoco": 1_000}
 """Steps after which an episode of the network is left, as it may be stuck."""
-
-JUDGED = ("babyai", "dm_control", "mujoco")
-"""Suites whose returns in a round say how far a task is: the others' are cut short."""
 
 WEIGHTS = {"atari": 0.34, "babyai": 0.3, "dm_control": 0.12, "metaworld": 0.14, "mujoco": 0.1}
 """Share of the tokens by suite, by how many updates each needs."""
@@ -154,7 +148,7 @@ def datasets(
     labelled = RecordSettings(player="")
     for before in range(1 if player is None else 0, number + 1):
         folder = labelled_folder(root, before)
-        for suite in suites:
+        for suite in (suite for suite in suites if suite in LABELLED_STEPS):
             tasks = labelled_tasks(suite, None if before else player)
             paths += [folder / dataset_id(task, labelled) for task in tasks]
     return tuple(map(str, paths))
@@ -165,11 +159,11 @@ def emphasis(root: Path, number: int, *, player: str | None = None) -> dict[str,
 
     These are episodes of training seeds. A task as good as its expert has 1, one as good as random
     play :data:`MOST_EMPHASIS`; an episode that was left after :data:`MOST_STEPS` steps counts as it
-    is, and a task without references as one that is half as good. Suites that are not in
-    :data:`JUDGED` have 1 throughout. Arguments as in :func:`labelled_collections`.
+    is, and a task without references as one that is half as good. Arguments as in
+    :func:`labelled_collections`.
     """
     factors = {}
-    for suite in JUDGED if number or player is not None else ():
+    for suite in LABELLED_STEPS if number or player is not None else ():
         references = measured(suite)
         for task in labelled_tasks(suite, None if number else player):
             name = dataset_id(task, RecordSettings(player=""))

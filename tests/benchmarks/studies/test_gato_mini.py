@@ -61,7 +61,7 @@ def test_later_rounds_learn_from_what_the_network_before_came_to() -> None:
 def test_an_earlier_network_plays_what_it_knows_before_the_first_round() -> None:
     labelled = labelled_collections(ROOT, 0, "gato-mini")
     played = [task.id for tasks, _ in labelled for task in tasks]
-    known = {task.id for suite in SUITES for task in known_tasks(suite)}
+    known = {task.id for suite in LABELLED_STEPS for task in known_tasks(suite)}
     assert set(played) == known & set(read_tasks(locate_checkpoint("gato-mini")))
     settings = round_settings(ROOT, WORK, player="gato-mini")
     assert settings.start is None
