@@ -338,7 +338,10 @@ class GatoPolicy(Policy):
             ValueError: Both are given, or the network reads no returns to go.
         """
         target = self.returns.target(share, total)
-        return self._view(self.plan, task=self.task, prompt=self.prompt, target_return=target)
+        view = self._view(self.plan, task=self.task, prompt=self.prompt, target_return=target)
+        view.demonstrations = self.demonstrations  # shown ones too, which another prompt replaces
+        view.decoder = view._make_decoder(self.network)
+        return view
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint folder that :meth:`load` reads; see :mod:`policies.gato.checkpoint`.

@@ -373,3 +373,19 @@ def test_load_takes_demonstrations(tmp_path: Any) -> None:
     small.network.config = dataclasses.replace(small.network.config, prompt_tokens=3)
     with pytest.raises(ValueError, match="prompt region 3: expected room for one or more"):
         small.with_demonstrations(shown, show=True)
+
+
+def test_another_return_leaves_what_is_shown() -> None:
+    plan = compile_plan(PLACE, MIXED, PlanOptions(vector_size=16))
+    torch.manual_seed(0)
+    config = fitted(dataclasses.replace(CONFIG, return_conditioned=True), [plan])
+    shown = GatoPolicy(GatoNetwork(config), plan).with_demonstrations(
+        episodes(MIXED), interpolate=False, show=True
+    )
+    seen = list(np.random.default_rng(1).uniform(-1, 1, (4, 3)).astype(np.float32))
+    same = shown.with_return(total=shown.target_return)
+    for hidden, again in zip(played(shown, seen)[0], played(same, seen)[0], strict=True):
+        assert torch.equal(hidden, again)
+    other = shown.with_return(total=5.0)
+    assert other.decoder.shows
+    assert other.target_return == 5.0
