@@ -144,6 +144,14 @@ def test_several_suites_are_told_apart_and_humans_shown_for_atari() -> None:
         assert shown in text
 
 
+def test_a_suite_that_only_a_human_is_known_of_has_a_row() -> None:
+    tasks = {"atari-alien": TaskRules("atari-alien", None)}
+    header = dataclasses.replace(HEADER, protocol=Protocol("atari", tasks, 1, 0, {}))
+    result = EpisodeResult(EpisodeKey("atari-alien", 0, 0), 1.0, 1, None, True, 0.1)
+    text = checked(render_page(summarise(header, [result], measured={}))).text
+    assert re.search(r"Atari\s*1\b", text)
+
+
 def test_the_command_makes_the_page_of_a_recorded_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
