@@ -261,7 +261,7 @@ class Optimiser:
         for part in self.parts.values():
             part.drop_gradient()
         decay = min(self.config.average, (step + 1) / (step + 10))
-        held = [part.held for part in self.parts.values()]
+        held: list[Tensor] = [part.held for part in self.parts.values()]
         with torch.no_grad():
             torch._foreach_lerp_([self.average[name] for name in self.parts], held, 1 - decay)
 
