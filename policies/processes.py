@@ -2,6 +2,7 @@
 
 * :class:`WorkerPool` -- starts, hears, answers and ends them; :class:`Ended` -- the end of one.
 * :class:`JobPool` -- gives them jobs, one after another.
+* :func:`caller`, :func:`results_of` -- of a pool whose jobs are calls.
 * :class:`WorkerFailure` -- what a worker says when it cannot do its work.
 * :class:`WorkerError` -- work that was not done.
 """
@@ -9,9 +10,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import operator
 import signal
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -260,3 +262,21 @@ def _begin(main: Callable[..., None], connection: Connection, *arguments: Any) -
     with suppress(EOFError, ConnectionError, KeyboardInterrupt):
         main(connection, *arguments)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already, and quietly
+
+
+Call = Callable[[], Any]
+
+
+def caller() -> Callable[[Call], Any]:
+    """What a process makes of the calls that it is given: it makes them."""
+    return operator.call
+
+
+def results_of(pool: JobPool[Call], calls: Sequence[Call]) -> list[Any]:
+    """What each of the calls returns, in their order; the first failure is raised."""
+    results: dict[Call, Any] = {}
+    for call, result in pool.run(calls):
+        if isinstance(result, WorkerFailure):
+            raise result.error()
+        results[call] = result
+    return [results[call] for call in calls]

@@ -4,6 +4,8 @@
     python -m benchmarks.studies.gato_mini --rounds 0     # the experts' own episodes alone
     python -m benchmarks.studies.gato_mini --rounds 0 --player gato-mini --rows 192 --minutes 60
                                                           # from fresh weights, on a GPU
+    python -m benchmarks.studies.gato_mini --only-round 2 --rows 384 --minutes 5
+                                                          # one more round, on a GPU
     python -m benchmarks.studies.gato_mini --dry-run      # what would be drawn from the shards
 
 Round 0 learns from the experts' episodes, played under noise. In each later round the network
@@ -29,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from rich.console import Console
 
 from benchmarks.references import measured
 from gato_gym.commands.common import exit_status
@@ -80,6 +83,9 @@ MOST_STEPS = {"babyai": 256, "dm_control": 1_000, "mujoco": 1_000}
 WEIGHTS = {"atari": 0.34, "babyai": 0.3, "dm_control": 0.12, "metaworld": 0.14, "mujoco": 0.1}
 """Share of the tokens by suite, by how many updates each needs."""
 
+LATER_WEIGHTS = {"atari": 0.3, "babyai": 0.36, "dm_control": 0.14, "metaworld": 0.1, "mujoco": 0.1}
+"""The same in later rounds, for more of the suites that are further from their experts."""
+
 PROMPT_SHARES = {"babyai": 0.05, "metaworld": 0.1, "mujoco": 0.1, "dm_control": 0.1, "atari": 0.0}
 """Share of a suite's documents that carry a prompt, in place of the task's learned embedding."""
 
@@ -87,6 +93,10 @@ NETWORK = {
     "width": 192, "heads": 3, "feed_forward": 384, "vector_hidden": 384, "patch_channels": 32,
     "continuous_head": "regression",
 }  # fmt: skip
+
+USUAL_ROWS, MOST_RATE = 48, 2.0
+"""Packed sequences of a batch, and the most by which larger ones raise the rates of later rounds,
+in proportion to the root of their number."""
 
 MOST_EMPHASIS = 4.0
 """Share of a task whose network is as good as random play, over that of one as good as its expert.
@@ -181,7 +191,7 @@ def round_settings(
     number: int = 0,
     steps: int | None = 2400,
     minutes: float | None = None,
-    rows: int = 48,
+    rows: int = USUAL_ROWS,
     player: str | None = None,
     factors: Mapping[str, float] = {},
 ) -> TrainSettings:
@@ -222,8 +232,9 @@ def round_settings(
     if not number:
         return settings
     start = str(work / f"round-{number - 1}" / RUN_CHECKPOINT)
-    half = {"rate": 1e-3, "matrix_rate": 2e-3, "cooldown": 0.8}
-    return replace(settings, start=start, optimiser_options=half)
+    factor = min(MOST_RATE, (rows / USUAL_ROWS) ** 0.5)
+    rates = {"rate": 1e-3 * factor, "matrix_rate": 2e-3 * factor, "cooldown": 0.8}
+    return replace(settings, start=start, optimiser_options=rates, weights=LATER_WEIGHTS)
 
 
 def _train_in_parallel(processes: int, number: int) -> None:
@@ -237,13 +248,24 @@ def _train_in_parallel(processes: int, number: int) -> None:
     subprocess.run(command, check=True, env={**os.environ, **ONE_THREAD})
 
 
+def _collect(
+    root: Path, work: Path, number: int, player: str | None, *, processes: int, console: Console
+) -> None:
+    """Collect what round ``number`` has beside the rounds before."""
+    playing = str(work / f"round-{number - 1}" / RUN_CHECKPOINT) if number else player
+    planned = [] if number else collections(root)
+    planned += [] if playing is None else labelled_collections(root, number, playing)
+    for tasks, plays in planned:
+        collect(tasks, plays, workers=processes, console=console)
+
+
 def make(
     *,
     rounds: int = 1,
     steps: int = 2400,
     minutes: float | None = None,
     round_steps: int = 800,
-    rows: int = 48,
+    rows: int = USUAL_ROWS,
     player: str | None = None,
     root: Path = Path("data"),
     work: Path = Path("runs/gato-mini"),
@@ -266,34 +288,33 @@ def make(
         work: Folder of the runs, one for each round.
         processes: That collect and train; None for one a core.
         only_round: Train this round alone, on what has been collected.
-        collect_only: Collect and do not train, for which the first round's network must be there.
+        collect_only: Collect and do not train, for which the network of a round's player must be
+            there; with ``only_round``, for this round alone.
         evaluate: Play all five suites in the end.
-        dry_run: Print the mixture of the first round alone.
+        dry_run: Print the mixture alone, of the first round or of ``only_round``.
     """
     console, count = new_console(soft_wrap=True), processes or os.cpu_count() or 1
-    if dry_run:
-        TrainRun(round_settings(root, work, steps=steps, rows=rows, player=player)).describe()
-        return
-    if only_round is not None:
+    if only_round is not None or dry_run:
+        number = only_round or 0
+        if collect_only:
+            _collect(root, work, number, player, processes=count, console=console)
+            return
         torch.set_num_threads(1 if "LOCAL_RANK" in os.environ else count)
         settings = round_settings(
             root,
             work,
-            number=only_round,
-            steps=None if minutes else round_steps if only_round else steps,
+            number=number,
+            steps=None if minutes else round_steps if number else steps,
             minutes=minutes,
             rows=rows,
             player=player,
-            factors=emphasis(root, only_round, player=player),
+            factors=emphasis(root, number, player=player),
         )
-        TrainRun(settings).train()
+        run = TrainRun(settings)
+        run.describe() if dry_run else run.train()
         return
     for number in range(rounds + 1):
-        playing = str(work / f"round-{number - 1}" / RUN_CHECKPOINT) if number else player
-        planned = [] if number else collections(root)
-        planned += [] if playing is None else labelled_collections(root, number, playing)
-        for tasks, plays in planned:
-            collect(tasks, plays, workers=count, console=console)
+        _collect(root, work, number, player, processes=count, console=console)
         if not collect_only:
             _train_in_parallel(count, number)
     if evaluate and not collect_only:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,22 +85,29 @@ def schedule(step: int, total: int, config: OptimiserConfig) -> float:
     return min(up, config.last + (1 - config.last) * wave)
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The nearest (semi-)orthogonal matrix, roughly, by a quintic Newton-Schulz iteration.
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """The nearest (semi-)orthogonal matrices, roughly, by a quintic Newton-Schulz iteration.
 
     Coefficients from https://kellerjordan.github.io/posts/muon/. A GPU iterates in bfloat16, as
-    ``torch.optim.Muon`` does; a CPU in the matrix's own dtype, because without bfloat16 units it
+    ``torch.optim.Muon`` does; a CPU in the matrices' own dtype, because without bfloat16 units it
     would take several times as long.
+
+    Args:
+        matrices: float ``[..., M, N]``.
+        steps: Iterations.
+
+    Returns:
+        As they are.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     x = x.bfloat16() if x.device.type == "cuda" else x
     for _ in range(steps):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -130,23 +138,32 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update every matrix that has a gradient."""
+        """Update every matrix that has a gradient; those of a shape are orthogonalised together."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(parameter)
-                buffer = state["momentum_buffer"]
-                buffer.lerp_(parameter.grad, 1 - group["momentum"])
-                gradient = parameter.grad.lerp(buffer, group["momentum"])
-                part = self.parts[id(parameter)]
-                chunks = part.whole(gradient).chunk(self.stacked.get(id(parameter), 1))
-                whole = torch.cat([orthogonalise(c) * 0.2 * max(c.shape) ** 0.5 for c in chunks])
-                update = part.rows(whole)
+            parameters = [p for p in group["params"] if p.grad is not None]
+            chunks = [self._chunks(parameter, group["momentum"]) for parameter in parameters]
+            by_shape: dict[torch.Size, list[Tensor]] = {}
+            for chunk in itertools.chain.from_iterable(chunks):
+                by_shape.setdefault(chunk.shape, []).append(chunk)
+            updates = {
+                shape: iter(orthogonalise(torch.stack(alike)) * 0.2 * max(shape) ** 0.5)
+                for shape, alike in by_shape.items()
+            }
+            for parameter, parts in zip(parameters, chunks, strict=True):
+                whole = torch.cat([next(updates[part.shape]) for part in parts])
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update, alpha=-group["lr"])
+                parameter.add_(self.parts[id(parameter)].rows(whole), alpha=-group["lr"])
+
+    def _chunks(self, parameter: nn.Parameter, momentum: float) -> Sequence[Tensor]:
+        """The matrices that are stacked in a parameter: what is to be orthogonalised of each."""
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffer = state["momentum_buffer"]
+        buffer.lerp_(gradient, 1 - momentum)
+        whole = self.parts[id(parameter)].whole(gradient.lerp(buffer, momentum))
+        return whole.chunk(self.stacked.get(id(parameter), 1))
 
 
 class Optimiser:
@@ -244,9 +261,9 @@ class Optimiser:
         for part in self.parts.values():
             part.drop_gradient()
         decay = min(self.config.average, (step + 1) / (step + 10))
+        held: list[Tensor] = [part.held for part in self.parts.values()]
         with torch.no_grad():
-            for name, part in self.parts.items():
-                self.average[name].lerp_(part.held, 1 - decay)
+            torch._foreach_lerp_([self.average[name] for name in self.parts], held, 1 - decay)
 
     def averages(self) -> Iterator[tuple[str, Tensor]]:
         """The averaged weights by name, whole; with a divided network every process iterates."""

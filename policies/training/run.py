@@ -59,6 +59,7 @@ def tasks_of(settings: TrainSettings) -> list[DatasetTask]:
         memory=settings.memory,
         changes=settings.options,
         group_by=settings.group_by,
+        workers=settings.workers,
     )
 
 

@@ -171,7 +171,7 @@ class Trainer:
             self._batches,
             last=config.steps,
             processes=usual if loaders is None else loaders,
-            finish=self._on_device,
+            device=self.device,
         )
         self.step, self.minutes, self.saved = 0, 0.0, -1
         self.metrics: Metrics | None = None
@@ -180,17 +180,13 @@ class Trainer:
         self.shares = None if adaptive is None else TaskShares(adaptive, self.packer.tasks)
         self.last = min(config.steps, until or config.steps)
 
-    def _batches(self, step: int) -> tuple[list[Any], Tensor]:
+    def _batches(self, step: int) -> tuple[list[Any], float]:
         """This process's parts of a step's batch, and their weight in the loss."""
         parts = self.config.accumulate
         world, first = self.ranks.world * parts, self.ranks.rank * parts
         batches = [self.packer.batch(step, rank=first + i, world=world) for i in range(parts)]
         scales = [self.family.scale(self.config, batch) for batch in batches]
-        return batches, torch.stack(scales).sum()
-
-    def _on_device(self, step: tuple[list[Any], Tensor]) -> tuple[list[Any], Tensor]:
-        batches, weight = step
-        return [batch.to(self.device) for batch in batches], weight
+        return batches, float(torch.stack(scales).sum())
 
     def resume(self) -> None:
         """Take up the run in the output folder, if there is one.
@@ -283,7 +279,7 @@ class Trainer:
             NonFiniteLossError: Before the weights are touched.
         """
         batches, weight = self.batches.take(self.step)
-        scale = self.ranks.sum(weight)
+        scale = self.ranks.sum(torch.tensor(weight))
         divisor = scale.to(self.device)
         totals = torch.zeros(10 + 2 * len(self.packer.sources), device=self.device)
         for batch in batches:

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,13 @@ from gato_gym.spaces import Plan, compile_plan
 from gato_gym.tasks import Task, UnknownTaskError, get_task
 from policies.collection.filtering import least_return, windowed_return
 from policies.gato.task_specs import signature
+from policies.processes import JobPool, caller, results_of
 
 Place = tuple[int, int]
 """Number of a source, and of an episode in it."""
+
+FEWEST_READ = 8
+"""Datasets that a process of its own reads, at least: it takes a second to begin."""
 
 USUAL_OPTIONS = PlanOptions(memory="none")
 """Token options of an environment that is not registered, as far as no trial says more: where the
@@ -256,6 +260,7 @@ def find_tasks(
     memory: str | None = None,
     changes: Mapping[str, Any] | None = None,
     group_by: str = "task",
+    workers: int = 1,
 ) -> list[DatasetTask]:
     """The tasks of some datasets, sorted by id.
 
@@ -269,14 +274,22 @@ def find_tasks(
         memory: "all", "observations" or "none"; None takes the registered task's, or "none".
         changes: Other fields of :class:`~gato_gym.PlanOptions`.
         group_by: "task", or "suite" for one group of a suite's registered tasks.
+        workers: Processes that read them, where they are many.
 
     Raises:
         FileNotFoundError: A dataset is not there.
         ValueError: It cannot be read, has no episode, or two of one environment differ in spaces.
+        WorkerError: A process failed, or was killed.
     """
     tasks_by_id: dict[str, DatasetTask] = {}
-    for name in names:
-        task = _task_of(find_minari(_imported(name)), share, group_by)
+    calls = [partial(_task_of, find_minari(_imported(name)), share, group_by) for name in names]
+    count = min(workers, len(calls) // FEWEST_READ)
+    if count < 2:
+        tasks = [call() for call in calls]
+    else:
+        with JobPool(caller, count=count) as pool:
+            tasks = results_of(pool, calls)
+    for task in tasks:
         changed_options = {"layout": layout, "memory": memory, **(changes or {})}
         changed_options = {
             key: value for key, value in changed_options.items() if value is not None

@@ -2,8 +2,7 @@
 
 * :func:`shard_tasks` -- encodes tasks, with statistics of their vectors.
 * :func:`shard_task` -- encodes some episodes of one.
-* :func:`augmented`, :func:`made_of`, :func:`results_of` -- parts that shards of other families are
-  made with, too.
+* :func:`augmented`, :func:`made_of` -- parts that shards of other families are made with, too.
 
 A shard that is there, made of the same episodes in the same way, is kept. The ``made_of`` of older
 versions' has no ``contents``: their episodes are known by the returns.
@@ -14,8 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +26,7 @@ from gato_gym.files.atomic_io import file_name
 from gato_gym.options import PlanOptions
 from gato_gym.space_json import write_space
 from policies.gato.task_specs import signature
-from policies.processes import JobPool, WorkerFailure
+from policies.processes import JobPool, caller, results_of
 from policies.training.data.datasets import DatasetTask, Place, registered_task
 from policies.training.data.shards import (
     FORMAT,
@@ -74,8 +72,8 @@ def shard_tasks(
     rewarded = {"rewards": True} if rewards else {}
     metas, older = (
         {
-            task.id: {**_meta_of(task, tasks, augment, seed, contents=contents), **rewarded}
-            for task in tasks
+            name: {**meta, **rewarded}
+            for name, meta in _metas_of(tasks, augment, seed, contents=contents).items()
         }
         for contents in (True, False)
     )
@@ -88,13 +86,13 @@ def shard_tasks(
     groups = {task.group for task in missing}
     members = [task for task in tasks if task.group in groups]
     with JobPool(caller, count=0 if workers == 1 else workers) as pool:
-        parts = results_of(pool, {task.id: partial(_vector_moments, task) for task in members})
-        measured = [(task, parts[task.id]) for task in members]
+        parts = results_of(pool, [partial(_vector_moments, task) for task in members])
+        measured = list(zip(members, parts, strict=True))
         jobs = [
             _Job(places[task.id], task, _normalised(task, measured), metas[task.id], augment, seed)
             for task in missing
         ]
-        results_of(pool, {job.task.id: partial(_encode, job) for job in jobs})
+        results_of(pool, [partial(_encode, job) for job in jobs])
     return {name: TaskShard.open(place) for name, place in places.items()}
 
 
@@ -173,24 +171,22 @@ def _meta(task: DatasetTask, made: dict[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, "task": task.id, "group": task.group, "made_of": made}
 
 
-def _meta_of(
-    task: DatasetTask,
-    tasks: Sequence[DatasetTask],
-    augment: int,
-    seed: int,
-    *,
-    contents: bool = True,
-) -> dict[str, Any]:
-    made = made_of(task, augment, seed, contents=contents)
-    if task.group != task.id:
-        group = {
-            other.id: other.identity(contents=contents)
-            for other in tasks
-            if other.group == task.group
-        }
-        digest = hashlib.blake2b(json.dumps(group, sort_keys=True).encode(), digest_size=8)
-        made["group"] = digest.hexdigest()
-    return _meta(task, made)
+def _metas_of(
+    tasks: Sequence[DatasetTask], augment: int, seed: int, *, contents: bool
+) -> dict[str, dict[str, Any]]:
+    """By task, what ``meta.json`` says of its shard: of a group's tasks, with the whole group."""
+    groups: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        identity = task.identity(contents=contents)
+        groups.setdefault(task.group, {})[task.id] = identity
+    metas = {}
+    for task in tasks:
+        made = made_of(task, augment, seed, contents=contents)
+        if task.group != task.id:
+            group = json.dumps(groups[task.group], sort_keys=True).encode()
+            made["group"] = hashlib.blake2b(group, digest_size=8).hexdigest()
+        metas[task.id] = _meta(task, made)
+    return metas
 
 
 def made_of(task: DatasetTask, augment: int, seed: int, *, contents: bool = True) -> dict[str, Any]:
@@ -224,22 +220,3 @@ def _normalised(
     ]
     is_measured = any(other.id == task.id and parts for other, parts in measured)
     return with_statistics(plan, alike) if is_measured else task.options
-
-
-Call = Callable[[], Any]
-
-
-def caller() -> Callable[[Call], Any]:
-    """What a process makes of the calls that it is given: it makes them."""
-    return operator.call
-
-
-def results_of(pool: JobPool[Call], calls: dict[str, Call]) -> dict[str, Any]:
-    """What each of the calls returns; the first failure is raised."""
-    names = {call: name for name, call in calls.items()}
-    results: dict[str, Any] = {}
-    for call, result in pool.run(calls.values()):
-        if isinstance(result, WorkerFailure):
-            raise result.error()
-        results[names[call]] = result
-    return results

@@ -44,9 +44,9 @@ from gato_gym.space_json import write_space
 from policies.gato.prompts import first_steps
 from policies.jat.encoders import FRAMES, SIDE
 from policies.jat.modalities import Modalities, grid_symbols
-from policies.processes import JobPool
+from policies.processes import JobPool, caller, results_of
 from policies.training.data.datasets import DatasetTask
-from policies.training.data.encoding import augmented, caller, made_of, results_of
+from policies.training.data.encoding import augmented, made_of
 from policies.training.data.shards import (
     EpisodeArrays,
     check_ends,
@@ -163,7 +163,7 @@ def shard_jat_tasks(
         WorkerError: A process failed, or was killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    jobs: dict[str, Callable[[], Any]] = {}
+    jobs: list[Callable[[], Any]] = []
     for task in tasks:
         place = folder / file_name(task.id)
         meta = {
@@ -173,8 +173,8 @@ def shard_jat_tasks(
             "made_of": made_of(task, augment, seed),
         }
         if not is_made_of(place, meta):
-            jobs[task.id] = partial(
-                _encode, place, task, modalities[task.id], meta, augment=augment, seed=seed
+            jobs.append(
+                partial(_encode, place, task, modalities[task.id], meta, augment=augment, seed=seed)
             )
     with JobPool(caller, count=0 if workers == 1 else workers) as pool:
         results_of(pool, jobs)

@@ -1,18 +1,23 @@
 """Work for the coming steps, done beside that for this one.
 
 * :class:`Prefetcher` -- values of a function of the step, in the order of the steps.
+* :class:`Packed` -- a value as one buffer, which crosses processes and reaches a GPU at once.
 * :func:`usual_processes` -- how many processes to compute them in.
 """
 
 from __future__ import annotations
 
+import io
 import multiprocessing
+import pickle
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from policies.threads import available_cores
@@ -23,6 +28,8 @@ AHEAD = 2
 """Steps that are computed ahead in a thread, and in each process."""
 
 MOST_PROCESSES = 16
+
+CPU = torch.device("cpu")
 
 
 def usual_processes(device: torch.device, *, sharing: int = 1) -> int:
@@ -37,14 +44,72 @@ def usual_processes(device: torch.device, *, sharing: int = 1) -> int:
     return min(MOST_PROCESSES, max(1, (available_cores() - 1) // sharing))
 
 
-class _Steps(Dataset[T]):
+ALIGNMENT = 64
+"""Bytes at a multiple of which a tensor begins in a buffer."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A value whose tensors are in one buffer, which moves as one.
+
+    Attributes:
+        structure: The value, pickled, with places in the buffer for tensors. It goes from one of
+            this program's processes to another and into no file.
+        buffer: uint8 ``[bytes]``.
+    """
+
+    structure: bytes
+    buffer: Tensor
+
+    @classmethod
+    def of(cls, value: Any) -> Packed:
+        """Pack a value, of whatever kind that can be pickled."""
+        file = io.BytesIO()
+        pickler = _Packer(file)
+        pickler.dump(value)
+        buffer = torch.empty(pickler.size, dtype=torch.uint8)
+        for tensor, (begin, end) in pickler.tensors:
+            buffer[begin:end] = tensor.contiguous().view(-1).view(torch.uint8)
+        return cls(file.getvalue(), buffer)
+
+    def unpacked(self, device: torch.device) -> Any:
+        """The value, with all its tensors on a device."""
+        return _Unpacker(io.BytesIO(self.structure), self.buffer.to(device)).load()
+
+
+class _Packer(pickle.Pickler):
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=5)
+        self.size = 0
+        self.tensors: list[tuple[Tensor, tuple[int, int]]] = []
+
+    def persistent_id(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return None
+        begin, end = self.size, self.size + value.numel() * value.element_size()
+        self.size = -(-end // ALIGNMENT) * ALIGNMENT
+        self.tensors.append((value, (begin, end)))
+        return begin, end, value.dtype, tuple(value.shape)
+
+
+class _Unpacker(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, buffer: Tensor) -> None:
+        super().__init__(file)
+        self.buffer = buffer
+
+    def persistent_load(self, place: Any) -> Tensor:
+        begin, end, dtype, shape = place
+        return self.buffer[begin:end].view(dtype).view(shape)
+
+
+class _Steps(Dataset[Packed]):
     """A function of the step as a dataset."""
 
-    def __init__(self, make: Callable[[int], T]) -> None:
+    def __init__(self, make: Callable[[int], Any]) -> None:
         self.make = make
 
-    def __getitem__(self, step: int) -> T:
-        return self.make(step)
+    def __getitem__(self, step: int) -> Packed:
+        return Packed.of(self.make(step))
 
 
 def _as_it_is(value: T) -> T:
@@ -69,7 +134,7 @@ class Prefetcher(Generic[T]):
         last: One past the last step.
         processes: That compute it; 0 computes it in a thread. They are forked from this one, so
             the function is called as it is then.
-        finish: What a thread of this process does with each value, such as moving it to a device.
+        device: Where the tensors of each value shall be, to which a thread moves them.
 
     Example:
         >>> with Prefetcher(lambda step: step * step, last=4) as squares:
@@ -83,12 +148,12 @@ class Prefetcher(Generic[T]):
         *,
         last: int,
         processes: int = 0,
-        finish: Callable[[T], T] = _as_it_is,
+        device: torch.device = CPU,
     ) -> None:
-        self.make, self.last, self.processes, self.finish = make, last, processes, finish
+        self.make, self.last, self.processes, self.device = make, last, processes, device
         self._pool: ThreadPoolExecutor | None = None
         self._coming: dict[int, Future[T]] = {}
-        self._values: Iterator[T] | None = None
+        self._values: Iterator[Packed] | None = None
         self._next = -1
 
     def __enter__(self) -> Prefetcher[T]:
@@ -125,13 +190,18 @@ class Prefetcher(Generic[T]):
     def _value(self, step: int) -> T:
         """A value, in the thread."""
         if not self.processes:
-            return self.finish(self.make(step))
+            made = self.make(step)
+            return made if self.device.type == "cpu" else self._moved(Packed.of(made))
         if self._values is None or step != self._next:
             self._values = self._begin(step)
         self._next = step + 1
-        return self.finish(next(self._values))
+        return self._moved(next(self._values))
 
-    def _begin(self, step: int) -> Iterator[T]:
+    def _moved(self, packed: Packed) -> T:
+        value: T = packed.unpacked(self.device)
+        return value
+
+    def _begin(self, step: int) -> Iterator[Packed]:
         """The values from a step on, computed in processes."""
         return iter(
             DataLoader(

@@ -58,6 +58,31 @@ def test_later_rounds_learn_from_what_the_network_before_came_to() -> None:
     assert second.start == str(WORK / "round-1" / "checkpoint")
 
 
+def test_larger_batches_of_later_rounds_take_larger_steps() -> None:
+    rates = [
+        round_settings(ROOT, WORK, number=1, rows=rows).optimiser_options for rows in (48, 96, 960)
+    ]
+    assert [each["rate"] for each in rates] == pytest.approx([1e-3, 2**0.5 * 1e-3, 2e-3])
+    assert [each["matrix_rate"] for each in rates] == pytest.approx([2e-3, 2**0.5 * 2e-3, 4e-3])
+
+
+def test_a_round_can_be_collected_and_described_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gato_mini, "TrainRun", Run)
+    monkeypatch.setattr(gato_mini, "emphasis", lambda *_, **__: {})
+    monkeypatch.setattr(
+        gato_mini, "collect", lambda tasks, plays, **_: CALLS.append(str(plays.record.player))
+    )
+    CALLS.clear()
+    tyro.cli(make, args=["--only-round", "1", "--collect-only"])
+    assert [str(WORK / "round-0" / "checkpoint")] * len(LABELLED_STEPS) == CALLS
+    CALLS.clear()
+    tyro.cli(make, args=["--only-round", "0", "--collect-only"])
+    assert ["None"] * len(SUITES) == CALLS
+    CALLS.clear()
+    tyro.cli(make, args=["--only-round", "1", "--dry-run"])
+    assert CALLS == ["describe round-1 800"]
+
+
 def test_an_earlier_network_plays_what_it_knows_before_the_first_round() -> None:
     labelled = labelled_collections(ROOT, 0, "gato-mini")
     played = [task.id for tasks, _ in labelled for task in tasks]
@@ -105,6 +130,9 @@ class Run:
 
     def __init__(self, settings: TrainSettings, console: Any = None) -> None:
         self.settings = settings
+
+    def describe(self) -> None:
+        CALLS.append(f"describe {self.settings.output.name} {self.settings.steps}")
 
     def train(self) -> None:
         CALLS.append(f"train {self.settings.output.name} {self.settings.steps}")
