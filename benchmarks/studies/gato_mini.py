@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.references import measured
@@ -58,8 +59,8 @@ EXPERT_PLAY = {
     "babyai": CollectSettings(Path(), RecordSettings(noise=0.2), steps=20_000, expert_episodes=5),
     "dm_control": CollectSettings(  # many starts: of finger and reacher each has its own target
         Path(),
-        RecordSettings(noise=0.3, keep=0.0, most_steps=150),
-        steps=50_000,
+        RecordSettings(noise=0.3, keep=0.0, most_steps=300),
+        steps=60_000,
         expert_episodes=5,
     ),
     "metaworld": CollectSettings(
@@ -76,15 +77,16 @@ EXPERT_PLAY = {
 
 SUITES = tuple(EXPERT_PLAY)
 
-LABELLED_STEPS = {"babyai": 5_000, "dm_control": 6_000, "mujoco": 4_000}
+LABELLED_STEPS = {"babyai": 5_000, "dm_control": 10_000, "mujoco": 4_000}
 """Steps that the network plays of each task in a round, at least, in the suites in which it does.
 """
 
 MOST_STEPS = {"babyai": 256, "dm_control": 250, "mujoco": 1_000}
 """Steps after which an episode of the network is left, as it may be stuck."""
 
-WHOLE_STEPS = {"dm_control": 1_000}
-"""Steps of all episodes of a suite, to which the return of one that is left is scaled up."""
+SHORTENED = ("dm_control",)
+"""Suites whose whole episodes are longer than :data:`MOST_STEPS`: the network's are compared with
+as many steps of the expert's."""
 
 WEIGHTS = {"atari": 0.34, "babyai": 0.3, "dm_control": 0.12, "metaworld": 0.14, "mujoco": 0.1}
 """Share of the tokens by suite, by how many updates each needs."""
@@ -175,17 +177,22 @@ def emphasis(root: Path, number: int, *, player: str | None = None) -> dict[str,
 
     These are episodes of training seeds. A task as good as its expert has 1, one as good as random
     play :data:`MOST_EMPHASIS`; an episode that was left after :data:`MOST_STEPS` steps counts as it
-    is, or in proportion where :data:`WHOLE_STEPS` are known, and a task without references as one
-    that is half as good. Arguments as in :func:`labelled_collections`.
+    is, see also :data:`SHORTENED`, and a task without references as one that is half as good.
+    Arguments as in :func:`labelled_collections`.
     """
     factors = {}
     for suite in LABELLED_STEPS if number or player is not None else ():
         references = measured(suite)
-        scale = WHOLE_STEPS.get(suite, MOST_STEPS[suite]) / MOST_STEPS[suite]
         for task in labelled_tasks(suite, None if number else player):
             name = dataset_id(task, RecordSettings(player=""))
-            returns = scale * returns_of(find_minari(labelled_folder(root, number) / name))
-            scores = references[task.id].normalise(returns) if task.id in references else None
+            returns = returns_of(find_minari(labelled_folder(root, number) / name))
+            scores: NDArray[np.float64] | None
+            if suite in SHORTENED:
+                recorded = find_minari(root / dataset_id(task))
+                scores = returns / returns_of(recorded, most_steps=MOST_STEPS[suite]).mean()
+            else:
+                known = references.get(task.id)
+                scores = None if known is None else known.normalise(returns)
             score = 0.5 if scores is None else float(np.clip(scores.mean(), 0.0, 1.0))
             factors[task.id] = 1 + (MOST_EMPHASIS - 1) * (1 - score)
     return factors

@@ -165,11 +165,12 @@ def _check_stored(storage: Any, indices: list[int]) -> None:
                 hdf5.check_episode(file, index)
 
 
-def returns_of(dataset: Any) -> NDArray[np.float64]:
+def returns_of(dataset: Any, *, most_steps: int | None = None) -> NDArray[np.float64]:
     """The return of every episode of a loaded Minari dataset, in its order: float64 ``[E]``.
 
     Args:
         dataset: A ``minari.MinariDataset``, the whole or a part (filtered or split).
+        most_steps: Count the rewards of so many first steps; None counts all.
     """
     from gato_gym.episodes import hdf5
 
@@ -179,7 +180,8 @@ def returns_of(dataset: Any) -> NDArray[np.float64]:
             rewards = [hdf5.read_rewards(file, i) for i in indices]
     else:
         rewards = [e["rewards"] for e in storage.get_episodes(indices)]
-    return np.array([np.sum(part, dtype=np.float64) for part in rewards], np.float64)
+    returns = [np.sum(part[:most_steps], dtype=np.float64) for part in rewards]
+    return np.array(returns, np.float64)
 
 
 def with_steps(dataset: Any) -> Any:
