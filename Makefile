@@ -27,7 +27,7 @@ demo: $(DEMO_STAMP)
 	$(PYTHON_IN_VENV) -m benchmarks.run --suite all --tasks $(DEMO_TASKS) --episodes 1 --record 1
 
 test: $(STAMP)
-	$(PYTHON_IN_VENV) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	$(PYTHON_IN_VENV) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --durations 40
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(PYTHON_IN_VENV) -m mkdocs build --strict --quiet --site-dir build/site
