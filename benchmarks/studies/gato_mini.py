@@ -91,7 +91,7 @@ as many steps of the expert's."""
 WEIGHTS = {"atari": 0.34, "babyai": 0.3, "dm_control": 0.12, "metaworld": 0.14, "mujoco": 0.1}
 """Share of the tokens by suite, by how many updates each needs."""
 
-LATER_WEIGHTS = {"atari": 0.3, "babyai": 0.36, "dm_control": 0.14, "metaworld": 0.1, "mujoco": 0.1}
+LATER_WEIGHTS = {"atari": 0.2, "babyai": 0.42, "dm_control": 0.2, "metaworld": 0.08, "mujoco": 0.1}
 """The same in later rounds, for more of the suites that are further from their experts."""
 
 PROMPT_SHARES = {"babyai": 0.05, "metaworld": 0.1, "mujoco": 0.1, "dm_control": 0.1, "atari": 0.0}
