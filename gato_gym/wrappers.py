@@ -11,14 +11,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from gato_gym.options import PlanOptions
@@ -157,7 +158,8 @@ class GatoTokenizeVector(VectorWrapper[Tokens, Any, Any, Any, Any]):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Tokens, dict[str, Any]]:
         """Reset all environments; returns their first observations as tokens ``[B, ...]``."""
-        observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
+        with self._uncopied():
+            observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         return self._tokens(observations), infos
 
     def step(self, actions: Any) -> tuple[Tokens, Any, Any, Any, dict[str, Any]]:
@@ -168,9 +170,9 @@ class GatoTokenizeVector(VectorWrapper[Tokens, Any, Any, Any, Any]):
         Raises:
             ValueError: A token is not legal at its position.
         """
-        observations, rewards, terminations, truncations, infos = self.env.step(
-            self.plan.decode_batch(np.asarray(actions) + self._first_ids)
-        )
+        decoded = self.plan.decode_batch(np.asarray(actions) + self._first_ids)
+        with self._uncopied():
+            observations, rewards, terminations, truncations, infos = self.env.step(decoded)
         if "final_obs" in infos:
             finals = np.empty(self.num_envs, dtype=object)
             for row, final in enumerate(infos["final_obs"]):
@@ -178,6 +180,19 @@ class GatoTokenizeVector(VectorWrapper[Tokens, Any, Any, Any, Any]):
                     finals[row] = _one_as_tokens(self.plan, final, self._kinds, self.text_length)
             infos = {**infos, "final_obs": finals}
         return self._tokens(observations), rewards, terminations, truncations, infos
+
+    @contextmanager
+    def _uncopied(self) -> Iterator[None]:
+        """Leaves out the copy of observations, which are encoded at once and not handed on."""
+        env = self.env
+        if not isinstance(env, (SyncVectorEnv, AsyncVectorEnv)):
+            yield
+            return
+        copies, env.copy = env.copy, False
+        try:
+            yield
+        finally:
+            env.copy = copies
 
     def _tokens(self, observations: Any) -> Tokens:
         return _as_tokens(self.plan.encode_batch(observations), self._kinds, self.text_length)

@@ -16,6 +16,7 @@ import hashlib
 from collections import Counter
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
@@ -37,19 +38,20 @@ class RowGenerator:
             first episode.
         episodes: Number of episodes that began since then.
         waiting: Whether the next observation begins an episode.
-        generator: The generator of the current episode; None before the first. Drawing advances it.
+        seed: What the numbers of the current episode follow from; empty before the first.
     """
 
     root: tuple[int, ...] | None = None
     episodes: int = 0
     waiting: bool = True
-    generator: np.random.Generator | None = None
+    seed: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def under_way(self) -> np.random.Generator:
-        """The generator of the current episode."""
-        assert self.generator is not None, "every row begins with an episode"
-        return self.generator
+        """The generator of the current episode, made when it is first asked for. Drawing advances
+        it."""
+        assert self.seed, "every row begins with an episode"
+        return np.random.default_rng(self.seed)
 
 
 Row = TypeVar("Row", bound=RowGenerator)
@@ -135,7 +137,7 @@ def begin_episodes(
             root=root,
             episodes=row.episodes + 1,
             waiting=False,
-            generator=np.random.default_rng([seed, *root, row.episodes]),
+            seed=(seed, *root, row.episodes),
         )
     return begin
 

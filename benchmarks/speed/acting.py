@@ -105,9 +105,8 @@ def weights_of_a_step(network: GatoNetwork, policy: GatoPolicy) -> list[Tensor]:
     used = [first.weight[:, : policy.plan.options.vector_size], first.bias]
     for block in network.backbone.blocks:
         assert isinstance(block, Block)
-        used.append(block.qkv.weight[-len(block.qkv.weight) // 3 :])
-        modules += [block.norm_attention, block.norm_feed]
-        modules += [block.attention_out, block.feed_in, block.feed_out]
+        used.append(block.attention_out.weight)  # times the values' weights: one matrix
+        modules += [block.norm_attention, block.norm_feed, block.feed_in, block.feed_out]
     return used + [weight for module in modules for weight in module.state_dict().values()]
 
 

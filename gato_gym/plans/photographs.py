@@ -180,7 +180,7 @@ class ImageReader(Reader):
             planes = np.moveaxis(planes, -1, 2)
         planes = planes.reshape(len(pixels), channels, height, width)
         small = shrink(planes, self.part.options.image_size)
-        return np.ascontiguousarray(np.moveaxis(small, 1, -1))
+        return np.moveaxis(small, 1, -1).copy()  # an image of this size is not shrunk
 
     def enlarged(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A whole image ``[S, S, C]`` as the space has it, each pixel repeated."""

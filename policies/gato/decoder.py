@@ -23,6 +23,7 @@ from policies.gato.state import GatoState
 from policies.gato.task_specs import task_number
 from policies.model.inputs.embedding import TEXT_PLACES, TokenInputs
 from policies.model.kv_cache import RingCache
+from policies.model.lone_tokens import LoneVectors
 from policies.model.network import GatoNetwork
 from policies.model.row_blocks import BlockSizes
 from policies.retrieval.retriever import Demonstrations
@@ -106,14 +107,39 @@ class Decoder:
         chunk = plan.num_tokens + plan.num_actions + 1 + TEXT_PLACES * plan.has_text
         return chunk + (0 if plan.options.memory == "none" else self.network.config.window)
 
+    @property
+    def sees_alone(self) -> bool:
+        """Whether tokens see themselves alone, and rows are exact: they need no cache."""
+        return not self.ring and self.network.is_exact
+
     @functools.cached_property
-    def _runs(self) -> list[range]:
+    def lone_vectors(self) -> LoneVectors | None:
+        """What chooses actions at once, where they are numbers and the observation is a vector."""
+        plan, network = self.plan, self.network
+        config, counts = network.config, (len(plan.id_slots), len(plan.grid_slots))
+        numbers = config.continuous_head == "regression" and plan.action_is_continuous.all()
+        vector = (*counts, len(plan.image_slots), len(plan.vector_slots)) == (0, 0, 0, 1)
+        apart = self.speaks or config.return_conditioned or not plan.has_parallel_actions
+        if apart or not (numbers and vector and self.sees_alone):
+            return None
+        return LoneVectors(
+            network.backbone.lone_tokens,
+            network.embedding,
+            network.action_heads,
+            size=plan.options.vector_size,
+            place=int(plan.vector_places[0]),
+            actions=plan.num_actions,
+        )
+
+    @functools.cached_property
+    def all_runs(self) -> list[range]:
+        """Runs of action positions with the same legal ids."""
         return alike_places(self.plan, range(self.plan.num_actions))
 
     def runs(self, places: range) -> list[range]:
         """Runs of action positions with the same legal ids, among neighbouring positions."""
         cut = [
-            range(max(run.start, places.start), min(run.stop, places.stop)) for run in self._runs
+            range(max(run.start, places.start), min(run.stop, places.stop)) for run in self.all_runs
         ]
         return [run for run in cut if run]
 

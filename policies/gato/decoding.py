@@ -69,18 +69,18 @@ def act(
         for decoder, observation in zip(decoders, observations, strict=True)
     ]
     groups = _grouped(decoders, rows, encoded, uniforms, retrieved, state)
-    acting, tokens = groups, [group.embed_observations() for group in groups]
+    acting = [group for group in groups if not group.choose_alone()]
+    tokens = [group.embed_observations() for group in acting]
     while acting:
         hidden = _step(decoders[0].network, tokens, state.cache)
         for group, hidden_ND in zip(acting, hidden, strict=True):
             group.choose(hidden_ND, deterministic=deterministic)
         acting = [group for group in acting if not group.complete]
         tokens = [group.embed_chosen() for group in acting]
-    ids = [row for group in groups for row in group.finish()]
+    ids = [part for group in groups for part in group.finish()]
     with span("tokenising"):
         return [
-            decoder.plan.decode_batch(np.stack(ids[part]))
-            for decoder, part in zip(decoders, rows, strict=True)
+            decoder.plan.decode_batch(part) for decoder, part in zip(decoders, ids, strict=True)
         ]
 
 
@@ -90,18 +90,25 @@ def row_spans(sizes: Sequence[int]) -> list[slice]:
     return [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
 
 
-def _step(network: GatoNetwork, tokens: Sequence[NewTokens], cache: RingCache) -> Sequence[Tensor]:
-    """Hidden vectors ``[N, D]`` of each group's new tokens, from one forward."""
-    if len(tokens) == 1:
-        (only,) = tokens
-        return [network.step(only.embeddings, only.rows, only.positions, cache)]
-    hidden_ND = network.step(
-        torch.cat([each.embeddings for each in tokens]),
-        np.concatenate([each.rows for each in tokens]),
-        np.concatenate([each.positions for each in tokens]),
-        cache,
-    )
-    return hidden_ND.split([len(each.rows) for each in tokens])
+def _step(network: GatoNetwork, tokens: Sequence[NewTokens], cache: RingCache) -> list[Tensor]:
+    """Hidden vectors ``[N, D]`` of each group's new tokens, from one forward of those that need the
+    cache and one of the others."""
+    hidden: dict[int, Tensor] = {}
+    for alone in (False, True):
+        places = [place for place, each in enumerate(tokens) if each.alone == alone]
+        if not places:
+            continue
+        some = [tokens[place] for place in places]
+        x_ND = torch.cat([each.embeddings for each in some])
+        if alone:
+            hidden_ND = network.backbone.lone_tokens.hidden(x_ND)
+        else:
+            rows = np.concatenate([each.rows for each in some])
+            positions = np.concatenate([each.positions for each in some])
+            hidden_ND = network.step(x_ND, rows, positions, cache)
+        parts = hidden_ND.split([len(each.rows) for each in some])
+        hidden.update(zip(places, parts, strict=True))
+    return [hidden[place] for place in range(len(tokens))]
 
 
 def _grouped(
@@ -119,16 +126,17 @@ def _grouped(
         while stop < len(decoders) and decoders[first].acts_like(decoders[stop]):
             stop += 1
         span = slice(rows[first].start, rows[stop - 1].stop)
-        joined = TokenizedBatch.join(encoded[first:stop]) if stop - first > 1 else encoded[first]
-        randoms = np.concatenate(uniforms[first:stop])
+        single = stop - first == 1
+        joined = encoded[first] if single else TokenizedBatch.join(encoded[first:stop])
+        randoms = uniforms[first] if single else np.concatenate(uniforms[first:stop])
         sizes = [each.stop - each.start for each in rows[first:stop]]
-        tasks = np.repeat([decoder.task_row for decoder in decoders[first:stop]], sizes)
         part = state if stop - first == len(decoders) else state.part(span)
         said = [each for each in retrieved[first:stop] if each is not None]
         near = None
         if said:
             choices, weights = zip(*said, strict=True)
             near = np.concatenate(choices), np.concatenate(weights)
-        groups.append(RowGroup(decoders[first], part, span.start, joined, randoms, tasks, near))
+        group = RowGroup(decoders[first:stop], sizes, part, span.start, joined, randoms, near)
+        groups.append(group)
         first = stop
     return groups

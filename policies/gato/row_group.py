@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,30 +30,43 @@ MOST_ARRANGEMENTS = 32
 
 @dataclass(frozen=True)
 class NewTokens:
-    """Arguments of :meth:`GatoNetwork.step`: ``[N, D]``, and int64 ``[N]`` twice."""
+    """Arguments of :meth:`GatoNetwork.step`: ``[N, D]``, and int64 ``[N]`` twice; and whether
+    each token sees itself alone, whatever cache there is."""
 
     embeddings: Tensor
     rows: NDArray[np.int64]
     positions: NDArray[np.int64]
+    alone: bool
 
 
 class RowGroup:
-    """Rows that are decoded as one batch, in one timestep."""
+    """Rows that are decoded as one batch, in one timestep.
+
+    Args:
+        decoders: Who acts; all act like the first.
+        sizes: Rows of each.
+        state: The state of all rows; written.
+        first_row: Their first row in the cache.
+        encoded: Their observations.
+        uniforms: float32 ``[B, A]`` in [0, 1), random numbers of action tokens.
+        retrieved: What demonstrations would do, ids and weights, both ``[B, ...]``; or None.
+    """
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoders: Sequence[Decoder],
+        sizes: Sequence[int],
         state: GatoState,
         first_row: int,
         encoded: TokenizedBatch,
         uniforms: NDArray[np.float32],
-        tasks: NDArray[np.int64],
         retrieved: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None,
     ) -> None:
+        decoder = decoders[0]
         self._decoder, self._network, self._plan = decoder, decoder.network, decoder.plan
-        self._tasks = tasks
+        self._tasks, self._sizes = np.repeat([each.task_row for each in decoders], sizes), sizes
         self._state, self._encoded, self._first_row = state, encoded, first_row
-        self._uniforms = torch.from_numpy(uniforms).to(decoder.device)
+        self._uniforms, self._ids = uniforms, np.empty((0, 0), np.int64)
         self._retrieved: tuple[Tensor, Tensor] | None = None
         if retrieved is not None:
             ids, weights = (torch.from_numpy(each).to(decoder.device) for each in retrieved)
@@ -63,7 +77,7 @@ class RowGroup:
     @property
     def complete(self) -> bool:
         """Whether every action token is chosen."""
-        return len(self._chosen) == self._plan.num_actions
+        return len(self._chosen) == self._plan.num_actions or len(self._ids) > 0
 
     def embed_observations(self) -> NewTokens:
         """Pending action tokens, emitted texts and bodies; positions advance past them."""
@@ -98,7 +112,7 @@ class RowGroup:
         positions = (state.next_positions - starts)[rows] + np.arange(len(rows))
         state.next_positions += sizes
         self._last_tokens = stops - 1
-        return NewTokens(x_ND, self._first_row + rows, positions)
+        return NewTokens(x_ND, self._first_row + rows, positions, alone=False)
 
     def _bodies_alone(self, bodies: Tensor) -> NewTokens:
         """New tokens where no row has others than its body's."""
@@ -107,16 +121,32 @@ class RowGroup:
         positions = (self._state.next_positions[:, None] + places[0]).ravel()
         self._state.next_positions += length
         self._last_tokens = places[:, -1]
-        return NewTokens(
-            bodies.flatten(0, 1), self._first_row + places.ravel() // length, positions
-        )
+        rows, alone = self._first_row + places.ravel() // length, self._decoder.sees_alone
+        return NewTokens(bodies.flatten(0, 1), rows, positions, alone=alone)
 
     def embed_chosen(self) -> NewTokens:
         """The action tokens chosen last, one for each row."""
         rows = self._first_row + np.arange(self._state.rows)
         positions = self._state.next_positions + len(self._chosen) - 1
         x_BD = self._network.embedding.action_tokens(self._chosen[-1])
-        return NewTokens(x_BD, rows, positions)
+        return NewTokens(x_BD, rows, positions, alone=False)
+
+    def choose_alone(self) -> bool:
+        """Choose all action tokens at once, where they depend on one vector alone.
+
+        Returns:
+            Whether they are chosen.
+        """
+        lone = self._decoder.lone_vectors
+        if lone is None:
+            return False
+        numbers = lone.numbers(self._encoded.vectors[:, 0], self._tasks)
+        ids = []
+        for run in self._decoder.all_runs:
+            start, stop = self._plan.action_ranges[run.start].tolist()
+            ids.append(nearest_bins(numbers[:, run.start : run.stop], stop - start) + start)
+        self._ids = (ids[0] if len(ids) == 1 else torch.cat(ids, 1)).numpy()
+        return True
 
     def choose(self, hidden_ND: Tensor, *, deterministic: bool) -> None:
         """Choose every row's next action token from its last new token's hidden vector.
@@ -131,7 +161,8 @@ class RowGroup:
             places = range(len(self._chosen), len(self._chosen) + 1)
         else:
             places = range(self._plan.num_actions)
-        randoms = self._uniforms[:, places.start : places.stop]
+        randoms = torch.from_numpy(self._uniforms[:, places.start : places.stop])
+        randoms = randoms.to(self._decoder.device)
         ids = [
             self._choose(hidden, random, places, deterministic, slice(BLOCK * n, BLOCK * (n + 1)))
             for n, (hidden, random) in enumerate(
@@ -208,16 +239,21 @@ class RowGroup:
         means = [each.softmax(-1) @ places for each, places in zip(scores, bins, strict=True)]
         return torch.cat([*(each.flatten(1) for each in scores), *means], 1)
 
-    def finish(self) -> NDArray[np.int64]:
-        """Action ids, int64 ``[B, A]``; the state is ready for the next timestep."""
-        ids = torch.stack(self._chosen, 1).cpu().numpy()
+    def finish(self) -> list[NDArray[np.int64]]:
+        """Action ids int64 ``[B, A]`` of each decoder; the state is ready for the next step."""
+        if len(self._ids) == 0:
+            self._ids = torch.stack(self._chosen, 1).cpu().numpy()
+            self._advance(self._ids)
+        single = len(self._sizes) == 1
+        return [self._ids] if single else np.split(self._ids, np.cumsum(self._sizes)[:-1])
+
+    def _advance(self, ids: NDArray[np.int64]) -> None:
         memory = self._plan.options.memory
         if memory == "all":
             self._state.next_positions += self._plan.num_actions - 1
             self._state.pending[:] = ids[:, -1]
         elif memory == "none":
             self._state.next_positions[:] = self._network.config.prompt_tokens
-        return ids
 
     def _emitted_texts(self) -> dict[int, NDArray[np.int32]]:
         """The texts that are emitted now, by row."""
@@ -236,7 +272,7 @@ class RowGroup:
     def _bodies(self) -> Tensor:
         """Embeddings of every row's body: float ``[B, num_tokens, D]``."""
         network, count, encoded = self._network, self._state.rows, self._encoded
-        exact = self._decoder.device.type == "cpu" and network.precision == "float32"
+        exact = network.is_exact
         sizes = self._decoder.body_sizes.proven(self._random_bodies) if exact else ()
         bodies = []
         for first in range(0, count, BLOCK if exact else count):

@@ -22,16 +22,12 @@ if TYPE_CHECKING:
 
 
 class Block(nn.Module):
-    """Pre-norm attention and GEGLU. Queries and keys are normalised before rotation.
-
-    Attributes:
-        slices_values: Whether :meth:`values` multiplies by the values' part of the weights alone.
-    """
+    """Pre-norm attention and GEGLU. Queries and keys are normalised before rotation."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         d, inner = config.width, config.heads * config.head_size
-        self.heads, self.slices_values = config.heads, True
+        self.heads = config.heads
         self.norm_attention, self.norm_feed = nn.LayerNorm(d), nn.LayerNorm(d)
         self.norm_query, self.norm_key = (nn.RMSNorm(config.head_size) for _ in range(2))
         self.qkv = nn.Linear(d, 3 * inner, bias=False)
@@ -71,7 +67,7 @@ class Block(nn.Module):
     def values(self, x: Tensor) -> Tensor:
         """The values of ``[..., D]``, with their norm: what a token that sees itself alone gets."""
         size = len(self.qkv.weight) // 3
-        if self.slices_values and isinstance(self.qkv, nn.Linear):
+        if isinstance(self.qkv, nn.Linear):
             return F.linear(self.norm_attention(x), self.qkv.weight[2 * size :])
         return self.queries_keys_values(x)[..., 2 * size :]
 

@@ -133,9 +133,15 @@ class GatoNetwork(nn.Module):
         """
         return self.backbone.step(x_ND.to(self.head.weight.dtype), rows, positions, cache)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether a row's numbers are the same in any batch: in float32 on a CPU."""
+        return self.precision == "float32" and self.head.weight.device.type == "cpu"
+
     def freeze(self) -> None:
         """Precompute the output table for inference."""
         self.embedding.freeze()
+        self.backbone.freeze()
         self.output_table = self.embedding.symbol_table().to(self.head.weight.dtype)
 
     def symbol_logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:

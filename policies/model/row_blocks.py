@@ -24,7 +24,7 @@ __all__ = ["BLOCK", "BlockSizes", "in_blocks", "is_exact", "padded"]
 BLOCK = 32
 """Rows of a whole block."""
 
-SMALLER = (4, 8, 16)
+SMALLER = (1, 2, 4, 8, 16)
 """Rows that the last block may have instead, the smallest that is enough."""
 
 

@@ -27,6 +27,7 @@ from policies.model.attention import TokenRoles, mask_for, rotary_table
 from policies.model.block import Block
 from policies.model.config import NetworkConfig
 from policies.model.kv_cache import CacheUpdate, RingCache
+from policies.model.lone_tokens import LoneTokens
 from policies.model.row_blocks import BLOCK, BlockSizes, is_exact, padded, rows_in_blocks
 
 if TYPE_CHECKING:
@@ -58,8 +59,20 @@ class Backbone(nn.Module):
         self.config, self.recompute, self.attention = config, False, "auto"
         self.compiled = False
         self._block_sizes = BlockSizes()
+        self._lone_tokens: LoneTokens | None = None
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(config.width)
+
+    def freeze(self) -> None:
+        """Drop what was computed from weights that may have changed since."""
+        self._lone_tokens = None
+
+    @property
+    def lone_tokens(self) -> LoneTokens:
+        """Steps of tokens that see themselves alone, in float32 on a CPU."""
+        if self._lone_tokens is None:
+            self._lone_tokens = LoneTokens(self.blocks, self.norm)
+        return self._lone_tokens
 
     def visibility(self, roles: TokenRoles) -> Mask:
         """Who sees whom in packed sequences, made once for all blocks."""
@@ -112,6 +125,8 @@ class Backbone(nn.Module):
         Returns:
             float ``[N, D]``.
         """
+        if not cache.positions.shape[1] and is_exact(x_ND):
+            return self.lone_tokens.hidden(x_ND)
         placed = cache.place(rows, positions)
         if cache.keys.device.type == "cpu" and cache.keys.dtype == torch.bfloat16:
             return self._step_quantized(x_ND, CacheUpdate(rows, placed, cache, self.config), cache)
@@ -151,13 +166,8 @@ class Backbone(nn.Module):
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(BLOCK, self.config.width, generator=generator)[:rows]
         y = torch.randn(BLOCK, self.config.heads * self.config.head_size, generator=generator)
-        projected, values = block.queries_keys_values(x), block.values(x)
-        if not torch.equal(values, projected[:, -values.shape[1] :]):
-            for each in self.blocks:
-                assert isinstance(each, Block)
-                each.slices_values = False
-            values = block.values(x)
-        return torch.cat((projected, values, block.attention_out(y[:rows]), block.feed(x)), 1)
+        parts = block.queries_keys_values(x), block.attention_out(y[:rows]), block.feed(x)
+        return torch.cat(parts, 1)
 
     def _step_quantized(self, x_ND: Tensor, update: CacheUpdate, cache: RingCache) -> Tensor:
         """New tokens on a CPU, with weights and a cache of fewer bits."""

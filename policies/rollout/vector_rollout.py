@@ -19,7 +19,7 @@ from policies.rollout.outcomes import EpisodeKey, EpisodeResult, Outcome
 from policies.rollout.shared_forward import SharedForward, shared_by
 from policies.rollout.timing import Clock
 
-IDLE_SHARE = 0.25
+IDLE_SHARE = 0.125
 """Share of a network's rows that may be idle before they are dropped, which copies the others."""
 
 

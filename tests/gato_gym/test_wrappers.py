@@ -1,3 +1,4 @@
+import copy
 import functools
 import pickle
 
@@ -351,6 +352,21 @@ def test_observations_that_were_kept_are_not_written_to_again(options):
     assert all(same(now, then) for now, then in zip(kept, copies, strict=True))
 
 
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_observations_that_are_encoded_are_not_copied_before(mode, monkeypatch):
+    copied = []
+    module = {"sync": gym.vector.sync_vector_env, "async": gym.vector.async_vector_env}[mode]
+    monkeypatch.setattr(module, "deepcopy", lambda part: copied.append(part) or copy.deepcopy(part))
+    bare = gym.make_vec("Courier-v0", num_envs=2, vectorization_mode=mode)
+    envs = GatoTokenizeVector(bare)
+    envs.reset(seed=0)
+    envs.step(envs.action_space.sample())
+    assert (copied, bare.copy) == ([], True)
+    bare.reset(seed=0)
+    assert len(copied) == 1  # of the environments themselves
+    envs.close()
+
+
 @pytest.mark.parametrize(
     "space",
     [
@@ -361,9 +377,11 @@ def test_observations_that_were_kept_are_not_written_to_again(options):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("layout", ["lean", "paper"])
-def test_encoded_observations_share_no_memory_with_what_was_encoded(space, layout):
-    plan = gato_gym.compile_plan(space, spaces.Discrete(2), PlanOptions(layout))
+@pytest.mark.parametrize(
+    "options", [PlanOptions(), PlanOptions("paper"), PlanOptions(image_size=16)]
+)
+def test_encoded_observations_share_no_memory_with_what_was_encoded(space, options):
+    plan = gato_gym.compile_plan(space, spaces.Discrete(2), options)
     observations = np.stack([space.sample() for _ in range(3)])
     batch = plan.encode_batch(observations)
     for part in (batch.ids, batch.vectors, batch.images, batch.grids):

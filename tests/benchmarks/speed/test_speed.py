@@ -133,9 +133,9 @@ def test_the_shipped_network_is_measured_as_it_acts() -> None:
         "at most 3", "at least 16", "at most 1.3", "at most 1.3", "at least 30", "at least 500",
     ]  # fmt: skip
     assert all(each.slow_rate > 0 and each.fast_rate > 0 for each in comparisons)
-    # a block: 192^2 for values, 192^2 out, 3 x 192 x 384 feed-forward and two norms; the vector's
+    # a block: 192^2 from values out, 3 x 192 x 384 feed-forward and two norms; the vector's
     # two maps from 64 numbers over 384 to 192; the action's map and number; the last norm
-    blocks = 4 * (2 * 192**2 + 3 * 192 * 384 + 4 * 192)
+    blocks = 4 * (192**2 + 3 * 192 * 384 + 4 * 192)
     vector, action = 64 * 384 + 384 + 384 * 192 + 192, 192**2 + 192 + 193
     size = 4 * (blocks + vector + action + 2 * 192)
     assert f"{size / 1e6:.1f} MB of weights" in comparisons[0].name
