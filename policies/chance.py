@@ -122,7 +122,7 @@ def begin_episodes(
         raise ValueError(
             f"state has {len(rows)} rows for {len(starts)} observations: pass None to start afresh"
         )
-    begin: NDArray[np.bool_] = starts | np.array([row.waiting for row in rows], np.bool_)
+    begin: NDArray[np.bool_] = starts | [row.waiting for row in rows]
     alike: Counter[int] = Counter()
     for place in np.flatnonzero(begin).tolist():
         row, root = rows[place], rows[place].root

@@ -37,6 +37,12 @@ def rows_of(space: gym.Space[Any], observation: Any, name: str = "observation") 
         >>> rows_of(spaces.Discrete(4), 3) is None
         True
     """
+    if isinstance(space, spaces.Box) and isinstance(observation, np.ndarray):
+        numbers, shape = observation.dtype.kind in "fiub", observation.shape
+        if numbers and shape == space.shape:
+            return None
+        if numbers and shape[1:] == space.shape and len(observation):
+            return len(observation)
     try:
         leaves = list(_leaves(space, observation, name))
         rows = _rows(*leaves[0]) if leaves else None

@@ -148,6 +148,8 @@ def training(
     for name in measures.sizes(place, every=every):
         with tempfile.TemporaryDirectory() as folder:
             yield measures.share_of_peak(name, Path(folder), device=place, seconds=seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from measures.shipped_shape(Path(folder), device=place, seconds=seconds)
     for name in () if every else PRESETS:
         if reason := measures.left_out(name, place):
             console.print(reason, highlight=False)

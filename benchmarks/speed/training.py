@@ -3,6 +3,8 @@
 * :func:`trainer_and_loader` -- the trainer against its network on one batch, and batches against
   the trainer.
 * :func:`share_of_peak` -- a training step's matrix products against one large product.
+* :func:`shipped_shape` -- the same of the trainer, for the shipped network in larger and larger
+  batches.
 * :func:`left_out` -- sizes that this machine is not asked for, and why.
 
 The task has 17 numbers to see and 6 to choose, as HalfCheetah's, and remembers every token.
@@ -21,10 +23,11 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from benchmarks.speed.comparison import Comparison, compare
+from benchmarks.speed.comparison import Comparison, Way, compare
 from gato_gym.episodes.episode import Episode
 from gato_gym.options import PlanOptions
 from gato_gym.spaces import compile_plan
+from policies.gato.checkpoint import load_checkpoint
 from policies.model.config import PAPER_SIZES, PRESETS, preset
 from policies.training.config import TrainConfig
 from policies.training.data.packing import Mixture
@@ -34,7 +37,7 @@ from policies.training.metrics import SIZES, finish, product
 from policies.training.optimizer import OptimiserConfig, published
 from policies.training.trainer import Trainer
 
-TASK = "numbers"
+TASK, SHIPPED = "numbers", "gato-mini"
 
 SMALL = {"cpu": (8, 256), "cuda": (64, 1024)}
 """Rows and length of a batch, by kind of device."""
@@ -44,6 +47,12 @@ BATCHES = {
     "cuda": {"79m": (32, 1024), "364m": (16, 1024), "1.18b": (4, 1024)},
 }
 """The same, of presets that are too large for that."""
+
+SHIPPED_BATCHES = {
+    "cpu": ((2, 128), (8, 128), (32, 128), (64, 128), (128, 128)),
+    "cuda": ((64, 128), (192, 128), (768, 128)),
+}
+"""Rows and length of the batches of :func:`shipped_shape`, by kind of device."""
 
 BILLION = "1.18b"
 
@@ -93,7 +102,7 @@ def make_trainer(
     """
     rows, length = batch or BATCHES[device.type].get(name, SMALL[device.type])
     config = TrainConfig(
-        network=preset(name),
+        network=load_checkpoint(name).network.config if name == SHIPPED else preset(name),
         mixture=Mixture({TASK: 1.0}),
         optimiser=published() if name in PAPER_SIZES else OptimiserConfig(),
         steps=1_000_000,
@@ -192,20 +201,45 @@ def share_of_peak(
     """
     shard = write_episodes(folder)
     trainer = make_trainer(name, shard, folder / "bare", device=device, batch=batch)
-    config = trainer.config
+    slow = name in PAPER_SIZES and device.type == "cpu"
+    limit = "at least 0.40" if name == "364m" and device.type == "cuda" else ""
+    way, rounds = ("a step", bare_loop(trainer)), 2 if slow else 5
+    seconds = 0.0 if slow else seconds
+    return _against_product(name, trainer, way, seconds=seconds, rounds=rounds, limit=limit)
+
+
+def shipped_shape(folder: Path, *, device: torch.device, seconds: float) -> Iterator[Comparison]:
+    """Operations a second of the trainer, with all that it does, over those of a large product.
+
+    Arguments as in :func:`trainer_and_loader`.
+    """
+    shard, batches = write_episodes(folder), SHIPPED_BATCHES[device.type]
+    for rows, length in batches:
+        batch = rows, length
+        trainer = make_trainer(SHIPPED, shard, folder / str(rows), device=device, batch=batch)
+        limit = "at least 0.40" if batch == batches[-1] else ""
+        with running(trainer) as train:
+            way = "the trainer", train
+            yield _against_product(SHIPPED, trainer, way, seconds=seconds, rounds=3, limit=limit)
+
+
+def _against_product(
+    name: str, trainer: Trainer, way: Way, *, seconds: float, rounds: int, limit: str
+) -> Comparison:
+    """Operations a second of a way to make a step over those of a large product."""
+    config, device = trainer.config, trainer.device
     cost = trainer.family.flops(config) * config.rows * config.length
     dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
     size = SIZES[device.type]
-    slow = name in PAPER_SIZES and device.type == "cpu"
     return compare(
         f"{name}: operations for {config.rows} x {config.length} tokens",
         (f"a product of {size} x {size}", product(device, dtype, size)),
-        ("a step", bare_loop(trainer)),
+        way,
         items=int(cost),
         slow_items=2 * size**3,
-        seconds=0.0 if slow else seconds,
-        rounds=2 if slow else 5,
-        limit="at least 0.40" if name == "364m" and device.type == "cuda" else "",
+        seconds=seconds,
+        rounds=rounds,
+        limit=limit,
     )
 
 

@@ -11,6 +11,7 @@ of fixed numbers of rows, so that a row's numbers do not depend on the size of i
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,7 +87,7 @@ def act(
 
 def row_spans(sizes: Sequence[int]) -> list[slice]:
     """The rows of batches that follow each other."""
-    stops = np.cumsum(sizes).tolist()
+    stops = list(itertools.accumulate(sizes))
     return [slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
 
 

@@ -199,6 +199,16 @@ def test_the_trainer_is_compared_with_its_network_and_its_batches(
     assert 0 < share.ratio < 2, "a step does no more than products"
 
 
+def test_training_of_the_shipped_shape_is_compared_with_a_product(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(training.SIZES, "cpu", 512)
+    monkeypatch.setitem(training.SHIPPED_BATCHES, "cpu", ((2, 32),))
+    (share,) = training.shipped_shape(tmp_path, device=CPU, seconds=0.01)
+    assert (share.name, share.limit) == ("gato-mini: operations for 2 x 32 tokens", "at least 0.40")
+    assert 0 < share.ratio < 2
+
+
 def test_a_size_that_a_cpu_is_too_slow_for_is_left_out() -> None:
     assert training.sizes(CPU, every=False) == [name for name in PRESETS if name != "1.18b"]
     assert training.sizes(CPU, every=True)[-1] == "1.18b"
