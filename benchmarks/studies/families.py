@@ -17,7 +17,6 @@ command can be stopped and run again; the table is drawn from all that are there
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -32,6 +31,7 @@ import tyro
 from benchmarks.studies import gato_mini
 from benchmarks.studies.gato_mini import SUITES
 from benchmarks.studies.plots import fill_page, write_csv
+from benchmarks.studies.scoring import bench, shown, suite_means
 from gato_gym import get_task
 from gato_gym.commands.common import exit_status
 from gato_gym.files.atomic_io import surviving, write_json
@@ -51,9 +51,6 @@ WEAKEST = 3
 
 TIMED, WARMING = "mujoco-halfcheetah", 64
 """The task whose steps are timed, and steps before, after which a context is full."""
-
-MEAN = "normalised mean"
-"""What of a suite is in the table, see docs/benchmark.md."""
 
 
 @dataclass(frozen=True)
@@ -217,13 +214,11 @@ def _repeated(part: Any, rows: int) -> Any:
 
 def play(checkpoint: Path, tasks: Sequence[str], episodes: int) -> dict[str, Any]:
     """The summary of a benchmark's run of the checkpoint, which is resumed where it has begun."""
-    output = checkpoint.parent / "scores"
-    command = [
-        sys.executable, "-m", "benchmarks.run", "--suite", "all", "--tasks", ",".join(tasks),
-        "--policy", str(checkpoint), "--episodes", str(episodes), "--output", str(output),
-    ]  # fmt: skip
-    subprocess.run([*command, *(["--resume"] if output.exists() else [])], check=True)
-    summary: dict[str, Any] = read_json(output / "summary.json")
+    summary = bench(
+        checkpoint.parent / "scores",
+        *("--suite", "all", "--tasks", ",".join(tasks), "--policy", str(checkpoint)),
+        *("--episodes", str(episodes)),
+    )
     return {name: summary[name] for name in ("suites", "tasks")}
 
 
@@ -232,10 +227,7 @@ def line(result: Mapping[str, Any]) -> dict[str, Any]:
     names = ("variant", "what", "parameters", "steps", "tokens", "minutes")
     values = {name: result[name] for name in names}
     values |= {f"steps_a_second_{rows}": result[f"steps_a_second_{rows}"] for rows in BATCHES}
-    for suite in SUITES:
-        mean = result["suites"].get(suite, {}).get(MEAN, {})
-        values[suite] = mean.get("value")
-        values |= {f"{suite}_{end}": mean.get(end) for end in ("low", "high")}
+    values |= suite_means(result, SUITES)
     return {**values, "weakest": ", ".join(weakest(result["tasks"]))}
 
 
@@ -256,7 +248,7 @@ def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
     }
     for suite in SUITES:
         if any(v[suite] is not None for v in lines):
-            rows[suite] = [_with_interval(v, suite) for v in lines]
+            rows[suite] = [shown(v, suite) for v in lines]
     for batch in BATCHES:
         rates = [f"{v[f'steps_a_second_{batch}']:,.0f}" for v in lines]
         rows[f"steps a second, batch {batch}"] = rates
@@ -264,13 +256,6 @@ def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
     head = ["", *(str(v["what"]) for v in lines)]
     table = [head, ["---"] * len(head), *([name, *cells] for name, cells in rows.items())]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
-
-
-def _with_interval(values: Mapping[str, Any], suite: str) -> str:
-    if values[suite] is None:
-        return "-"
-    low, high = values[f"{suite}_low"], values[f"{suite}_high"]
-    return f"{values[suite]:.2f}" + ("" if low is None else f" ({low:.2f} to {high:.2f})")
 
 
 def write_table(results: Sequence[Mapping[str, Any]], table: Path, page: Path) -> None:
