@@ -192,7 +192,11 @@ def main(
         flags += ["--protocol", condition.protocol]
         flags.append("--deterministic" if condition.greedy else "--sample")
         summary = bench(work / condition.name, *shared, *flags)
-        line = {"condition": condition.name, "what": condition.what, "policy": policy}
+        line: dict[str, Any] = {
+            "condition": condition.name,
+            "what": condition.what,
+            "policy": policy,
+        }
         line |= {"tasks": len(summary["tasks"]), "episodes": episodes}
         lines.append({**line, **suite_means(summary, suites)})
         played.append(condition)
