@@ -84,6 +84,7 @@ class Variant:
 _SIZES = {key: gato_mini.NETWORK[key] for key in ("width", "heads", "vector_hidden")}
 RECIPE: Mapping[str, Any] = {
     "options": {"actions": "parallel"}, "rows": gato_mini.USUAL_ROWS, "length": 128,
+    "attention": "dense",
     "network": gato_mini.NETWORK,
     "prompt_shares": gato_mini.PROMPT_SHARES, "task_embeddings": True,
 }  # fmt: skip

@@ -130,7 +130,8 @@ def test_variants_of_the_recipe_change_what_they_are_named_for() -> None:
         own_shards = expected[name] & {"options", "datasets"} and not name.endswith("alone")
         assert changed == expected[name] | {"output"} | ({"shards"} if own_shards else set()), name
     actual = dataclasses.asdict(gato_mini.round_settings(Path("data"), Path("work")))
-    for key in ("options", "network", "prompt_shares", "task_embeddings", "weights", "length"):
+    alike = ("options", "network", "prompt_shares", "task_embeddings", "weights", "length", "rows")
+    for key in (*alike, "group_by", "augment", "keep", "precision", "attention"):
         assert recipe[key] == actual[key], "the first is the recipe's own"
     assert set(recipe["datasets"]) < set(asked["round-1"]["datasets"])
     assert set(asked["round-1"]["datasets"]) < set(asked["round-2"]["datasets"])
