@@ -64,9 +64,12 @@ RULES: Mapping[str, tuple[str, ...]] = {
         "An environment is reset with its episode's seed and never stepped after the episode's "
         "end. A policy's random draws depend only on the policy's seed and the episode's.",
         "Under the protocol `delayed-actions` every action takes effect one timestep late, and an "
-        "episode begins with an idle one. Under `noisy-observations` every number of an observed "
-        "Box is multiplied by 1 + 0.01 z, z standard normal, and whole numbers are rounded. The "
-        "references are those of the standard protocol.",
+        "episode begins with an idle one. Under `noisy-observations` every number that is observed "
+        "has normal noise, drawn anew at every timestep, whose standard deviation is 1 % of the "
+        "number's range; whole numbers are rounded. The range is that of the space's bounds, 255 "
+        "for pixels; for numbers without bounds, what 10 episodes of 50 random steps from training "
+        "seeds show. Symbols, choices and texts have no noise, so BabyAI has none. The references "
+        "are those of the standard protocol.",
     ),
     "Ends": (
         "An episode ends when its environment terminates it, or when a time limit truncates it. "

@@ -42,7 +42,7 @@ class RunFlags:
         seed: Chooses the episodes.
         protocol: standard; atari-sticky, in which each frame of a game repeats the action before
             it with probability 0.25; delayed-actions, by one timestep; or noisy-observations, with
-            noise of 1 % on each number.
+            noise of 1 % of each number's range.
         workers: Processes, or ray for the cores of the cluster at RAY_ADDRESS, or of this machine;
             by default one a core, and for a network on a GPU one, whose forwards serve all.
         record: Make videos of the first so many episodes of each task.

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any, Literal, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -162,7 +162,9 @@ VARIANTS = (
 NAMES = tuple(variant.name for variant in VARIANTS)
 
 
-def settings_of(variant: Variant, root: Path, work: Path, seconds: float = 60.0) -> TrainSettings:
+def settings_of(
+    variant: Variant, root: Path, work: Path, seconds: float = 60.0, *, device: str = "cpu"
+) -> TrainSettings:
     """What a variant is trained with: as many steps as fit into so many seconds."""
     base = TrainSettings(
         datasets=tuple(str(root / "gato" / f"{task}-v0") for task in TASKS),
@@ -178,7 +180,7 @@ def settings_of(variant: Variant, root: Path, work: Path, seconds: float = 60.0)
         weights={"babyai": 0.5, "metaworld": 0.5},
         prompt_shares={"babyai": 0.06, "metaworld": 0.75},
         optimiser_options={"average": 0.99},
-        device="cpu",
+        device=device,
         score_every=0,
     )
     return dataclasses.replace(base, **variant.changes)
@@ -212,7 +214,11 @@ def run_variant(variant: Variant, settings: TrainSettings, *, episodes: int) -> 
     checkpoint = run.train()
     network = run.export(checkpoint)
     errors = held_out_errors(network, run.config, run.held_out)
-    results = [result for task in TASKS for result in play_task(task, checkpoint, episodes)]
+    results = [
+        result
+        for task in TASKS
+        for result in play_task(task, checkpoint, episodes, settings.device)
+    ]
     return {
         "variant": variant.name,
         "what": variant.what,
@@ -232,14 +238,14 @@ class UntilSolved(gym.Wrapper[Any, Any, Any, Any]):
         return observation, reward, terminated or bool(info["success"]), truncated, info
 
 
-def play_task(task_id: str, checkpoint: Path, episodes: int) -> list[EpisodeResult]:
+def play_task(task_id: str, checkpoint: Path, episodes: int, device: str) -> list[EpisodeResult]:
     """The episodes of a task, always the same ones."""
     keys = [EpisodeKey(task_id, i, episode_seed(0, task_id, i)) for i in range(episodes)]
     task = get_task(task_id)
     envs = SyncVectorEnv(
         [lambda: UntilSolved(task.make())] * episodes, autoreset_mode=AutoresetMode.DISABLED
     )
-    policy = GatoPolicy.load(checkpoint, env=envs)
+    policy = GatoPolicy.load(checkpoint, env=envs, device=device)
     results = []
     for outcome in play(envs, policy, keys, deterministic=False):
         if not isinstance(outcome, EpisodeResult):
@@ -254,6 +260,7 @@ def main(
     variants: tuple[str, ...] = NAMES,
     seconds: float = 120.0,
     episodes: int = 16,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
     root: Path = Path("data"),
     work: Path = Path("runs/ablation"),
     csv: Path = Path("docs/ablation.csv"),
@@ -265,6 +272,7 @@ def main(
         variants: Names of the variants to train.
         seconds: Time of a training, on a core of its own.
         episodes: Episodes of each task to play.
+        device: Where networks are trained and play.
         root: Folder of the datasets.
         work: Folder of the study.
         csv: File of the table.
@@ -277,14 +285,14 @@ def main(
     with FolderLock(work):
         for name in variants:
             if not (work / name / "result.json").exists():
-                _measure(by_name[name], work, root, seconds=seconds, episodes=episodes)
+                settings = settings_of(by_name[name], root, work, seconds, device=device)
+                _measure(by_name[name], settings, work / "steps.json", episodes=episodes)
     files = [work / name / "result.json" for name in by_name]
     results = [read_json(path) for path in files if path.exists()]
     write_table(results, csv, page)
 
 
-def _measure(variant: Variant, work: Path, root: Path, *, seconds: float, episodes: int) -> None:
-    settings, budget = settings_of(variant, root, work, seconds), work / "steps.json"
+def _measure(variant: Variant, settings: TrainSettings, budget: Path, *, episodes: int) -> None:
     known = read_json(budget) if budget.exists() else {}
     if variant.layout not in known:
         known[variant.layout] = TrainRun(settings).config.steps

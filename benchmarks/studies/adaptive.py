@@ -23,8 +23,9 @@ import numpy as np
 import tyro
 
 from benchmarks.studies import gato_mini
-from benchmarks.studies.families import MEAN, play
+from benchmarks.studies.families import play
 from benchmarks.studies.plots import write_csv
+from benchmarks.studies.scoring import MEAN
 from gato_gym.commands.common import exit_status
 from gato_gym.files.atomic_io import write_json
 from gato_gym.files.bounded_io import read_json

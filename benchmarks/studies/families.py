@@ -2,13 +2,15 @@
 
     python -m benchmarks.studies.families --minutes 30
     python -m benchmarks.studies.families --suites babyai metaworld --minutes 5 --episodes 10
+    python -m benchmarks.studies.families --study recipe --variants gato-lean autoregressive
 
-Each variant is trained for as many minutes, by the code of ``gato-gym train``, and plays by that of
-``gato-gym bench``. The episodes are those of :mod:`benchmarks.studies.gato_mini`. The width of the
-feed-forward makes the numbers of parameters equal. A variant that is finished is kept, so that the
-command can be stopped and run again; the table is drawn from all that are there.
+The second study changes one thing of gato-mini's recipe at a time. Each variant is trained for as
+many minutes, by the code of ``gato-gym train``, and plays by that of ``gato-gym bench``. The
+episodes are those of :mod:`benchmarks.studies.gato_mini`. The width of the feed-forward makes the
+numbers of parameters equal. A variant that is finished is kept, so that the command can be stopped
+and run again; the table is drawn from all that are there.
 
-* :data:`VARIANTS` -- what is compared.
+* :data:`VARIANTS`, :data:`RECIPE_VARIANTS` -- what is compared.
 * :func:`matched` -- the network of a variant with as many parameters as asked for.
 * :func:`run_variant` -- trains one and plays with it.
 * :func:`main` -- the command.
@@ -16,15 +18,13 @@ command can be stopped and run again; the table is drawn from all that are there
 
 from __future__ import annotations
 
-import dataclasses
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -32,6 +32,7 @@ import tyro
 from benchmarks.studies import gato_mini
 from benchmarks.studies.gato_mini import SUITES
 from benchmarks.studies.plots import fill_page, write_csv
+from benchmarks.studies.scoring import bench, shown, suite_means
 from gato_gym import get_task
 from gato_gym.commands.common import exit_status
 from gato_gym.files.atomic_io import surviving, write_json
@@ -41,19 +42,18 @@ from policies.base import batch_of_one
 from policies.model.network import count_parameters
 from policies.registry import make_policy
 from policies.training.families.registry import find_family
-from policies.training.run import TrainRun, tasks_of
+from policies.training.run import TrainRun, check_known, tasks_of
 from policies.training.settings import TrainSettings
 
-MARK = "families"
 BATCHES = (1, 64)
+FEW = 4
+"""Variants that are columns of a table; more are rows."""
+
 WEAKEST = 3
 """Tasks that a table names as those in which a variant is worst."""
 
 TIMED, WARMING = "mujoco-halfcheetah", 64
 """The task whose steps are timed, and steps before, after which a context is full."""
-
-MEAN = "normalised mean"
-"""What of a suite is in the table, see docs/benchmark.md."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,32 @@ class Variant:
         what: In words.
         width: The field of its sizes that is the feed-forward's width.
         changes: Fields of :class:`~policies.training.settings.TrainSettings`.
+        rounds: Rounds of gato-mini's recipe whose labelled episodes it learns from too.
+        suites: Its suites alone, of which each has its share of the time; empty for all.
+        parameters: Where they are not the study's.
+        shards: The variant whose encoded episodes it uses; empty for its own.
     """
 
     name: str
     what: str
     width: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    rounds: int = 0
+    suites: tuple[str, ...] = ()
+    parameters: int | None = None
+    shards: str = ""
 
 
 _SIZES = {key: gato_mini.NETWORK[key] for key in ("width", "heads", "vector_hidden")}
+RECIPE: Mapping[str, Any] = {
+    "options": {"actions": "parallel"}, "rows": gato_mini.USUAL_ROWS, "length": 128,
+    "attention": "dense",
+    "network": gato_mini.NETWORK,
+    "prompt_shares": gato_mini.PROMPT_SHARES, "task_embeddings": True,
+}  # fmt: skip
+"""What gato-mini's recipe trains, and :data:`RECIPE_VARIANTS` change in one thing each."""
+
+_LEAN = Variant("gato-lean", "Gato, a timestep as few tokens", "feed_forward", RECIPE)
 VARIANTS = (
     Variant(
         "gato-paper", "Gato, a token for each number and patch", "feed_forward",
@@ -84,24 +101,68 @@ VARIANTS = (
             "prompt_shares": gato_mini.PROMPT_SHARES, "task_embeddings": True,
         },
     ),
-    Variant(
-        "gato-lean", "Gato, a timestep as few tokens", "feed_forward",
-        {
-            "options": {"actions": "parallel"}, "rows": 48, "length": 128,
-            "network": gato_mini.NETWORK,
-            "prompt_shares": gato_mini.PROMPT_SHARES, "task_embeddings": True,
-        },
-    ),
+    _LEAN,
     Variant(
         "jat", "JAT, an embedding for an observation and for an action", "intermediate_size",
         {"family": "jat", "rows": 24, "length": 256},
     ),
 )  # fmt: skip
-NAMES = tuple(variant.name for variant in VARIANTS)
+
+
+def _changed(
+    name: str,
+    what: str,
+    *,
+    rounds: int = 0,
+    suites: tuple[str, ...] = (),
+    parameters: int | None = None,
+    **changes: Any,
+) -> Variant:
+    shards = "" if rounds or "options" in changes else _LEAN.name
+    return Variant(
+        name, what, _LEAN.width, {**RECIPE, **changes}, rounds, suites, parameters, shards
+    )
+
+
+_NETWORK, _SHARES = gato_mini.NETWORK, gato_mini.PROMPT_SHARES
+_SMALLER = {"width": 64, "heads": 1, "vector_hidden": 128, "patch_channels": 16, "text_rank": 8}
+_LARGER = {"width": 384, "heads": 6, "layers": 6, "vector_hidden": 768}
+RECIPE_VARIANTS = (
+    _LEAN,
+    _changed(
+        "autoregressive", "actions one after another", options={"actions": "autoregressive"}
+    ),
+    _changed("hard-labels", "labels: the expert's action alone", soft_labels=False),
+    _changed("round-1", "one round of the network's own states", rounds=1),
+    _changed("round-2", "two rounds of the network's own states", rounds=2),
+    _changed("no-prompts", "no prompts", prompt_shares=dict.fromkeys(_SHARES, 0.0)),
+    _changed(
+        "prompts-alone", "prompts in 75 % of documents, no task embeddings",
+        prompt_shares=dict.fromkeys(_SHARES, 0.75), task_embeddings=False,
+    ),
+    _changed("bins", "continuous actions as bins", network={**_NETWORK, "continuous_head": "bins"}),
+    _changed("1m", "1M parameters", parameters=1_000_000, network={**_NETWORK, **_SMALLER}),
+    _changed("20m", "20M parameters", parameters=20_000_000, network={**_NETWORK, **_LARGER}),
+    *(_changed(f"{s}-alone", f"{s} alone, its share of the time", suites=(s,)) for s in SUITES),
+)  # fmt: skip
+"""Where the score of gato-mini comes from, each beside ``gato-lean``."""
+
+STUDIES = {
+    "families": (VARIANTS, Path("docs/families.md")),
+    "recipe": (RECIPE_VARIANTS, Path("docs/training.md")),
+}
+"""What is compared, and the page with the table, by the table's mark."""
 
 
 def settings_of(
-    variant: Variant, root: Path, work: Path, *, suites: tuple[str, ...], minutes: float
+    variant: Variant,
+    root: Path,
+    work: Path,
+    *,
+    suites: tuple[str, ...],
+    minutes: float,
+    rows: int = gato_mini.USUAL_ROWS,
+    device: str = "auto",
 ) -> TrainSettings:
     """What a variant is trained with, before its size is matched.
 
@@ -109,25 +170,32 @@ def settings_of(
         variant: What is trained.
         root: Folder of the datasets.
         work: Folder of the study.
-        suites: Whose tasks are trained on.
-        minutes: Time for updates.
+        suites: Whose tasks are trained on, or those of them that the variant has.
+        minutes: Time for updates of all suites.
+        rows: Packed sequences of a batch of ``gato-lean``; others' in proportion.
+        device: Where it is trained.
     """
+    trained = tuple(suite for suite in suites if suite in (variant.suites or suites))
+    weights = {suite: gato_mini.WEIGHTS[suite] for suite in suites}
+    share = sum(weights[suite] for suite in trained) / sum(weights.values())
     base = TrainSettings(
-        datasets=gato_mini.datasets(root, suites=suites),
+        datasets=gato_mini.datasets(root, variant.rounds, trained),
         output=work / variant.name,
-        shards=work / "shards" / variant.name,
-        minutes=minutes,
+        shards=work / "shards" / (variant.shards or variant.name),
+        minutes=minutes * share,
         group_by="suite",
         augment=1,
         keep=0.0,
-        weights={suite: gato_mini.WEIGHTS[suite] for suite in suites},
+        weights={suite: weights[suite] for suite in trained},
         precision="auto",
+        device=device,
         score_every=0,
     )
     changes = dict(variant.changes)
     if "prompt_shares" in changes:
-        changes["prompt_shares"] = {suite: changes["prompt_shares"][suite] for suite in suites}
-    return dataclasses.replace(base, **changes)
+        changes["prompt_shares"] = {suite: changes["prompt_shares"][suite] for suite in trained}
+    changes["rows"] = max(1, changes["rows"] * rows // gato_mini.USUAL_ROWS)
+    return replace(base, **changes)
 
 
 def matched(variant: Variant, settings: TrainSettings, parameters: int) -> TrainSettings:
@@ -140,7 +208,7 @@ def matched(variant: Variant, settings: TrainSettings, parameters: int) -> Train
 
     def with_width(width: int) -> TrainSettings:
         network = {**settings.network, variant.width: width}
-        return dataclasses.replace(settings, network=network)
+        return replace(settings, network=network)
 
     def count(width: int) -> int:
         return count_parameters(family.build(family.sizes(with_width(width), tasks)))
@@ -178,13 +246,16 @@ def run_variant(variant: Variant, settings: TrainSettings, *, episodes: int) -> 
         "steps": config.steps,
         "tokens": config.steps * config.rows * config.length,
         "minutes": minutes,
-        **{f"steps_a_second_{rows}": steps_a_second(checkpoint, tasks, rows) for rows in BATCHES},
-        **play(checkpoint, tasks, episodes),
+        **{
+            f"steps_a_second_{rows}": steps_a_second(checkpoint, tasks, rows, settings.device)
+            for rows in BATCHES
+        },
+        **play(checkpoint, tasks, episodes, device=settings.device),
     }
 
 
 def steps_a_second(
-    checkpoint: Path, tasks: Sequence[str], rows: int, *, seconds: float = 5.0
+    checkpoint: Path, tasks: Sequence[str], rows: int, device: str, *, seconds: float = 5.0
 ) -> float:
     """Environment steps that ``predict`` chooses actions for in a second, in a full context.
 
@@ -192,11 +263,12 @@ def steps_a_second(
         checkpoint: Who acts.
         tasks: What it plays; :data:`TIMED` if that is among them, else the first is timed.
         rows: Environments of a batch.
+        device: Where it computes.
         seconds: How long.
     """
     with closing(get_task(TIMED if TIMED in tasks else tasks[0]).make()) as env:
         observation, _ = env.reset(seed=0)
-        policy = make_policy(checkpoint, env=env)
+        policy = make_policy(checkpoint, env=env, device=device)
         batch = _repeated(batch_of_one(env.observation_space, observation), rows)
     state: Any = None
     for _ in range(WARMING):
@@ -215,15 +287,15 @@ def _repeated(part: Any, rows: int) -> Any:
     return part * rows if isinstance(part, tuple) else np.repeat(part, rows, 0)
 
 
-def play(checkpoint: Path, tasks: Sequence[str], episodes: int) -> dict[str, Any]:
+def play(
+    checkpoint: Path, tasks: Sequence[str], episodes: int, *, device: str = "auto"
+) -> dict[str, Any]:
     """The summary of a benchmark's run of the checkpoint, which is resumed where it has begun."""
-    output = checkpoint.parent / "scores"
-    command = [
-        sys.executable, "-m", "benchmarks.run", "--suite", "all", "--tasks", ",".join(tasks),
-        "--policy", str(checkpoint), "--episodes", str(episodes), "--output", str(output),
-    ]  # fmt: skip
-    subprocess.run([*command, *(["--resume"] if output.exists() else [])], check=True)
-    summary: dict[str, Any] = read_json(output / "summary.json")
+    summary = bench(
+        checkpoint.parent / "scores",
+        *("--suite", "all", "--tasks", ",".join(tasks), "--policy", str(checkpoint)),
+        *("--episodes", str(episodes), "--device", device),
+    )
     return {name: summary[name] for name in ("suites", "tasks")}
 
 
@@ -232,10 +304,7 @@ def line(result: Mapping[str, Any]) -> dict[str, Any]:
     names = ("variant", "what", "parameters", "steps", "tokens", "minutes")
     values = {name: result[name] for name in names}
     values |= {f"steps_a_second_{rows}": result[f"steps_a_second_{rows}"] for rows in BATCHES}
-    for suite in SUITES:
-        mean = result["suites"].get(suite, {}).get(MEAN, {})
-        values[suite] = mean.get("value")
-        values |= {f"{suite}_{end}": mean.get(end) for end in ("low", "high")}
+    values |= suite_means(result, SUITES)
     return {**values, "weakest": ", ".join(weakest(result["tasks"]))}
 
 
@@ -247,8 +316,8 @@ def weakest(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
-    """The lines as a table, a variant a column."""
-    rows: dict[str, list[str]] = {
+    """The lines as a table, a variant a column, or a row where there are more than a few."""
+    columns: dict[str, list[str]] = {
         "parameters": [f"{v['parameters']:,}" for v in lines],
         "minutes of training": [f"{v['minutes']:.1f}" for v in lines],
         "tokens": [f"{v['tokens'] / 1e6:.1f}M" for v in lines],
@@ -256,24 +325,22 @@ def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
     }
     for suite in SUITES:
         if any(v[suite] is not None for v in lines):
-            rows[suite] = [_with_interval(v, suite) for v in lines]
+            columns[suite] = [shown(v, suite) for v in lines]
     for batch in BATCHES:
         rates = [f"{v[f'steps_a_second_{batch}']:,.0f}" for v in lines]
-        rows[f"steps a second, batch {batch}"] = rates
-    rows["weakest tasks"] = [str(v["weakest"]) for v in lines]
-    head = ["", *(str(v["what"]) for v in lines)]
-    table = [head, ["---"] * len(head), *([name, *cells] for name, cells in rows.items())]
+        columns[f"steps a second, batch {batch}"] = rates
+    columns["weakest tasks"] = [str(v["weakest"]) for v in lines]
+    table = [["", *(str(v["what"]) for v in lines)]]
+    table += [[name, *cells] for name, cells in columns.items()]
+    if len(lines) > FEW:
+        table = [list(row) for row in zip(*table, strict=True)]
+    table.insert(1, ["---"] * len(table[0]))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
 
 
-def _with_interval(values: Mapping[str, Any], suite: str) -> str:
-    if values[suite] is None:
-        return "-"
-    low, high = values[f"{suite}_low"], values[f"{suite}_high"]
-    return f"{values[suite]:.2f}" + ("" if low is None else f" ({low:.2f} to {high:.2f})")
-
-
-def write_table(results: Sequence[Mapping[str, Any]], table: Path, page: Path) -> None:
+def write_table(
+    results: Sequence[Mapping[str, Any]], table: Path, page: Path, mark: str = "families"
+) -> None:
     """Write the table as CSV, and into a page where its comments say.
 
     Raises:
@@ -281,47 +348,56 @@ def write_table(results: Sequence[Mapping[str, Any]], table: Path, page: Path) -
     """
     lines = [line(result) for result in results]
     write_csv(table, lines)
-    fill_page(page, MARK, markdown(lines))
+    fill_page(page, mark, markdown(lines))
 
 
 def main(
     *,
-    variants: tuple[str, ...] = NAMES,
+    study: Literal["families", "recipe"] = "families",
+    variants: tuple[str, ...] = (),
     suites: tuple[str, ...] = SUITES,
     minutes: float = 30.0,
+    rows: int = gato_mini.USUAL_ROWS,
     parameters: int = 5_500_000,
     episodes: int = 20,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     root: Path = Path("data"),
     work: Path = Path("runs/families"),
-    csv: Path = Path("docs/families.csv"),
-    page: Path = Path("docs/families.md"),
+    csv: Path | None = None,
+    page: Path | None = None,
 ) -> None:
-    """Compare the families of networks.
+    """Compare the families of networks, or what gato-mini's recipe is made of.
 
     Args:
-        variants: Names of the variants to train.
+        study: What is compared.
+        variants: Names of the variants to train; by default all of the study.
         suites: Suites to train on and to play.
         minutes: Time for the updates of each.
-        parameters: Of each network.
+        rows: Packed sequences of a batch of gato-lean, others' in proportion; a GPU takes more.
+        parameters: Of each network whose size is not what it is named for.
         episodes: Episodes of each task to play.
+        device: Where networks are trained and play.
         root: Folder of the datasets, see benchmarks.studies.gato_mini.
         work: Folder of the study.
-        csv: File of the table.
-        page: File that shows the table.
+        csv: File of the table; by default docs/STUDY.csv.
+        page: File that shows the table; by default docs/families.md or docs/training.md.
     """
-    by_name = {variant.name: variant for variant in VARIANTS}
-    for setting, names, known in (("variants", variants, NAMES), ("suites", suites, SUITES)):
-        if unknown := sorted(set(names) - set(known)):
-            raise ValueError(f"{setting} names {unknown}: expected some of {list(known)}")
+    known, usual_page = STUDIES[study]
+    by_name = {each.name: each for each in known if set(each.suites) <= set(suites)}
+    check_known("variants", variants, list(by_name))
+    check_known("suites", suites, SUITES)
     with FolderLock(work):
-        for name in variants:
+        for name in variants or by_name:
             path, variant = work / name / "result.json", by_name[name]
             if not path.exists():
-                settings = settings_of(variant, root, work, suites=suites, minutes=minutes)
-                settings = matched(variant, settings, parameters)
+                settings = settings_of(
+                    variant, root, work, suites=suites, minutes=minutes, rows=rows, device=device
+                )
+                settings = matched(variant, settings, variant.parameters or parameters)
                 write_json(path, run_variant(variant, settings, episodes=episodes))
-    paths = [work / name / "result.json" for name in NAMES]
-    write_table([read_json(path) for path in paths if path.exists()], csv, page)
+    paths = [work / variant.name / "result.json" for variant in known]
+    results = [read_json(path) for path in paths if path.exists()]
+    write_table(results, csv or Path(f"docs/{study}.csv"), page or usual_page, study)
 
 
 if __name__ == "__main__":

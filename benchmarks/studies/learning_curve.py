@@ -10,7 +10,6 @@ What was scored before is not played again.
 from __future__ import annotations
 
 import csv
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +18,9 @@ import tyro
 
 from benchmarks.studies.gato_mini import SUITES, round_settings
 from benchmarks.studies.plots import panels, write_csv
+from benchmarks.studies.scoring import MEAN, bench
 from gato_gym.commands.common import exit_status
-from gato_gym.files.bounded_io import read_json
 from policies.training.run import TrainRun
-
-SCORES = dict.fromkeys(SUITES, "normalised mean")
-"""The aggregate of each suite's summary that is drawn."""
 
 
 def score(
@@ -37,29 +33,13 @@ def score(
         run.export(folder / name, step=step)
     scores = {}
     for suite in suites:
-        output = folder / f"{name}-{suite}"
-        if not is_complete(output):
-            command = [
-                sys.executable, "-m", "benchmarks.run", "--suite", suite,
-                "--policy", str(folder / name), "--episodes", str(episodes),
-                "--output", str(output), *(["--tasks", tasks] if tasks else []),
-                *(["--resume"] if (output / "run.json").exists() else []),
-            ]  # fmt: skip
-            subprocess.run(command, check=True)
-        scores[suite] = score_in(output, suite)
+        summary = bench(
+            folder / f"{name}-{suite}",
+            *("--suite", suite, "--policy", str(folder / name), "--episodes", str(episodes)),
+            *(["--tasks", tasks] if tasks else []),
+        )
+        scores[suite] = float(summary["aggregates"][MEAN]["value"])
     return scores
-
-
-def is_complete(output: Path) -> bool:
-    """Whether a benchmark's folder holds a finished run."""
-    path = output / "summary.json"
-    return path.exists() and bool(read_json(path)["complete"])
-
-
-def score_in(output: Path, suite: str) -> float:
-    """The suite's score in a finished run's folder."""
-    summary = read_json(output / "summary.json")
-    return float(summary["aggregates"][SCORES[suite]]["value"])
 
 
 def with_scores(
@@ -69,7 +49,7 @@ def with_scores(
     rows = []
     for row in curve:
         scored = scores.get(int(float(row["step"])), {})
-        columns = {f"{s}_score": f"{scored[s]:.4f}" if s in scored else "" for s in SCORES}
+        columns = {f"{s}_score": f"{scored[s]:.4f}" if s in scored else "" for s in SUITES}
         rows.append({**row, **columns})
     return rows
 
@@ -83,10 +63,10 @@ def draw(curve: list[dict[str, str]], scores: dict[int, dict[str, float]], path:
         left.plot(times, [float(r["continuous_error"]) for r in curve], label="numbers: error")
         left.set(xlabel="minutes on two cores", title="training batches", ylim=(0, 1))
         left.legend(frameon=False)
-        for suite, name in SCORES.items():
+        for suite in SUITES:
             points = [(minutes[s], row[suite]) for s, row in sorted(scores.items()) if suite in row]
             if points:
-                right.plot(*zip(*points, strict=True), "o-", label=f"{suite}: {name}")
+                right.plot(*zip(*points, strict=True), "o-", label=f"{suite}: {MEAN}")
         right.set(
             xlabel="minutes on two cores",
             title="benchmark",
@@ -101,7 +81,7 @@ def main(
     work: Path = Path("runs/gato-mini"),
     root: Path = Path("data"),
     episodes: int = 4,
-    suites: tuple[str, ...] = tuple(SCORES),
+    suites: tuple[str, ...] = SUITES,
     tasks: str | None = None,
     steps: tuple[int, ...] | None = None,
 ) -> None:

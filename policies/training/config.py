@@ -218,6 +218,7 @@ def train_config(
             emphasis=settings.emphasis,
             action_drop=settings.action_drop,
             observation_noise=settings.observation_noise,
+            soft_labels=settings.soft_labels,
         ),
         optimiser=_optimiser(settings, steps, usual),
         steps=steps,

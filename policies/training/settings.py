@@ -75,6 +75,8 @@ class TrainSettings:
         length: Tokens of a packed sequence; None for the preset's.
         accumulate: Parts of a batch, for less memory; None for the preset's.
         sigma: Spread of continuous labels, in bins; 0 is one bin.
+        soft_labels: Whether what the expert chose from is the label of its action, where the
+            datasets hold it; otherwise the action alone.
         observation_weight: Share of the loss for predicting the next observation; None is 0 for
             gato and 0.005 for jat.
         return_conditioned: Whether each timestep of gato carries its return to go, so that the
@@ -139,6 +141,7 @@ class TrainSettings:
     length: int | None = None
     accumulate: int | None = None
     sigma: float = 4.0
+    soft_labels: bool = True
     observation_weight: float | None = None
     return_conditioned: bool = False
     depth_drop: float = 0.0

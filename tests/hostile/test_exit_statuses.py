@@ -165,7 +165,9 @@ def test_ctrl_c_while_a_command_is_loaded_ends_with_130(monkeypatch: pytest.Monk
     assert main(["tasks"]) == 130
 
 
-STUDIES = ["gato_mini", "held_out", "ablation", "learning_curve", "captions", "unseen_tasks"]
+STUDIES = [
+    "gato_mini", "held_out", "ablation", "learning_curve", "captions", "unseen_tasks", "robustness",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -71,6 +71,8 @@ class Mixture:
         observation_noise: Standard deviation of what is added to the numbers of live
             observations in training, see :func:`policies.training.data.augmentation.noisy`.
         pairs: Pairs of an image and a text that one document has; Gato's have five.
+        soft_labels: Whether what an expert chose from is the label of its action, where a shard
+            has it; otherwise the action alone.
     """
 
     weights: Mapping[str, float]
@@ -84,6 +86,7 @@ class Mixture:
     action_drop: float = 0.0
     observation_noise: float = 0.0
     pairs: int = 5
+    soft_labels: bool = True
 
     def __post_init__(self) -> None:
         check_range(self, "weights", "emphasis", "balance", "observation_noise")
@@ -218,6 +221,8 @@ class Packer(DocumentSampler[TaskShard, PackedBatch]):
     ) -> None:
         self.config, self.depth_drop = config, depth_drop
         self.retrieved = RetrievedPrompts(config.prompt_tokens)
+        if not mixture.soft_labels:
+            shards = {task: shard.without_labels() for task, shard in shards.items()}
         for task, shard in shards.items():
             check_row(shard.plan, length, text=shard.shortest_text, task=task)
         super().__init__(shards, mixture, rows=rows, length=length, seed=seed, texts=texts)

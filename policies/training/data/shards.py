@@ -163,6 +163,10 @@ class TaskShard(EpisodeArrays):
         """The shard of the episodes ``[first, stop)`` alone; nothing is copied."""
         return replace(self, arrays=self.between(first, stop, (*ARRAYS, *REWARDS)))
 
+    def without_labels(self) -> TaskShard:
+        """The shard without what its actions were chosen from; nothing is copied."""
+        return replace(self, arrays={**self.arrays, "labels": self.arrays["labels"][:, :0]})
+
     @cached_property
     def returns_to_go(self) -> NDArray[np.float64]:
         """float64 ``[N]``.

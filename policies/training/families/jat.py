@@ -51,7 +51,7 @@ KAPPA = 0.005
 
 WITHOUT = (
     "layout", "memory", "options", "prompt_share", "prompt_shares", "prompt_end",
-    "prompt_retrieved", "task_embeddings", "sigma", "depth_drop", "action_drop",
+    "prompt_retrieved", "task_embeddings", "sigma", "soft_labels", "depth_drop", "action_drop",
     "observation_noise", "numeric_features", "attention", "fsdp", "return_conditioned",
 )  # fmt: skip
 """Settings that this family has no use for."""

@@ -43,8 +43,8 @@ BatchT = TypeVar("BatchT")
 
 WITHOUT = (
     "texts", "pairs", "start", "memory", "weights", "emphasis", "prompt_share", "prompt_shares",
-    "prompt_end", "prompt_retrieved", "task_embeddings", "sigma", "observation_weight",
-    "return_conditioned",
+    "prompt_end", "prompt_retrieved", "task_embeddings", "sigma", "soft_labels",
+    "observation_weight", "return_conditioned",
     "depth_drop", "action_drop", "observation_noise", "attention", "fsdp",
 )  # fmt: skip
 """Settings that these families have no use for."""

@@ -108,8 +108,9 @@ def test_a_variant_is_trained_without_the_episodes_that_it_is_measured_on(
 ) -> None:
     played: list[tuple[str, int]] = []
 
-    def play_task(task: str, checkpoint: Path, episodes: int) -> list[Any]:
+    def play_task(task: str, checkpoint: Path, episodes: int, device: str) -> list[Any]:
         assert (checkpoint / "config.json").exists()
+        assert device == "cpu"
         played.append((task, episodes))
         return []
 

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from recorded import ARM, BABYAI, write_invented
 
-from benchmarks.studies import families
-from benchmarks.studies.families import VARIANTS, main, matched, settings_of, steps_a_second
+from benchmarks.studies import families, gato_mini
+from benchmarks.studies.families import (
+    RECIPE_VARIANTS,
+    VARIANTS,
+    main,
+    markdown,
+    matched,
+    settings_of,
+    steps_a_second,
+)
 from policies.model.network import count_parameters
 from policies.training.data.datasets import find_tasks
 from policies.training.families.registry import find_family
+from policies.training.run import tasks_of
 from policies.training.settings import TrainSettings
 
 SUITES = ("babyai", "metaworld")
@@ -24,7 +34,7 @@ SUITES = ("babyai", "metaworld")
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_invented(tmp_path / "data")
     names = tuple(str(tmp_path / "data" / "gato" / f"{task}-v0") for task in (BABYAI, ARM))
-    monkeypatch.setattr("benchmarks.studies.gato_mini.datasets", lambda root, suites: names)
+    monkeypatch.setattr("benchmarks.studies.gato_mini.datasets", lambda *_: names)
     return tmp_path
 
 
@@ -61,7 +71,8 @@ def test_the_command_trains_plays_and_writes_a_table(
 ) -> None:
     played: list[tuple[str, tuple[str, ...], int]] = []
 
-    def play(checkpoint: Path, tasks: Any, episodes: int) -> dict[str, Any]:
+    def play(checkpoint: Path, tasks: Any, episodes: int, *, device: str) -> dict[str, Any]:
+        assert device == "cpu"
         assert (checkpoint / "config.json").exists()
         played.append((checkpoint.parent.name, tuple(tasks), episodes))
         return summary(len(played) / 4)
@@ -76,6 +87,7 @@ def test_the_command_trains_plays_and_writes_a_table(
     page = root / "page.md"
     page.write_text("before\n<!-- families: begin -->\n<!-- families: end -->\nafter\n")
     arguments: dict[str, Any] = {"suites": SUITES, "minutes": 5.0, "episodes": 3, "root": root}
+    arguments["device"] = "cpu"
     places: dict[str, Any] = {"work": root / "work", "csv": root / "table.csv", "page": page}
     main(**arguments, **places)
     assert played == [(variant.name, (BABYAI, ARM), 3) for variant in VARIANTS]
@@ -92,6 +104,101 @@ def test_the_command_trains_plays_and_writes_a_table(
     assert "atari" not in text
     main(variants=("jat",), **arguments, **places)
     assert len(played) == 3, "what is finished is kept"
+
+
+CHANGES = {
+    "autoregressive": {"options"}, "hard-labels": {"soft_labels"}, "round-1": {"datasets"},
+    "round-2": {"datasets"}, "no-prompts": {"prompt_shares"},
+    "prompts-alone": {"prompt_shares", "task_embeddings"}, "bins": {"network"},
+    "1m": {"network"}, "20m": {"network"},
+}  # fmt: skip
+ALONE = {"datasets", "minutes", "weights", "prompt_shares"}
+
+
+def test_variants_of_the_recipe_change_what_they_are_named_for() -> None:
+    asked = {
+        variant.name: dataclasses.asdict(
+            settings_of(variant, Path("data"), Path("work"), suites=gato_mini.SUITES, minutes=20.0)
+        )
+        for variant in RECIPE_VARIANTS
+    }
+    recipe = asked.pop("gato-lean")
+    expected = CHANGES | {f"{suite}-alone": ALONE for suite in gato_mini.SUITES}
+    assert list(asked) == list(expected)
+    for name, values in asked.items():
+        changed = {key for key in values if values[key] != recipe[key]}
+        own_shards = expected[name] & {"options", "datasets"} and not name.endswith("alone")
+        assert changed == expected[name] | {"output"} | ({"shards"} if own_shards else set()), name
+    actual = dataclasses.asdict(gato_mini.round_settings(Path("data"), Path("work")))
+    alike = ("options", "network", "prompt_shares", "task_embeddings", "weights", "length", "rows")
+    for key in (*alike, "group_by", "augment", "keep", "precision", "attention"):
+        assert recipe[key] == actual[key], "the first is the recipe's own"
+    assert set(recipe["datasets"]) < set(asked["round-1"]["datasets"])
+    assert set(asked["round-1"]["datasets"]) < set(asked["round-2"]["datasets"])
+    alone = [asked[f"{suite}-alone"] for suite in gato_mini.SUITES]
+    assert sum(each["minutes"] for each in alone) == pytest.approx(20.0)
+    assert asked["babyai-alone"]["minutes"] == pytest.approx(20.0 * gato_mini.WEIGHTS["babyai"])
+    assert {path for each in alone for path in each["datasets"]} == set(recipe["datasets"])
+
+
+@pytest.mark.parametrize(("name", "count"), [("1m", 1_000_000), ("bins", 5_500_000)])
+def test_variants_of_the_recipe_have_their_sizes(root: Path, name: str, count: int) -> None:
+    variant = next(each for each in RECIPE_VARIANTS if each.name == name)
+    asked = settings_of(variant, root, root / "work", suites=SUITES, minutes=5.0, rows=96)
+    settings = matched(variant, asked, variant.parameters or 5_500_000)
+    network = find_family("gato").sizes(settings, tasks_of(settings))
+    assert count_parameters(find_family("gato").build(network)) == pytest.approx(count, rel=0.002)
+    assert settings.rows == 96
+
+
+def test_the_recipe_is_trained_with_changes_and_has_a_table_of_rows(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = matched
+    monkeypatch.setattr(families, "play", lambda *_, device: summary(0.5))
+    monkeypatch.setattr(families, "matched", lambda v, s, count: small(plain(v, s, 1_000_000)))
+    monkeypatch.setattr(families, "steps_a_second", lambda *_: 7.0)
+    page = root / "page.md"
+    page.write_text("<!-- recipe: begin -->\n<!-- recipe: end -->\n")
+    changed = {**_network(), "text_rank": 8}
+    variants = tuple(
+        dataclasses.replace(each, changes={**each.changes, "network": changed})
+        for each in RECIPE_VARIANTS
+    )
+    monkeypatch.setitem(families.STUDIES, "recipe", (variants, page))
+    names = ("autoregressive", "hard-labels", "prompts-alone")
+    main(
+        study="recipe", variants=names, suites=SUITES, root=root, work=root / "work",
+        csv=root / "table.csv",
+    )  # fmt: skip
+    with (root / "table.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [row["variant"] for row in lines] == list(names)
+    config = json.loads((root / "work/hard-labels/training/config.json").read_text())
+    assert not config["mixture"]["soft_labels"]
+    assert "| labels: the expert's action alone |" in page.read_text()
+    with pytest.raises(ValueError, match="variants names \\['atari-alone'\\]: expected some of"):
+        main(study="recipe", variants=("atari-alone",), suites=SUITES, work=root / "work")
+
+
+def _network() -> dict[str, Any]:
+    return {"width": 32, "heads": 1, "layers": 1, "vector_hidden": 32, "patch_channels": 8}
+
+
+def test_many_variants_are_rows_of_the_table() -> None:
+    figures = {"parameters": 7, "minutes": 1.0, "tokens": 2e6, "steps": 3, "weakest": "it"}
+    rates = {"steps_a_second_1": 8.0, "steps_a_second_64": 9.0}
+    means = {f"{suite}{end}": 0.5 for suite in gato_mini.SUITES for end in ("", "_low", "_high")}
+    lines = [{"what": f"variant {k}", **figures, **rates, **means} for k in range(5)]
+    few, many = (
+        [row.strip("| ").split(" | ") for row in markdown(part).splitlines()]
+        for part in (lines[:4], lines)
+    )
+    assert few[0] == [f"variant {k}" for k in range(4)]
+    assert few[2] == ["parameters", "7", "7", "7", "7"]
+    assert many[0][:4] == ["parameters", "minutes of training", "tokens", "updates"]
+    assert many[2][:3] == ["variant 0", "7", "1.0"]
+    assert len(many) == 7
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:

@@ -195,10 +195,12 @@ def test_any_spaces_without_an_id(root: Path, capsys: pytest.CaptureFixture[str]
     train += ["--rows", "2", "--length", "64", "--steps", "2", "--options", options]
     train += ["--sigma", "0", "--observation-weight", "0.1", "--depth-drop", "0.1"]
     train += ["--observation-noise", "0.2", "--no-numeric-features", "--attention", "dense"]
+    train += ["--no-soft-labels"]
     assert main(train) == 0, capsys.readouterr().err
     config = json.loads((root / "runs/pair/training/config.json").read_text())
     assert (config["sigma"], config["observation_weight"], config["depth_drop"]) == (0, 0.1, 0.1)
     assert config["mixture"]["observation_noise"] == 0.2
+    assert not config["mixture"]["soft_labels"]
     assert not config["network"]["numeric_features"]
     assert "attention" not in config, "how it is computed is not part of the run"
     policy = GatoPolicy.load("runs/pair", env=env)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,10 @@ def test_targets_have_their_own_label(tmp_path: Path) -> None:
         shards[name] = TaskShard(name, plan, arrays, group=name)
     mixture = Mixture({"choose": 0.5, "push": 0.5}, memoryless_steps=4)
     targets = Packer(shards, mixture, SMALL, rows=2, length=64, seed=0).batch(0).targets
+    hard = dataclasses.replace(mixture, soft_labels=False)
+    without = Packer(shards, hard, SMALL, rows=2, length=64, seed=0).batch(0).targets
+    assert without.soft.shape == (len(targets.ids), 0)
+    assert without.ids.tolist() == targets.ids.tolist()
     rows = {
         (int(i), int(p)): soft.tolist()
         for i, p, soft in zip(targets.ids, targets.places, targets.soft, strict=True)
