@@ -79,7 +79,6 @@ SUITE = Suite(
     ),
     title="Procgen",
     simulators=("envpool",),
-    references="benchmarks:references/procgen.json",
     rules={"distribution_mode": "hard", "num_levels": 0},
     unit_episodes=1,
 )

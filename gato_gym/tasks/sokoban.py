@@ -91,7 +91,6 @@ SUITE = Suite(
     ),
     title="Sokoban",
     simulators=("envpool",),
-    references="benchmarks:references/sokoban.json",
     rules={"levels": "boxoban unfiltered test"},
     unit_episodes=8,
 )
