@@ -19,7 +19,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gato_gym.commands.common import Command, Invocation, run_command
 from gato_gym.ranges import check_range
@@ -69,14 +69,14 @@ def by_joints(env: Any, first: Any, info: Mapping[str, Any], hidden: int) -> Ite
 
 
 def by_physics(
-    env: Any, first: Any, info: Mapping[str, Any], positions: Callable[[Vector], Sequence[float]]
+    env: Any, first: Any, info: Mapping[str, Any], positions: Callable[[Vector], ArrayLike]
 ) -> Iterator[Any]:
     """dm_control's physics in the state that EnvPool shows."""
     env.reset(seed=0)
     inner, numbers = env.unwrapped._env, _vector(first)
     physics = inner.physics
     with physics.reset_context():
-        place = positions(numbers)
+        place = np.asarray(positions(numbers))
         speeds = numbers[len(numbers) - physics.model.nv :]
         physics.set_state(np.concatenate([place, speeds]))
     yield inner.task.get_observation(physics)
@@ -122,7 +122,7 @@ _HIDDEN = {
     "standup": ("HumanoidStandup-v5", 2), "swimmer": ("Swimmer-v5", 2),
     "walker": ("Walker2d-v5", 1),
 }  # fmt: skip
-_PHYSICS: Mapping[str, tuple[str, Callable[[Vector], Sequence[float]]]] = {
+_PHYSICS: Mapping[str, tuple[str, Callable[[Vector], ArrayLike]]] = {
     "ball_in_cup-catch": ("BallInCupCatch-v1", lambda seen: seen[:4]),
     "cartpole-swingup": (
         "CartpoleSwingup-v1",
@@ -324,7 +324,9 @@ def _vector(observation: Any) -> Vector:
 def _worst(series: Sequence[Vector]) -> Vector:
     """The largest of each step, of series that may end sooner."""
     longest = max(map(len, series), default=1)
-    return np.max([np.pad(each, (0, longest - len(each))) for each in series] or [[0.0]], axis=0)
+    return np.max(
+        [np.pad(each, (0, longest - len(each))) for each in (*series, np.zeros(1))], axis=0
+    )
 
 
 def _reference(task_id: str) -> gym.vector.VectorEnv[Any, Any, Any]:

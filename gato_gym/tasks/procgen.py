@@ -52,8 +52,9 @@ class ProcgenEnv(EnvPoolEnv):
 
     def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """One step of the game."""
-        self._newest, *rest = super().step(action)
-        return self._newest, *rest
+        transition = super().step(action)
+        self._newest = transition[0]
+        return transition
 
     def render(self) -> NDArray[np.uint8] | None:
         """The newest observation."""

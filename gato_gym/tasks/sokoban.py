@@ -59,9 +59,9 @@ class SokobanEnv(EnvPoolEnv):
 
     def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Move, or push a box; ``info["success"]`` is whether all boxes are on targets."""
-        observation, *rest = super().step(action)
-        self._grid = observation["grid"]
-        return observation, *rest
+        transition = super().step(action)
+        self._grid = transition[0]["grid"]
+        return transition
 
     def render(self) -> NDArray[np.uint8] | None:
         """The level, uint8 ``(160, 160, 3)``."""

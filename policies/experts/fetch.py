@@ -44,7 +44,7 @@ def push(state: State) -> Vector:
 
 
 def slide(state: State) -> Vector:
-    """Push the puck until it is fast enough to slide to the goal; about half of them arrive."""
+    """Push the puck until it is fast enough to slide to the goal; more than half of them arrive."""
     observation = state["observation"]
     distance = float(np.linalg.norm(state["desired_goal"] - state["achieved_goal"]))
     velocity = (observation[14:17] + observation[20:23])[:2]  # the puck's against the gripper's
