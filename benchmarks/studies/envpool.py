@@ -56,7 +56,7 @@ def by_seed(env: Any, first: Any, info: Mapping[str, Any]) -> Iterator[Any]:
 def _newest(observation: Any) -> bytes:
     """What tells starts apart: a dictionary, or the newest of a stack of frames."""
     seen = _vector(observation) if isinstance(observation, dict) else observation[-1]
-    return bytes(seen.tobytes())
+    return bytes(seen.astype(np.float64).tobytes())
 
 
 def by_joints(env: Any, first: Any, info: Mapping[str, Any], hidden: int) -> Iterator[Any]:
@@ -275,8 +275,12 @@ def _record(pair: Pair, seed: int, actions: Sequence[Any]) -> _Episode:
 
 
 def _row(batch: Any) -> Any:
+    """Of a batch of one; missions, which EnvPool has as bytes, are texts."""
     if isinstance(batch, dict):
-        return {name: value[0].copy() for name, value in batch.items()}
+        row = {name: value[0].copy() for name, value in batch.items()}
+        if "mission" in row:
+            row["mission"] = row["mission"].tobytes().rstrip(b"\0").decode()
+        return row
     return batch[0].copy()
 
 
