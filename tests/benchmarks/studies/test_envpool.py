@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.studies.envpool import PAIRS, Comparison, compared
+from benchmarks.studies.envpool import PAIRS, Comparison, by_seed, compared
 from gato_gym.tasks import get_task
 
 PENDULUM = next(pair for pair in PAIRS if pair.task == "mujoco-pendulum")
@@ -66,3 +66,12 @@ def test_frames_from_before_the_start_are_told_apart_from_play() -> None:
     assert "| differ | equal from step 3 on | equal | equal | 1 | 2 |" in stacks.row()
     apart = Comparison("babyai-open", False, None, nothing, True, (1.0, 2.0))
     assert "| differ | no start in common | – | – | 1 | 2 |" in apart.row()
+
+
+def test_a_start_is_looked_for_by_its_numbers_whatever_their_type() -> None:
+    env = get_task("babyai-go-to-obj").make()
+    first, _ = env.reset(seed=7)
+    narrow = {**first, "direction": np.int32(first["direction"])}
+    assert any(start["mission"] == first["mission"] for start in by_seed(env, narrow, {}))
+    other = {**narrow, "image": np.full_like(first["image"], 99)}
+    assert not list(by_seed(env, other, {}))
