@@ -109,6 +109,11 @@ RULES: Mapping[str, tuple[str, ...]] = {
         "MiniGrid: 28 worlds beyond BabyAI, whose goal is a green square. Each world sets its own "
         "limit of steps.",
         "MuJoCo: Gymnasium's 11 `-v5` tasks with their own rewards and limits.",
+        "Procgen: the 16 games at their hard setting, with levels without end. Each game sets its "
+        "own limit of steps.",
+        "Gymnasium-Robotics: the four Fetch tasks, -1 for each step away from the goal, 50 steps; "
+        "an episode continues after success.",
+        "Sokoban: the 1,000 test levels of Boxoban's unfiltered set, 120 steps.",
     ),
     "Players": (
         "A policy acts on observations. An expert that is a program may read the environment "

@@ -258,10 +258,10 @@ def _begin(main: Callable[..., None], connection: Connection, *arguments: Any) -
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     # Cleanly: no half-written files stay. Not by SystemExit, which fails an episode alone.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # the parent is gone, or wants no more
-    with suppress(EOFError, ConnectionError, KeyboardInterrupt):
-        main(connection, *arguments)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already, and quietly
+    with suppress(KeyboardInterrupt):
+        with suppress(EOFError, ConnectionError):  # the parent is gone, or wants no more
+            main(connection, *arguments)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already, and quietly
 
 
 Call = Callable[[], Any]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+import pytest
+
+from policies import processes
 from policies.processes import Ended, JobPool, WorkerFailure, WorkerPool
 
 
@@ -112,3 +116,17 @@ def test_the_error_of_a_failure_says_whether_what_was_asked_for_is_wrong() -> No
     error = WorkerFailure("OSError: broken", trace="Traceback").error()
     assert str(error) == "a worker failed: OSError: broken\nTraceback"
     assert not isinstance(error, ValueError)
+
+
+def test_a_signal_to_end_may_come_as_a_worker_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not a traceback, then, although the worker is about to ignore the signal."""
+    done: list[object] = []
+
+    def interrupted(number: int, handler: object) -> None:
+        if (number, handler) == (signal.SIGTERM, signal.SIG_IGN):
+            done.append("ending")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(processes.signal, "signal", interrupted)
+    processes._begin(done.append, "connection")  # type: ignore[arg-type]
+    assert done == ["connection", "ending"]
