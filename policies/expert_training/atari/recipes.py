@@ -33,7 +33,7 @@ BARS: dict[str, tuple[float, float, float]] = {
     "choppercommand": (7388, 1.5, 0.95), "doubledunk": (-16.4, 1.5, 0.95),
     "frostbite": (4335, 1.5, 0.95), "gravitar": (2078, 1.5, 0.95), "icehockey": (0.9, 1.5, 0.95),
     "mspacman": (3555, 1.5, 0.95), "namethisgame": (8049, 1.5, 0.95),
-    "privateeye": (91, 1.5, 0.95), "spaceinvaders": (1669, 1.5, 0.95),
+    "privateeye": (69571, 1.5, 0.95), "spaceinvaders": (1669, 1.5, 0.95),
     "surround": (4.7, 1.5, 0.95), "tennis": (-8.3, 1.5, 0.95), "timepilot": (5229, 1.5, 0.95),
     "videopinball": (236629, 1.5, 0.95), "yarsrevenge": (54577, 1.5, 0.95),
     "zaxxon": (9173, 1.5, 0.95), "skiing": (-5369, 1.5, 0.95), "solaris": (12327, 1.5, 0.95),
