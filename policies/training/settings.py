@@ -91,7 +91,7 @@ class TrainSettings:
         device: "auto", "cpu" or "cuda".
         attention: How attention is computed: "auto", "dense", or "flex" on GPUs.
         fsdp: Whether each of several processes holds a part of the backbone (FSDP2).
-        workers: Processes that encode episodes.
+        workers: Processes that read datasets and encode episodes.
         loaders: Processes that prepare batches; 0 prepares them in a thread. None does so on a CPU,
             and takes all cores but one for a GPU.
         tensorboard: Whether to write TensorBoard's events as well.

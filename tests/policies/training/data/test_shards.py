@@ -19,6 +19,7 @@ from gato_gym import compile_plan, get_task
 from gato_gym.episodes.minari_datasets import find_minari
 from gato_gym.text import default_tokenizer
 from policies import GatoPolicy
+from policies.training.data import datasets
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_tasks
 from policies.training.data.shards import TaskShard
@@ -39,6 +40,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_invented(root)
     encode(root, BABYAI, ARM)
     return root
+
+
+def test_processes_read_datasets_alike_and_in_order(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [folder / f"gato/{task}-v0" for task in (ARM, BABYAI)]
+    monkeypatch.setattr(datasets, "FEWEST_READ", 1)
+    here, there = (find_tasks(names, share=0.0, workers=count) for count in (1, 2))
+    assert [task.id for task in there] == sorted([ARM, BABYAI])
+    assert [task.identity() for task in there] == [task.identity() for task in here]
+    assert next(there[0].episodes()).length == next(here[0].episodes()).length
 
 
 def test_a_shard_is_what_its_plan_encodes(folder: Path) -> None:
