@@ -27,7 +27,11 @@ GYMNASIUM = {
     for kind in (gym.vector.SyncVectorEnv, gym.vector.AsyncVectorEnv)
     for mode in AutoresetMode
 }
-SB3 = {"DummyVecEnv": DummyVecEnv, "SubprocVecEnv": SubprocVecEnv}
+SB3 = {
+    "DummyVecEnv": DummyVecEnv,
+    # as Gymnasium's; SB3's usual way imports everything anew in each process
+    "SubprocVecEnv": partial(SubprocVecEnv, start_method="fork"),
+}
 SHARED = [case for case in CASES if case != ("expert", TASKS[0])]
 """All but BabyAI's bot, which belongs to the environment that it reads."""
 OTHER_PROCESS = ("AsyncVectorEnv", "SubprocVecEnv")
