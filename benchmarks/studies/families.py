@@ -161,6 +161,7 @@ def settings_of(
     *,
     suites: tuple[str, ...],
     minutes: float,
+    most_tasks: int | None = None,
     rows: int = gato_mini.USUAL_ROWS,
     device: str = "auto",
 ) -> TrainSettings:
@@ -172,6 +173,7 @@ def settings_of(
         work: Folder of the study.
         suites: Whose tasks are trained on, or those of them that the variant has.
         minutes: Time for updates of all suites.
+        most_tasks: Tasks of each suite, at equal distances in their order; None for all.
         rows: Packed sequences of a batch of ``gato-lean``; others' in proportion.
         device: Where it is trained.
     """
@@ -179,7 +181,7 @@ def settings_of(
     weights = {suite: gato_mini.WEIGHTS[suite] for suite in suites}
     share = sum(weights[suite] for suite in trained) / sum(weights.values())
     base = TrainSettings(
-        datasets=gato_mini.datasets(root, variant.rounds, trained),
+        datasets=gato_mini.datasets(root, variant.rounds, trained, most_tasks=most_tasks),
         output=work / variant.name,
         shards=work / "shards" / (variant.shards or variant.name),
         minutes=minutes * share,
@@ -356,6 +358,7 @@ def main(
     study: Literal["families", "recipe"] = "families",
     variants: tuple[str, ...] = (),
     suites: tuple[str, ...] = SUITES,
+    most_tasks: int | None = None,
     minutes: float = 30.0,
     rows: int = gato_mini.USUAL_ROWS,
     parameters: int = 5_500_000,
@@ -372,6 +375,7 @@ def main(
         study: What is compared.
         variants: Names of the variants to train; by default all of the study.
         suites: Suites to train on and to play.
+        most_tasks: Tasks of each suite, at equal distances in their order; by default all.
         minutes: Time for the updates of each.
         rows: Packed sequences of a batch of gato-lean, others' in proportion; a GPU takes more.
         parameters: Of each network whose size is not what it is named for.
@@ -391,7 +395,14 @@ def main(
             path, variant = work / name / "result.json", by_name[name]
             if not path.exists():
                 settings = settings_of(
-                    variant, root, work, suites=suites, minutes=minutes, rows=rows, device=device
+                    variant,
+                    root,
+                    work,
+                    suites=suites,
+                    minutes=minutes,
+                    most_tasks=most_tasks,
+                    rows=rows,
+                    device=device,
                 )
                 settings = matched(variant, settings, variant.parameters or parameters)
                 write_json(path, run_variant(variant, settings, episodes=episodes))

@@ -1,6 +1,6 @@
 """The recipe of ``gato-mini``: one command from nothing to the shipped checkpoint.
 
-    python -m benchmarks.studies.gato_mini                # both rounds, then all five suites
+    python -m benchmarks.studies.gato_mini                # all rounds, then all five suites
     python -m benchmarks.studies.gato_mini --rounds 0     # the experts' own episodes alone
     python -m benchmarks.studies.gato_mini --rounds 0 --player gato-mini --rows 192 --minutes 60
                                                           # from fresh weights, on a GPU
@@ -102,6 +102,12 @@ NETWORK = {
     "continuous_head": "regression",
 }  # fmt: skip
 
+STEPS = (2400, 800, 2600)
+"""Updates of each round."""
+
+ROUNDS = len(STEPS) - 1
+"""Rounds after the first."""
+
 USUAL_ROWS, MOST_RATE = 48, 2.0
 """Packed sequences of a batch, and the most by which larger ones raise the rates of later rounds,
 in proportion to the root of their number."""
@@ -158,16 +164,38 @@ def labelled_folder(root: Path, number: int) -> Path:
     return root / f"round-{number}"
 
 
+def evenly(tasks: list[Task], most: int | None) -> list[Task]:
+    """At most so many of the tasks, at equal distances in their order; None for all."""
+    if most is None or most >= len(tasks):
+        return tasks
+    return [tasks[i * len(tasks) // most] for i in range(most)]
+
+
 def datasets(
-    root: Path, number: int = 0, suites: tuple[str, ...] = SUITES, *, player: str | None = None
+    root: Path,
+    number: int = 0,
+    suites: tuple[str, ...] = SUITES,
+    *,
+    player: str | None = None,
+    most_tasks: int | None = None,
 ) -> tuple[str, ...]:
-    """Paths of all episodes that round ``number`` learns from, with an earlier player's."""
-    paths = [root / dataset_id(task) for suite in suites for task in known_tasks(suite)]
+    """Paths of all episodes that round ``number`` learns from, with an earlier player's.
+
+    Args:
+        root: Folder of the datasets.
+        number: The round.
+        suites: Whose tasks.
+        player: The earlier network of round 0's labelled episodes; None has none.
+        most_tasks: Tasks of each suite, see :func:`evenly`.
+    """
+    chosen = {suite: evenly(known_tasks(suite), most_tasks) for suite in suites}
+    paths = [root / dataset_id(task) for tasks in chosen.values() for task in tasks]
     labelled = RecordSettings(player="")
     for before in range(1 if player is None else 0, number + 1):
         folder = labelled_folder(root, before)
         for suite in (suite for suite in suites if suite in LABELLED_STEPS):
             tasks = labelled_tasks(suite, None if before else player)
+            tasks = [task for task in tasks if task in chosen[suite]]
             paths += [folder / dataset_id(task, labelled) for task in tasks]
     return tuple(map(str, paths))
 
@@ -203,7 +231,7 @@ def round_settings(
     work: Path,
     *,
     number: int = 0,
-    steps: int | None = 2400,
+    steps: int | None = STEPS[0],
     minutes: float | None = None,
     rows: int = USUAL_ROWS,
     player: str | None = None,
@@ -251,13 +279,21 @@ def round_settings(
     return replace(settings, start=start, optimiser_options=rates, weights=LATER_WEIGHTS)
 
 
-def _train_in_parallel(processes: int, number: int) -> None:
-    """Train a round with one process a GPU, or a core: faster than one process of many threads."""
+def train_in_parallel(module: str, processes: int, *arguments: str) -> None:
+    """Train with one process a GPU, or a core: faster than one process of many threads.
+
+    Args:
+        module: The command that each process runs.
+        processes: How many, where there is no GPU.
+        arguments: The command's.
+
+    Raises:
+        subprocess.CalledProcessError: It ended with an error, or was interrupted.
+    """
     count = torch.cuda.device_count() or processes
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
-        "--nproc-per-node", str(count), "-m", "benchmarks.studies.gato_mini",
-        *sys.argv[1:], "--only-round", str(number),
+        "--nproc-per-node", str(count), "-m", module, *arguments,
     ]  # fmt: skip
     subprocess.run(command, check=True, env={**os.environ, **ONE_THREAD})
 
@@ -275,10 +311,9 @@ def _collect(
 
 def make(
     *,
-    rounds: int = 1,
-    steps: int = 2400,
+    rounds: int = ROUNDS,
+    steps: tuple[int, ...] = STEPS,
     minutes: float | None = None,
-    round_steps: int = 800,
     rows: int = USUAL_ROWS,
     player: str | None = None,
     root: Path = Path("data"),
@@ -293,9 +328,8 @@ def make(
 
     Args:
         rounds: Rounds in which the network plays and the experts label, after the first.
-        steps: Updates of the first round.
+        steps: Updates of each round; further rounds have as many as the last.
         minutes: Time for updates of each round, in place of the numbers of steps.
-        round_steps: Updates of each later round.
         rows: Packed sequences of a batch.
         player: Earlier checkpoint that plays, while the experts label, before the first round.
         root: Folder of the datasets.
@@ -318,7 +352,7 @@ def make(
             root,
             work,
             number=number,
-            steps=None if minutes else round_steps if number else steps,
+            steps=None if minutes else steps[min(number, len(steps) - 1)],
             minutes=minutes,
             rows=rows,
             player=player,
@@ -330,7 +364,8 @@ def make(
     for number in range(rounds + 1):
         _collect(root, work, number, player, processes=count, console=console)
         if not collect_only:
-            _train_in_parallel(count, number)
+            round_only = ("--only-round", str(number))
+            train_in_parallel("benchmarks.studies.gato_mini", count, *sys.argv[1:], *round_only)
     if evaluate and not collect_only:
         command = [sys.executable, "-m", "benchmarks.run", "--suite", "all", "--episodes", "50"]
         where = ["--policy", str(work / f"round-{rounds}"), "--output", "results/gato-mini"]

@@ -34,7 +34,7 @@ SUITES = ("babyai", "metaworld")
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_invented(tmp_path / "data")
     names = tuple(str(tmp_path / "data" / "gato" / f"{task}-v0") for task in (BABYAI, ARM))
-    monkeypatch.setattr("benchmarks.studies.gato_mini.datasets", lambda *_: names)
+    monkeypatch.setattr("benchmarks.studies.gato_mini.datasets", lambda *_, **__: names)
     return tmp_path
 
 

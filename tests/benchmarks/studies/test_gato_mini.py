@@ -18,6 +18,7 @@ from benchmarks.studies.gato_mini import (
     collections,
     datasets,
     emphasis,
+    evenly,
     known_tasks,
     labelled_collections,
     labelled_folder,
@@ -56,6 +57,16 @@ def test_later_rounds_learn_from_what_the_network_before_came_to() -> None:
     assert len(second.datasets) == count + 2 * sum(len(tasks) for tasks, _ in labelled)
     assert second.datasets[:count] == round_settings(ROOT, WORK).datasets
     assert second.start == str(WORK / "round-1" / "checkpoint")
+
+
+def test_a_part_of_the_tasks_is_spread_over_each_suite() -> None:
+    tasks = known_tasks("metaworld")
+    assert [task.id for task in evenly(tasks, 3)] == [tasks[i].id for i in (0, 16, 33)]
+    assert evenly(tasks, 100) == evenly(tasks, None) == tasks
+    paths = datasets(ROOT, 1, ("babyai", "metaworld"), most_tasks=3)
+    assert len(paths) == 6 + 3
+    names = [Path(path).name for path in paths]
+    assert names[:3] == names[6:], "the labelled episodes are of the same tasks"
 
 
 def test_larger_batches_of_later_rounds_take_larger_steps() -> None:
@@ -152,7 +163,7 @@ def test_rounds_run_in_order_and_processes_of_torchrun_train_alone(
     monkeypatch.setattr(gato_mini, "emphasis", lambda root, number, **_: {"mujoco-ant": 2.0})
     monkeypatch.setattr(gato_mini.subprocess, "run", lambda c, **_: commands.append(c))
     monkeypatch.setattr(gato_mini, "collect", lambda tasks, *_, **__: CALLS.append("collect"))
-    monkeypatch.setattr("sys.argv", ["gato_mini", "--steps", "7", "--rounds", "1"])
+    monkeypatch.setattr("sys.argv", ["gato_mini", "--steps", "7", "9", "--rounds", "1"])
     CALLS.clear()
     tyro.cli(make)
     assert ["collect"] * (len(SUITES) + len(LABELLED_STEPS)) == CALLS
@@ -163,5 +174,5 @@ def test_rounds_run_in_order_and_processes_of_torchrun_train_alone(
     CALLS.clear()
     for training in trainings:
         tyro.cli(make, args=training[training.index("benchmarks.studies.gato_mini") + 1 :])
-    assert CALLS == ["train round-0 7", "train round-1 800"]
+    assert CALLS == ["train round-0 7", "train round-1 9"]
     assert known_tasks("metaworld")
