@@ -143,8 +143,16 @@ def check_trainable(attention: str, device: torch.device) -> None:
 
 
 def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask) -> Tensor:
-    """Softmax attention under a mask of :func:`mask_for`: ``[B, H, T, K]``."""
+    """Softmax attention under a mask of :func:`mask_for`: ``[B, H, T, K]``.
+
+    Under a CPU's autocast it is computed in float32: in bfloat16, PyTorch's kernel takes more than
+    twice as long, forward and backward.
+    """
     if isinstance(mask, Tensor):
+        if q_BHTK.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                heads = (q_BHTK.float(), k_BHTK.float(), v_BHTK.float())
+                return F.scaled_dot_product_attention(*heads, attn_mask=mask)
         return F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, attn_mask=mask)
     dtype = v_BHTK.dtype  # as autocast does for the dense product
     flex = _flex_attention(v_BHTK.device.type)

@@ -85,16 +85,17 @@ def schedule(step: int, total: int, config: OptimiserConfig) -> float:
     return min(up, config.last + (1 - config.last) * wave)
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor, steps: int = 5, *, half: bool = False) -> Tensor:
     """The nearest (semi-)orthogonal matrices, roughly, by a quintic Newton-Schulz iteration.
 
     Coefficients from https://kellerjordan.github.io/posts/muon/. A GPU iterates in bfloat16, as
-    ``torch.optim.Muon`` does; a CPU in the matrices' own dtype, because without bfloat16 units it
-    would take several times as long.
+    ``torch.optim.Muon`` does; a CPU only if it is asked to, because without bfloat16 units it would
+    take several times as long.
 
     Args:
         matrices: float ``[..., M, N]``.
         steps: Iterations.
+        half: Whether a CPU iterates in bfloat16, too.
 
     Returns:
         As they are.
@@ -103,7 +104,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
-    x = x.bfloat16() if x.device.type == "cuda" else x
+    x = x.bfloat16() if half or x.device.type == "cuda" else x
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
@@ -121,6 +122,7 @@ class Muon(torch.optim.Optimizer):
         weight_decay: Decoupled.
         stacked: Number of matrices stacked along the first axis, by parameter's ``id``.
         parts: The way from what is held to the whole matrix, by parameter's ``id``.
+        half: As :func:`orthogonalise` takes it.
     """
 
     def __init__(
@@ -132,9 +134,10 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float,
         stacked: dict[int, int],
         parts: dict[int, ShardedParameter],
+        half: bool = False,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.stacked, self.parts = stacked, parts
+        self.stacked, self.parts, self.half = stacked, parts, half
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -146,7 +149,9 @@ class Muon(torch.optim.Optimizer):
             for chunk in itertools.chain.from_iterable(chunks):
                 by_shape.setdefault(chunk.shape, []).append(chunk)
             updates = {
-                shape: iter(orthogonalise(torch.stack(alike)) * 0.2 * max(shape) ** 0.5)
+                shape: iter(
+                    orthogonalise(torch.stack(alike), half=self.half) * 0.2 * max(shape) ** 0.5
+                )
                 for shape, alike in by_shape.items()
             }
             for parameter, parts in zip(parameters, chunks, strict=True):
@@ -177,6 +182,7 @@ class Optimiser:
         total: Steps of the whole run, for the schedule.
         ranks: The processes.
         backbone: What the names of the matrices that Muon steps begin with.
+        half: Whether a CPU multiplies them in bfloat16, too.
 
     Attributes:
         parts: What this process holds of each parameter, by name.
@@ -191,6 +197,7 @@ class Optimiser:
         total: int,
         ranks: ProcessGroup | None = None,
         backbone: str = "backbone.",
+        half: bool = False,
     ) -> None:
         self.config, self.total, self.ranks = config, total, ranks or ProcessGroup()
         self.parts = {name: ShardedParameter(p) for name, p in network.named_parameters()}
@@ -230,6 +237,7 @@ class Optimiser:
                     if n.endswith(ending)
                 },
                 parts={id(named[n]): self.parts[n] for n in matrices},
+                half=half,
             )
             self.steppers.append((muon, config.matrix_rate))
         self.average = {n: p.detach().clone() for n, p in named.items()}

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gato_gym.files.atomic_io import appearing, appearing_file, surviving, write_whole
 from gato_gym.files.bounded_io import read_json
+from policies.allocation import keep_memory
 from policies.model.quantization import choose_device
 from policies.training.checkpoint_scorer import CheckpointScorer
 from policies.training.config import TrainConfig, as_begun, check_same_config
@@ -149,6 +150,8 @@ class Trainer:
                 "parts: expected a row for each, use more rows or fewer processes"
             )
         self.device = _device(device, self.ranks)
+        if self.device.type == "cpu":
+            keep_memory()
         torch.manual_seed(config.seed)
         network = self.family.build(config.network)
         if begin is not None:
@@ -164,6 +167,7 @@ class Trainer:
             total=config.steps,
             ranks=self.ranks,
             backbone=self.family.backbone,
+            half=config.precision == "bfloat16",
         )
         self.packer = self.family.packer(config, shards, texts)
         usual = usual_processes(self.device, sharing=self.ranks.world)

@@ -95,7 +95,8 @@ def scale_pixels(patches: Tensor) -> Tensor:
     section 2.1).
     """
     scale = 127.5 if patches.dtype == torch.uint8 else 0.5
-    return (patches.float() / scale - 1.0) / patches.shape[-1] ** 0.5
+    pixels = patches.to(torch.float32, copy=True)
+    return pixels.div_(scale).sub_(1.0).div_(patches.shape[-1] ** 0.5)
 
 
 class TextCondition(nn.Module):

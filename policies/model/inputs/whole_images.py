@@ -50,7 +50,7 @@ class WholeImageEmbedding(nn.Module):
         """Embeddings float ``[N, D]`` of images that `scale_patches` scaled."""
         missing = self.channels - images_NCSS.shape[1]
         x = F.pad(images_NCSS, (0, 0, 0, 0, 0, missing)) if missing else images_NCSS
-        x = (x * self.scale).contiguous(memory_format=torch.channels_last)
+        x = x.to(memory_format=torch.channels_last, copy=True).mul_(self.scale)
         convolutions = (self.first, self.second)
         sizes = [2 * convolution.out_channels for convolution in convolutions]
         changes = self.modulate(condition_ND)[..., None, None].split(sizes, dim=1)
