@@ -30,4 +30,5 @@ def keep_memory() -> bool:
     if mallopt is None:
         return False
     wanted = {MMAP_THRESHOLD: 2**30, TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 2**26, ARENA_MAX: 1}
-    return all([mallopt(name, value) == 1 for name, value in wanted.items()])
+    results = [mallopt(name, value) for name, value in wanted.items()]
+    return all(result == 1 for result in results)
