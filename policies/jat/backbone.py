@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from policies.jat.cache import TokenCache
 from policies.jat.config import JatConfig
+from policies.model.attention import attend
 from policies.model.row_blocks import BLOCK, BlockSizes, is_exact, padded, rows_in_blocks
 
 
@@ -73,7 +74,7 @@ class Block(nn.Module):
     def forward(self, x_BTD: Tensor, visible: Tensor) -> Tensor:
         """Whole sequences: ``[B, T, D]`` to the same; ``visible`` is bool, ``[T, T]`` for all."""
         q, k, v = (part.transpose(1, 2) for part in self.attention.projected(self.ln_1(x_BTD)))
-        attended = F.scaled_dot_product_attention(q, k, v, visible, scale=1.0)
+        attended = attend(q, k, v, visible, scale=1.0)
         return self.finish(x_BTD, attended.transpose(1, 2))
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:

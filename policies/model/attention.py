@@ -142,18 +142,27 @@ def check_trainable(attention: str, device: torch.device) -> None:
         )
 
 
-def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask) -> Tensor:
+def attend(
+    q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask, *, scale: float | None = None
+) -> Tensor:
     """Softmax attention under a mask of :func:`mask_for`: ``[B, H, T, K]``.
 
     Under a CPU's autocast it is computed in float32: in bfloat16, PyTorch's kernel takes more than
     twice as long, forward and backward.
+
+    Args:
+        q_BHTK: Queries.
+        k_BHTK: Keys.
+        v_BHTK: Values.
+        mask: Who sees whom.
+        scale: What scores are multiplied by, with a dense mask; None is 1 / √K.
     """
     if isinstance(mask, Tensor):
         if q_BHTK.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 heads = (q_BHTK.float(), k_BHTK.float(), v_BHTK.float())
-                return F.scaled_dot_product_attention(*heads, attn_mask=mask)
-        return F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, attn_mask=mask)
+                return F.scaled_dot_product_attention(*heads, attn_mask=mask, scale=scale)
+        return F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, mask, scale=scale)
     dtype = v_BHTK.dtype  # as autocast does for the dense product
     flex = _flex_attention(v_BHTK.device.type)
     return flex(q_BHTK.to(dtype), k_BHTK.to(dtype), v_BHTK, block_mask=mask)
