@@ -182,7 +182,11 @@ class JatNetwork(nn.Module):
                 f"{self.config.max_discrete_value}"
             )
         reduce, join = self.multi_discrete_encoder["1"], self.multi_discrete_encoder["4"]
-        x: Tensor = join(F.relu(reduce(self.transformer.wte(symbols))).flatten(-2))
+        if torch.is_grad_enabled() and symbols.numel() > self.config.vocab_size:
+            parts = F.embedding(symbols, reduce(self.transformer.wte.weight))  # each symbol once
+        else:
+            parts = reduce(self.transformer.wte(symbols))
+        x: Tensor = join(F.relu(parts).flatten(-2))
         return torch.cat([x, rewards[..., None].to(x)], -1)
 
     def embed_images(self, images: Tensor) -> Tensor:
