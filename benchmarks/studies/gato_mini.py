@@ -56,7 +56,9 @@ EXPERT_PLAY = {
         steps=20_000,
         expert_episodes=2,  # some last 27,000 steps
     ),
-    "babyai": CollectSettings(Path(), RecordSettings(noise=0.2), steps=20_000, expert_episodes=5),
+    "babyai": CollectSettings(  # as many episodes of long levels: each has its own mission
+        Path(), RecordSettings(noise=0.2), episodes=1_000, steps=20_000, expert_episodes=5
+    ),
     "dm_control": CollectSettings(  # many starts: of finger and reacher each has its own target
         Path(),
         RecordSettings(noise=0.3, keep=0.0, most_steps=300),

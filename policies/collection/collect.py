@@ -142,11 +142,9 @@ class Progress:
 
     def share(self) -> float:
         """How much of the goal the finished units hold, 0 to 1."""
-        if self.settings.episodes:
-            kept = sum(len(report.lengths) for report in self.reports.values())
-            return min(1.0, kept / self.settings.episodes)
-        steps = sum(sum(report.lengths) for report in self.reports.values())
-        return min(1.0, steps / (self.settings.steps or 1))
+        lengths = [length for report in self.reports.values() for length in report.lengths]
+        there = {"episodes": len(lengths), "steps": sum(lengths)}
+        return min(1.0, *(there[name] / count for name, count in self.settings.goal().items()))
 
     def units_needed(self) -> int | None:
         """Number of units, from the first, that reach the goal; None where they do not yet.
@@ -158,7 +156,7 @@ class Progress:
         while unit in self.reports:
             lengths = self.reports[unit].lengths
             episodes, steps, unit = episodes + len(lengths), steps + sum(lengths), unit + 1
-            if episodes >= (self.settings.episodes or 1) and steps >= (self.settings.steps or 0):
+            if self.settings.reached(episodes, steps):
                 return unit
         attempts = unit * self.settings.unit_episodes(self.task)
         if attempts >= HOPELESS_ATTEMPTS and episodes < attempts / 20:

@@ -49,8 +49,8 @@ class CollectSettings:
     Attributes:
         root: Folder of the Minari datasets; the units are under ``.collect`` there.
         record: What decides an episode.
-        episodes: Episodes a task, or None.
-        steps: Recorded steps a task, at least, or None. One of the two is given.
+        episodes: Episodes a task, at least if steps are given too, or None.
+        steps: Recorded steps a task, at least, or None. One of the two is given, or both.
         expert_episodes: Clean episodes that measure the expert's return.
         time_limit: Seconds that a step, or a reset, may take.
     """
@@ -63,8 +63,8 @@ class CollectSettings:
     time_limit: float = 300.0
 
     def __post_init__(self) -> None:
-        if (self.episodes is None) == (self.steps is None):
-            raise ValueError("give either episodes or steps: how much to collect of each task")
+        if self.episodes is None and self.steps is None:
+            raise ValueError("give episodes, steps or both: how much to collect of each task")
         check_range(self, "episodes", "steps", "expert_episodes", low=1)
         check_range(self, "time_limit", above=True)
 
@@ -102,7 +102,12 @@ class CollectSettings:
 
     def goal(self) -> dict[str, int]:
         """How much to collect, as JSON values."""
-        return {"episodes": self.episodes} if self.episodes else {"steps": self.steps or 0}
+        goals = {"episodes": self.episodes, "steps": self.steps}
+        return {name: count for name, count in goals.items() if count is not None}
+
+    def reached(self, episodes: int, steps: int) -> bool:
+        """Whether so much is enough."""
+        return episodes >= (self.episodes or 1) and steps >= (self.steps or 0)
 
 
 @dataclass(frozen=True)
@@ -324,7 +329,7 @@ def _write_dataset(settings: CollectSettings, recorder: Recorder, job: Job) -> t
             path = unit_path(settings, task, unit)
             with hdf5.open_file(path, "r") as source:
                 for index, length in enumerate(_report_of(source, path).lengths):
-                    if episodes == settings.episodes or steps >= (settings.steps or np.inf):
+                    if settings.reached(episodes, steps):
                         return episodes, steps
                     hdf5.copy_episode(source, index, file, episodes)
                     episodes, steps = episodes + 1, steps + length
