@@ -57,8 +57,12 @@ from policies.training.metrics import flops_per_token
 if TYPE_CHECKING:
     from policies.training.settings import TrainSettings
 
-SAMPLER = Sampler(temperature=1.0, continuous_temperature=0.0, continuous="peak")
-"""Discrete actions are sampled, which leaves loops; a robot's are the expected ones of a peak."""
+SAMPLER = Sampler(temperature=0.5, continuous_temperature=0.0, continuous="peak")
+"""Discrete actions are sampled, which leaves loops; a robot's are the expected ones of a peak.
+
+With seed 1, which no score is measured with, half the temperature gave 0.91 instead of 0.66 in
+twelve games of Atari (5 episodes each; a quarter 0.90), and 0.82 instead of 0.83 in BabyAI (8).
+"""
 
 
 class GatoFamily(Family[NetworkConfig, GatoNetwork, TaskShard, PackedBatch]):
