@@ -27,8 +27,8 @@ class Collect(CollectSettings, Command):
     """Collect experts' episodes of the tasks as Minari datasets.
 
     Attributes:
-        episodes: Episodes of each task; by default 200.
-        steps: Recorded steps of each task, at least, instead of a number of episodes.
+        episodes: Episodes of each task, at least if steps are given too; by default 200.
+        steps: Recorded steps of each task, at least.
         suite: Collect one suite; by default all.
         tasks: Pattern of task ids, such as 'go-to-*'.
         workers: Processes; by default one a core.

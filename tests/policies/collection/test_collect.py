@@ -335,6 +335,9 @@ def test_units_count_from_the_first_without_a_gap() -> None:
     reports[1] = UnitReport([5], {}, 1.0)
     assert progress_of(reports, episodes=61).units_needed() == 2
     assert progress_of(reports, steps=306).units_needed() == 3
+    assert progress_of(reports, steps=20, episodes=61).units_needed() == 2
+    assert progress_of(reports, steps=306, episodes=20).units_needed() == 3
+    assert progress_of({0: reports[0]}, steps=600, episodes=60).share() == 0.5
 
 
 def test_no_more_units_are_started_than_the_goal_takes() -> None:
@@ -379,9 +382,21 @@ def test_metadata_says_how_it_was_made(tmp_path: Path) -> None:
     assert metadata["jpeg_encoding"] is False
 
 
-@pytest.mark.parametrize("goal", [{}, {"episodes": 5, "steps": 5}, {"episodes": 0}])
-def test_exactly_one_goal_is_given(goal: dict[str, int], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="episodes"):
+def test_both_goals_are_reached(tmp_path: Path) -> None:
+    goals = ({"episodes": 5}, {"episodes": 5, "steps": 60}, {"episodes": 5, "steps": 5})
+    sizes = []
+    for number, goal in enumerate(goals):
+        collect_here(settings(tmp_path / str(number), **goal))
+        lengths = [len(episode.rewards) for episode in episodes_in(tmp_path / str(number))]
+        sizes.append((len(lengths), sum(lengths)))
+    assert sizes[0] == sizes[2]
+    assert sizes[0][0] == 5
+    assert sizes[0][1] < 60 <= sizes[1][1]
+
+
+@pytest.mark.parametrize("goal", [{}, {"episodes": 0}, {"episodes": 5, "steps": 0}])
+def test_a_goal_is_given(goal: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give episodes|is 0: expected 1 or more"):
         CollectSettings(root=tmp_path, **goal)  # type: ignore[arg-type]
 
 
