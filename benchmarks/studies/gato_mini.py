@@ -104,7 +104,7 @@ NETWORK = {
     "continuous_head": "regression",
 }  # fmt: skip
 
-STEPS = (2400, 800, 2600)
+STEPS = (2400, 800, 2600, 1300)
 """Updates of each round."""
 
 ROUNDS = len(STEPS) - 1
