@@ -396,7 +396,7 @@ def test_both_goals_are_reached(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("goal", [{}, {"episodes": 0}, {"episodes": 5, "steps": 0}])
 def test_a_goal_is_given(goal: dict[str, int], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="give episodes|is 0: expected 1 or more"):
+    with pytest.raises(ValueError, match=r"give episodes|is 0: expected 1 or more"):
         CollectSettings(root=tmp_path, **goal)  # type: ignore[arg-type]
 
 
