@@ -405,7 +405,7 @@ def test_a_network_is_scored_on_what_it_knows_by_id_or_by_spaces(checkpoint: Pat
             "humanoid-*",
             ["gato-mini"],
             "gato-mini plays none of what was asked for, 3 tasks, such as dm_control-humanoid-run "
-            "(the network was not trained on it, and its spaces identify no task): it plays 31 "
+            "(the network was not trained on it, and its spaces identify no task): it plays 36 "
             "tasks of atari, 39 tasks of babyai, 18 tasks of dm_control, 50 tasks of metaworld, 11 "
             "tasks of mujoco; choose these with --suite or --tasks, or pass --policy random, or a "
             "network trained on these tasks",
