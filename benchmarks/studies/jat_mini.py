@@ -4,8 +4,8 @@
     python -m benchmarks.studies.jat_mini                  # trains, then plays all five suites
 
 Both networks have learned from the same episodes and labels, are of nearly the same size, and are
-trained by the code of ``gato-gym train``. JAT's has no task embeddings, no prompts and no window
-of its own choice: it is what ``--family jat`` is by default.
+trained by the code of ``gato-gym train``. JAT's has neither task embeddings nor prompts: it is what
+``--family jat`` is by default.
 
 * :func:`jat_settings` -- what is trained.
 * :func:`main` -- the command.

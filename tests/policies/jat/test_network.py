@@ -84,6 +84,14 @@ def test_discrete_observations(network: JatNetwork) -> None:
         network.embed_symbols(symbols[:, :3], torch.tensor([0.25]))
 
 
+def test_many_symbols_are_looked_up_in_a_reduced_table(network: JatNetwork) -> None:
+    symbols, rewards = torch.randint(0, 300, (50, 7)), torch.randn(50)
+    with torch.enable_grad():
+        many = network.embed_symbols(symbols, rewards)
+    with torch.no_grad():
+        torch.testing.assert_close(many, network.embed_symbols(symbols, rewards))
+
+
 def excited(x: Tensor, network: JatNetwork, name: str) -> Tensor:
     squeezed = x.mean(dim=(2, 3)) @ weight(network, f"{name}.fc.0.weight").T
     factors = squeezed.clamp(min=0) @ weight(network, f"{name}.fc.2.weight").T

@@ -137,3 +137,15 @@ def test_the_network_says_the_same_with_either(packed: PackedBatch) -> None:
     network.backbone.attention = "sparse"
     with pytest.raises(ValueError, match="attention is 'sparse': expected one of auto, dense"):
         network(packed)
+
+
+def test_under_a_cpus_autocast_it_is_computed_in_float32() -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 8, 16).bfloat16()
+    mask = torch.ones(8, 8, dtype=torch.bool).tril()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = attend(q, k, v, mask, scale=0.5)
+        assert torch.is_autocast_enabled("cpu"), "outside of it nothing changes"
+    scores = (q.double() @ k.double().mT * 0.5).masked_fill(~mask, -torch.inf)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y.double(), scores.softmax(-1) @ v.double(), rtol=1e-5, atol=1e-5)

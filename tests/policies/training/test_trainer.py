@@ -152,9 +152,13 @@ def test_run_writes_a_curve_and_a_checkpoint(tmp_path: Path) -> None:
 def test_orthogonalised_matrix_has_singular_values_near_one() -> None:
     torch.manual_seed(0)
     for shape in ((24, 24), (8, 40), (40, 8)):
-        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
-        assert values.min() > 0.3
-        assert values.max() < 1.5
+        matrix = torch.randn(shape)
+        for half in (False, True):
+            result = orthogonalise(matrix, half=half)
+            values = torch.linalg.svdvals(result)
+            assert result.dtype == torch.float32
+            assert values.min() > 0.3
+            assert values.max() < 1.5
 
 
 def test_schedule_rises_holds_and_falls_to_nothing() -> None:
