@@ -16,7 +16,8 @@ stage can be stopped and run again: it is resumed where it was.
 
 * :func:`collections` -- what the experts play.
 * :func:`labelled_collections` -- what the network plays and the experts label.
-* :func:`round_settings` -- what is trained on it, by the code of ``gato-gym train``.
+* :func:`shared_settings`, :func:`round_settings` -- what is trained on it, by the code of
+  ``gato-gym train``: any family of networks, and gato-mini's.
 """
 
 from __future__ import annotations
@@ -228,6 +229,44 @@ def emphasis(root: Path, number: int, *, player: str | None = None) -> dict[str,
     return factors
 
 
+def shared_settings(
+    root: Path,
+    output: Path,
+    *,
+    number: int = 0,
+    steps: int | None = STEPS[0],
+    minutes: float | None = None,
+    player: str | None = None,
+    factors: Mapping[str, float] = {},
+) -> TrainSettings:
+    """What any family of networks is trained with: episodes, and how often they are drawn.
+
+    Args:
+        root: Folder of the datasets.
+        output: Folder of the run.
+        number: Number of the round.
+        steps: Updates; None for as many as fit the minutes.
+        minutes: Time for updates, where no steps are given.
+        player: The earlier network of round 0's labelled episodes; None has none.
+        factors: See :func:`emphasis`.
+    """
+    return TrainSettings(
+        datasets=datasets(root, number, player=player),
+        output=output,
+        steps=steps,
+        minutes=minutes,
+        group_by="suite",
+        augment=1,
+        keep=0.0,
+        weights=LATER_WEIGHTS if number else WEIGHTS,
+        emphasis=factors,
+        precision="auto",
+        workers=os.cpu_count() or 1,
+        keep_every=400,
+        score_every=0,
+    )
+
+
 def round_settings(
     root: Path,
     work: Path,
@@ -251,34 +290,30 @@ def round_settings(
         player: The earlier network of round 0's labelled episodes; None has none.
         factors: See :func:`emphasis`.
     """
-    settings = TrainSettings(
-        datasets=datasets(root, number, player=player),
-        output=work / f"round-{number}",
+    settings = replace(
+        shared_settings(
+            root,
+            work / f"round-{number}",
+            number=number,
+            steps=steps,
+            minutes=minutes,
+            player=player,
+            factors=factors,
+        ),
         network=NETWORK,
-        steps=steps,
-        minutes=minutes,
-        group_by="suite",
-        augment=1,
-        keep=0.0,
-        weights=WEIGHTS,
         prompt_shares=PROMPT_SHARES,
         task_embeddings=True,
         options={"actions": "parallel"},
-        emphasis=factors,
-        precision="auto",
         rows=rows,
         length=128,
         attention="dense",
-        workers=os.cpu_count() or 1,
-        keep_every=400,
-        score_every=0,
     )
     if not number:
         return settings
     start = str(work / f"round-{number - 1}" / RUN_CHECKPOINT)
     factor = min(MOST_RATE, (rows / USUAL_ROWS) ** 0.5)
     rates = {"rate": 1e-3 * factor, "matrix_rate": 2e-3 * factor, "cooldown": 0.8}
-    return replace(settings, start=start, optimiser_options=rates, weights=LATER_WEIGHTS)
+    return replace(settings, start=start, optimiser_options=rates)
 
 
 def train_in_parallel(module: str, processes: int, *arguments: str) -> None:

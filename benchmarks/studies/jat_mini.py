@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -45,24 +46,15 @@ def jat_settings(
         steps: Updates; None for as many as fit the minutes.
         minutes: Time for updates, where no steps are given.
     """
-    return TrainSettings(
-        datasets=gato_mini.datasets(root, rounds),
-        output=work,
-        family="jat",
+    shared = gato_mini.shared_settings(
+        root,
+        work,
+        number=rounds,
         steps=None if minutes else steps,
         minutes=minutes,
-        group_by="suite",
-        augment=1,
-        keep=0.0,
-        weights=gato_mini.LATER_WEIGHTS if rounds else gato_mini.WEIGHTS,
-        emphasis=gato_mini.emphasis(root, rounds),
-        precision="auto",
-        rows=ROWS,
-        length=LENGTH,
-        workers=os.cpu_count() or 1,
-        keep_every=400,
-        score_every=0,
+        factors=gato_mini.emphasis(root, rounds),
     )
+    return replace(shared, family="jat", rows=ROWS, length=LENGTH)
 
 
 def main(
