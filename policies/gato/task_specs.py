@@ -231,7 +231,7 @@ def check_sizes(
             "PlanOptions(skip=...) leaves it out"
         )
     for name, got, limit in (
-        ("vector_size", plan.options.vector_size, config.vector_size),
+        ("vector_size", plan.options.vector_size * (plan.vector_length > 0), config.vector_size),
         ("parallel actions", plan.num_actions * plan.has_parallel_actions, config.action_places),
     ):
         if got > limit:

@@ -60,6 +60,14 @@ def test_sizes_grow_to_what_a_plan_needs_and_no_further() -> None:
     assert grown_config(SMALL, longer) == dataclasses.replace(SMALL, vector_size=20)
 
 
+def test_an_option_for_vectors_counts_only_where_there_are_vectors() -> None:
+    plan = state_plan()
+    paper = PlanOptions(layout="paper", vector_size=20)
+    tokens = compile_plan(plan.observation_space, plan.action_space, paper)
+    assert tokens.vector_length == 0
+    assert grown_config(SMALL, tokens) == SMALL
+
+
 def test_weights_that_do_not_fit_are_refused() -> None:
     network = GatoNetwork(SMALL)
     weights = GatoNetwork(dataclasses.replace(SMALL, layers=3)).state_dict()
