@@ -166,7 +166,9 @@ class DtNetwork(nn.Module):
         conditions = self.embedding.encode_texts(states.texts)
         x_ND = self.embedding(states.tokens, conditions).sum(1)
         owners = states.tokens.conditions[:, 0]
-        said = self.embedding.condition_in(conditions[owners.clamp(min=0)])
+        said = self.embedding.condition_in(
+            conditions[owners.clamp(min=0), : self.config.network.width]
+        )
         return x_ND + said * (owners >= 0)[:, None]
 
     def encode_actions(self, actions: Tensor) -> Tensor:

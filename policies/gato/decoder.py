@@ -192,7 +192,9 @@ class Decoder:
             cache=cache,
             next_positions=np.full(rows, config.prompt_tokens, np.int64),
             pending=np.full(rows, -1, np.int64),
-            conditions=torch.zeros(rows, config.width, device=self.network.head.weight.device),
+            conditions=torch.zeros(
+                rows, config.condition_size, device=self.network.head.weight.device
+            ),
             texts=np.full(rows, None, np.object_),
             ages=np.zeros(rows, np.int64),
             generators=np.full(rows, RowGenerator(), np.object_),

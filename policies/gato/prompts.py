@@ -271,7 +271,7 @@ def write_prompts(
             continue
         collector = TokenCollector(1, len(layout.ids))
         collector.add(plan, layout, prompt.steps, 0)
-        conditions = torch.zeros(1, network.config.width, device=device)
+        conditions = torch.zeros(1, network.config.condition_size, device=device)
         if text is not None and len(text):
             collector.conditions[:] = 0
             texts = torch.from_numpy(text[None].astype(np.int64)).to(device)

@@ -286,10 +286,20 @@ class RowGroup:
                 images=encoded.images[rows],
                 actions=np.zeros((size, 0), np.int64),
             )
-            conditions = self._state.conditions[torch.from_numpy(rows).to(self._decoder.device)]
+            conditions = self._conditions(rows)
             returns = self._state.returns[rows]
             bodies.append(self._embedded(arrays, conditions, self._tasks[rows], returns)[:rest])
         return torch.cat(bodies)
+
+    def _conditions(self, rows: NDArray[np.int64]) -> Tensor:
+        """The encoded texts of some rows, the last of which may be repeated; without a copy of what
+        the text says of objects where no grid asks for it, or where no row is repeated."""
+        conditions, first = self._state.conditions, int(rows[0])
+        if not self._plan.grid_size[2]:
+            conditions = conditions[:, : self._network.config.width]
+        elif rows[-1] == first + len(rows) - 1:
+            return conditions[first : first + len(rows)]
+        return conditions[torch.from_numpy(rows).to(self._decoder.device)]
 
     def _embedded(
         self,

@@ -27,8 +27,8 @@ class GatoState:
         cache: Keys and values.
         next_positions: int64 ``[B]``, position of the next token of each row.
         pending: int64 ``[B]``, last action token if it enters with the next observation, else -1.
-        conditions: float ``[B, D]``, the encoded text that each row acts under; 0 for an
-            empty one.
+        conditions: float ``[B, condition_size]``, the encoded text that each row acts under; 0 for
+            an empty one.
         texts: object ``[B]``, the text each row saw last, as bytes of its ids; None before.
         ages: int64 ``[B]``, timesteps since it was emitted.
         generators: object ``[B]``, each row's :class:`policies.chance.RowGenerator`.

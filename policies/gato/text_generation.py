@@ -102,7 +102,7 @@ def _embed(network: GatoNetwork, ids: NDArray[np.int64], image: Any) -> Tensor:
     collector = TokenCollector(1, len(layout.ids))
     collector.add_text(layout, config.vocabulary, 0)
     device = network.embedding.text.weight.device
-    conditions = torch.zeros(1, config.width, device=device)
+    conditions = torch.zeros(1, config.condition_size, device=device)
     return network.embedding(collector.finish().to(device), conditions)[0]
 
 

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
     from gato_gym.spaces import Plan
 
+WORD_HEAD = 16
+"""Key and value size of a head by which a grid's objects attend to words."""
 CONTINUOUS_HEADS = ("bins", "regression")
 LARGEST_SIZE = 2**16
 LIMITS = {
     "layers": (1, 1024),
     "prompt_tokens": (0, LARGEST_SIZE),
+    "grid_words": (0, LARGEST_SIZE),
     "image_size": (0, 512),
     "action_places": (0, LARGEST_SIZE),
 }
@@ -50,6 +53,8 @@ class NetworkConfig:
         grid_symbols: Values of a symbol.
         grid_channels: Channels of a grid's residual block.
         grid_groups: Groups of that block's normalisation.
+        grid_words: Heads by which a grid's objects attend to the words of the instruction; 0 has
+            the instruction modulate the block alone.
         patch_size: Height and width of an image patch, in pixels.
         patch_channels: Channels of an image patch's residual block.
         numeric_features: Whether the embedding of a continuous id adds a projection of its value's
@@ -89,6 +94,7 @@ class NetworkConfig:
     grid_symbols: int = 16
     grid_channels: int = 32
     grid_groups: int = 4
+    grid_words: int = 0
     patch_size: int = 16
     patch_channels: int = 32
     image_size: int = 0
@@ -117,6 +123,11 @@ class NetworkConfig:
                 f"continuous_head is {self.continuous_head!r}: expected one of "
                 f"{', '.join(CONTINUOUS_HEADS)}"
             )
+        if self.grid_words and self.grid_objects > LARGEST_SIZE:
+            raise ValueError(
+                f"grid_words is {self.grid_words} with grid_symbols {self.grid_symbols}: expected "
+                f"at most {LARGEST_SIZE} pairs of symbols that attend to words, or grid_words 0"
+            )
         if len(set(self.tasks)) < len(self.tasks):
             twice = sorted({task for task in self.tasks if self.tasks.count(task) > 1})
             raise ValueError(f"tasks names {', '.join(twice)} twice: expected each id once")
@@ -129,6 +140,22 @@ class NetworkConfig:
                 "right after the text's, and discrete ids and the separator after those; use "
                 "Vocabulary(), or ranges in this order"
             )
+
+    @property
+    def grid_objects(self) -> int:
+        """O, pairs of the first two symbols of a cell, or single symbols if cells have one."""
+        return self.grid_symbols ** min(2, self.grid_planes)
+
+    @property
+    def condition_size(self) -> int:
+        """Numbers of an encoded instruction: D, and C for each object if grids attend to words.
+
+        D is rounded up to a multiple of C then, so that an instruction is a table of rows of C.
+        """
+        if not self.grid_words:
+            return self.width
+        channels = self.grid_channels
+        return (-(-self.width // channels) + self.grid_objects) * channels
 
     @property
     def least_weights(self) -> int:
@@ -147,6 +174,7 @@ class NetworkConfig:
             + self.vector_hidden * (self.vector_size + width)
             + cells * (self.grid_planes * self.grid_symbols + self.grid_size**2 * (1 + width))
             + 18 * cells**2
+            + self.grid_words * WORD_HEAD * 2 * (cells + width)
             + images
             + self.action_places * width
             + len(self.tasks) * (2 * width + self.vector_hidden)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float32", "bfloat16")
 SMALL_STEPS, PAPER_STEPS = 2_000, 1_000_000
+GRID_WORDS = 4
+"""Heads that attend to words in a fresh network whose tasks have grids with instructions."""
 
 
 class NetworkSizes(Protocol):
@@ -168,6 +170,9 @@ def network_config(
     if start is None or settings.observation_weight:
         values["observation_heads"] = bool(settings.observation_weight)
     plans = plans or {}
+    instructed = any(plan.grid_size[2] and plan.has_text for plan in plans.values())
+    if start is None and instructed and "grid_words" not in settings.network:
+        values["grid_words"] = GRID_WORDS
     if settings.task_embeddings:
         values["tasks"] = list(dict.fromkeys([*values["tasks"], *plans]))
     return fitted(NetworkConfig.from_json(values), plans.values())

@@ -28,7 +28,10 @@ def grown_config(config: NetworkConfig, plan: Plan) -> NetworkConfig:
     return grown
 
 
-OPTIONAL = ("action_heads.", "embedding.image.", "embedding.task.", "return_embedding.")
+OPTIONAL = (
+    *("action_heads.", "embedding.grid.words.", "embedding.image.", "embedding.task."),
+    "return_embedding.",
+)
 """Parts that only some networks have: what the weights lack of them stays as it was initialised."""
 
 

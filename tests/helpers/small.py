@@ -6,21 +6,31 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium import spaces
 from recorded import make_shard
 
 from gato_gym import Plan, PlanOptions, compile_plan
 from policies.model.config import NetworkConfig
+from policies.model.network import GatoNetwork
 from policies.training.data.shards import TaskShard
 
 SMALL = NetworkConfig(
     width=32, layers=2, heads=2, head_size=16, feed_forward=32, window=64, prompt_tokens=16,
-    text_rank=8, vector_hidden=16, grid_channels=8, grid_groups=2, vector_size=16,
+    text_rank=8, vector_hidden=16, grid_channels=8, grid_groups=2, grid_words=2, vector_size=16,
 )  # fmt: skip
 
 TALKING = spaces.Dict(state=spaces.Box(-1, 1, (3,), np.float32), words=spaces.Text(30))
 STATE = spaces.Box(-1, 1, (3,), np.float32)
 WORDS = ("go left", "go right", "stay where you are")
+
+
+def without_zeros(network: GatoNetwork) -> GatoNetwork:
+    """The network; what starts as zero, and so changes nothing, has random numbers."""
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return network
 
 
 def talking_plan(memory: str = "observations") -> Plan:

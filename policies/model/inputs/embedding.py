@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from policies.model.config import NetworkConfig
+from policies.model.inputs.grids import GridEmbedding, ResidualPatch
 from policies.model.inputs.whole_images import WholeImageEmbedding
 from policies.model.tensors import Tensors
 
@@ -109,65 +110,19 @@ class TextCondition(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(queries * width, width)
 
-    def forward(self, x_NLD: Tensor, mask_NL: Tensor) -> Tensor:
+    def mixed(self, x_NLD: Tensor, mask_NL: Tensor) -> Tensor:
+        """The tokens, each with its neighbours."""
         x_NLD = x_NLD * mask_NL[..., None]
-        mixed = F.gelu(self.mix(x_NLD.transpose(1, 2)).transpose(1, 2))
-        x_NLD = self.norm(x_NLD + mixed)
+        neighbours = F.gelu(self.mix(x_NLD.transpose(1, 2)).transpose(1, 2))
+        mixed: Tensor = self.norm(x_NLD + neighbours)
+        return mixed
+
+    def forward(self, x_NLD: Tensor, mask_NL: Tensor) -> Tensor:
+        """The vector ``[N, D]`` of mixed tokens."""
         scores = x_NLD @ self.queries.T  # [N, L, Q]
         scores = scores.masked_fill(~mask_NL[..., None], -1e9).softmax(dim=1)
         pooled = scores.transpose(1, 2) @ x_NLD  # [N, Q, D]
         return self.out(pooled.flatten(1))
-
-
-class ResidualPatch(nn.Module):
-    """One ResNet v2 block (Gato, appendix C.2), its two normalised inputs modulated by the text.
-
-    Without a text the modulation is the identity, which is the published block.
-    """
-
-    def __init__(self, channels: int, groups: int, width: int) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList([nn.GroupNorm(groups, channels) for _ in range(2)])
-        self.convs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)])
-        self.modulate = nn.Linear(width, 4 * channels)
-        nn.init.zeros_(self.modulate.bias)
-
-    def forward(self, x_NCHW: Tensor, condition_ND: Tensor) -> Tensor:
-        scale1, shift1, scale2, shift2 = self.modulate(condition_ND)[..., None, None].chunk(4, 1)
-        h = F.gelu(self.norms[0](x_NCHW) * (1 + scale1) + shift1)
-        h = self.convs[0](h)
-        h = F.gelu(self.norms[1](h) * (1 + scale2) + shift2)
-        return x_NCHW + self.convs[1](h)
-
-
-class GridEmbedding(nn.Module):
-    """A symbolic grid (MiniGrid's view) to one embedding.
-
-    Every cell is the sum of its symbols' embeddings and its position's; one residual block that
-    the instruction modulates; then one linear map of the whole grid.
-    """
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        c, size = config.grid_channels, config.grid_size
-        self.size, self.symbols = size, config.grid_symbols
-        self.cells = nn.Embedding(config.grid_planes * config.grid_symbols, c)
-        self.where = nn.Parameter(torch.randn(c, size, size) * 0.1)
-        self.block = ResidualPatch(c, config.grid_groups, config.width)
-        self.out = nn.Linear(c * size * size, config.width)
-
-    def forward(self, grids: Tensor, condition_ND: Tensor) -> Tensor:
-        n, height, width, planes = grids.shape
-        offsets = torch.arange(planes, device=grids.device) * self.symbols
-        symbols = grids.long().clamp_(max=self.symbols - 1) + offsets
-        x = F.embedding_bag(
-            symbols.reshape(-1, planes), self.cells.weight, mode="sum"
-        )  # [N * H * W, C]
-        x = x.view(n, height, width, -1).permute(0, 3, 1, 2)
-        x = F.pad(x, (0, self.size - width, 0, self.size - height)) + self.where
-        x = x.contiguous(memory_format=torch.channels_last)
-        x = F.gelu(self.block(x, condition_ND))
-        return self.out(x.permute(0, 2, 3, 1).flatten(1))
 
 
 class ImageEmbedding(nn.Module):
@@ -273,24 +228,35 @@ class Embedding(nn.Module):
         return self.text_out(self.text(ids))
 
     def encode_texts(self, texts_NL: Tensor) -> Tensor:
-        """Conditions from texts: int64 ``[N, L]`` padded with -1, to float ``[N, D]``."""
+        """Conditions from texts: int64 ``[N, L]`` padded with -1, to float ``[N, condition_size]``.
+
+        These are D numbers of the whole text, and what it says of each object of a grid where the
+        network attends to words.
+        """
         mask = texts_NL >= 0
-        x = self.text_tokens(texts_NL.clamp(min=0))
-        return self.condition(x, mask)
+        x_NLD = self.condition.mixed(self.text_tokens(texts_NL.clamp(min=0)), mask)
+        condition: Tensor = self.condition(x_NLD, mask)
+        if self.grid.words is None:
+            return condition
+        said = self.grid.said_of_objects(x_NLD, mask).to(condition.dtype)
+        room = self.config.condition_size - condition.shape[1] - said.shape[1]
+        return torch.cat([F.pad(condition, (0, room)), said], 1)
 
     def forward(self, tokens: TokenInputs, conditions: Tensor) -> Tensor:
         """Embed a batch.
 
         Args:
             tokens: The tokens.
-            conditions: float ``[n, D]``, rows that ``tokens.conditions`` names.
+            conditions: float ``[n, condition_size]``, rows that ``tokens.conditions`` names; the
+                first D numbers are enough where there are no grids.
 
         Returns:
             float ``[B, T, D]``.
         """
         batch, length = tokens.ids.shape
         device, dtype = tokens.ids.device, self.place.weight.dtype  # autocast gives fewer bits
-        table = torch.cat([conditions, conditions.new_zeros(1, conditions.shape[1])])
+        table = conditions[:, : self.config.width]
+        table = torch.cat([table, table.new_zeros(1, table.shape[1])])
         flat = torch.zeros(batch * length, self.config.width, dtype=dtype, device=device)
         ids, local_positions = tokens.ids.flatten(), tokens.local_positions.flatten()
         for slots, rows_of in (
@@ -331,8 +297,10 @@ class Embedding(nn.Module):
             add(tokens.vectors, self.vector[2](F.gelu(hidden)))
         if tokens.grids is not None:
             condition = condition_of(tokens.grids)
-            values = self.grid(tokens.grids.values, condition) + self.condition_in(condition)
-            add(tokens.grids, values)
+            values = self.grid(
+                tokens.grids.values, condition, conditions, owner[tokens.grids.slots]
+            )
+            add(tokens.grids, values + self.condition_in(condition))
         if tokens.images is not None:
             condition = condition_of(tokens.images)
             pixels = tokens.images.values

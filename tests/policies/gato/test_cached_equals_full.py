@@ -11,6 +11,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from recorded import make_shard
+from small import without_zeros
 
 from gato_gym import Episode, PlanOptions, compile_plan
 from policies import GatoPolicy
@@ -21,7 +22,7 @@ from policies.training.data.packing import Mixture, Packer
 
 CONFIG = NetworkConfig(
     width=32, layers=3, heads=2, head_size=16, feed_forward=32, window=7, prompt_tokens=24,
-    text_rank=8, vector_hidden=16, grid_channels=8, grid_groups=2, vector_size=16,
+    text_rank=8, vector_hidden=16, grid_channels=8, grid_groups=2, grid_words=2, vector_size=16,
 )  # fmt: skip
 
 GRID = spaces.Dict(
@@ -103,7 +104,7 @@ def test_cached_logits_equal_the_full_forward(case: str, shown: int | None) -> N
     torch.manual_seed(0)
     plan = compile_plan(observation_space, action_space, options)
     config = fitted(dataclasses.replace(CONFIG, tasks=("other", "test")), [plan])
-    network = GatoNetwork(config)
+    network = without_zeros(GatoNetwork(config))
     policy = GatoPolicy(network, plan, task="test")
     seen = observations(observation_space, STEPS)
     action_space.seed(3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from small import SMALL
+from small import SMALL, without_zeros
 
 from gato_gym import Episode, PlanOptions, compile_plan
 from policies import GatoPolicy
@@ -26,7 +26,8 @@ def grid_policy(memory: str, *, prompted: bool) -> GatoPolicy:
     """A policy whose network reads a grid under a text."""
     torch.manual_seed(2)
     options = PlanOptions(grids=("image",), memory=memory, text_refresh=50, vector_size=16)
-    policy = GatoPolicy(GatoNetwork(SMALL), compile_plan(SPACE, spaces.Discrete(7), options))
+    plan = compile_plan(SPACE, spaces.Discrete(7), options)
+    policy = GatoPolicy(without_zeros(GatoNetwork(SMALL)), plan)
     if not prompted:
         return policy
     images = np.random.default_rng(4).integers(0, 11, (4, 7, 7, 3), np.uint8)
