@@ -140,6 +140,10 @@ RECIPE_VARIANTS = (
         "prompts-alone", "prompts in 75 % of documents, no task embeddings",
         prompt_shares=dict.fromkeys(_SHARES, 0.75), task_embeddings=False,
     ),
+    _changed(
+        "whole-instructions", "instructions as one vector, not word by word",
+        network={**_NETWORK, "grid_words": 0},
+    ),
     _changed("bins", "continuous actions as bins", network={**_NETWORK, "continuous_head": "bins"}),
     _changed("1m", "1M parameters", parameters=1_000_000, network={**_NETWORK, **_SMALLER}),
     _changed("20m", "20M parameters", parameters=20_000_000, network={**_NETWORK, **_LARGER}),

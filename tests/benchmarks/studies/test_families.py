@@ -109,8 +109,8 @@ def test_the_command_trains_plays_and_writes_a_table(
 CHANGES = {
     "autoregressive": {"options"}, "hard-labels": {"soft_labels"}, "round-1": {"datasets"},
     "round-2": {"datasets"}, "no-prompts": {"prompt_shares"},
-    "prompts-alone": {"prompt_shares", "task_embeddings"}, "bins": {"network"},
-    "1m": {"network"}, "20m": {"network"},
+    "prompts-alone": {"prompt_shares", "task_embeddings"}, "whole-instructions": {"network"},
+    "bins": {"network"}, "1m": {"network"}, "20m": {"network"},
 }  # fmt: skip
 ALONE = {"datasets", "minutes", "weights", "prompt_shares"}
 
