@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import gymnasium as gym
@@ -17,8 +18,10 @@ from policies.training.data.shards import TaskShard
 
 SMALL = NetworkConfig(
     width=32, layers=2, heads=2, head_size=16, feed_forward=32, window=64, prompt_tokens=16,
-    text_rank=8, vector_hidden=16, grid_channels=8, grid_groups=2, grid_words=2, vector_size=16,
+    text_rank=8, vector_hidden=16, grid_channels=8, grid_groups=2, vector_size=16,
 )  # fmt: skip
+INSTRUCTED = dataclasses.replace(SMALL, grid_words=2)
+"""The same, whose grids attend to the words of an instruction."""
 
 TALKING = spaces.Dict(state=spaces.Box(-1, 1, (3,), np.float32), words=spaces.Text(30))
 STATE = spaces.Box(-1, 1, (3,), np.float32)

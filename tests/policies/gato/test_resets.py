@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from small import SMALL, without_zeros
+from small import INSTRUCTED, without_zeros
 
 from gato_gym import Episode, PlanOptions, compile_plan
 from policies import GatoPolicy
@@ -27,7 +27,7 @@ def grid_policy(memory: str, *, prompted: bool) -> GatoPolicy:
     torch.manual_seed(2)
     options = PlanOptions(grids=("image",), memory=memory, text_refresh=50, vector_size=16)
     plan = compile_plan(SPACE, spaces.Discrete(7), options)
-    policy = GatoPolicy(without_zeros(GatoNetwork(SMALL)), plan)
+    policy = GatoPolicy(without_zeros(GatoNetwork(INSTRUCTED)), plan)
     if not prompted:
         return policy
     images = np.random.default_rng(4).integers(0, 11, (4, 7, 7, 3), np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from small import SMALL, state_plan, without_zeros
+from small import INSTRUCTED, state_plan, without_zeros
 from torch import Tensor
 
 from gato_gym import PlanOptions, compile_plan
@@ -36,7 +36,7 @@ def instructions_of(grid: GridEmbedding, config: NetworkConfig) -> tuple[Tensor,
 
 @pytest.mark.parametrize("planes", [3, 2, 1])
 def test_each_cells_object_attends_to_the_words_of_its_own_instruction(planes: int) -> None:
-    config = dataclasses.replace(SMALL, grid_planes=planes)
+    config = dataclasses.replace(INSTRUCTED, grid_planes=planes)
     grid = embedding_of(config)
     words, _, instructions = instructions_of(grid, config)
     symbols = torch.randint(0, config.grid_symbols, (3, 2, 2, planes))
@@ -65,28 +65,28 @@ def test_each_cells_object_attends_to_the_words_of_its_own_instruction(planes: i
 
 
 def test_it_starts_as_a_grid_that_only_the_whole_text_modulates() -> None:
-    fresh = GridEmbedding(SMALL)
-    without = GridEmbedding(dataclasses.replace(SMALL, grid_words=0))
+    fresh = GridEmbedding(INSTRUCTED)
+    without = GridEmbedding(dataclasses.replace(INSTRUCTED, grid_words=0))
     weights = fresh.state_dict()
     without.load_state_dict({name: weights[name] for name in without.state_dict()})
-    _, _, instructions = instructions_of(fresh, SMALL)
+    _, _, instructions = instructions_of(fresh, INSTRUCTED)
     grids = torch.randint(0, 16, (2, 7, 7, 3), dtype=torch.uint8)
-    condition, owners = torch.randn(2, SMALL.width), torch.tensor([0, 1])
+    condition, owners = torch.randn(2, INSTRUCTED.width), torch.tensor([0, 1])
     wanted = without(grids, condition, condition, owners)
     assert torch.equal(fresh(grids, condition, instructions, owners), wanted)
     other = without_zeros(fresh)
-    _, _, instructions = instructions_of(other, SMALL)
+    _, _, instructions = instructions_of(other, INSTRUCTED)
     assert not torch.allclose(other(grids, condition, instructions, owners), wanted)
 
 
 def test_an_instruction_is_rows_of_a_table_whatever_the_width() -> None:
     for width, channels in ((32, 8), (33, 8), (192, 32), (48, 20)):
-        config = dataclasses.replace(SMALL, width=width, grid_channels=channels)
+        config = dataclasses.replace(INSTRUCTED, width=width, grid_channels=channels)
         assert config.condition_size % channels == 0
         assert config.condition_size - config.grid_objects * channels >= width
-    assert dataclasses.replace(SMALL, grid_words=0).condition_size == SMALL.width
+    assert dataclasses.replace(INSTRUCTED, grid_words=0).condition_size == INSTRUCTED.width
     with pytest.raises(ValueError, match="at most 65536 pairs of symbols"):
-        dataclasses.replace(SMALL, grid_symbols=1000)
+        dataclasses.replace(INSTRUCTED, grid_symbols=1000)
 
 
 def test_a_fresh_network_attends_to_words_where_a_task_has_grids_with_instructions() -> None:
