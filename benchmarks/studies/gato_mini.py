@@ -233,22 +233,15 @@ def shared_settings(
     root: Path,
     output: Path,
     *,
-    number: int = 0,
-    steps: int | None = STEPS[0],
-    minutes: float | None = None,
+    number: int,
+    steps: int | None,
+    minutes: float | None,
     player: str | None = None,
-    factors: Mapping[str, float] = {},
+    factors: Mapping[str, float],
 ) -> TrainSettings:
     """What any family of networks is trained with: episodes, and how often they are drawn.
 
-    Args:
-        root: Folder of the datasets.
-        output: Folder of the run.
-        number: Number of the round.
-        steps: Updates; None for as many as fit the minutes.
-        minutes: Time for updates, where no steps are given.
-        player: The earlier network of round 0's labelled episodes; None has none.
-        factors: See :func:`emphasis`.
+    Arguments as in :func:`round_settings`, but for the folder of the run, ``output``.
     """
     return TrainSettings(
         datasets=datasets(root, number, player=player),
