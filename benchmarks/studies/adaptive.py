@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from benchmarks.studies import gato_mini
+from benchmarks.studies import gato_mini, recipe_episodes
 from benchmarks.studies.families import play
 from benchmarks.studies.plots import write_csv
 from benchmarks.studies.scoring import MEAN
@@ -58,7 +58,7 @@ def settings_of(
         steps: Updates.
     """
     return TrainSettings(
-        datasets=gato_mini.datasets(root, suites=suites),
+        datasets=recipe_episodes.datasets(root, suites=suites),
         output=work / f"{variant}-{seed}",
         shards=work / "shards",
         network=gato_mini.NETWORK,
@@ -158,7 +158,7 @@ def main(
     """
     for setting, names, known in (
         ("variants", variants, tuple(VARIANTS)),
-        ("suites", suites, gato_mini.SUITES),
+        ("suites", suites, recipe_episodes.SUITES),
     ):
         if unknown := sorted(set(names) - set(known)):
             raise ValueError(f"{setting} names {unknown}: expected some of {list(known)}")

@@ -29,9 +29,9 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from benchmarks.studies import gato_mini
-from benchmarks.studies.gato_mini import SUITES
+from benchmarks.studies import gato_mini, recipe_episodes
 from benchmarks.studies.plots import fill_page, write_csv
+from benchmarks.studies.recipe_episodes import SUITES
 from benchmarks.studies.scoring import bench, shown, suite_means
 from gato_gym import get_task
 from gato_gym.commands.common import exit_status
@@ -185,12 +185,12 @@ def settings_of(
     weights = {suite: gato_mini.WEIGHTS[suite] for suite in suites}
     share = sum(weights[suite] for suite in trained) / sum(weights.values())
     base = TrainSettings(
-        datasets=gato_mini.datasets(root, variant.rounds, trained, most_tasks=most_tasks),
+        datasets=recipe_episodes.datasets(root, variant.rounds, trained, most_tasks=most_tasks),
         output=work / variant.name,
         shards=work / "shards" / (variant.shards or variant.name),
         minutes=minutes * share,
         group_by="suite",
-        augment=1,
+        augment=gato_mini.COPIES,
         keep=0.0,
         weights={suite: weights[suite] for suite in trained},
         precision="auto",

@@ -14,8 +14,7 @@ plays, the experts say what they would have done in the states that it came to (
 the more of it is drawn. With a ``player``, an earlier network, round 0 has such episodes too. Every
 stage can be stopped and run again: it is resumed where it was.
 
-* :func:`collections` -- what the experts play.
-* :func:`labelled_collections` -- what the network plays and the experts label.
+* :mod:`benchmarks.studies.recipe_episodes` -- what is learned from.
 * :func:`shared_settings`, :func:`round_settings` -- what is trained on it, by the code of
   ``gato-gym train``: any family of networks, and gato-mini's.
 """
@@ -29,72 +28,33 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import tyro
-from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.references import measured
+from benchmarks.studies.recipe_episodes import (
+    collections,
+    datasets,
+    emphasis,
+    labelled_collections,
+)
 from gato_gym.commands.common import exit_status
-from gato_gym.episodes.minari_datasets import find_minari, returns_of
-from gato_gym.tasks import Task, list_tasks
 from gato_gym.terminal import new_console
 from policies.collection.collect import collect
-from policies.collection.jobs import CollectSettings, dataset_id
-from policies.collection.recorder import RecordSettings
-from policies.experts import has_expert
-from policies.gato.checkpoint import read_tasks
-from policies.gato.checkpoint_folder import RUN_CHECKPOINT, locate_checkpoint
+from policies.gato.checkpoint_folder import RUN_CHECKPOINT
 from policies.threads import ONE_THREAD
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
-EXPERT_PLAY = {
-    "atari": CollectSettings(
-        Path(),
-        RecordSettings(noise=0.1, keep=0.0, most_steps=4_000),
-        steps=20_000,
-        expert_episodes=2,  # some last 27,000 steps
-    ),
-    "babyai": CollectSettings(  # as many episodes of long levels: each has its own mission
-        Path(), RecordSettings(noise=0.2), episodes=1_000, steps=20_000, expert_episodes=5
-    ),
-    "dm_control": CollectSettings(  # many starts: of finger and reacher each has its own target
-        Path(),
-        RecordSettings(noise=0.3, keep=0.0, most_steps=300),
-        steps=60_000,
-        expert_episodes=5,
-    ),
-    "metaworld": CollectSettings(
-        Path(),
-        RecordSettings(noise=0.8, steps_after_success=40),
-        episodes=50,
-        expert_episodes=5,
-    ),
-    "mujoco": CollectSettings(
-        Path(), RecordSettings(noise=0.3, keep=0.0), steps=45_000, expert_episodes=5
-    ),
-}
-"""What the experts play of each task, by suite."""
-
-SUITES = tuple(EXPERT_PLAY)
-
-LABELLED_STEPS = {"babyai": 5_000, "dm_control": 10_000, "mujoco": 4_000}
-"""Steps that the network plays of each task in a round, at least, in the suites in which it does.
-"""
-
-MOST_STEPS = {"babyai": 256, "dm_control": 250, "mujoco": 1_000}
-"""Steps after which an episode of the network is left, as it may be stuck."""
-
-SHORTENED = ("dm_control",)
-"""Suites whose whole episodes are longer than :data:`MOST_STEPS`: the network's are compared with
-as many steps of the expert's."""
+COPIES = 3
+"""Copies of each episode under the symmetries of its task, which BabyAI's have."""
 
 WEIGHTS = {"atari": 0.34, "babyai": 0.3, "dm_control": 0.12, "metaworld": 0.14, "mujoco": 0.1}
 """Share of the tokens by suite, by how many updates each needs."""
 
-LATER_WEIGHTS = {"atari": 0.2, "babyai": 0.42, "dm_control": 0.2, "metaworld": 0.08, "mujoco": 0.1}
+LATER_WEIGHTS = {
+    "atari": 0.26, "babyai": 0.47, "dm_control": 0.11, "metaworld": 0.08, "mujoco": 0.08,
+}  # fmt: skip
 """The same in later rounds, for more of the suites that are further from their experts."""
 
 PROMPT_SHARES = {"babyai": 0.05, "metaworld": 0.1, "mujoco": 0.1, "dm_control": 0.1, "atari": 0.0}
@@ -105,128 +65,18 @@ NETWORK = {
     "continuous_head": "regression",
 }  # fmt: skip
 
-STEPS = (2400, 800, 2600, 1300)
+STEPS = (2400, 800, 2600, 4200)
 """Updates of each round."""
 
 ROUNDS = len(STEPS) - 1
 """Rounds after the first."""
 
+AT_FULL_RATES = (0, ROUNDS)
+"""Rounds that train as if from fresh weights; the short ones between them at lower rates."""
+
 USUAL_ROWS, MOST_RATE = 48, 2.0
 """Packed sequences of a batch, and the most by which larger ones raise the rates of later rounds,
 in proportion to the root of their number."""
-
-MOST_EMPHASIS = 4.0
-"""Share of a task whose network is as good as random play, over that of one as good as its expert.
-"""
-
-
-def known_tasks(suite: str) -> list[Task]:
-    """A suite's tasks that have an expert."""
-    return [task for task in list_tasks(suite) if has_expert(task.id)]
-
-
-def collections(root: Path) -> list[tuple[list[Task], CollectSettings]]:
-    """What the experts play: tasks with one collection each."""
-    return [
-        (known_tasks(suite), replace(settings, root=root))
-        for suite, settings in EXPERT_PLAY.items()
-    ]
-
-
-def labelled_tasks(suite: str, player: str | None) -> list[Task]:
-    """The known tasks of a suite that an earlier network plays; None plays all of them."""
-    if player is None:
-        return known_tasks(suite)
-    names = read_tasks(locate_checkpoint(player))
-    return [task for task in known_tasks(suite) if task.id in names]
-
-
-def labelled_collections(
-    root: Path, number: int, player: str
-) -> list[tuple[list[Task], CollectSettings]]:
-    """What a network plays, and the experts label, in round ``number``.
-
-    Args:
-        root: Folder of the datasets.
-        number: The round: in round 0 an earlier network plays the tasks that it knows.
-        player: Its checkpoint.
-    """
-    record = RecordSettings(seed=number, player=player, steps_after_success=40)
-    folder = labelled_folder(root, number)
-    return [
-        (
-            labelled_tasks(suite, None if number else player),
-            CollectSettings(folder, replace(record, most_steps=MOST_STEPS[suite]), steps=steps),
-        )
-        for suite, steps in LABELLED_STEPS.items()
-    ]
-
-
-def labelled_folder(root: Path, number: int) -> Path:
-    """Where the episodes of a round are, before each of which the network is another."""
-    return root / f"round-{number}"
-
-
-def evenly(tasks: list[Task], most: int | None) -> list[Task]:
-    """At most so many of the tasks, at equal distances in their order; None for all."""
-    if most is None or most >= len(tasks):
-        return tasks
-    return [tasks[i * len(tasks) // most] for i in range(most)]
-
-
-def datasets(
-    root: Path,
-    number: int = 0,
-    suites: tuple[str, ...] = SUITES,
-    *,
-    player: str | None = None,
-    most_tasks: int | None = None,
-) -> tuple[str, ...]:
-    """Paths of all episodes that round ``number`` learns from, with an earlier player's.
-
-    Args:
-        root: Folder of the datasets.
-        number: The round.
-        suites: Whose tasks.
-        player: The earlier network of round 0's labelled episodes; None has none.
-        most_tasks: Tasks of each suite, see :func:`evenly`.
-    """
-    chosen = {suite: evenly(known_tasks(suite), most_tasks) for suite in suites}
-    paths = [root / dataset_id(task) for tasks in chosen.values() for task in tasks]
-    labelled = RecordSettings(player="")
-    for before in range(1 if player is None else 0, number + 1):
-        folder = labelled_folder(root, before)
-        for suite in (suite for suite in suites if suite in LABELLED_STEPS):
-            tasks = labelled_tasks(suite, None if before else player)
-            tasks = [task for task in tasks if task in chosen[suite]]
-            paths += [folder / dataset_id(task, labelled) for task in tasks]
-    return tuple(map(str, paths))
-
-
-def emphasis(root: Path, number: int, *, player: str | None = None) -> dict[str, float]:
-    """How much more of a task is drawn, by what the network's episodes of a round returned.
-
-    These are episodes of training seeds. A task as good as its expert has 1, one as good as random
-    play :data:`MOST_EMPHASIS`; an episode that was left after :data:`MOST_STEPS` steps counts as it
-    is, see also :data:`SHORTENED`, and a task without references as one that is half as good.
-    Arguments as in :func:`labelled_collections`.
-    """
-    factors = {}
-    for suite in LABELLED_STEPS if number or player is not None else ():
-        references = measured(suite)
-        for task in labelled_tasks(suite, None if number else player):
-            name = dataset_id(task, RecordSettings(player=""))
-            returns = returns_of(find_minari(labelled_folder(root, number) / name))
-            scores: NDArray[np.float64] | None
-            if suite in SHORTENED:
-                recorded = find_minari(root / dataset_id(task))
-                scores = returns / returns_of(recorded, most_steps=MOST_STEPS[suite]).mean()
-            else:
-                known = references.get(task.id)
-                scores = None if known is None else known.normalise(returns)
-            score = 0.5 if scores is None else float(np.clip(scores.mean(), 0.0, 1.0))
-            factors[task.id] = 1 + (MOST_EMPHASIS - 1) * (1 - score)
-    return factors
 
 
 def shared_settings(
@@ -249,7 +99,7 @@ def shared_settings(
         steps=steps,
         minutes=minutes,
         group_by="suite",
-        augment=1,
+        augment=COPIES,
         keep=0.0,
         weights=LATER_WEIGHTS if number else WEIGHTS,
         emphasis=factors,
@@ -301,12 +151,14 @@ def round_settings(
         length=128,
         attention="dense",
     )
-    if not number:
+    if number:
+        start = str(work / f"round-{number - 1}" / RUN_CHECKPOINT)
+        settings = replace(settings, start=start)
+    if number in AT_FULL_RATES:
         return settings
-    start = str(work / f"round-{number - 1}" / RUN_CHECKPOINT)
     factor = min(MOST_RATE, (rows / USUAL_ROWS) ** 0.5)
     rates = {"rate": 1e-3 * factor, "matrix_rate": 2e-3 * factor, "cooldown": 0.8}
-    return replace(settings, start=start, optimiser_options=rates)
+    return replace(settings, optimiser_options=rates)
 
 
 def train_in_parallel(module: str, processes: int, *arguments: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from benchmarks.studies.gato_mini import datasets
+from benchmarks.studies.recipe_episodes import datasets
 from gato_gym.commands.common import exit_status
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings

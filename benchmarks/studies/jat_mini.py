@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from benchmarks.studies import gato_mini
+from benchmarks.studies import gato_mini, recipe_episodes
 from benchmarks.studies.scoring import bench
 from gato_gym.commands.common import exit_status
 from policies.gato.checkpoint_folder import RUN_CHECKPOINT
@@ -52,7 +52,7 @@ def jat_settings(
         number=rounds,
         steps=None if minutes else steps,
         minutes=minutes,
-        factors=gato_mini.emphasis(root, rounds),
+        factors=recipe_episodes.emphasis(root, rounds),
     )
     return replace(shared, family="jat", rows=ROWS, length=LENGTH)
 

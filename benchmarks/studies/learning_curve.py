@@ -16,8 +16,9 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.studies.gato_mini import SUITES, round_settings
+from benchmarks.studies.gato_mini import round_settings
 from benchmarks.studies.plots import panels, write_csv
+from benchmarks.studies.recipe_episodes import SUITES
 from benchmarks.studies.scoring import MEAN, bench
 from gato_gym.commands.common import exit_status
 from policies.training.run import TrainRun

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 import tyro
 
-from benchmarks.studies import gato_mini
+from benchmarks.studies import gato_mini, recipe_episodes
 from benchmarks.studies.few_shot import familiar, nested_order
 from benchmarks.studies.finetune import FinetuneRun
 from benchmarks.studies.plots import fill_page, panels, write_csv
@@ -98,7 +98,7 @@ def pretraining(
         steps: Updates.
         minutes: Time for updates, in place of their number.
     """
-    tasks = [task for suite in SUITES for task in gato_mini.known_tasks(suite)]
+    tasks = [task for suite in SUITES for task in recipe_episodes.known_tasks(suite)]
     return TrainSettings(
         datasets=tuple(str(root / dataset_id(task)) for task in tasks if task.id not in HELD_OUT),
         output=work / "pretrained",

@@ -28,10 +28,8 @@ def grown_config(config: NetworkConfig, plan: Plan) -> NetworkConfig:
     return grown
 
 
-OPTIONAL = (
-    *("action_heads.", "embedding.grid.words.", "embedding.image.", "embedding.task."),
-    "return_embedding.",
-)
+GRID, WORDS = "embedding.grid.", "embedding.grid.words."
+OPTIONAL = ("action_heads.", WORDS, "embedding.image.", "embedding.task.", "return_embedding.")
 """Parts that only some networks have: what the weights lack of them stays as it was initialised."""
 
 
@@ -40,7 +38,9 @@ def start_from(network: GatoNetwork, weights: Mapping[str, Tensor]) -> None:
 
     What the smaller network had keeps its place in the larger one: the first numbers of a vector
     patch, the upper left of a grid. What is new stays as it was initialised; the weights of a
-    vector patch's new numbers are zero, so that a shorter patch has the embedding that it had.
+    vector patch's new numbers are zero, so that a shorter patch has the embedding that it had. A
+    grid whose objects attend to words for the first time starts afresh: a trained one hardly takes
+    them up.
 
     Args:
         network: Freshly made; changed.
@@ -50,7 +50,11 @@ def start_from(network: GatoNetwork, weights: Mapping[str, Tensor]) -> None:
         ValueError: The weights are of a network of another kind.
     """
     state = network.state_dict()
-    different = {name for name in state.keys() ^ weights.keys() if not name.startswith(OPTIONAL)}
+    optional = OPTIONAL
+    if network.config.grid_words and not any(name.startswith(WORDS) for name in weights):
+        weights = {name: weight for name, weight in weights.items() if not name.startswith(GRID)}
+        optional += (GRID,)
+    different = {name for name in state.keys() ^ weights.keys() if not name.startswith(optional)}
     if different:
         raise ValueError(
             f"weights and network differ in {', '.join(sorted(different)[:3])}: expected weights "

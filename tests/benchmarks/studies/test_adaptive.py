@@ -21,7 +21,7 @@ SUITES = ("babyai", "metaworld")
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_invented(tmp_path / "data")
     names = tuple(str(tmp_path / "data" / "gato" / f"{task}-v0") for task in (BABYAI, OPEN, ARM))
-    monkeypatch.setattr("benchmarks.studies.gato_mini.datasets", lambda root, suites: names)
+    monkeypatch.setattr("benchmarks.studies.recipe_episodes.datasets", lambda root, suites: names)
     return tmp_path
 
 

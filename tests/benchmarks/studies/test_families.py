@@ -21,6 +21,7 @@ from benchmarks.studies.families import (
     settings_of,
     steps_a_second,
 )
+from benchmarks.studies.recipe_episodes import SUITES as ALL_SUITES
 from policies.model.network import count_parameters
 from policies.training.data.datasets import find_tasks
 from policies.training.families.registry import find_family
@@ -34,7 +35,7 @@ SUITES = ("babyai", "metaworld")
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_invented(tmp_path / "data")
     names = tuple(str(tmp_path / "data" / "gato" / f"{task}-v0") for task in (BABYAI, ARM))
-    monkeypatch.setattr("benchmarks.studies.gato_mini.datasets", lambda *_, **__: names)
+    monkeypatch.setattr("benchmarks.studies.recipe_episodes.datasets", lambda *_, **__: names)
     return tmp_path
 
 
@@ -51,7 +52,7 @@ def test_variants_have_as_many_parameters_and_the_same_episodes(root: Path) -> N
         family = find_family(settings.family)
         count = count_parameters(family.build(family.sizes(settings, tasks)))
         assert count == pytest.approx(6_000_000, rel=0.002)
-        assert (settings.minutes, settings.keep, settings.augment) == (5.0, 0.0, 1)
+        assert (settings.minutes, settings.keep, settings.augment) == (5.0, 0.0, gato_mini.COPIES)
         identities.append([source.identity()["returns"] for t in tasks for source in t.sources])
     assert identities[0] == identities[1] == identities[2]
     with pytest.raises(ValueError, match=r"jat has .* with the narrowest feed-forward: expected"):
@@ -118,12 +119,12 @@ ALONE = {"datasets", "minutes", "weights", "prompt_shares"}
 def test_variants_of_the_recipe_change_what_they_are_named_for() -> None:
     asked = {
         variant.name: dataclasses.asdict(
-            settings_of(variant, Path("data"), Path("work"), suites=gato_mini.SUITES, minutes=20.0)
+            settings_of(variant, Path("data"), Path("work"), suites=ALL_SUITES, minutes=20.0)
         )
         for variant in RECIPE_VARIANTS
     }
     recipe = asked.pop("gato-lean")
-    expected = CHANGES | {f"{suite}-alone": ALONE for suite in gato_mini.SUITES}
+    expected = CHANGES | {f"{suite}-alone": ALONE for suite in ALL_SUITES}
     assert list(asked) == list(expected)
     for name, values in asked.items():
         changed = {key for key in values if values[key] != recipe[key]}
@@ -135,7 +136,7 @@ def test_variants_of_the_recipe_change_what_they_are_named_for() -> None:
         assert recipe[key] == actual[key], "the first is the recipe's own"
     assert set(recipe["datasets"]) < set(asked["round-1"]["datasets"])
     assert set(asked["round-1"]["datasets"]) < set(asked["round-2"]["datasets"])
-    alone = [asked[f"{suite}-alone"] for suite in gato_mini.SUITES]
+    alone = [asked[f"{suite}-alone"] for suite in ALL_SUITES]
     assert sum(each["minutes"] for each in alone) == pytest.approx(20.0)
     assert asked["babyai-alone"]["minutes"] == pytest.approx(20.0 * gato_mini.WEIGHTS["babyai"])
     assert {path for each in alone for path in each["datasets"]} == set(recipe["datasets"])
@@ -188,7 +189,7 @@ def _network() -> dict[str, Any]:
 def test_many_variants_are_rows_of_the_table() -> None:
     figures = {"parameters": 7, "minutes": 1.0, "tokens": 2e6, "steps": 3, "weakest": "it"}
     rates = {"steps_a_second_1": 8.0, "steps_a_second_64": 9.0}
-    means = {f"{suite}{end}": 0.5 for suite in gato_mini.SUITES for end in ("", "_low", "_high")}
+    means = {f"{suite}{end}": 0.5 for suite in ALL_SUITES for end in ("", "_low", "_high")}
     lines = [{"what": f"variant {k}", **figures, **rates, **means} for k in range(5)]
     few, many = (
         [row.strip("| ").split(" | ") for row in markdown(part).splitlines()]

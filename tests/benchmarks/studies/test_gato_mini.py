@@ -10,9 +10,10 @@ import pytest
 import tyro
 
 from benchmarks.references import measured
-from benchmarks.studies import gato_mini
-from benchmarks.studies.gato_mini import (
-    LABELLED_STEPS,
+from benchmarks.studies import gato_mini, recipe_episodes
+from benchmarks.studies.gato_mini import ROUNDS, make, round_settings
+from benchmarks.studies.held_out import HELD_OUT, held_out_settings
+from benchmarks.studies.recipe_episodes import (
     MOST_EMPHASIS,
     SUITES,
     collections,
@@ -22,13 +23,12 @@ from benchmarks.studies.gato_mini import (
     known_tasks,
     labelled_collections,
     labelled_folder,
-    make,
-    round_settings,
+    labelled_suites,
 )
-from benchmarks.studies.held_out import HELD_OUT, held_out_settings
 from policies.experts import has_expert
 from policies.gato.checkpoint import read_tasks
 from policies.gato.checkpoint_folder import locate_checkpoint
+from policies.training.optimizer import OptimiserConfig
 from policies.training.settings import TrainSettings
 
 ROOT, WORK = Path("data"), Path("runs/gato-mini")
@@ -57,6 +57,16 @@ def test_later_rounds_learn_from_what_the_network_before_came_to() -> None:
     assert len(second.datasets) == count + 2 * sum(len(tasks) for tasks, _ in labelled)
     assert second.datasets[:count] == round_settings(ROOT, WORK).datasets
     assert second.start == str(WORK / "round-1" / "checkpoint")
+    assert second.optimiser_options["rate"] < OptimiserConfig().rate
+
+
+def test_the_last_round_is_long_and_has_labels_of_atari() -> None:
+    last = round_settings(ROOT, WORK, number=ROUNDS)
+    assert last.start == str(WORK / f"round-{ROUNDS - 1}" / "checkpoint")
+    assert not last.optimiser_options, "at full rates"
+    labelled = [Path(path) for path in last.datasets if "gato-labelled/atari" in path]
+    assert len(labelled) == len(known_tasks("atari"))
+    assert {path.parents[1].name for path in labelled} == {f"round-{ROUNDS}"}
 
 
 def test_a_part_of_the_tasks_is_spread_over_each_suite() -> None:
@@ -85,7 +95,7 @@ def test_a_round_can_be_collected_and_described_alone(monkeypatch: pytest.Monkey
     )
     CALLS.clear()
     tyro.cli(make, args=["--only-round", "1", "--collect-only"])
-    assert [str(WORK / "round-0" / "checkpoint")] * len(LABELLED_STEPS) == CALLS
+    assert [str(WORK / "round-0" / "checkpoint")] * len(labelled_suites(1)) == CALLS
     CALLS.clear()
     tyro.cli(make, args=["--only-round", "0", "--collect-only"])
     assert ["None"] * len(SUITES) == CALLS
@@ -97,7 +107,7 @@ def test_a_round_can_be_collected_and_described_alone(monkeypatch: pytest.Monkey
 def test_an_earlier_network_plays_what_it_knows_before_the_first_round() -> None:
     labelled = labelled_collections(ROOT, 0, "gato-mini")
     played = [task.id for tasks, _ in labelled for task in tasks]
-    known = {task.id for suite in LABELLED_STEPS for task in known_tasks(suite)}
+    known = {task.id for suite in labelled_suites(0) for task in known_tasks(suite)}
     assert set(played) == known & set(read_tasks(locate_checkpoint("gato-mini")))
     settings = round_settings(ROOT, WORK, player="gato-mini")
     assert settings.start is None
@@ -114,20 +124,22 @@ def test_what_is_far_from_its_expert_is_drawn_more(monkeypatch: pytest.MonkeyPat
     assert references.random is not None
     assert references.expert is not None
     low, high = references.random.mean, references.expert.mean
+    balance = measured("dm_control")["dm_control-cartpole-balance"].random
+    assert balance is not None
+    start = balance.mean / 4
     returns = {"hopper": [low, low], "walker": [0.0], "reach": [1e9]}
 
     def of(name: Path) -> Any:
         return np.array(next((r for key, r in returns.items() if f"-{key}-v0" in str(name)), []))
 
     def returned(name: Path, most_steps: int | None = None) -> Any:
-        if "cartpole-balance-v0" in str(name):  # two thirds of the expert's in as many steps
-            return (
-                np.array([200.0]) if "labelled" in str(name) else np.array([most_steps or 0]) * 1.2
-            )
+        if "cartpole-balance-v0" in str(name):  # two thirds of the way, in a quarter of the steps
+            high = float(most_steps or 0) if "labelled" not in str(name) else None
+            return np.array([start / 3 + 500 / 3 if high is None else high])
         return of(name) if len(of(name)) else np.array([1e9])
 
-    monkeypatch.setattr(gato_mini, "find_minari", lambda name: name)
-    monkeypatch.setattr(gato_mini, "returns_of", returned)
+    monkeypatch.setattr(recipe_episodes, "find_minari", lambda name: name)
+    monkeypatch.setattr(recipe_episodes, "returns_of", returned)
     assert emphasis(ROOT, 1)["mujoco-hopper"] == MOST_EMPHASIS
     assert emphasis(ROOT, 1)["mujoco-ant"] == 1.0
     assert emphasis(ROOT, 1)["dm_control-cartpole-balance"] == pytest.approx(MOST_EMPHASIS - 2)
@@ -166,7 +178,7 @@ def test_rounds_run_in_order_and_processes_of_torchrun_train_alone(
     monkeypatch.setattr("sys.argv", ["gato_mini", "--steps", "7", "9", "--rounds", "1"])
     CALLS.clear()
     tyro.cli(make)
-    assert ["collect"] * (len(SUITES) + len(LABELLED_STEPS)) == CALLS
+    assert ["collect"] * (len(SUITES) + len(labelled_suites(1))) == CALLS
     *trainings, played = commands
     assert len(trainings) == 2
     assert played[played.index("--suite") + 1] == "all"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tyro
 
-from benchmarks.studies import gato_mini, jat_mini
+from benchmarks.studies import gato_mini, jat_mini, recipe_episodes
 from benchmarks.studies.jat_mini import jat_settings, main
 from policies.training.settings import TrainSettings
 
@@ -18,7 +18,7 @@ FACTORS = {"mujoco-ant": 2.0}
 
 @pytest.fixture(autouse=True)
 def factors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gato_mini, "emphasis", lambda *_, **__: FACTORS)
+    monkeypatch.setattr(recipe_episodes, "emphasis", lambda *_, **__: FACTORS)
 
 
 def test_it_learns_from_the_same_episodes_drawn_as_often() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from small import SMALL, state_plan
+from small import INSTRUCTED, SMALL, state_plan
 
 from gato_gym import PlanOptions, compile_plan
 from policies.model.config import NetworkConfig
@@ -49,6 +49,20 @@ def test_the_cells_of_a_grid_keep_their_places() -> None:
         kept = here.out.weight[:, at : at + channels]
         assert torch.equal(kept, there.out.weight[:, of : of + channels])
     assert here.out.weight[:, 8 * channels :][:, :channels].std() > 0, "new cells start at random"
+
+
+def test_a_grid_that_reads_words_for_the_first_time_starts_afresh() -> None:
+    torch.manual_seed(0)
+    before, instructed = GatoNetwork(SMALL), GatoNetwork(INSTRUCTED)
+    fresh = {name: tensor.clone() for name, tensor in instructed.state_dict().items()}
+    start_from(instructed, before.state_dict())
+    given = before.state_dict()
+    for name, tensor in instructed.state_dict().items():
+        wanted = fresh if name.startswith("embedding.grid.") else given
+        assert torch.equal(tensor, wanted[name]), name
+    again = GatoNetwork(INSTRUCTED)
+    start_from(again, instructed.state_dict())
+    assert torch.equal(again.embedding.grid.out.weight, instructed.embedding.grid.out.weight)
 
 
 def test_sizes_grow_to_what_a_plan_needs_and_no_further() -> None:
