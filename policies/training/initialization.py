@@ -50,7 +50,7 @@ def start_from(network: GatoNetwork, weights: Mapping[str, Tensor]) -> None:
         ValueError: The weights are of a network of another kind.
     """
     state = network.state_dict()
-    optional = OPTIONAL
+    optional: tuple[str, ...] = OPTIONAL
     if network.config.grid_words and not any(name.startswith(WORDS) for name in weights):
         weights = {name: weight for name, weight in weights.items() if not name.startswith(GRID)}
         optional += (GRID,)
