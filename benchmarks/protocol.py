@@ -248,6 +248,12 @@ class Protocol:
         return lines + differences(one, two, path="protocol", sides=sides)
 
     @property
+    def label(self) -> str:
+        """How it was played, in a few words."""
+        episodes = "1 episode" if self.episodes == 1 else f"{self.episodes} episodes"
+        return f"{episodes} a task, seed {self.seed}, {self.name} protocol {self.hash}"
+
+    @property
     def rules_label(self) -> str:
         """The rules that were kept to, in a few words."""
         if isinstance(self.rules, str):

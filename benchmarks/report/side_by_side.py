@@ -180,10 +180,7 @@ def render(beside: Beside) -> RenderableType:
     for name in _average_names(beside):
         averages.add_row(name, *(_average(side.averages.get(name)) for side in beside.sides))
     lines = [f"note: {note}" for note in beside.notes]
-    lines.append(
-        f"{protocol.episodes} episodes a task, seed {protocol.seed}, {protocol.name} protocol "
-        f"{protocol.hash}, rules {protocol.rules_label}"
-    )
+    lines.append(f"{protocol.label}, rules {protocol.rules_label}")
     return Group(table, averages, _pairs(beside), *map(Text, lines))
 
 

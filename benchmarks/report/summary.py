@@ -239,10 +239,7 @@ def render(summary: Summary) -> RenderableType:
     if not summary.complete:
         lines.append("incomplete: some episodes are still to be played")
     failures = [_failed(summary)] if summary.failures else []
-    lines.append(
-        f"{protocol.episodes} episodes a task, seed {protocol.seed}, {protocol.name} protocol "
-        f"{protocol.hash}"
-    )
+    lines.append(protocol.label)
     lines.append(f"rules {protocol.rules_label} (docs/protocol.md)")
     if summary.cost is not None:
         lines.append(

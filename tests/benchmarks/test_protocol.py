@@ -54,6 +54,12 @@ def test_more_episodes_begin_with_the_same_ones() -> None:
     assert longer.episodes_of("babyai-open")[:3] == PROTOCOL.episodes_of("babyai-open")
 
 
+def test_its_label_says_how_many_episodes() -> None:
+    assert PROTOCOL.label.startswith("3 episodes a task, seed 0, ")
+    assert dataclasses.replace(PROTOCOL, episodes=1).label.startswith("1 episode a task, ")
+    assert PROTOCOL.label.endswith(PROTOCOL.hash)
+
+
 def test_an_episode_belongs_to_it_by_task_index_and_seed() -> None:
     keys = dataclasses.replace(PROTOCOL, episodes=4).episodes_of("babyai-open")
     assert [PROTOCOL.has_episode(key) for key in keys] == [True, True, True, False]
