@@ -7,6 +7,11 @@ Both networks have learned from the same episodes and labels, are of nearly the 
 trained by the code of ``gato-gym train``. JAT's has neither task embeddings nor prompts: it is what
 ``--family jat`` is by default.
 
+It is trained in two stages. Of long stretches of an episode it learns to repeat its last action,
+which is nearly always right there, and plays badly, as its own first action is then repeated. The
+second stage has stretches of two timesteps, of which the first has no action before it; at play
+the network sees the observation alone.
+
 * :func:`jat_settings` -- what is trained.
 * :func:`main` -- the command.
 """
@@ -28,63 +33,92 @@ from policies.gato.checkpoint_folder import RUN_CHECKPOINT
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
-ROWS, LENGTH = 24, 256
-"""A batch of half as many timesteps as gato-mini's: a timestep is two embeddings."""
+ROWS, LENGTHS = (24, 768), (256, 4)
+"""Batches of each stage, a timestep being two tokens: of half as many timesteps as gato-mini's, and
+of a quarter."""
+
+STEPS = (1_500, 1_000)
+"""Updates of each stage."""
+
+CONTEXT = 2
+"""Tokens of context at play: the observation alone."""
 
 MODULE = "benchmarks.studies.jat_mini"
 
 
 def jat_settings(
-    root: Path, work: Path, *, rounds: int, steps: int | None, minutes: float | None = None
+    root: Path,
+    work: Path,
+    *,
+    stage: int,
+    rounds: int = gato_mini.ROUNDS,
+    steps: tuple[int, ...] = STEPS,
+    minutes: float | None = None,
 ) -> TrainSettings:
     """What is trained.
 
     Args:
         root: Folder of gato-mini's datasets.
-        work: Folder of the run.
+        work: Folder of both runs.
+        stage: 0 or 1.
         rounds: Rounds of gato-mini whose labelled episodes are trained on too.
-        steps: Updates; None for as many as fit the minutes.
-        minutes: Time for updates, where no steps are given.
+        steps: Updates of each stage.
+        minutes: Time for updates, in place of the numbers of steps.
     """
     shared = gato_mini.shared_settings(
         root,
-        work,
+        work / f"stage-{stage}",
         number=rounds,
-        steps=None if minutes else steps,
+        steps=None if minutes else steps[stage],
         minutes=minutes,
         factors=recipe_episodes.emphasis(root, rounds),
     )
-    return replace(shared, family="jat", rows=ROWS, length=LENGTH)
+    return replace(
+        shared,
+        family="jat",
+        rows=ROWS[stage],
+        length=LENGTHS[stage],
+        shards=work / "shards",
+        start=str(work / "stage-0" / RUN_CHECKPOINT) if stage else None,
+        network={"context_tokens": CONTEXT} if stage else {},
+    )
 
 
 def main(
     *,
-    steps: int = 3000,
+    steps: tuple[int, int] = STEPS,
     minutes: float | None = None,
     rounds: int = gato_mini.ROUNDS,
     root: Path = Path("data"),
     work: Path = Path("runs/jat-mini"),
     processes: int | None = None,
+    only_stage: int | None = None,
     evaluate: bool = True,
 ) -> None:
     """Make jat-mini of gato-mini's episodes.
 
     Args:
-        steps: Updates.
-        minutes: Time for updates, in place of the number of steps.
+        steps: Updates of each stage.
+        minutes: Time for updates of each stage, in place of the numbers of steps.
         rounds: Rounds of gato-mini whose labelled episodes are trained on too.
         root: Folder of gato-mini's datasets.
-        work: Folder of the run, which is resumed where it has begun.
+        work: Folder of the runs, one for each stage, which are resumed where they have begun.
         processes: That train; None for one a core.
+        only_stage: Train this stage alone, in this process.
         evaluate: Play all five suites in the end.
     """
-    if "LOCAL_RANK" in os.environ:  # one of the processes that train
+    if only_stage is not None:
         torch.set_num_threads(1)
-        TrainRun(jat_settings(root, work, rounds=rounds, steps=steps, minutes=minutes)).train()
+        settings = jat_settings(
+            root, work, stage=only_stage, rounds=rounds, steps=steps, minutes=minutes
+        )
+        TrainRun(settings).train()
         return
-    gato_mini.train_in_parallel(MODULE, processes or os.cpu_count() or 1, *sys.argv[1:])
+    count = processes or os.cpu_count() or 1
+    for stage in range(len(STEPS)):
+        gato_mini.train_in_parallel(MODULE, count, *sys.argv[1:], "--only-stage", str(stage))
     if evaluate:
-        policy = str(work / RUN_CHECKPOINT)
+        policy = str(work / f"stage-{len(STEPS) - 1}" / RUN_CHECKPOINT)
         bench(work / "scores", "--suite", "all", "--episodes", "20", "--policy", policy)
 
 

@@ -49,6 +49,8 @@ class JatConfig:
         patch_size: Side of a patch of it.
         layer_norm_epsilon: Of every LayerNorm.
         eos_token_id: Text token that pads a discrete observation's text.
+        context_tokens: Most tokens of context at play, two a timestep, 2 for the observation
+            alone; None is the published evaluation's. It is the window where none is asked for.
         observation_loss_coef: κ, the share of the observation loss; 0 predicts no observation.
         action_loss_coef: The share of the action loss.
 
@@ -76,6 +78,7 @@ class JatConfig:
     patch_size: int = 16
     layer_norm_epsilon: float = 1e-5
     eos_token_id: int = 50256
+    context_tokens: int | None = None
     observation_loss_coef: float = 0.005
     action_loss_coef: float = 0.995
 

@@ -71,8 +71,9 @@ class Decoder:
     Args:
         network: The weights.
         modalities: What is observed and chosen.
-        window: Most tokens of the context; None is the published evaluation's, 32 where images are
-            observed and 256 elsewhere.
+        window: Most tokens of the context, 2 for the observation alone; None is the network's
+            ``context_tokens``, or the published evaluation's, 32 where images are observed and 256
+            elsewhere.
         positions: "exact" or "published".
         stride: Timesteps that leave a full window together; None is a quarter of the window's
             tokens, half of its timesteps. 1 keeps as many as there is room for, and encodes them
@@ -94,17 +95,18 @@ class Decoder:
         if positions not in get_args(Positions):
             raise ValueError(f"positions is {positions!r}: expected one of {get_args(Positions)}")
         most = network.config.max_position_embeddings - (4 if positions == "published" else 0)
-        default = min(WINDOWS[modalities.observation], most // 2 * 2)
-        self.window = default if window is None else window
-        if self.window % 2 or not 4 <= self.window <= most:
+        default = network.config.context_tokens or WINDOWS[modalities.observation]
+        self.window = min(default, most // 2 * 2) if window is None else window
+        least = 4 if positions == "published" else 2
+        if self.window % 2 or not least <= self.window <= most:
             raise ValueError(
-                f"window is {self.window} tokens: expected an even number of 4 to {most}"
+                f"window is {self.window} tokens: expected an even number of {least} to {most}"
             )
         self.stride = max(1, self.window // 4) if stride is None else stride
-        if not 1 <= self.stride < self.window // 2:
+        if not 1 <= self.stride <= max(1, self.window // 2 - 1):
             raise ValueError(
-                f"stride is {stride} timesteps: expected 1 to {self.window // 2 - 1}, fewer than "
-                f"a window of {self.window} tokens has"
+                f"stride is {stride} timesteps: expected 1 to {max(1, self.window // 2 - 1)}, "
+                f"fewer than a window of {self.window} tokens has"
             )
         self.network, self.modalities, self.positions = network, modalities, positions
         self._sizes = BlockSizes()
@@ -188,9 +190,10 @@ class Decoder:
         state.lengths[row] = len(kept)
         cache, orders = state.cache.row(row), torch.arange(len(kept), device=kept.device)[None]
         cache.orders[:] = -1
-        self.network.transformer.step(
-            kept[None], orders, orders, cache, torch.zeros_like(orders[0, :1])
-        )
+        if len(kept):
+            self.network.transformer.step(
+                kept[None], orders, orders, cache, torch.zeros_like(orders[0, :1])
+            )
 
     def _step_published(self, state: JatState, observed_BD: Tensor, acted_BD: Tensor) -> Tensor:
         """The last observation once more, the action, the new observation."""

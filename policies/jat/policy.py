@@ -129,8 +129,9 @@ class JatPolicy(Policy):
             device: "cpu", "cuda", or "auto": a GPU if there is one.
             precision: "float32", "bfloat16", or "auto": float32 on a CPU, bfloat16 on a GPU. Only
                 float32 on a CPU gives a row the same numbers in any batch.
-            window: Most tokens of the context, an even number, two a timestep; None is the
-                published evaluation's, 32 where images are observed and 256 elsewhere.
+            window: Most tokens of the context, an even number, two a timestep, 2 for the
+                observation alone; None is the checkpoint's ``context_tokens``, or the published
+                evaluation's, 32 where images are observed and 256 elsewhere.
             positions: What happens when the window is full. "exact": the oldest timesteps leave
                 and the others are encoded again, so that the network computes what it computes of
                 that sequence alone. "published": what the published loop computes; every new token

@@ -211,7 +211,7 @@ def train_config(
     """
     sizes = network_config(settings) if network is None else network
     usual = usual_of_gato(settings) if usual is None else usual
-    share = settings.prompt_share
+    share, length = settings.prompt_share, settings.length or usual.length
     return TrainConfig(
         network=sizes,
         mixture=Mixture(
@@ -224,11 +224,12 @@ def train_config(
             action_drop=settings.action_drop,
             observation_noise=settings.observation_noise,
             soft_labels=settings.soft_labels,
+            smallest=min(Mixture.smallest, length),
         ),
         optimiser=_optimiser(settings, steps, usual),
         steps=steps,
         rows=settings.rows or usual.rows,
-        length=settings.length or usual.length,
+        length=length,
         accumulate=settings.accumulate or usual.accumulate,
         sigma=settings.sigma,
         observation_weight=settings.observation_weight or 0.0,

@@ -22,13 +22,23 @@ def factors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_learns_from_the_same_episodes_drawn_as_often() -> None:
-    settings = jat_settings(ROOT, WORK, rounds=2, steps=7)
     other = gato_mini.round_settings(ROOT, Path("runs/gato-mini"), number=2, factors=FACTORS)
-    assert settings.family == "jat"
-    for name in ("datasets", "weights", "emphasis", "group_by", "keep", "augment"):
-        assert getattr(settings, name) == getattr(other, name), name
-    assert settings.steps == 7
-    assert jat_settings(ROOT, WORK, rounds=2, steps=7, minutes=3.0).steps is None
+    for stage in (0, 1):
+        settings = jat_settings(ROOT, WORK, stage=stage, rounds=2, steps=(7, 8))
+        assert settings.family == "jat"
+        for name in ("datasets", "weights", "emphasis", "group_by", "keep", "augment"):
+            assert getattr(settings, name) == getattr(other, name), name
+        assert settings.steps == 7 + stage
+        assert settings.shards == WORK / "shards", "they are encoded once"
+        assert jat_settings(ROOT, WORK, stage=stage, rounds=2, minutes=3.0).steps is None
+
+
+def test_the_second_stage_goes_on_with_short_stretches() -> None:
+    first, second = (jat_settings(ROOT, WORK, stage=stage) for stage in (0, 1))
+    assert first.start is None
+    assert second.start == str(first.output / "checkpoint")
+    assert second.network == {"context_tokens": 2}
+    assert (second.length, first.length) == (4, 256)
 
 
 class Run:
@@ -51,13 +61,12 @@ def test_the_command_trains_in_processes_and_plays_every_suite(
     monkeypatch.setattr(gato_mini.subprocess, "run", lambda c, **_: commands.append(c))
     monkeypatch.setattr(jat_mini, "bench", lambda *arguments: played.append(arguments))
     monkeypatch.setattr(jat_mini, "TrainRun", Run)
-    monkeypatch.setattr("sys.argv", ["jat_mini", "--steps", "7"])
+    monkeypatch.setattr("sys.argv", ["jat_mini", "--steps", "7", "8"])
     tyro.cli(main)
-    assert len(commands) == 1
+    assert len(commands) == 2
     assert played[0][0] == WORK / "scores"
-    assert str(WORK / "checkpoint") in played[0]
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    arguments = commands[0][commands[0].index(jat_mini.MODULE) + 1 :]
-    tyro.cli(main, args=arguments)
-    assert Run.asked == jat_settings(ROOT, WORK, rounds=gato_mini.ROUNDS, steps=7)
+    assert str(WORK / "stage-1" / "checkpoint") in played[0]
+    for stage, command in enumerate(commands):
+        tyro.cli(main, args=command[command.index(jat_mini.MODULE) + 1 :])
+        assert Run.asked == jat_settings(ROOT, WORK, stage=stage, steps=(7, 8))
     assert len(played) == 1, "only the command that began them plays"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -80,7 +82,7 @@ class Tokens:
         return action
 
 
-@pytest.mark.parametrize(("stride", "held"), [(1, 12), (3, 12), (None, 12)])
+@pytest.mark.parametrize(("stride", "held"), [(1, 12), (3, 12), (None, 12), (1, 4), (1, 2)])
 def test_exact_sliding_is_the_sequence_in_the_window(stride: int | None, held: int) -> None:
     """Each action is that of the window's tokens alone, at positions from 0 on."""
     policy = make(window=held, stride=stride)
@@ -98,6 +100,17 @@ def test_exact_sliding_is_the_sequence_in_the_window(stride: int | None, held: i
     assert min(sizes[6:]) == held + 1 - 2 * leaving
     if stride == 1:
         assert sizes[6:] == [held - 1] * 19
+
+
+def test_a_checkpoint_says_how_much_context_it_takes(tmp_path: Path) -> None:
+    make().save(tmp_path / "before")
+    config = replace(SMALL, context_tokens=2)
+    JatPolicy.create(Spaces(STATE, FORCE), config=config).save(tmp_path / "after")
+    windows = [
+        JatPolicy.load(tmp_path / name, env=Spaces(STATE, FORCE), window=window).decoder.window
+        for name, window in (("before", None), ("after", None), ("after", 8))
+    ]
+    assert windows == [40, 2, 8], "the most that there are positions for; the checkpoint's; asked"
 
 
 def test_published_positions_are_the_published_loop() -> None:
@@ -153,10 +166,10 @@ def test_both_are_the_same_until_the_window_is_full() -> None:
     assert max(differences[8:]) > 1e-4
 
 
-@pytest.mark.parametrize("positions", ["exact", "published"])
-def test_rows_of_any_age_act_as_alone(positions: str) -> None:
+@pytest.mark.parametrize(("positions", "window"), [("exact", 12), ("exact", 2), ("published", 12)])
+def test_rows_of_any_age_act_as_alone(positions: str, window: int) -> None:
     """Bit for bit: rows begin anew at different times, before and after their window is full."""
-    policy = make(window=12, positions=positions)
+    policy = make(window=window, positions=positions)
     observations = walk(30, rows=3)
     begins = {0: (0, 1, 2), 4: (1,), 11: (2,), 20: (0, 1)}
     state, actions = None, []
@@ -337,10 +350,12 @@ def test_a_text_needs_a_tokenizer() -> None:
     ("options", "message"),
     [
         ({"positions": "rolling"}, "positions is 'rolling': expected one of"),
-        ({"window": 11}, "window is 11 tokens: expected an even number of 4 to 40"),
-        ({"window": 42}, "window is 42 tokens: expected an even number of 4 to 40"),
+        ({"window": 11}, "window is 11 tokens: expected an even number of 2 to 40"),
+        ({"window": 42}, "window is 42 tokens: expected an even number of 2 to 40"),
         ({"window": 40, "positions": "published"}, "an even number of 4 to 36"),
+        ({"window": 2, "positions": "published"}, "expected an even number of 4 to 36"),
         ({"window": 8, "stride": 4}, "stride is 4 timesteps: expected 1 to 3"),
+        ({"window": 2, "stride": 2}, "stride is 2 timesteps: expected 1 to 1"),
     ],
 )
 def test_options_that_are_refused(options: dict[str, Any], message: str) -> None:
