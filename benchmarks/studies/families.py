@@ -29,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from benchmarks.studies import gato_mini, recipe_episodes
+from benchmarks.studies import gato_mini, jat_mini, recipe_episodes
 from benchmarks.studies.plots import fill_page, write_csv
 from benchmarks.studies.recipe_episodes import SUITES
 from benchmarks.studies.scoring import bench, shown, suite_means
@@ -105,6 +105,14 @@ VARIANTS = (
     Variant(
         "jat", "JAT, an embedding for an observation and for an action", "intermediate_size",
         {"family": "jat", "rows": 24, "length": 256},
+    ),
+    Variant(
+        "jat-short", "JAT of two timesteps, acting by the observation alone", "intermediate_size",
+        {
+            "family": "jat", "rows": 24 * 64, "length": 4,
+            "network": {"context_tokens": jat_mini.CONTEXT},
+        },
+        shards="jat",
     ),
 )  # fmt: skip
 

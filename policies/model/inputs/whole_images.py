@@ -57,5 +57,11 @@ class WholeImageEmbedding(nn.Module):
         for convolution, change in zip(convolutions, changes, strict=True):
             factor, shift = change.chunk(2, dim=1)
             x = F.gelu(convolution(x) * (1 + factor) + shift)
+        if x.requires_grad:  # a gradient in another order is walked number by number
+            x.register_hook(_channels_last)
         embedded: Tensor = self.out(x.flatten(1))
         return embedded
+
+
+def _channels_last(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
