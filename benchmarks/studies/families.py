@@ -10,8 +10,7 @@ episodes are those of :mod:`benchmarks.studies.gato_mini`. The width of the feed
 numbers of parameters equal. A variant that is finished is kept, so that the command can be stopped
 and run again; the table is drawn from all that are there.
 
-* :data:`VARIANTS`, :data:`RECIPE_VARIANTS` -- what is compared.
-* :func:`matched` -- the network of a variant with as many parameters as asked for.
+* :data:`STUDIES` -- what is compared, see :mod:`benchmarks.studies.variants`.
 * :func:`run_variant` -- trains one and plays with it.
 * :func:`main` -- the command.
 """
@@ -22,17 +21,23 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tyro
 
-from benchmarks.studies import gato_mini, jat_mini, recipe_episodes
+from benchmarks.studies import gato_mini
 from benchmarks.studies.plots import fill_page, write_csv
 from benchmarks.studies.recipe_episodes import SUITES
 from benchmarks.studies.scoring import bench, shown, suite_means
+from benchmarks.studies.variants import (
+    RECIPE_VARIANTS,
+    VARIANTS,
+    Variant,
+    matched,
+    settings_of,
+)
 from gato_gym import get_task
 from gato_gym.commands.common import exit_status
 from gato_gym.files.atomic_io import surviving, write_json
@@ -41,8 +46,7 @@ from gato_gym.files.folder_lock import FolderLock
 from policies.base import batch_of_one
 from policies.model.network import count_parameters
 from policies.registry import make_policy
-from policies.training.families.registry import find_family
-from policies.training.run import TrainRun, check_known, tasks_of
+from policies.training.run import TrainRun, check_known
 from policies.training.settings import TrainSettings
 
 BATCHES = (1, 64)
@@ -56,186 +60,11 @@ TIMED, WARMING = "mujoco-halfcheetah", 64
 """The task whose steps are timed, and steps before, after which a context is full."""
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One network.
-
-    Attributes:
-        name: Name of its folder and its line.
-        what: In words.
-        width: The field of its sizes that is the feed-forward's width.
-        changes: Fields of :class:`~policies.training.settings.TrainSettings`.
-        rounds: Rounds of gato-mini's recipe whose labelled episodes it learns from too.
-        suites: Its suites alone, of which each has its share of the time; empty for all.
-        parameters: Where they are not the study's.
-        shards: The variant whose encoded episodes it uses; empty for its own.
-    """
-
-    name: str
-    what: str
-    width: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    rounds: int = 0
-    suites: tuple[str, ...] = ()
-    parameters: int | None = None
-    shards: str = ""
-
-
-_SIZES = {key: gato_mini.NETWORK[key] for key in ("width", "heads", "vector_hidden")}
-RECIPE: Mapping[str, Any] = {
-    "options": {"actions": "parallel"}, "rows": gato_mini.USUAL_ROWS, "length": 128,
-    "attention": "dense",
-    "network": gato_mini.NETWORK,
-    "prompt_shares": gato_mini.PROMPT_SHARES, "task_embeddings": True,
-}  # fmt: skip
-"""What gato-mini's recipe trains, and :data:`RECIPE_VARIANTS` change in one thing each."""
-
-_LEAN = Variant("gato-lean", "Gato, a timestep as few tokens", "feed_forward", RECIPE)
-VARIANTS = (
-    Variant(
-        "gato-paper", "Gato, a token for each number and patch", "feed_forward",
-        {
-            "layout": "paper", "memory": "all", "rows": 12, "length": 512,
-            "options": {"image_size": 0, "actions": "autoregressive"},
-            "network": {**_SIZES, "prompt_tokens": 256, "window": 512},
-            "prompt_shares": gato_mini.PROMPT_SHARES, "task_embeddings": True,
-        },
-    ),
-    _LEAN,
-    Variant(
-        "jat", "JAT, an embedding for an observation and for an action", "intermediate_size",
-        {"family": "jat", "rows": 24, "length": 256},
-    ),
-    Variant(
-        "jat-short", "JAT of two timesteps, acting by the observation alone", "intermediate_size",
-        {
-            "family": "jat", "rows": 24 * 64, "length": 4,
-            "network": {"context_tokens": jat_mini.CONTEXT},
-        },
-        shards="jat",
-    ),
-)  # fmt: skip
-
-
-def _changed(
-    name: str,
-    what: str,
-    *,
-    rounds: int = 0,
-    suites: tuple[str, ...] = (),
-    parameters: int | None = None,
-    **changes: Any,
-) -> Variant:
-    shards = "" if rounds or "options" in changes else _LEAN.name
-    return Variant(
-        name, what, _LEAN.width, {**RECIPE, **changes}, rounds, suites, parameters, shards
-    )
-
-
-_NETWORK, _SHARES = gato_mini.NETWORK, gato_mini.PROMPT_SHARES
-_SMALLER = {"width": 64, "heads": 1, "vector_hidden": 128, "patch_channels": 16, "text_rank": 8}
-_LARGER = {"width": 384, "heads": 6, "layers": 6, "vector_hidden": 768}
-RECIPE_VARIANTS = (
-    _LEAN,
-    _changed(
-        "autoregressive", "actions one after another", options={"actions": "autoregressive"}
-    ),
-    _changed("hard-labels", "labels: the expert's action alone", soft_labels=False),
-    _changed("round-1", "one round of the network's own states", rounds=1),
-    _changed("round-2", "two rounds of the network's own states", rounds=2),
-    _changed("no-prompts", "no prompts", prompt_shares=dict.fromkeys(_SHARES, 0.0)),
-    _changed(
-        "prompts-alone", "prompts in 75 % of documents, no task embeddings",
-        prompt_shares=dict.fromkeys(_SHARES, 0.75), task_embeddings=False,
-    ),
-    _changed(
-        "whole-instructions", "instructions as one vector, not word by word",
-        network={**_NETWORK, "grid_words": 0},
-    ),
-    _changed("bins", "continuous actions as bins", network={**_NETWORK, "continuous_head": "bins"}),
-    _changed("1m", "1M parameters", parameters=1_000_000, network={**_NETWORK, **_SMALLER}),
-    _changed("20m", "20M parameters", parameters=20_000_000, network={**_NETWORK, **_LARGER}),
-    *(_changed(f"{s}-alone", f"{s} alone, its share of the time", suites=(s,)) for s in SUITES),
-)  # fmt: skip
-"""Where the score of gato-mini comes from, each beside ``gato-lean``."""
-
 STUDIES = {
     "families": (VARIANTS, Path("docs/families.md")),
     "recipe": (RECIPE_VARIANTS, Path("docs/training.md")),
 }
 """What is compared, and the page with the table, by the table's mark."""
-
-
-def settings_of(
-    variant: Variant,
-    root: Path,
-    work: Path,
-    *,
-    suites: tuple[str, ...],
-    minutes: float,
-    most_tasks: int | None = None,
-    rows: int = gato_mini.USUAL_ROWS,
-    device: str = "auto",
-) -> TrainSettings:
-    """What a variant is trained with, before its size is matched.
-
-    Args:
-        variant: What is trained.
-        root: Folder of the datasets.
-        work: Folder of the study.
-        suites: Whose tasks are trained on, or those of them that the variant has.
-        minutes: Time for updates of all suites.
-        most_tasks: Tasks of each suite, at equal distances in their order; None for all.
-        rows: Packed sequences of a batch of ``gato-lean``; others' in proportion.
-        device: Where it is trained.
-    """
-    trained = tuple(suite for suite in suites if suite in (variant.suites or suites))
-    weights = {suite: gato_mini.WEIGHTS[suite] for suite in suites}
-    share = sum(weights[suite] for suite in trained) / sum(weights.values())
-    base = TrainSettings(
-        datasets=recipe_episodes.datasets(root, variant.rounds, trained, most_tasks=most_tasks),
-        output=work / variant.name,
-        shards=work / "shards" / (variant.shards or variant.name),
-        minutes=minutes * share,
-        group_by="suite",
-        augment=gato_mini.COPIES,
-        keep=0.0,
-        weights={suite: weights[suite] for suite in trained},
-        precision="auto",
-        device=device,
-        score_every=0,
-    )
-    changes = dict(variant.changes)
-    if "prompt_shares" in changes:
-        changes["prompt_shares"] = {suite: changes["prompt_shares"][suite] for suite in trained}
-    changes["rows"] = max(1, changes["rows"] * rows // gato_mini.USUAL_ROWS)
-    return replace(base, **changes)
-
-
-def matched(variant: Variant, settings: TrainSettings, parameters: int) -> TrainSettings:
-    """The settings with a feed-forward that gives the network as many parameters, nearly.
-
-    Raises:
-        ValueError: The rest of the network has more.
-    """
-    family, tasks = find_family(settings.family), tasks_of(settings)
-
-    def with_width(width: int) -> TrainSettings:
-        network = {**settings.network, variant.width: width}
-        return replace(settings, network=network)
-
-    def count(width: int) -> int:
-        return count_parameters(family.build(family.sizes(with_width(width), tasks)))
-
-    one = count(1)
-    more = count(2) - one
-    width = 1 + round((parameters - one) / more)
-    if width < 1:
-        raise ValueError(
-            f"{variant.name} has {one:,} parameters with the narrowest feed-forward: expected at "
-            f"most {parameters:,}; use a larger --parameters"
-        )
-    return with_width(width)
 
 
 def run_variant(variant: Variant, settings: TrainSettings, *, episodes: int) -> dict[str, Any]:

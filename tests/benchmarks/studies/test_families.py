@@ -12,16 +12,9 @@ import pytest
 from recorded import ARM, BABYAI, write_invented
 
 from benchmarks.studies import families, gato_mini
-from benchmarks.studies.families import (
-    RECIPE_VARIANTS,
-    VARIANTS,
-    main,
-    markdown,
-    matched,
-    settings_of,
-    steps_a_second,
-)
+from benchmarks.studies.families import main, markdown, steps_a_second
 from benchmarks.studies.recipe_episodes import SUITES as ALL_SUITES
+from benchmarks.studies.variants import RECIPE_VARIANTS, VARIANTS, matched, settings_of
 from policies.model.network import count_parameters
 from policies.training.data.datasets import find_tasks
 from policies.training.families.registry import find_family
