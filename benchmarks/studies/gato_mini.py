@@ -65,18 +65,22 @@ NETWORK = {
     "continuous_head": "regression",
 }  # fmt: skip
 
-STEPS = (2400, 800, 2600, 4200)
+STEPS = (2400, 800, 2600, 4200, 1500)
 """Updates of each round."""
 
 ROUNDS = len(STEPS) - 1
 """Rounds after the first."""
 
-AT_FULL_RATES = (0, ROUNDS)
-"""Rounds that train as if from fresh weights; the short ones between them at lower rates."""
+AT_FULL_RATES = (0, 3)
+"""Rounds that train as if from fresh weights; the short ones at lower rates."""
 
 USUAL_ROWS, MOST_RATE = 48, 2.0
 """Packed sequences of a batch, and the most by which larger ones raise the rates of later rounds,
 in proportion to the root of their number."""
+
+LENGTH, LONGER = 128, 2
+"""Tokens of a packed sequence, and by how much those of the last round are longer and fewer: BabyAI
+remembers a whole search."""
 
 
 def shared_settings(
@@ -148,9 +152,11 @@ def round_settings(
         task_embeddings=True,
         options={"actions": "parallel"},
         rows=rows,
-        length=128,
+        length=LENGTH,
         attention="dense",
     )
+    if number == ROUNDS:
+        settings = replace(settings, rows=max(1, rows // LONGER), length=LENGTH * LONGER)
     if number:
         start = str(work / f"round-{number - 1}" / RUN_CHECKPOINT)
         settings = replace(settings, start=start)

@@ -52,14 +52,18 @@ EXPERT_PLAY = {
 
 SUITES = tuple(EXPERT_PLAY)
 
-LABELLED_STEPS = {"atari": 4_000, "babyai": 5_000, "dm_control": 10_000, "mujoco": 4_000}
-"""Steps that the network plays of each task in a round, at least, in the suites in which it does.
-"""
+LABELLED_STEPS = {
+    "atari": 4_000, "babyai": 5_000, "dm_control": 10_000, "metaworld": 3_000, "mujoco": 4_000,
+}  # fmt: skip
+"""Steps that the network plays of each task in a round, at least."""
 
-LABELLED_FROM = {"atari": 3}
-"""Round from which a suite has such steps, where not from the first: they take the longest."""
+LABELLED_FROM = {"atari": 3, "metaworld": 4}
+"""Round from which a suite has such steps, where not from the first: Atari's take the longest, and
+Meta-World's are for what comes after an episode's success, where it already has that."""
 
-MOST_STEPS = {"atari": 2_000, "babyai": 256, "dm_control": 250, "mujoco": 1_000}
+MOST_STEPS = {
+    "atari": 2_000, "babyai": 512, "dm_control": 250, "metaworld": 500, "mujoco": 1_000,
+}  # fmt: skip
 """Steps after which an episode of the network is left, as it may be stuck."""
 
 SHORTENED = {"atari": 1.0, "dm_control": 0.25}
@@ -107,7 +111,7 @@ def labelled_collections(
         number: The round: in round 0 an earlier network plays the tasks that it knows.
         player: Its checkpoint.
     """
-    record = RecordSettings(seed=number, player=player, steps_after_success=40)
+    record = RecordSettings(seed=number, player=player)
     folder = labelled_folder(root, number)
     return [
         (

@@ -60,13 +60,22 @@ def test_later_rounds_learn_from_what_the_network_before_came_to() -> None:
     assert second.optimiser_options["rate"] < OptimiserConfig().rate
 
 
-def test_the_last_round_is_long_and_has_labels_of_atari() -> None:
-    last = round_settings(ROOT, WORK, number=ROUNDS)
-    assert last.start == str(WORK / f"round-{ROUNDS - 1}" / "checkpoint")
-    assert not last.optimiser_options, "at full rates"
-    labelled = [Path(path) for path in last.datasets if "gato-labelled/atari" in path]
+def test_the_longest_round_after_the_first_has_labels_of_atari() -> None:
+    number = int(np.argmax(gato_mini.STEPS))
+    longest = round_settings(ROOT, WORK, number=number)
+    assert longest.start == str(WORK / f"round-{number - 1}" / "checkpoint")
+    assert not longest.optimiser_options, "at full rates"
+    labelled = [Path(path) for path in longest.datasets if "gato-labelled/atari" in path]
     assert len(labelled) == len(known_tasks("atari"))
-    assert {path.parents[1].name for path in labelled} == {f"round-{ROUNDS}"}
+    assert {path.parents[1].name for path in labelled} == {f"round-{number}"}
+
+
+def test_the_last_round_remembers_more_in_as_many_tokens() -> None:
+    before, last = (round_settings(ROOT, WORK, number=n) for n in (ROUNDS - 1, ROUNDS))
+    assert (last.length, last.rows) == (256, 24)
+    assert (before.length, before.rows) == (128, 48)
+    every = [tasks[0].suite for tasks, _ in labelled_collections(ROOT, ROUNDS, "gato-mini")]
+    assert sorted(every) == sorted(SUITES)
 
 
 def test_a_part_of_the_tasks_is_spread_over_each_suite() -> None:
