@@ -57,6 +57,8 @@ class Usual:
         rows, length, accumulate, steps: As :class:`TrainConfig` has them.
         optimiser: "muon" or "adamw", of the defaults of :class:`OptimiserConfig`, or "paper".
         published: What "paper" is.
+        shortest: Tokens of the shortest row that a document is begun in, unless the mixture's
+            ``smallest`` is fewer.
     """
 
     rows: int
@@ -65,6 +67,7 @@ class Usual:
     steps: int
     optimiser: str
     published: OptimiserConfig
+    shortest: int = Mixture.smallest
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,7 @@ def train_config(
             action_drop=settings.action_drop,
             observation_noise=settings.observation_noise,
             soft_labels=settings.soft_labels,
-            smallest=min(Mixture.smallest, length),
+            smallest=min(Mixture.smallest, max(length, usual.shortest)),
         ),
         optimiser=_optimiser(settings, steps, usual),
         steps=steps,

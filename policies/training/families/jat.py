@@ -90,8 +90,8 @@ class JatFamily(Family[JatConfig, JatNetwork, JatShard, JatBatch]):
             name="adamw", rate=5e-5, betas=(0.9, 0.999), decay=0.0, warmup=0, cooldown=1.0
         )
         if settings.preset == "published":
-            return Usual(320, 512, 20, 250_000, "paper", adamw)
-        return Usual(8, 256, 1, 2_000, "muon", adamw)
+            return Usual(320, 512, 20, 250_000, "paper", adamw, shortest=2)
+        return Usual(8, 256, 1, 2_000, "muon", adamw, shortest=2)  # one timestep
 
     def encode(
         self,

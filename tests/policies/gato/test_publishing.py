@@ -148,7 +148,7 @@ refused(policy.push_to_hub, "me/other")
     )
     address, error = printed.splitlines()
     assert address == f"{hub.url}/me/mini"
-    assert "5.06 million" in hub.repositories["me/mini"]["README.md"].decode()
+    assert "5.09 million" in hub.repositories["me/mini"]["README.md"].decode()
     assert error.startswith("HubError: me/other could not be pushed (")
     assert error.endswith("log in with hf auth login, or set HF_TOKEN")
     assert list(hub.repositories) == ["me/mini"]

@@ -298,6 +298,21 @@ def test_a_training_is_resumed_bit_for_bit_and_learns(
     assert np.mean(expected[-4:]) < 0.9 * np.mean(expected[:4])
 
 
+def test_a_row_may_be_as_short_as_two_timesteps(root: Path) -> None:
+    write_invented(root / "data")
+    settings = TrainSettings(
+        datasets=(f"gato/{ARM}-v0",), output=root / "run", family="jat", preset="tiny", steps=1,
+        rows=6, length=4, network={"context_tokens": 2}, score_every=0,
+    )  # fmt: skip
+    run = TrainRun(settings)
+    batch = run.pipeline.trainer().packer.batch(0)
+    assert batch.groups["continuous-continuous"].rewards.shape == (6, 2)
+    policy = JatPolicy.load(run.train(), task=ARM, device="cpu")
+    assert policy.decoder.window == 2
+    with pytest.raises(ValueError, match="length is 4: expected at least 8 tokens of a row"):
+        TrainRun(dataclasses.replace(settings, family="gato", network={}, output=root / "other"))
+
+
 def test_one_checkpoint_plays_the_tasks_that_it_was_trained_on(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
