@@ -79,8 +79,8 @@ USUAL_ROWS, MOST_RATE = 48, 2.0
 in proportion to the root of their number."""
 
 LENGTH, LONGER = 128, 2
-"""Tokens of a packed sequence, and by how much those of the last round are longer and fewer: BabyAI
-remembers a whole search."""
+"""Tokens of a packed sequence, and by how much they are longer and fewer from the last round on, for
+what BabyAI remembers of a long search."""
 
 
 def shared_settings(
@@ -155,7 +155,7 @@ def round_settings(
         length=LENGTH,
         attention="dense",
     )
-    if number == ROUNDS:
+    if number >= ROUNDS:
         settings = replace(settings, rows=max(1, rows // LONGER), length=LENGTH * LONGER)
     if number:
         start = str(work / f"round-{number - 1}" / RUN_CHECKPOINT)
