@@ -79,8 +79,8 @@ USUAL_ROWS, MOST_RATE = 48, 2.0
 in proportion to the root of their number."""
 
 LENGTH, LONGER = 128, 2
-"""Tokens of a packed sequence, and by how much they are longer and fewer from the last round on, for
-what BabyAI remembers of a long search."""
+"""Tokens of a packed sequence, and how many times longer and fewer they are from the last round on,
+for what BabyAI remembers of a long search."""
 
 
 def shared_settings(
