@@ -1,7 +1,7 @@
 """The recipe of ``jat-mini``: JAT's network on the episodes of ``gato-mini``.
 
-    python -m benchmarks.studies.gato_mini --collect-only  # the episodes, where they are not there
-    python -m benchmarks.studies.jat_mini                  # trains, then plays all five suites
+    python -m benchmarks.studies.gato_mini --no-evaluate  # the episodes, where they are not there
+    python -m benchmarks.studies.jat_mini                 # trains, then plays all five suites
 
 Both networks have learned from the same episodes and labels, are of nearly the same size, and are
 trained by the code of ``gato-gym train``. JAT's has neither task embeddings nor prompts: it is what

@@ -91,6 +91,12 @@ class JatConfig:
                     f"{field.name} is {value}: expected {least} to {LARGEST_SIZE}; take a fresh "
                     "copy of the configuration"
                 )
+        context, most = self.context_tokens, self.max_position_embeddings
+        if context is not None and (context % 2 or context > most):
+            raise ValueError(
+                f"context_tokens is {context}: expected an even number of 2 to {most}, which is "
+                "max_position_embeddings"
+            )
         for part, whole in (("num_heads", "hidden_size"), ("patch_size", "image_size")):
             if getattr(self, whole) % getattr(self, part):
                 raise ValueError(

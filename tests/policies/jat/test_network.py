@@ -259,6 +259,8 @@ def test_a_batch_has_one_kind_of_each() -> None:
         ({"attention_types": [[["global"], 10**9]]}, "attention_types repeats a run"),
         ({"num_layers": 10**9}, "num_layers is 1000000000"),
         ({"hidden_size": "768"}, "hidden_size is '768', expected a whole number"),
+        ({"context_tokens": 3}, "context_tokens is 3: expected an even number of 2 to 512"),
+        ({"context_tokens": 514}, "context_tokens is 514: expected an even number of 2 to 512"),
     ],
 )
 def test_configurations_that_are_refused(values: dict[str, object], message: str) -> None:
