@@ -72,9 +72,9 @@ VARIANTS = (
         {"family": "jat", "rows": 24, "length": 256},
     ),
     Variant(
-        "jat-short", "JAT of two timesteps, acting by the observation alone", "intermediate_size",
+        "jat-short", "JAT of one timestep, acting by the observation alone", "intermediate_size",
         {
-            "family": "jat", "rows": 24 * 64, "length": 4,
+            "family": "jat", "rows": jat_mini.ROWS, "length": jat_mini.CONTEXT,
             "network": {"context_tokens": jat_mini.CONTEXT},
         },
         shards="jat",
