@@ -6,12 +6,15 @@
                                                           # from fresh weights, on a GPU
     python -m benchmarks.studies.gato_mini --only-round 2 --rows 384 --minutes 5
                                                           # one more round, on a GPU
+    python -m benchmarks.studies.gato_mini --first-round 4 --player gato-mini
+                                                          # one more round of the shipped network
     python -m benchmarks.studies.gato_mini --dry-run      # what would be drawn from the shards
 
 Round 0 learns from the experts' episodes, played under noise. In each later round the network
 plays, the experts say what they would have done in the states that it came to (DAgger, arXiv
 1011.0686), and training continues with these episodes too; the further a task is from its expert,
-the more of it is drawn. With a ``player``, an earlier network, round 0 has such episodes too. Every
+the more of it is drawn. With a ``player``, an earlier network, round 0 has such episodes too; a
+later ``first_round`` begins with its weights, and needs no episodes of the rounds before. Every
 stage can be stopped and run again: it is resumed where it was.
 
 * :mod:`benchmarks.studies.recipe_episodes` -- what is learned from.
@@ -91,6 +94,7 @@ def shared_settings(
     steps: int | None,
     minutes: float | None,
     player: str | None = None,
+    first: int = 0,
     factors: Mapping[str, float],
 ) -> TrainSettings:
     """What any family of networks is trained with: episodes, and how often they are drawn.
@@ -98,7 +102,7 @@ def shared_settings(
     Arguments as in :func:`round_settings`, but for the folder of the run, ``output``.
     """
     return TrainSettings(
-        datasets=datasets(root, number, player=player),
+        datasets=datasets(root, number, player=player, first=first),
         output=output,
         steps=steps,
         minutes=minutes,
@@ -123,6 +127,7 @@ def round_settings(
     minutes: float | None = None,
     rows: int = USUAL_ROWS,
     player: str | None = None,
+    first: int = 0,
     factors: Mapping[str, float] = {},
 ) -> TrainSettings:
     """What a round trains.
@@ -135,6 +140,7 @@ def round_settings(
         minutes: Time for updates, where no steps are given.
         rows: Packed sequences of a batch.
         player: The earlier network of round 0's labelled episodes; None has none.
+        first: The round that is trained first: one after round 0 starts from the player's weights.
         factors: See :func:`emphasis`.
     """
     settings = replace(
@@ -145,6 +151,7 @@ def round_settings(
             steps=steps,
             minutes=minutes,
             player=player,
+            first=first,
             factors=factors,
         ),
         network=NETWORK,
@@ -158,13 +165,17 @@ def round_settings(
     if number >= ROUNDS:
         settings = replace(settings, rows=max(1, rows // LONGER), length=LENGTH * LONGER)
     if number:
-        start = str(work / f"round-{number - 1}" / RUN_CHECKPOINT)
-        settings = replace(settings, start=start)
+        settings = replace(settings, start=_before(work, number, player, first))
     if number in AT_FULL_RATES:
         return settings
     factor = min(MOST_RATE, (rows / USUAL_ROWS) ** 0.5)
     rates = {"rate": 1e-3 * factor, "matrix_rate": 2e-3 * factor, "cooldown": 0.8}
     return replace(settings, optimiser_options=rates)
+
+
+def _before(work: Path, number: int, player: str | None, first: int) -> str | None:
+    """The network before a round, which plays and is trained further; None for none."""
+    return player if number == first else str(work / f"round-{number - 1}" / RUN_CHECKPOINT)
 
 
 def train_in_parallel(module: str, processes: int, *arguments: str) -> None:
@@ -187,11 +198,18 @@ def train_in_parallel(module: str, processes: int, *arguments: str) -> None:
 
 
 def _collect(
-    root: Path, work: Path, number: int, player: str | None, *, processes: int, console: Console
+    root: Path,
+    work: Path,
+    number: int,
+    player: str | None,
+    first: int,
+    *,
+    processes: int,
+    console: Console,
 ) -> None:
     """Collect what round ``number`` has beside the rounds before."""
-    playing = str(work / f"round-{number - 1}" / RUN_CHECKPOINT) if number else player
-    planned = [] if number else collections(root)
+    playing = _before(work, number, player, first)
+    planned = collections(root) if number == first else []
     planned += [] if playing is None else labelled_collections(root, number, playing)
     for tasks, plays in planned:
         collect(tasks, plays, workers=processes, console=console)
@@ -200,6 +218,7 @@ def _collect(
 def make(
     *,
     rounds: int = ROUNDS,
+    first_round: int = 0,
     steps: tuple[int, ...] = STEPS,
     minutes: float | None = None,
     rows: int = USUAL_ROWS,
@@ -216,10 +235,12 @@ def make(
 
     Args:
         rounds: Rounds in which the network plays and the experts label, after the first.
+        first_round: Round to begin with, one after round 0 from the weights of ``player``.
         steps: Updates of each round; further rounds have as many as the last.
         minutes: Time for updates of each round, in place of the numbers of steps.
         rows: Packed sequences of a batch.
-        player: Earlier checkpoint that plays, while the experts label, before the first round.
+        player: Earlier checkpoint that plays, while the experts label, before the first round; None
+            has none, as only round 0 can.
         root: Folder of the datasets.
         work: Folder of the runs, one for each round.
         processes: That collect and train; None for one a core.
@@ -228,12 +249,22 @@ def make(
             there; with ``only_round``, for this round alone.
         evaluate: Play all five suites in the end.
         dry_run: Print the mixture alone, of the first round or of ``only_round``.
+
+    Raises:
+        ValueError: A later round is the first and there is no player, or it is after the last.
     """
+    if first_round and player is None:
+        raise ValueError(
+            f"first_round is {first_round} and there is no player: name the network that it starts "
+            "from, such as --player gato-mini"
+        )
+    if not 0 <= first_round <= rounds:
+        raise ValueError(f"first_round is {first_round}: expected 0 to {rounds}, the last round")
     console, count = new_console(soft_wrap=True), processes or os.cpu_count() or 1
     if only_round is not None or dry_run:
-        number = only_round or 0
+        number = first_round if only_round is None else only_round
         if collect_only:
-            _collect(root, work, number, player, processes=count, console=console)
+            _collect(root, work, number, player, first_round, processes=count, console=console)
             return
         torch.set_num_threads(1 if "LOCAL_RANK" in os.environ else count)
         settings = round_settings(
@@ -244,13 +275,14 @@ def make(
             minutes=minutes,
             rows=rows,
             player=player,
+            first=first_round,
             factors=emphasis(root, number, player=player),
         )
         run = TrainRun(settings)
         run.describe() if dry_run else run.train()
         return
-    for number in range(rounds + 1):
-        _collect(root, work, number, player, processes=count, console=console)
+    for number in range(first_round, rounds + 1):
+        _collect(root, work, number, player, first_round, processes=count, console=console)
         if not collect_only:
             round_only = ("--only-round", str(number))
             train_in_parallel("benchmarks.studies.gato_mini", count, *sys.argv[1:], *round_only)

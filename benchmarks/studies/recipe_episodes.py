@@ -141,6 +141,7 @@ def datasets(
     suites: tuple[str, ...] = SUITES,
     *,
     player: str | None = None,
+    first: int = 0,
     most_tasks: int | None = None,
 ) -> tuple[str, ...]:
     """Paths of all episodes that round ``number`` learns from, with an earlier player's.
@@ -150,12 +151,13 @@ def datasets(
         number: The round.
         suites: Whose tasks.
         player: The earlier network of round 0's labelled episodes; None has none.
+        first: Round from which there are labelled episodes.
         most_tasks: Tasks of each suite, see :func:`evenly`.
     """
     chosen = {suite: evenly(known_tasks(suite), most_tasks) for suite in suites}
     paths = [root / dataset_id(task) for tasks in chosen.values() for task in tasks]
     labelled = RecordSettings(player="")
-    for before in range(1 if player is None else 0, number + 1):
+    for before in range(max(first, 1 if player is None else 0), number + 1):
         folder = labelled_folder(root, before)
         for suite in (suite for suite in suites if suite in labelled_suites(before)):
             tasks = labelled_tasks(suite, None if before else player)

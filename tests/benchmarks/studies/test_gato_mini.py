@@ -109,6 +109,9 @@ def test_a_round_can_be_collected_and_described_alone(monkeypatch: pytest.Monkey
     tyro.cli(make, args=["--only-round", "0", "--collect-only"])
     assert ["None"] * len(SUITES) == CALLS
     CALLS.clear()
+    tyro.cli(make, args=["--first-round", "4", "--rounds", "4", "--player", "p", "--collect-only"])
+    assert ["None"] * len(SUITES) + ["p"] * len(labelled_suites(4)) == CALLS
+    CALLS.clear()
     tyro.cli(make, args=["--only-round", "1", "--dry-run"])
     assert CALLS == ["describe round-1 800"]
 
@@ -126,6 +129,29 @@ def test_an_earlier_network_plays_what_it_knows_before_the_first_round() -> None
     again = round_settings(ROOT, WORK, number=1, player="gato-mini")
     assert again.datasets[: len(settings.datasets)] == settings.datasets
     assert emphasis(ROOT, 0) == {}
+
+
+def test_a_later_round_may_be_the_first_and_goes_on_from_the_player() -> None:
+    settings = round_settings(ROOT, WORK, number=ROUNDS, player="gato-mini", first=ROUNDS)
+    assert settings.start == "gato-mini"
+    extra = [Path(path) for path in settings.datasets[len(datasets(ROOT)) :]]
+    assert {path.parents[1].name for path in extra} == {f"round-{ROUNDS}"}
+    assert len(extra) == len(datasets(ROOT)), "every suite is labelled in the last round"
+    after = round_settings(ROOT, WORK, number=ROUNDS + 1, player="gato-mini", first=ROUNDS)
+    assert after.start == str(WORK / f"round-{ROUNDS}" / "checkpoint")
+    assert after.datasets[: len(settings.datasets)] == settings.datasets
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"first_round": 4}, "first_round is 4 and there is no player"),
+        ({"first_round": 5, "player": "gato-mini"}, "first_round is 5: expected 0 to 4"),
+    ],
+)
+def test_rounds_that_cannot_be_the_first(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make(**arguments)
 
 
 def test_what_is_far_from_its_expert_is_drawn_more(monkeypatch: pytest.MonkeyPatch) -> None:
