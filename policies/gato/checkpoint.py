@@ -188,6 +188,11 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
     """
     folder = locate_checkpoint(name)
     check_links(folder)
+    if (family := family_of(folder)) != "gato":
+        raise CheckpointError(
+            f"{folder} holds a network of the family {family!r}, expected Gato's: load it with "
+            f"policies.{family.title()}Policy.load, or with policies.make_policy, which takes any"
+        )
     config = read_config(folder)
     tasks = _records(folder, config)
     try:
