@@ -38,7 +38,7 @@ CONTEXT = 2
 ROWS = 1_536
 """Timesteps of a batch."""
 
-STEPS = 4_000
+STEPS = 2_756
 
 NETWORK = {
     "hidden_size": 160, "num_heads": 4, "image_channels": (16, 32, 16), "context_tokens": CONTEXT,
