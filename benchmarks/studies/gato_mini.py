@@ -210,7 +210,7 @@ def _collect(
     """Collect what round ``number`` has beside the rounds before."""
     playing = _before(work, number, player, first)
     planned = collections(root) if number == first else []
-    planned += [] if playing is None else labelled_collections(root, number, playing)
+    planned += [] if playing is None else labelled_collections(root, number, playing, first=first)
     for tasks, plays in planned:
         collect(tasks, plays, workers=processes, console=console)
 
@@ -276,7 +276,7 @@ def make(
             rows=rows,
             player=player,
             first=first_round,
-            factors=emphasis(root, number, player=player),
+            factors=emphasis(root, number, player=player, first=first_round),
         )
         run = TrainRun(settings)
         run.describe() if dry_run else run.train()

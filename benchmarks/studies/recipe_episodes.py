@@ -102,20 +102,21 @@ def labelled_tasks(suite: str, player: str | None) -> list[Task]:
 
 
 def labelled_collections(
-    root: Path, number: int, player: str
+    root: Path, number: int, player: str, *, first: int = 0
 ) -> list[tuple[list[Task], CollectSettings]]:
     """What a network plays, and the experts label, in round ``number``.
 
     Args:
         root: Folder of the datasets.
-        number: The round: in round 0 an earlier network plays the tasks that it knows.
-        player: Its checkpoint.
+        number: The round.
+        player: The network's checkpoint.
+        first: The first round, in which an earlier network plays the tasks that it knows.
     """
     record = RecordSettings(seed=number, player=player)
     folder = labelled_folder(root, number)
     return [
         (
-            labelled_tasks(suite, None if number else player),
+            labelled_tasks(suite, None if number > first else player),
             CollectSettings(folder, replace(record, most_steps=MOST_STEPS[suite]), steps=steps),
         )
         for suite, steps in LABELLED_STEPS.items()
@@ -150,8 +151,8 @@ def datasets(
         root: Folder of the datasets.
         number: The round.
         suites: Whose tasks.
-        player: The earlier network of round 0's labelled episodes; None has none.
-        first: Round from which there are labelled episodes.
+        player: The earlier network of the first round's labelled episodes; None has none.
+        first: The first round.
         most_tasks: Tasks of each suite, see :func:`evenly`.
     """
     chosen = {suite: evenly(known_tasks(suite), most_tasks) for suite in suites}
@@ -160,13 +161,15 @@ def datasets(
     for before in range(max(first, 1 if player is None else 0), number + 1):
         folder = labelled_folder(root, before)
         for suite in (suite for suite in suites if suite in labelled_suites(before)):
-            tasks = labelled_tasks(suite, None if before else player)
+            tasks = labelled_tasks(suite, None if before > first else player)
             tasks = [task for task in tasks if task in chosen[suite]]
             paths += [folder / dataset_id(task, labelled) for task in tasks]
     return tuple(map(str, paths))
 
 
-def emphasis(root: Path, number: int, *, player: str | None = None) -> dict[str, float]:
+def emphasis(
+    root: Path, number: int, *, player: str | None = None, first: int = 0
+) -> dict[str, float]:
     """How much more of a task is drawn, by what the network's episodes of a round returned.
 
     These are episodes of training seeds. A task as good as its expert has 1, one as good as random
@@ -177,7 +180,7 @@ def emphasis(root: Path, number: int, *, player: str | None = None) -> dict[str,
     factors = {}
     for suite in labelled_suites(number) if number or player is not None else ():
         references = measured(suite)
-        for task in labelled_tasks(suite, None if number else player):
+        for task in labelled_tasks(suite, None if number > first else player):
             name = dataset_id(task, RecordSettings(player=""))
             returns = returns_of(find_minari(labelled_folder(root, number) / name))
             known = references.get(task.id, TaskReferences())
