@@ -19,12 +19,10 @@ def test_rows() -> None:
     assert all(row.observation and row.action for row in rows.values())
     reach = rows["metaworld-reach"]
     assert (reach.observation, reach.action, reach.steps) == ("39 numbers", "4 numbers", 500)
-    assert (reach.expert, reach.networks) == ("script", ("gato-mini",))
+    networks = ("gato-mini", "jat-mini")
+    assert (reach.expert, reach.networks) == ("script", networks)
     assert (rows["babyai-unlock"].expert, rows["babyai-unlock"].steps) == ("bot", None)
-    assert (rows["mujoco-reacher"].expert, rows["mujoco-reacher"].networks) == (
-        "ppo",
-        ("gato-mini",),
-    )
+    assert (rows["mujoco-reacher"].expert, rows["mujoco-reacher"].networks) == ("ppo", networks)
     trained = {task for task, row in rows.items() if row.expert in ("ppo", "sac")}
     assert trained == {path.parent.name for path in SHIPPED.glob("*/config.json")}
 
