@@ -139,7 +139,7 @@ def round_settings(
         steps: Updates; None for as many as fit the minutes.
         minutes: Time for updates, where no steps are given.
         rows: Packed sequences of a batch.
-        player: The earlier network of round 0's labelled episodes; None has none.
+        player: The earlier network of the first round's labelled episodes; None has none.
         first: The round that is trained first: one after round 0 starts from the player's weights.
         factors: See :func:`emphasis`.
     """

@@ -39,6 +39,7 @@ ROWS = 1_536
 """Timesteps of a batch."""
 
 STEPS = 2_756
+"""Updates."""
 
 NETWORK = {
     "hidden_size": 160, "num_heads": 4, "image_channels": (16, 32, 16), "context_tokens": CONTEXT,
