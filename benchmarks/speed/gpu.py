@@ -49,8 +49,9 @@ class Sizes:
     """How large what is measured is; names are those of presets and shipped checkpoints.
 
     Attributes:
-        checked: Whose steps and losses are checked.
-        steps: Steps of the training run whose losses are checked.
+        checked: Whose steps are checked.
+        losses: Whose losses are checked.
+        steps: Steps of the training run that has them.
         attention: Length, heads and size of a head.
         read: Whose forward is compared with reading its weights, and in which precision.
         acting: Whose steps a second are measured.
@@ -61,6 +62,7 @@ class Sizes:
     """
 
     checked: str = "tiny"
+    losses: str = "0.4m"
     steps: int = 200
     attention: tuple[int, int, int] = (1024, 8, 64)
     read: tuple[str, str] = ("1.18b", "bfloat16")
@@ -141,10 +143,17 @@ def compiled(on: Setting) -> Iterator[Check]:
     yield from gpu_checks.compiled_against_plain(on.sizes.checked, device=on.device)
 
 
+def trained(on: Setting) -> Iterator[Check]:
+    """Compiled blocks of training against plain ones, forward and backward."""
+    if on.device.type == "cpu":
+        raise LeftOutError("a CPU trains without compiling")
+    yield from gpu_checks.compiled_training_against_plain(on.sizes.checked, device=on.device)
+
+
 def losses(on: Setting) -> Iterator[Check]:
     """A training run's losses against a CPU's."""
     yield from gpu_checks.losses_against_cpu(
-        on.sizes.checked, on.folder, device=on.device, steps=on.sizes.steps
+        on.sizes.losses, on.folder, device=on.device, steps=on.sizes.steps
     )
 
 
@@ -214,13 +223,14 @@ class Part:
 PARTS = (
     Part("tests marked gpu", marked_tests, 1.0),
     Part("cached steps against whole sequences", cached, 1.0),
-    Part("attention and its gradients against float64", attention, 1.5),
+    Part("attention and its gradients against float64", attention, 4.0),
     Part("compiled steps against plain ones", compiled, 4.0),
-    Part("losses of a training run against a CPU's", losses, 2.0),
-    Part("a forward over reading its weights", reading, 3.0),
-    Part("speed of compiled steps over plain ones", compiling, 5.0),
+    Part("compiled blocks of training against plain ones", trained, 2.0),
+    Part("losses of a training run against a CPU's", losses, 4.0),
+    Part("a forward over reading its weights", reading, 5.0),
+    Part("speed of recorded and compiled steps over plain ones", compiling, 6.0),
     Part("steps a second by rows", stepping, 4.0),
-    Part("training at share of the peak", peak, 2.0),
+    Part("training at share of the peak", peak, 3.0),
     Part("PPO for an Atari game on all cores", playing, 1.5),
 )
 
@@ -278,11 +288,11 @@ class Report:
         return all(checks) and not any(p["state"].startswith("failed") for p in self.parts)
 
 
-def measure(on: Setting, report: Report, *, until: float) -> None:
-    """Do all parts, and end by a moment of :func:`time.monotonic`."""
-    for index, part in enumerate(PARTS):
+def measure(on: Setting, report: Report, parts: Sequence[Part], *, until: float) -> None:
+    """Do these parts, and end by a moment of :func:`time.monotonic`."""
+    for index, part in enumerate(parts):
         left = until - time.monotonic()
-        limit = left * part.share / sum(each.share for each in PARTS[index:])
+        limit = left * part.share / sum(each.share for each in parts[index:])
         begun = time.monotonic()
         report.begin(part.name, max(limit, 0.0))
         try:
@@ -336,14 +346,26 @@ def describe(device: torch.device, sizes: Sizes) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What was asked for: minutes, the device's name, and the output file or None."""
+    """What was asked for: minutes, the device's name, the output file or None, and words of the
+    names of parts, empty for all."""
 
     minutes: float
     device: str
     output: Path | None
+    only: Sequence[str]
 
     def __post_init__(self) -> None:
         check_range(self, "minutes", above=True)
+        for words in self.only:
+            if not any(words in part.name for part in PARTS):
+                names = "; ".join(part.name for part in PARTS)
+                raise ValueError(f"only is {words!r}: expected words of one of {names}")
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts that are asked for."""
+        only = self.only or ("",)
+        return [part for part in PARTS if any(words in part.name for words in only)]
 
 
 def parse(arguments: Sequence[str]) -> tuple[Arguments, torch.device]:
@@ -356,6 +378,9 @@ def parse(arguments: Sequence[str]) -> tuple[Arguments, torch.device]:
     parser.add_argument("--minutes", type=float, default=9.0, help="time for all parts")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for tiny sizes")
     parser.add_argument("--output", type=Path, help="write every result to this file as JSON")
+    parser.add_argument(
+        "--only", nargs="+", default=(), metavar="WORDS", help="parts whose names have these words"
+    )
     try:
         asked = Arguments(**vars(parser.parse_args(arguments)))
         device = choose_device(asked.device)
@@ -386,7 +411,7 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         on = Setting(device, sizes, seconds, Path(folder))
         try:
-            measure(on, report, until=begun + 60 * asked.minutes)
+            measure(on, report, asked.parts, until=begun + 60 * asked.minutes)
         except KeyboardInterrupt:
             status = STOPPED
     comparisons = [Comparison(**each) for part in report.parts for each in part["comparisons"]]

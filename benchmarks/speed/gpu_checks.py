@@ -2,6 +2,7 @@
 
 * :class:`Check` -- one difference, and the largest that is right.
 * :func:`cached_against_full`, :func:`compiled_against_plain` -- steps of a network.
+* :func:`compiled_training_against_plain` -- whole sequences through compiled blocks.
 * :func:`attention_against_float64` -- the attention of training, forward and backward.
 * :func:`losses_against_cpu` -- a training run.
 
@@ -26,6 +27,7 @@ from policies.model.config import preset
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork, inference
 from policies.model.quantization import with_precision
+from policies.model.transformer import compile_blocks
 
 CPU = torch.device("cpu")
 WINDOW = 16
@@ -90,6 +92,35 @@ def compiled_against_plain(name: str, *, device: torch.device) -> Iterator[Check
             _difference(_cached(narrow, x_BTD, compiled=way), exact) for way in (True, False)
         )
         yield Check(f"{name}: compiled, bfloat16", error, 2 * usual)
+
+
+def compiled_training_against_plain(name: str, *, device: torch.device) -> Iterator[Check]:
+    """Whole packed sequences through blocks that are compiled for training, and their gradients.
+
+    In float32, and under autocast as training in bfloat16 is. Differences are in the largest
+    value's size. Arguments as in :func:`cached_against_full`.
+    """
+    length = 256
+    roles = packed_roles(2, length).to(device)
+    for dtype in LARGEST:
+        parts = []
+        for way in (False, True):
+            network, _ = _random_network(name, device)
+            network.train().requires_grad_(True)
+            if way:
+                compile_blocks(network.backbone)
+            torch.manual_seed(1)
+            x_BTD = torch.randn(2, length, network.config.width, device=device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                mask = network.backbone.visibility(roles)
+                output = network.backbone(x_BTD, roles.positions, mask)
+            output.float().square().mean().backward()
+            gradients = [p.grad for p in network.backbone.parameters() if p.grad is not None]
+            parts.append((output.detach().float(), torch.cat([g.flatten() for g in gradients])))
+        title = f"{name}: compiled training, {str(dtype).split('.')[1]}"
+        for what, plain, compiled in zip(("forward", "gradients"), *parts, strict=True):
+            error = _difference(compiled, plain) / float(plain.abs().max())
+            yield Check(f"{title}: {what}", error, LARGEST[dtype])
 
 
 def attention_against_float64(

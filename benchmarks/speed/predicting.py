@@ -18,7 +18,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ from policies.model.config import preset
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork, inference
 from policies.model.quantization import choose_precision, with_precision
+
+StepWay = Literal["plain", "recorded", "compiled"]
 
 CONTEXT = 1024
 SEEN = spaces.Box(-np.inf, np.inf, (17,), np.float64)
@@ -76,7 +78,7 @@ def make_policy(
     device: torch.device,
     precision: str = "float32",
     chosen: int = 6,
-    compiled: bool | None = None,
+    way: StepWay | None = None,
 ) -> GatoPolicy:
     """A policy for the task that is timed.
 
@@ -85,7 +87,8 @@ def make_policy(
         device: Where it acts.
         precision: As in :meth:`policies.gato.policy.GatoPolicy.load`.
         chosen: Numbers of an action.
-        compiled: As in :meth:`policies.gato.policy.GatoPolicy.load`; None compiles on a GPU.
+        way: How steps are done that come again: "plain" launches each operation; "recorded" has a
+            GPU record them; "compiled" compiles them, too. None compiles on a GPU alone.
     """
     torch.manual_seed(0)
     if name == "gato-mini":
@@ -95,7 +98,8 @@ def make_policy(
     else:
         network = RecordingNetwork(dataclasses.replace(preset(name), window=CONTEXT))
     with_precision(inference(network), precision).to(device)
-    network.backbone.compiled = device.type != "cpu" if compiled is None else compiled
+    way = way or ("plain" if device.type == "cpu" else "compiled")
+    network.backbone.recorded, network.backbone.compiled = way == "recorded", way == "compiled"
     action_space = spaces.Box(-1.0, 1.0, (chosen,), np.float32)
     return GatoPolicy(network, compile_plan(SEEN, action_space, PlanOptions(memory="all")))
 
@@ -214,13 +218,15 @@ def compiled_steps(
     name: str, *, device: torch.device, seconds: float, batches: tuple[int, ...] = (1, 64)
 ) -> Iterator[Comparison]:
     """Compiled and recorded steps against those that are done as they come, by rows of a batch."""
-    plain, compiled = (
-        make_policy(name, device=device, precision=_exact(device), compiled=way)
-        for way in (False, True)
-    )
+    ways: tuple[StepWay, ...] = ("plain", "recorded", "compiled")
     for rows in batches:
-        ways = {"plain": plain, "compiled": compiled}
-        yield _beside(f"{name}: compiled steps", ways, rows, seconds=seconds)
+        plain, *others = (
+            (way, make_policy(name, device=device, precision=_exact(device), way=way))
+            for way in ways[:: 1 if device.type == "cuda" else 2]
+        )
+        for way, policy in others:
+            title = f"{name}: {way} steps"
+            yield _beside(title, dict([plain, (way, policy)]), rows, seconds=seconds)
 
 
 def _beside(title: str, ways: dict[str, GatoPolicy], rows: int, *, seconds: float) -> Comparison:
@@ -309,7 +315,7 @@ def late_steps(
         late: A later one.
     """
     # a state that is copied has no recordings: both ways are measured without
-    policy = make_policy(name, device=device, precision=precision, chosen=1, compiled=False)
+    policy = make_policy(name, device=device, precision=precision, chosen=1, way="plain")
     young = Stepper(policy, 1, steps=early)
     old = copy.copy(young)
     old.state = copy.deepcopy(young.state)

@@ -108,7 +108,7 @@ def make_trainer(
         steps=1_000_000,
         rows=rows,
         length=length,
-        recompute=name in (BILLION, "364m"),
+        recompute=name == BILLION or (name == "364m" and device.type == "cpu"),
         precision=precision or ("float32" if device.type == "cpu" else "bfloat16"),
     )
     return Trainer(config, {TASK: shard}, folder, device=str(device))

@@ -58,7 +58,8 @@ WEIGHTS = {"atari": 0.34, "babyai": 0.3, "dm_control": 0.12, "metaworld": 0.14, 
 LATER_WEIGHTS = {
     "atari": 0.26, "babyai": 0.47, "dm_control": 0.11, "metaworld": 0.08, "mujoco": 0.08,
 }  # fmt: skip
-"""The same in later rounds, for more of the suites that are further from their experts."""
+"""The same in later rounds, and with an earlier player, for more of the suites that are further
+from their experts."""
 
 PROMPT_SHARES = {"babyai": 0.05, "metaworld": 0.1, "mujoco": 0.1, "dm_control": 0.1, "atari": 0.0}
 """Share of a suite's documents that carry a prompt, in place of the task's learned embedding."""
@@ -83,7 +84,7 @@ in proportion to the root of their number."""
 
 LENGTH, LONGER = 128, 2
 """Tokens of a packed sequence, and how many times longer and fewer they are from the last round on,
-for what BabyAI remembers of a long search."""
+and with an earlier player, for what BabyAI remembers of a long search."""
 
 
 def shared_settings(
@@ -109,7 +110,7 @@ def shared_settings(
         group_by="suite",
         augment=COPIES,
         keep=0.0,
-        weights=LATER_WEIGHTS if number else WEIGHTS,
+        weights=WEIGHTS if not number and player is None else LATER_WEIGHTS,
         emphasis=factors,
         precision="auto",
         workers=os.cpu_count() or 1,
@@ -162,7 +163,7 @@ def round_settings(
         length=LENGTH,
         attention="dense",
     )
-    if number >= ROUNDS:
+    if number >= ROUNDS or player is not None:
         settings = replace(settings, rows=max(1, rows // LONGER), length=LENGTH * LONGER)
     if number:
         settings = replace(settings, start=_before(work, number, player, first))

@@ -175,10 +175,10 @@ class GatoPolicy(Policy):
             precision: "float32", "bfloat16", "int8" (weights of eight bits), or "auto": float32 on
                 a CPU, bfloat16 on a GPU. Only float32 on a CPU gives a row the same numbers in any
                 batch.
-            compiled: Whether PyTorch compiles repeated steps and, on a GPU, records them as CUDA
-                graphs, see :mod:`policies.model.cuda_graphs`. The first ones then take half a
-                minute. This is for GPUs: a CPU's bfloat16 and int8 are always compiled, and its
-                float32 gains little with one environment and loses with many.
+            compiled: Whether PyTorch compiles repeated steps. The first ones then take half a
+                minute. This is for GPUs, which record repeated steps as CUDA graphs in any case,
+                see :mod:`policies.model.cuda_graphs`: a CPU's bfloat16 and int8 are always
+                compiled, and its float32 gains little with one environment and loses with many.
             sampler: How action tokens are chosen; None takes the checkpoint's.
             seed: Seed of the sampled actions.
 

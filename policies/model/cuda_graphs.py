@@ -1,4 +1,4 @@
-"""Repeated steps: compiled, and on a GPU recorded as a CUDA graph.
+"""Repeated steps: on a GPU recorded as a CUDA graph, and compiled where that is asked for.
 
 A step of one row is hundreds of small kernels, which a GPU finishes faster than Python can launch
 them. A recording launches all of them at once, on the same memory each time. It therefore belongs
@@ -29,7 +29,7 @@ WARM_UPS = 3
 
 
 class CudaGraphCache:
-    """Repeated work by key: compiled, and on a GPU recorded.
+    """Repeated work by key: on a GPU recorded.
 
     Copies and pickles are empty, because recordings use the memory of the original.
 
@@ -46,14 +46,15 @@ class CudaGraphCache:
         return CudaGraphCache, (self.most,)
 
     def play(
-        self, key: Hashable, plain: Work, compiled: Work, first: Tensor, second: Tensor
+        self, key: Hashable, plain: Work, again: Work, first: Tensor, second: Tensor
     ) -> Tensor:
         """Do work on two tensors of one device.
 
         Args:
             key: Equal for the same work with tensors of the same shapes.
             plain: The work. It may write into other memory, always the same for the same arguments.
-            compiled: The same work, slow at first and then faster; used from a key's second call.
+            again: The same work from a key's second call on, which may be slow at first and then
+                faster.
             first: A tensor.
             second: Another tensor.
         """
@@ -63,7 +64,7 @@ class CudaGraphCache:
                     self._met.clear()
                 self._met.add(key)
                 return plain(first, second)
-            self._held[key] = record(compiled, first, second) if recordable(first) else compiled
+            self._held[key] = record(again, first, second) if recordable(first) else again
         return self._held[key](first, second)
 
 

@@ -1,6 +1,7 @@
 """The transformer: whole sequences, and steps against a cache.
 
 * :class:`Backbone` -- pre-norm blocks: rotary attention, gated feed-forward (GEGLU).
+* :func:`compile_blocks` -- fewer and larger kernels for whole sequences.
 
 :mod:`policies.model.attention` has the rule of who sees whom in whole packed sequences, and
 :mod:`policies.model.kv_cache` what a step sees. Positions count what stays visible: after a
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from policies.model.attention import TokenRoles, mask_for, rotary_table
 from policies.model.block import Block
 from policies.model.config import NetworkConfig
+from policies.model.cuda_graphs import recordable
 from policies.model.kv_cache import CacheUpdate, RingCache
 from policies.model.lone_tokens import LoneTokens
 from policies.model.row_blocks import BLOCK, BlockSizes, is_exact, padded, rows_in_blocks
@@ -38,9 +41,31 @@ BlockStep = Callable[[Block, Tensor, CacheUpdate, Tensor, Tensor], Tensor]
 
 
 @functools.cache
-def compiled_step() -> BlockStep:
-    """:meth:`Block.step` compiled by PyTorch, once for all blocks of one size."""
-    return torch.compile(Block.step, dynamic=False)
+def compiled_step(
+    shape: tuple[int, ...], cached: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> BlockStep:
+    """:meth:`Block.step` compiled by PyTorch, once for all blocks of one size.
+
+    PyTorch gives up on a function that it has compiled for eight shapes, so each shape has a copy
+    of the function. On a GPU its tuned kernels read the weights of one row's products at the
+    memory's full speed, which those of its libraries do not.
+
+    Args:
+        shape: Of the new tokens.
+        cached: Of the cache's keys.
+        dtype: Of the weights.
+        device: Where they are.
+    """
+    step = FunctionType(Block.step.__code__.replace(), Block.step.__globals__, "step")
+    if device.type != "cuda":
+        return torch.compile(step, dynamic=False)
+    return torch.compile(step, dynamic=False, options={"coordinate_descent_tuning": True})
+
+
+def compile_blocks(backbone: Backbone) -> None:
+    """Have PyTorch compile the blocks for whole sequences of one shape, once for all of them."""
+    for block in backbone.blocks:
+        block.compile(dynamic=False)
 
 
 class Backbone(nn.Module):
@@ -50,14 +75,14 @@ class Backbone(nn.Module):
         recompute: Whether the backward pass recomputes a block's activations.
         attention: How whole sequences attend: "dense", "flex", or "auto" by the device; see
             :mod:`policies.model.attention`. This changes only the rounding.
-        compiled: Whether PyTorch compiles steps and, on a GPU, records them; see
-            :mod:`policies.model.cuda_graphs`.
+        recorded: Whether a GPU records steps, see :mod:`policies.model.cuda_graphs`.
+        compiled: Whether PyTorch compiles them, too.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config, self.recompute, self.attention = config, False, "auto"
-        self.compiled = False
+        self.recorded, self.compiled = True, False
         self._block_sizes = BlockSizes()
         self._lone_tokens: LoneTokens | None = None
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
@@ -131,10 +156,13 @@ class Backbone(nn.Module):
         if cache.keys.device.type == "cpu" and cache.keys.dtype == torch.bfloat16:
             return self._step_quantized(x_ND, CacheUpdate(rows, placed, cache, self.config), cache)
         work = functools.partial(self._step, rows=rows, cache=cache)
-        if not self.compiled:
+        if not self.compiled and not (self.recorded and recordable(x_ND)):
             return work(x_ND, placed)
-        quick = functools.partial(work, step=compiled_step())
-        return cache.graphs.play((self, rows.tobytes()), work, quick, x_ND, placed)
+        again = work
+        if self.compiled:
+            like = x_ND.shape, cache.keys.shape, x_ND.dtype, x_ND.device
+            again = functools.partial(work, step=compiled_step(*like))
+        return cache.graphs.play((self, rows.tobytes()), work, again, x_ND, placed)
 
     def _step(
         self,

@@ -33,6 +33,7 @@ from policies.gato.task_specs import TaskRecord, check_sizes
 from policies.model.attention import check_trainable
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork, PackedBatch
+from policies.model.transformer import compile_blocks
 from policies.returns import ReturnScale
 from policies.training.config import (
     TrainConfig,
@@ -56,6 +57,9 @@ from policies.training.metrics import flops_per_token
 
 if TYPE_CHECKING:
     from policies.training.settings import TrainSettings
+
+COMPILED_WIDTH = 512
+"""Width from which a GPU trains compiled blocks: compiling takes half a minute."""
 
 SAMPLER = Sampler(temperature=0.5, continuous_temperature=0.0, continuous="peak")
 """Discrete actions are sampled, which leaves loops; a robot's are the expected ones of a peak.
@@ -149,6 +153,8 @@ class GatoFamily(Family[NetworkConfig, GatoNetwork, TaskShard, PackedBatch]):
         """As :meth:`Family.prepare`."""
         check_trainable(attention, device)
         network.backbone.recompute, network.backbone.attention = config.recompute, attention
+        if device.type == "cuda" and network.config.width >= COMPILED_WIDTH:
+            compile_blocks(network.backbone)
 
     def divide(self, network: GatoNetwork, ranks: ProcessGroup, device: torch.device) -> None:
         """As :meth:`Family.divide`."""

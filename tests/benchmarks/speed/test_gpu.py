@@ -56,6 +56,7 @@ def test_every_part_runs_with_few_packages(tmp_path: Path) -> None:
     assert list(states) == [part.name for part in gpu.PARTS]
     assert [state for state in states.values() if state != "done"] == [
         "left out: the tests marked gpu need one",
+        "left out: a CPU trains without compiling",
         "left out: ale-py is not installed",
     ]
     checks = [check["name"] for part in saved["parts"] for check in part["checks"]]
@@ -63,6 +64,19 @@ def test_every_part_runs_with_few_packages(tmp_path: Path) -> None:
     assert "dense attention, float32: values' gradient" in checks
     works = [each["name"] for part in saved["parts"] for each in part["comparisons"]]
     assert len(works) == 6
+
+
+def test_only_some_parts(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    parts = [gpu.Part("the one", passing, 1.0), gpu.Part("the other", passing, 1.0)]
+    monkeypatch.setattr(gpu, "PARTS", parts)
+    assert gpu.main(["--device", "cpu", "--minutes", "1", "--only", "other"]) == 0
+    assert "the other (" in (said := capsys.readouterr().out)
+    assert "the one (" not in said
+    with pytest.raises(SystemExit):
+        gpu.main(["--device", "cpu", "--only", "nothing"])
+    assert "only is 'nothing': expected words of one of the one; the other" in (
+        capsys.readouterr().err
+    )
 
 
 def passing(on: gpu.Setting) -> Iterator[Check | Comparison]:
@@ -165,10 +179,10 @@ def test_checks_break_where_something_is_computed_otherwise(
         return Block.step(*arguments) * 1.01
 
     assert all(check.holds for check in gpu_checks.cached_against_full("0.4m", device=CPU))
-    monkeypatch.setattr(transformer, "compiled_step", lambda: off)
+    monkeypatch.setattr(transformer, "compiled_step", lambda *_: off)
     (check,) = gpu_checks.compiled_against_plain("0.4m", device=CPU)
     assert not check.holds
-    monkeypatch.setattr(transformer, "compiled_step", lambda: Block.step)
+    monkeypatch.setattr(transformer, "compiled_step", lambda *_: Block.step)
     (check,) = gpu_checks.compiled_against_plain("0.4m", device=CPU)
     assert check.holds
 

@@ -98,7 +98,7 @@ def test_recorded_steps_are_those_that_are_not(
         shapes.append(first.shape)
         return record_here(work, first, second)
 
-    monkeypatch.setattr(backbone, "compiled_step", lambda: Block.step)
+    monkeypatch.setattr(backbone, "compiled_step", lambda *_: Block.step)
     monkeypatch.setattr(cuda_graphs, "recordable", lambda _: True)
     monkeypatch.setattr(cuda_graphs, "record", record)
     recorded, after = steps_of(network)
@@ -107,6 +107,42 @@ def test_recorded_steps_are_those_that_are_not(
         torch.testing.assert_close(one, other, atol=0, rtol=0)
     assert torch.equal(before.keys, after.keys)
     assert torch.equal(before.positions, after.positions)
+
+
+def test_a_gpu_records_steps_that_are_not_compiled(
+    network: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, _ = steps_of(network)
+    recordings: list[Work] = []
+
+    def record(work: Work, first: Tensor, second: Tensor) -> Work:
+        recordings.append(work)
+        return record_here(work, first, second)
+
+    monkeypatch.setattr(backbone, "recordable", lambda _: True)
+    monkeypatch.setattr(cuda_graphs, "recordable", lambda _: True)
+    monkeypatch.setattr(cuda_graphs, "record", record)
+    recorded, _ = steps_of(network)
+    assert len(recordings) == 3, "one for each pattern of rows"
+    for one, other in zip(plain, recorded, strict=True):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
+    network.recorded = False
+    steps_of(network)
+    assert len(recordings) == 3
+
+
+def test_each_shape_is_compiled_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda step, **_: step)
+    backbone.compiled_step.cache_clear()
+    one, again, other = (
+        backbone.compiled_step((rows, 8), (2, 8), torch.float32, torch.device("cpu"))
+        for rows in (1, 1, 2)
+    )
+    backbone.compiled_step.cache_clear()
+    assert one is again is not other
+    codes = [step.__code__ for step in (one, other, Block.step)]  # type: ignore[attr-defined]
+    assert len({id(code) for code in codes}) == 3
+    assert codes[0] == codes[1] == codes[2]
 
 
 def test_compiled_steps_are_those_that_are_not(
@@ -121,7 +157,7 @@ def test_compiled_steps_are_those_that_are_not(
     whole = torch.compile(Block.step, backend=backend, fullgraph=True, dynamic=False)
     plain, _ = steps_of(network)
     network.compiled = True
-    monkeypatch.setattr(backbone, "compiled_step", lambda: whole)
+    monkeypatch.setattr(backbone, "compiled_step", lambda *_: whole)
     compiled, _ = steps_of(network)
     assert len(traced) == 3, "once for each pattern of rows, however many blocks"
     for one, other in zip(plain, compiled, strict=True):
@@ -150,7 +186,7 @@ def test_a_policy_acts_as_it_does_without(monkeypatch: pytest.MonkeyPatch) -> No
         used.append(len(x_ND))
         return block.step(x_ND, *others)
 
-    monkeypatch.setattr(backbone, "compiled_step", lambda: counted)
+    monkeypatch.setattr(backbone, "compiled_step", lambda *_: counted)
     actions = []
     for compiled in (False, True):
         policy = GatoPolicy.load("gato-mini", env=env, compiled=compiled)
