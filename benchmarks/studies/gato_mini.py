@@ -58,8 +58,7 @@ WEIGHTS = {"atari": 0.34, "babyai": 0.3, "dm_control": 0.12, "metaworld": 0.14, 
 LATER_WEIGHTS = {
     "atari": 0.26, "babyai": 0.47, "dm_control": 0.11, "metaworld": 0.08, "mujoco": 0.08,
 }  # fmt: skip
-"""The same in later rounds, and with an earlier player, for more of the suites that are further
-from their experts."""
+"""The same in later rounds, for more of the suites that are further from their experts."""
 
 PROMPT_SHARES = {"babyai": 0.05, "metaworld": 0.1, "mujoco": 0.1, "dm_control": 0.1, "atari": 0.0}
 """Share of a suite's documents that carry a prompt, in place of the task's learned embedding."""
@@ -82,9 +81,9 @@ USUAL_ROWS, MOST_RATE = 48, 2.0
 """Packed sequences of a batch, and the most by which larger ones raise the rates of later rounds,
 in proportion to the root of their number."""
 
-LENGTH, LONGER = 128, 2
+LENGTH, LONGER = 128, 4
 """Tokens of a packed sequence, and how many times longer and fewer they are from the last round on,
-and with an earlier player, for what BabyAI remembers of a long search."""
+for what BabyAI remembers of a long search."""
 
 
 def shared_settings(
@@ -110,7 +109,7 @@ def shared_settings(
         group_by="suite",
         augment=COPIES,
         keep=0.0,
-        weights=WEIGHTS if not number and player is None else LATER_WEIGHTS,
+        weights=LATER_WEIGHTS if number else WEIGHTS,
         emphasis=factors,
         precision="auto",
         workers=os.cpu_count() or 1,
@@ -163,7 +162,7 @@ def round_settings(
         length=LENGTH,
         attention="dense",
     )
-    if number >= ROUNDS or player is not None:
+    if number >= ROUNDS:
         settings = replace(settings, rows=max(1, rows // LONGER), length=LENGTH * LONGER)
     if number:
         settings = replace(settings, start=_before(work, number, player, first))

@@ -53,14 +53,13 @@ EXPERT_PLAY = {
 SUITES = tuple(EXPERT_PLAY)
 
 LABELLED_STEPS = {
-    "atari": 4_000, "babyai": 5_000, "dm_control": 10_000, "metaworld": 3_000, "mujoco": 4_000,
+    "atari": 10_000, "babyai": 20_000, "dm_control": 10_000, "metaworld": 3_000, "mujoco": 4_000,
 }  # fmt: skip
 """Steps that the network plays of each task in a round, at least."""
 
 LABELLED_FROM = {"atari": 3, "metaworld": 4}
 """Round from which a suite has such steps, where not from the first: Atari's take the longest, and
-Meta-World's are for what comes after an episode's success, where it already has that. An earlier
-network that plays before the first round plays every suite."""
+Meta-World's are for what comes after an episode's success, where it already has that."""
 
 MOST_STEPS = {
     "atari": 2_000, "babyai": 512, "dm_control": 250, "metaworld": 500, "mujoco": 1_000,
@@ -89,15 +88,8 @@ def collections(root: Path) -> list[tuple[list[Task], CollectSettings]]:
     ]
 
 
-def labelled_suites(number: int, *, first: int | None = None) -> tuple[str, ...]:
-    """Suites that the network plays, and the experts label, in a round.
-
-    Args:
-        number: The round.
-        first: The first round, which has a player that is trained already; None for no such round.
-    """
-    if number == first:
-        return tuple(LABELLED_STEPS)
+def labelled_suites(number: int) -> tuple[str, ...]:
+    """Suites that the network plays, and the experts label, in a round."""
     return tuple(suite for suite in LABELLED_STEPS if number >= LABELLED_FROM.get(suite, 0))
 
 
@@ -128,7 +120,7 @@ def labelled_collections(
             CollectSettings(folder, replace(record, most_steps=MOST_STEPS[suite]), steps=steps),
         )
         for suite, steps in LABELLED_STEPS.items()
-        if suite in labelled_suites(number, first=first)
+        if suite in labelled_suites(number)
     ]
 
 
@@ -168,8 +160,7 @@ def datasets(
     labelled = RecordSettings(player="")
     for before in range(max(first, 1 if player is None else 0), number + 1):
         folder = labelled_folder(root, before)
-        played = labelled_suites(before, first=None if player is None else first)
-        for suite in (suite for suite in suites if suite in played):
+        for suite in (suite for suite in suites if suite in labelled_suites(before)):
             tasks = labelled_tasks(suite, None if before > first else player)
             tasks = [task for task in tasks if task in chosen[suite]]
             paths += [folder / dataset_id(task, labelled) for task in tasks]
@@ -187,8 +178,7 @@ def emphasis(
     Arguments as in :func:`labelled_collections`.
     """
     factors = {}
-    known_player = None if player is None else first
-    for suite in labelled_suites(number, first=known_player) if number or player else ():
+    for suite in labelled_suites(number) if number or player is not None else ():
         references = measured(suite)
         for task in labelled_tasks(suite, None if number > first else player):
             name = dataset_id(task, RecordSettings(player=""))

@@ -72,7 +72,7 @@ def test_the_longest_round_after_the_first_has_labels_of_atari() -> None:
 
 def test_the_last_round_remembers_more_in_as_many_tokens() -> None:
     before, last = (round_settings(ROOT, WORK, number=n) for n in (ROUNDS - 1, ROUNDS))
-    assert (last.length, last.rows) == (256, 24)
+    assert (last.length, last.rows) == (512, 12)
     assert (before.length, before.rows) == (128, 48)
     every = [tasks[0].suite for tasks, _ in labelled_collections(ROOT, ROUNDS, "gato-mini")]
     assert sorted(every) == sorted(SUITES)
