@@ -22,10 +22,20 @@ from weakref import WeakKeyDictionary
 import numba
 import numpy as np
 import torch
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 from torch import Tensor
+
+from policies.model.compiled import (
+    compiled,
+    exp,
+    fetch_rows,
+    half,
+    inlined,
+    larger,
+    memory_of,
+    serial,
+    use_threads,
+    wide,
+)
 
 if TYPE_CHECKING:
     from policies.model.block import Block
@@ -39,97 +49,8 @@ TOGETHER = 32
 EPSILON = np.finfo(np.float32).eps
 """What ``torch.nn.RMSNorm`` adds to the mean square of float32 numbers."""
 
-# infinities are the bias of what is hidden, so that "fast" may not mean that there are none
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
-_serial = numba.njit(fastmath=_FAST, cache=True)
-_compiled = numba.njit(fastmath=_FAST, parallel=True, cache=True)
-_inlined = numba.njit(fastmath=_FAST, inline="always")
 
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _wide(context: Any, number: Any) -> Any:
-    """The float32 of a bfloat16 seen as int16, of an int8, or of itself."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if number == types.float32:
-            return arguments[0]
-        if number == types.int8:
-            return builder.sitofp(arguments[0], ir.FloatType())
-        bits = builder.shl(builder.zext(arguments[0], ir.IntType(32)), ir.IntType(32)(16))
-        return builder.bitcast(bits, ir.FloatType())
-
-    return types.float32(number), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _half(context: Any, number: Any) -> Any:
-    """The nearest bfloat16 of a float32, viewed as int16; ties go to even."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word = ir.IntType(32)
-        bits = builder.bitcast(arguments[0], word)
-        even = builder.and_(builder.lshr(bits, word(16)), word(1))
-        near = builder.add(builder.add(bits, word(0x7FFF)), even)
-        return builder.trunc(builder.lshr(near, word(16)), ir.IntType(16))
-
-    return types.int16(types.float32), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _power_of_two(context: Any, exponent: Any) -> Any:
-    """2 to an int32 of -126 to 127, as float32."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word = ir.IntType(32)
-        bits = builder.shl(builder.add(arguments[0], word(127)), word(23))
-        return builder.bitcast(bits, ir.FloatType())
-
-    return types.float32(types.int32), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _fetch(context: Any, address: Any) -> Any:
-    """Prefetch the 64 bytes at an address into the second cache."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
-        of = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
-        prefetch = cgutils.get_or_insert_function(builder.module, of, "llvm.prefetch.p0")
-        read, second, data = word(0), word(2), word(1)
-        builder.call(prefetch, [builder.inttoptr(arguments[0], pointer), read, second, data])
-        return context.get_dummy_value()
-
-    return types.void(types.intp), generate
-
-
-@_inlined  # type: ignore[untyped-decorator]
-def _fetch_rows(array: Any, first: Any, count: Any) -> None:
-    """Prefetch rows of a matrix; processors do so only within a page of 4 KiB."""
-    width = array.shape[1] * array.itemsize
-    start = array.ctypes.data + first * width
-    for byte in range(0, count * width, 64):
-        _fetch(start + byte)
-
-
-@_inlined  # type: ignore[untyped-decorator]
-def _exp(x: Any) -> Any:
-    """The exponential of a float32 of at most 0, vectorisable.
-
-    As Cephes' expf: 2^n e^r with abs(r) at most ln(2) / 2, by a polynomial of degree 6.
-    """
-    x = max(x, np.float32(-87.0))
-    n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
-    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    return (p * r * r + r + np.float32(1)) * _power_of_two(np.int32(n))
-
-
-@_serial  # type: ignore[untyped-decorator]
+@serial  # type: ignore[untyped-decorator]
 def _normalised(x_ND: Any, weight_D: Any, bias_D: Any, epsilon: Any) -> Any:
     """Layer norm of each token."""
     out = np.empty_like(x_ND)
@@ -144,24 +65,24 @@ def _normalised(x_ND: Any, weight_D: Any, bias_D: Any, epsilon: Any) -> Any:
             square += (x_ND[n, i] - mean) * (x_ND[n, i] - mean)
         factor = np.float32(1) / np.sqrt(square / size + np.float32(epsilon))
         for i in range(x_ND.shape[1]):
-            out[n, i] = (x_ND[n, i] - mean) * factor * _wide(weight_D[i]) + _wide(bias_D[i])
+            out[n, i] = (x_ND[n, i] - mean) * factor * wide(weight_D[i]) + wide(bias_D[i])
     return out
 
 
-@_inlined  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def _four_products(x: Any, y: Any, z: Any, w: Any, other: Any) -> Any:
     """Products of four vectors with another one; at most one side is narrow."""
     a = b = c = d = np.float32(0)
     for i in range(len(other)):
-        factor = _wide(other[i])
-        a += factor * _wide(x[i])
-        b += factor * _wide(y[i])
-        c += factor * _wide(z[i])
-        d += factor * _wide(w[i])
+        factor = wide(other[i])
+        a += factor * wide(x[i])
+        b += factor * wide(y[i])
+        c += factor * wide(z[i])
+        d += factor * wide(w[i])
     return a, b, c, d
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@compiled  # type: ignore[untyped-decorator]
 def _mapped(x_NI: Any, weight_OI: Any, scale_O: Any, out_NO: Any) -> None:
     """Add ``x W^T``, times a scale for each output, to ``out_NO``; O is a multiple of 4."""
     for first in range(0, len(x_NI), TOGETHER):
@@ -169,7 +90,7 @@ def _mapped(x_NI: Any, weight_OI: Any, scale_O: Any, out_NO: Any) -> None:
         fours = first + (stop - first) // 4 * 4
         for four in numba.prange(len(weight_OI) // 4):
             o = 4 * four
-            _fetch_rows(weight_OI, o + 4, 4)
+            fetch_rows(weight_OI, o + 4, 4)
             for n in range(fours, stop):
                 products = _four_products(
                     weight_OI[o], weight_OI[o + 1], weight_OI[o + 2], weight_OI[o + 3], x_NI[n]
@@ -185,43 +106,43 @@ def _mapped(x_NI: Any, weight_OI: Any, scale_O: Any, out_NO: Any) -> None:
                         out_NO[n + i, j] += products[i] * scale_O[j]
 
 
-@_inlined  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def _turned(x_K: Any, weight_K: Any, cos: Any, sin: Any, out_K: Any) -> None:
     """RMS norm of a head, then the rotation of its two halves as pairs; see ``rotate``."""
-    half = len(x_K) // 2
+    middle = len(x_K) // 2
     square = np.float32(0)
     for i in range(len(x_K)):
         square += x_K[i] * x_K[i]
     factor = np.float32(1) / np.sqrt(square / np.float32(len(x_K)) + np.float32(EPSILON))
-    for i in range(half):
-        a = x_K[i] * factor * _wide(weight_K[i])
-        b = x_K[half + i] * factor * _wide(weight_K[half + i])
+    for i in range(middle):
+        a = x_K[i] * factor * wide(weight_K[i])
+        b = x_K[middle + i] * factor * wide(weight_K[middle + i])
         out_K[i] = a * cos[i] - b * sin[i]
-        out_K[half + i] = a * sin[i] + b * cos[i]
+        out_K[middle + i] = a * sin[i] + b * cos[i]
 
 
-@_inlined  # type: ignore[untyped-decorator]
+@inlined  # type: ignore[untyped-decorator]
 def _attended(query_K: Any, bias_S: Any, keys_KS: Any, values_KS: Any, out_K: Any) -> None:
     """Softmax attention of one query."""
     length = len(bias_S)
     shares = bias_S.copy()
     for k in range(0, len(query_K), 4):
-        _fetch_rows(keys_KS, k + 4, 4)
+        fetch_rows(keys_KS, k + 4, 4)
         a, b, c, d = query_K[k], query_K[k + 1], query_K[k + 2], query_K[k + 3]
         for s in range(length):
-            first = a * _wide(keys_KS[k, s]) + b * _wide(keys_KS[k + 1, s])
-            shares[s] += first + c * _wide(keys_KS[k + 2, s]) + d * _wide(keys_KS[k + 3, s])
+            first = a * wide(keys_KS[k, s]) + b * wide(keys_KS[k + 1, s])
+            shares[s] += first + c * wide(keys_KS[k + 2, s]) + d * wide(keys_KS[k + 3, s])
     top = np.float32(-np.inf)
     for s in range(length):
-        top = max(top, shares[s])
+        top = larger(top, shares[s])
     total = np.float32(0)
     for s in range(length):
-        share = _exp(shares[s] - top)
+        share = exp(shares[s] - top)
         share = share if bias_S[s] == 0 else np.float32(0)
         shares[s] = share
         total += share
     for k in range(0, len(out_K), 4):
-        _fetch_rows(values_KS, k + 4, 4)
+        fetch_rows(values_KS, k + 4, 4)
         a, b, c, d = _four_products(
             values_KS[k], values_KS[k + 1], values_KS[k + 2], values_KS[k + 3], shares
         )
@@ -229,7 +150,7 @@ def _attended(query_K: Any, bias_S: Any, keys_KS: Any, values_KS: Any, out_K: An
         out_K[k + 2], out_K[k + 3] = c / total, d / total
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@compiled  # type: ignore[untyped-decorator]
 def _remembered(
     qkv: Any,
     norms: Any,
@@ -250,8 +171,8 @@ def _remembered(
         for n in range(count):
             _turned(qkv[n, 1, h], norms[1], cos[n], sin[n], key)
             for k in range(size):
-                keys[rows[n], h, k, slots[n]] = _half(key[k])
-                values[rows[n], h, k, slots[n]] = _half(qkv[n, 2, h, k])
+                keys[rows[n], h, k, slots[n]] = half(key[k])
+                values[rows[n], h, k, slots[n]] = half(qkv[n, 2, h, k])
     for job in numba.prange(count * heads):
         n, h = job // heads, job % heads
         query = np.empty(size, np.float32)
@@ -263,21 +184,21 @@ def _remembered(
     return out
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@compiled  # type: ignore[untyped-decorator]
 def _gated(both_NI: Any) -> Any:
     """The second half of each token's numbers times the GELU of the first."""
-    count, half = len(both_NI), both_NI.shape[1] // 2
-    out = np.empty((count, half), np.float32)
+    count, middle = len(both_NI), both_NI.shape[1] // 2
+    out = np.empty((count, middle), np.float32)
     root = np.float32(math.sqrt(0.5))
-    for i in numba.prange(half):
+    for i in numba.prange(middle):
         for n in range(count):
             gate = both_NI[n, i]
             share = np.float32(0.5) * (np.float32(1) + np.float32(math.erf(gate * root)))
-            out[n, i] = gate * share * both_NI[n, half + i]
+            out[n, i] = gate * share * both_NI[n, middle + i]
     return out
 
 
-@_serial  # type: ignore[untyped-decorator]
+@serial  # type: ignore[untyped-decorator]
 def _step(
     x: Any, norms: Any, heads: Any, maps: Any, turns: Any, places: Any, bias: Any, memory: Any
 ) -> None:
@@ -315,9 +236,9 @@ def _views(block: Block) -> tuple[Any, ...]:
         norms = (block.norm_attention, block.norm_feed)
         maps = (block.qkv, block.attention_out, block.feed_in, block.feed_out)
         views = (
-            tuple((_seen(norm.weight), _seen(norm.bias), norm.eps) for norm in norms),
-            (_seen(block.norm_query.weight), _seen(block.norm_key.weight)),
-            tuple((_seen(m.weight), _seen(m.get_buffer("scale"))) for m in maps),
+            tuple((memory_of(norm.weight), memory_of(norm.bias), norm.eps) for norm in norms),
+            (memory_of(block.norm_query.weight), memory_of(block.norm_key.weight)),
+            tuple((memory_of(m.weight), memory_of(m.get_buffer("scale"))) for m in maps),
         )
         _VIEWS[block] = address, views
     return views
@@ -334,8 +255,8 @@ def step(block: Block, x_ND: Tensor, update: CacheUpdate, keys: Tensor, values: 
         keys: bfloat16 ``[B, H, K, S]``, keys of one layer; written.
         values: Values in the same shape; written.
     """
-    _use_threads(torch.get_num_threads())
-    _step(x_ND.numpy(), *_views(block), *_places(update), (_seen(keys), _seen(values)))
+    use_threads(torch.get_num_threads())
+    _step(x_ND.numpy(), *_views(block), *_places(update), (memory_of(keys), memory_of(values)))
 
 
 def _places(update: CacheUpdate) -> tuple[Any, ...]:
@@ -344,15 +265,3 @@ def _places(update: CacheUpdate) -> tuple[Any, ...]:
         return (_NO_NUMBERS, _NO_NUMBERS), (_NO_PLACES, _NO_PLACES), _NO_NUMBERS
     turns = tuple(table[:, 0].numpy() for table in update.rotary)
     return turns, (update.rows.numpy(), update.slots.numpy()), update.bias.numpy()
-
-
-def _use_threads(count: int) -> None:
-    """Use as many threads as PyTorch; Numba's first threads change PyTorch's number."""
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
-    if torch.get_num_threads() != count:
-        torch.set_num_threads(count)
-
-
-def _seen(tensor: Tensor) -> Any:
-    """The memory of a tensor, bfloat16 as int16."""
-    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()

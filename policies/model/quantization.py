@@ -12,10 +12,9 @@ step reads a few rows, stay in float32.
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from policies.model.network import GatoNetwork
-from policies.model.quantized_linear import QuantizedLinear
+from policies.model.quantized_linear import quantized
 
 __all__ = ["PRECISIONS", "choose_device", "choose_precision", "with_precision"]
 
@@ -53,11 +52,7 @@ def with_precision(network: GatoNetwork, precision: str) -> GatoNetwork:
         raise ValueError(
             f"the network is in {network.precision}: load it again to have it in {precision}"
         )
-    narrow = {
-        name: QuantizedLinear(module, getattr(torch, precision))
-        for name, module in network.backbone.named_modules()
-        if isinstance(module, nn.Linear)
-    }
+    narrow = quantized(network.backbone, getattr(torch, precision))
     network.backbone.to(torch.bfloat16)
     network.head.to(torch.bfloat16)
     network.action_heads.to(torch.bfloat16)

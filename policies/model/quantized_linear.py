@@ -1,7 +1,11 @@
 """Linear maps with weights of fewer bits.
 
 * :class:`QuantizedLinear` -- one, of bfloat16 or of eight bits.
+* :func:`quantized` -- those of a module's maps.
+* :func:`whole_product` -- the product of two matrices of eight bits.
 * :func:`has_kernels` -- whether :mod:`policies.model.cpu_kernels` can be used.
+
+Shapes: N tokens, I inputs, O outputs.
 """
 
 from __future__ import annotations
@@ -13,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LARGEST = 127
+"""Largest number of eight bits; -128 is left out, so that a range is as wide on both sides."""
+
 
 @functools.cache
 def has_kernels() -> bool:
@@ -21,32 +28,86 @@ def has_kernels() -> bool:
 
 
 class QuantizedLinear(nn.Module):
-    """A linear map ``y = x W^T`` without a bias.
+    """A linear map ``y = x W^T``, with or without a bias.
 
     Args:
         linear: The map to replace.
         dtype: The weights' dtype: bfloat16, or int8 with a scale for each output.
 
     Attributes:
-        weight: ``[M, K]``.
-        scale: float32 ``[M]``, ones for bfloat16.
+        weight: ``[O, I]``.
+        scale: float32 ``[O]``, ones for bfloat16.
+        bias: float32 ``[O]``, or None.
     """
 
     weight: Tensor
     scale: Tensor
+    bias: Tensor | None
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
         super().__init__()
-        assert linear.bias is None, "the backbone's maps have none"
         weight = linear.weight.detach().float()
         scale = weight.new_ones(len(weight))
         if dtype == torch.int8:
-            scale = weight.abs().amax(1).clamp(min=1e-12) / 127
+            scale = weight.abs().amax(1).clamp(min=1e-12) / LARGEST
             weight = (weight / scale[:, None]).round()
         self.register_buffer("weight", weight.to(dtype))
         self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
 
     def forward(self, x: Tensor) -> Tensor:
-        """``bfloat16 [..., K]`` to ``bfloat16 [..., M]``."""
+        """``bfloat16 [..., I]`` to ``bfloat16 [..., O]``."""
         y = F.linear(x, self.weight.to(x.dtype))
-        return y if self.weight.dtype == x.dtype else (y * self.scale).to(x.dtype)
+        if self.weight.dtype != x.dtype:
+            y = y * self.scale
+        return (y if self.bias is None else y + self.bias).to(x.dtype)
+
+
+def quantized(module: nn.Module, dtype: torch.dtype) -> dict[str, QuantizedLinear]:
+    """The linear maps of a module with weights of a dtype, by the maps' names.
+
+    Args:
+        module: In float32.
+        dtype: As in :class:`QuantizedLinear`.
+    """
+    return {
+        name: QuantizedLinear(part, dtype)
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear)
+    }
+
+
+def whole_product(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
+    """``x W^T`` of matrices of eight bits on a CPU, whose values are at least -127.
+
+    PyTorch has the product under a private name, which its own quantised maps use. Where it has
+    not, or where it is not exact, the product is float32's: exact up to 2^24, and slow.
+
+    Args:
+        x_NI: int8.
+        weight_OI: int8.
+
+    Returns:
+        int32 ``[N, O]``.
+    """
+    if _has_whole_product():
+        product: Tensor = torch._int_mm(x_NI, weight_OI.t())
+        return product
+    return F.linear(x_NI.float(), weight_OI.float()).to(torch.int32)
+
+
+@functools.cache
+def _has_whole_product() -> bool:
+    """Whether PyTorch's product is there and exact on this machine.
+
+    Processors without instructions for eight bits add pairs of products in 16 bits, which may not
+    be enough; so the largest products are tried once.
+    """
+    if not hasattr(torch, "_int_mm"):
+        return False
+    x = torch.full((32, 64), LARGEST, dtype=torch.int8)
+    x[1::2] = -LARGEST
+    try:
+        return torch.equal(torch._int_mm(x, x.t()).float(), x.float() @ x.float().T)
+    except RuntimeError:
+        return False

@@ -11,11 +11,12 @@ import pytest
 import torch
 from gymnasium import spaces
 from small import SMALL, STATE, WORDS, state_plan, talking_plan
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gato_gym import Episode, PlanOptions, compile_plan
 from policies import GatoPolicy
+from policies.model import quantized_linear
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork, count_parameters, inference
 from policies.model.quantization import choose_precision, with_precision
@@ -39,6 +40,44 @@ def test_int8_is_the_map_to_half_a_step() -> None:
     x = torch.randn(5, 64).to(torch.bfloat16)
     expected = x.double() @ restored.double().T
     assert torch.allclose(short(x).double(), expected, atol=0.05, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+def test_maps_keep_their_bias(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 32)
+    x = torch.randn(5, 64).to(torch.bfloat16)
+    narrow = QuantizedLinear(linear, dtype)(x)
+    assert narrow.dtype == torch.bfloat16
+    torch.testing.assert_close(narrow.float(), linear(x.float()), atol=0.03, rtol=0.02)
+
+
+@pytest.mark.parametrize("way", ["PyTorch's", "none", "inexact", "refused"])
+def test_products_of_whole_numbers_are_exact(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With PyTorch's product, and where it has none, adds in too few bits, or refuses to."""
+
+    def inexact(x: Tensor, y: Tensor) -> Tensor:
+        return (x.int() @ y.int()).clamp(-(2**15), 2**15 - 1)
+
+    def refused(x: Tensor, y: Tensor) -> Tensor:
+        raise RuntimeError("not implemented")
+
+    if way == "none":
+        monkeypatch.delattr(torch, "_int_mm")
+    elif way != "PyTorch's":
+        monkeypatch.setattr(torch, "_int_mm", inexact if way == "inexact" else refused)
+    quantized_linear._has_whole_product.cache_clear()
+    generator = torch.Generator().manual_seed(0)
+    x, y = (
+        torch.randint(-127, 128, (rows, 768), dtype=torch.int8, generator=generator)
+        for rows in (3, 40)
+    )
+    x[0] = y[0] = 127
+    product = quantized_linear.whole_product(x, y)
+    quantized_linear._has_whole_product.cache_clear()
+    assert product.dtype == torch.int32
+    assert product[0, 0] == 127 * 127 * 768
+    assert torch.equal(product, x.int() @ y.int().T)
 
 
 def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,10 +123,10 @@ def test_compiled_blocks_are_the_blocks(precision: str, threads: int) -> None:
 
 
 def test_the_compiled_exponential_is_exact_to_its_last_bits() -> None:
-    from policies.model import cpu_kernels
+    from policies.model.compiled import exp
 
     x = np.linspace(-87, 0, 3001).astype(np.float32)
-    exponentials = np.array([cpu_kernels._exp(number) for number in x])
+    exponentials = np.array([exp(number) for number in x])
     np.testing.assert_allclose(exponentials, np.exp(x.astype(np.float64)), rtol=3e-7)
 
 
