@@ -25,7 +25,8 @@ from benchmarks.speed.predicting import SEEN, Stepper
 from policies.jat.config import JatConfig
 from policies.jat.decoding import JatState, Positions
 from policies.jat.network import JatNetwork
-from policies.jat.policy import DTYPES, JatPolicy
+from policies.jat.policy import JatPolicy
+from policies.jat.quantization import with_precision
 
 CHOSEN = spaces.Box(-1.0, 1.0, (6,), np.float32)
 WINDOW = 256
@@ -132,7 +133,7 @@ def against_the_published_loop(
         copy = JatNetwork(network.config)
         copy.load_state_dict(network.state_dict())
         policy = JatPolicy(
-            copy.to(DTYPES[precision]), SEEN, CHOSEN, window=window, positions=positions
+            with_precision(copy, precision), SEEN, CHOSEN, window=window, positions=positions
         )
         for rows in (1, 64):
             # after so many steps a full window has given way once; of many rows one does at each

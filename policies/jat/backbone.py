@@ -11,6 +11,8 @@ rows.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -140,6 +142,8 @@ class Backbone(nn.Module):
         positions_BT: Tensor,
         cache: TokenCache,
         first_visible_B: Tensor,
+        *,
+        wanted: int = 1,
     ) -> Tensor:
         """New tokens against the cache, which stores them. A row's numbers are its own.
 
@@ -150,31 +154,81 @@ class Backbone(nn.Module):
             positions_BT: int64, the learned position of each.
             cache: The cache of these rows.
             first_visible_B: int64, the oldest order that a row still sees.
+            wanted: W, tokens at the end of each row whose hidden vectors are asked for.
 
         Returns:
-            float ``[B, T, D]``.
+            float ``[B, W, D]``.
         """
-        shape = x_BTD.shape
-        rows, slots = cache.place(orders_BT)
+        rows, _, width = x_BTD.shape
+        slots_BT = cache.place(orders_BT)
         visible = cache.visible(orders_BT, first_visible_B, self.config.window_size)
-        x_ND = (x_BTD + self.wpe(positions_BT)).flatten(0, 1)
-        count = len(x_ND)
-        if is_exact(x_ND):
-            sizes = self._block_sizes.proven(self._first_block)
-            x_ND = padded(x_ND, rows_in_blocks(count, sizes))
+        x_BTD = x_BTD + self.wpe(positions_BT)
+        step = self._step_compiled if cache.compiled else self._step
+        hidden_ND = step(x_BTD, slots_BT, visible, cache, wanted)
+        return self.ln_f(hidden_ND[: rows * wanted]).view(rows, wanted, width)
+
+    def _step(
+        self,
+        x_BTD: Tensor,
+        slots_BT: Tensor,
+        visible: dict[str, Tensor],
+        cache: TokenCache,
+        wanted: int,
+    ) -> Tensor:
+        """The blocks by PyTorch: ``[B * W, D]``, in float32 on a CPU padded to whole blocks."""
+        (rows, tokens), last = slots_BT.shape, len(self.h) - 1
+        owners_N = torch.arange(rows, device=slots_BT.device).repeat_interleave(tokens)
+        slots_N, count = slots_BT.flatten(), rows * tokens
+        x_ND = self._in_blocks(x_BTD.flatten(0, 1))
         for layer, (block, kind) in enumerate(zip(self.h, self.config.layers, strict=True)):
             assert isinstance(block, Block)
             q_NHK, k_NHK, v_NHK = block.attention.projected(block.ln_1(x_ND))
             keys, values = cache.keys[layer], cache.values[layer]
-            keys[rows, :, slots] = k_NHK[:count]
-            values[rows, :, slots] = v_NHK[:count]
-            q = q_NHK[:count].unflatten(0, shape[:2]).transpose(1, 2)
+            keys[owners_N, :, slots_N] = k_NHK[:count]
+            values[owners_N, :, slots_N] = v_NHK[:count]
+            q = q_NHK[:count].unflatten(0, (rows, tokens)).transpose(1, 2)
             attended = F.scaled_dot_product_attention(q, keys, values, visible[kind], scale=1.0)
+            if layer == last:  # of the other tokens, keys and values are all that is read
+                x_ND = x_ND[:count].unflatten(0, (rows, tokens))[:, tokens - wanted :].flatten(0, 1)
+                attended, count = attended[:, :, tokens - wanted :], len(x_ND)
+                x_ND = self._in_blocks(x_ND)
             attended_NHK = attended.transpose(1, 2).flatten(0, 1)
             if len(x_ND) > count:
                 attended_NHK = F.pad(attended_NHK, (0, 0, 0, 0, 0, len(x_ND) - count))
             x_ND = block.finish(x_ND, attended_NHK)
-        return self.ln_f(x_ND)[:count].unflatten(0, shape[:2])
+        return x_ND
+
+    def _step_compiled(
+        self,
+        x_BTD: Tensor,
+        slots_BT: Tensor,
+        visible: dict[str, Tensor],
+        cache: TokenCache,
+        wanted: int,
+    ) -> Tensor:
+        """The blocks in few bits on a CPU: ``[B * W, D]``."""
+        from policies.jat import cpu_kernels
+
+        biases = {
+            kind: torch.zeros(seen.shape).masked_fill_(~seen, -math.inf)[:, 0]
+            for kind, seen in visible.items()
+        }
+        hidden_ND = cpu_kernels.step(
+            [block for block in self.h if isinstance(block, Block)],
+            x_BTD,
+            slots_BT,
+            [biases[kind] for kind in self.config.layers],
+            cache,
+            wanted,
+        )
+        return hidden_ND.to(x_BTD.dtype)
+
+    def _in_blocks(self, x_ND: Tensor) -> Tensor:
+        """Rows padded to whole blocks where they are exact."""
+        if not is_exact(x_ND):
+            return x_ND
+        sizes = self._block_sizes.proven(self._first_block)
+        return padded(x_ND, rows_in_blocks(len(x_ND), sizes))
 
     def _first_block(self, rows: int) -> Tensor:
         """What the first block computes of random rows; all blocks have the same shapes."""

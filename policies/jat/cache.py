@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from policies.jat.config import JatConfig
+from policies.model.quantized_linear import has_kernels
 
 SLOTS_TOGETHER = 8
 """All slots are a multiple of it, so that a row's memory begins at a multiple of 32 bytes: else a
@@ -27,12 +28,15 @@ class TokenCache:
         keys, values: float ``[L, B, H, A, K]`` for A slots in all.
         orders: int64 ``[B, A]``, number of the token in each slot, -1 where there is none.
         slots: S.
+        compiled: Whether :mod:`policies.jat.cpu_kernels` computes with it. The keys' slots are then
+            next to each other in memory, so that scores are computed of many slots at once.
     """
 
     keys: Tensor
     values: Tensor
     orders: Tensor
     slots: int
+    compiled: bool
 
     @classmethod
     def empty(cls, config: JatConfig, *, rows: int, slots: int, like: Tensor) -> TokenCache:
@@ -41,8 +45,12 @@ class TokenCache:
         everything = slots + SLOTS_TOGETHER - slots % SLOTS_TOGETHER
         shape = (config.num_layers, rows, config.num_heads, everything, size)
         keys, values = (torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in range(2))
+        narrow = like.device.type == "cpu" and like.dtype == torch.bfloat16
+        compiled = narrow and size % 4 == 0 and has_kernels()
+        if compiled:
+            keys = keys.view(*shape[:3], size, everything).transpose(3, 4)
         orders = torch.full((rows, everything), -1, dtype=torch.long, device=like.device)
-        return cls(keys, values, orders, slots)
+        return cls(keys, values, orders, slots, compiled)
 
     @property
     def nbytes(self) -> int:
@@ -52,18 +60,19 @@ class TokenCache:
     def row(self, row: int) -> TokenCache:
         """A view of one row: writing into it writes here."""
         part = slice(row, row + 1)
-        return TokenCache(self.keys[:, part], self.values[:, part], self.orders[part], self.slots)
+        keys, values, orders = self.keys[:, part], self.values[:, part], self.orders[part]
+        return TokenCache(keys, values, orders, self.slots, self.compiled)
 
     def clear(self, rows: Tensor) -> None:
         """Forget the tokens of some rows: bool ``[B]``."""
         self.orders[rows] = -1
 
-    def place(self, orders_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Record new tokens; the row and the slot of each: int64 ``[B * T]`` twice."""
+    def place(self, orders_BT: Tensor) -> Tensor:
+        """Record new tokens; the slot of each: int64 ``[B, T]``."""
         slots_BT = torch.where(orders_BT < 0, self.slots, orders_BT % self.slots)
         rows = torch.arange(len(orders_BT), device=orders_BT.device)[:, None].expand_as(slots_BT)
         self.orders[rows, slots_BT] = orders_BT
-        return rows.flatten(), slots_BT.flatten()
+        return slots_BT
 
     def visible(self, orders_BT: Tensor, first_B: Tensor, window: int) -> dict[str, Tensor]:
         """Which slots each token sees in global and in local blocks: bool ``[B, 1, T, A]``.

@@ -191,9 +191,8 @@ class Decoder:
         cache, orders = state.cache.row(row), torch.arange(len(kept), device=kept.device)[None]
         cache.orders[:] = -1
         if len(kept):
-            self.network.transformer.step(
-                kept[None], orders, orders, cache, torch.zeros_like(orders[0, :1])
-            )
+            first = torch.zeros_like(orders[0, :1])
+            self.network.transformer.step(kept[None], orders, orders, cache, first, wanted=0)
 
     def _step_published(self, state: JatState, observed_BD: Tensor, acted_BD: Tensor) -> Tensor:
         """The last observation once more, the action, the new observation."""

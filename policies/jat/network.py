@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from policies.jat.backbone import Backbone
+from policies.jat.backbone import Backbone, Block
 from policies.jat.config import JatConfig
 from policies.jat.encoders import ImageDecoder, ImageEncoder, PatchEncoder
 from policies.model.choices import choice_losses
@@ -154,6 +154,13 @@ class JatNetwork(nn.Module):
         )
         self.image_decoder = nn.ModuleDict({"module": ImageDecoder(width, config.image_channels)})
         self.apply(_initialize)
+
+    @property
+    def precision(self) -> str:
+        """The dtype of the blocks' weights: "float32", "bfloat16" or "int8"."""
+        block = self.transformer.h[0]
+        assert isinstance(block, Block)
+        return str(block.mlp.c_fc.weight.dtype).removeprefix("torch.")
 
     def embed_numbers(self, values: Tensor) -> Tensor:
         """Vectors ``[..., n]``, repeated cyclically, as ``[..., D]``.

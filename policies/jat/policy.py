@@ -21,9 +21,8 @@ from policies.jat.decoding import Decoder, JatState, Positions
 from policies.jat.gpt2_text import Gpt2Tokenizer
 from policies.jat.modalities import Modalities
 from policies.jat.network import JatNetwork
+from policies.jat.quantization import with_precision
 from policies.model.quantization import choose_device, choose_precision
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class JatPolicy(Policy):
@@ -127,8 +126,11 @@ class JatPolicy(Policy):
                 spaces of ``task``, or of the only task that the checkpoint was trained on.
             task: Id of one of its tasks, in the place of an environment.
             device: "cpu", "cuda", or "auto": a GPU if there is one.
-            precision: "float32", "bfloat16", or "auto": float32 on a CPU, bfloat16 on a GPU. Only
-                float32 on a CPU gives a row the same numbers in any batch.
+            precision: "float32", "bfloat16", "int8" (weights of eight bits), or "auto": float32 on
+                a CPU, bfloat16 on a GPU. Only float32 on a CPU gives a row the same numbers in any
+                batch. Fewer bits are meant for a CPU with the extra ``cpu``, where attention is
+                compiled, and where int8 also gives the blocks' inputs eight bits, with a scale for
+                each token: fastest where the processor multiplies eight bits (AVX-512 VNNI).
             window: Most tokens of the context, an even number, two a timestep, 2 for the
                 observation alone; None is the checkpoint's ``context_tokens``, or the published
                 evaluation's, 32 where images are observed and 256 elsewhere.
@@ -148,11 +150,9 @@ class JatPolicy(Policy):
         """
         target = choose_device(device)
         number_format = choose_precision(precision, target)
-        if number_format not in DTYPES:
-            raise ValueError(f"precision is {precision!r}: expected one of {', '.join(DTYPES)}")
         checkpoint = load_checkpoint(name)
         return cls(
-            checkpoint.network.to(target, DTYPES[number_format]),
+            with_precision(checkpoint.network, number_format).to(target),
             *(_spaces_of(checkpoint.spaces, task) if env is None else spaces_of(env)),
             tokenizer=checkpoint.tokenizer,
             window=window,
@@ -168,18 +168,24 @@ class JatPolicy(Policy):
 
         Raises:
             FileExistsError: ``folder`` exists and is not a checkpoint.
+            ValueError: The weights have eight bits.
         """
+        if self.network.precision == "int8":
+            raise ValueError(
+                "this policy is in int8, and a checkpoint holds what was trained: load it with "
+                "precision='float32' and save that"
+            )
         save_checkpoint(
             Path(folder), self.network, self.tokenizer, card=self.card, spaces=self.tasks
         )
 
     def __repr__(self) -> str:
         """Its network's size and place, its window and its spaces."""
-        weight, decoder = self.decoder.like, self.decoder
+        decoder = self.decoder
         count = sum(parameter.numel() for parameter in self.network.parameters())
         return (
-            f"{type(self).__name__}({count:,} parameters, {str(weight.dtype).split('.')[-1]} on "
-            f"{weight.device}, window={decoder.window}, positions={decoder.positions!r}, "
+            f"{type(self).__name__}({count:,} parameters, {self.network.precision} on "
+            f"{decoder.like.device}, window={decoder.window}, positions={decoder.positions!r}, "
             f"observation_space={self.observation_space}, action_space={self.action_space})"
         )
 

@@ -84,7 +84,7 @@ def test_steps_equal_whole_sequences(backbone: Backbone) -> None:
         other = torch.tensor([[start - 20, start - 19]]) if start >= 20 else late
         orders = torch.cat([mine, other])
         chosen = torch.stack([x[row, orders[row].clamp(min=0)] for row in range(2)])
-        hidden = backbone.step(chosen, orders, orders.clamp(min=0), cache, first)
+        hidden = backbone.step(chosen, orders, orders.clamp(min=0), cache, first, wanted=2)
         for row in range(2):
             if orders[row, 0] >= 0:
                 whole = expected[row, orders[row]]

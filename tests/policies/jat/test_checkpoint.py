@@ -219,16 +219,21 @@ def test_a_hub_id_gives_its_data_alone(write: Write, monkeypatch: pytest.MonkeyP
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_precisions(write: Write, precision: str) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_precisions(write: Write, precision: str, tmp_path: Path) -> None:
     policy = JatPolicy.load(write(), env=Env, precision=precision, device="cpu")
-    assert precision in repr(policy)
+    assert f"parameters, {precision} on cpu" in repr(policy)
     state = None
     for _ in range(3):
         action, state = policy.predict(np.full(3, 0.5, np.float32), state)
     assert action.dtype == np.float32
-    with pytest.raises(ValueError, match="precision is 'int8': expected one of float32, bfloat16"):
-        JatPolicy.load(write(), env=Env, precision="int8")
+    if precision == "int8":
+        with pytest.raises(ValueError, match="in int8, and a checkpoint holds what was trained"):
+            policy.save(tmp_path / "short")
+    else:
+        policy.save(tmp_path / "short")
+    with pytest.raises(ValueError, match="precision is 'int4': expected one of 'auto', 'float32'"):
+        JatPolicy.load(write(), env=Env, precision="int4")
 
 
 def _differ(tensors: dict[str, Tensor]) -> None:

@@ -195,10 +195,10 @@ def test_the_cost_of_a_step_does_not_grow(
     encoded = 0
     step = type(policy.network.transformer).step
 
-    def counting(self: Any, x_BTD: Tensor, *rest: Any) -> Tensor:
+    def counting(self: Any, x_BTD: Tensor, *rest: Any, **options: Any) -> Tensor:
         nonlocal encoded
         encoded += x_BTD.shape[1]
-        return step(self, x_BTD, *rest)
+        return step(self, x_BTD, *rest, **options)
 
     monkeypatch.setattr(type(policy.network.transformer), "step", counting)
     state, totals, sizes = None, [], set()
