@@ -43,7 +43,7 @@ from policies.model.compiled import (
 from policies.model.quantized_linear import LARGEST, QuantizedLinear, whole_product
 
 if TYPE_CHECKING:
-    from policies.jat.backbone import Block
+    from policies.jat.block import Block
     from policies.jat.cache import TokenCache
 
 _TINY = np.float32(1e-12)

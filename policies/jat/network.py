@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from policies.jat.backbone import Backbone, Block
+from policies.jat.backbone import Backbone
+from policies.jat.block import Block
 from policies.jat.config import JatConfig
 from policies.jat.encoders import ImageDecoder, ImageEncoder, PatchEncoder
 from policies.model.choices import choice_losses
