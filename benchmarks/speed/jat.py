@@ -101,12 +101,13 @@ def filled(loop: PublishedLoop) -> PublishedLoop:
 
 
 WAYS: tuple[tuple[Positions, str], ...] = (
-    ("published", "float32"), ("published", "bfloat16"), ("exact", "bfloat16"),
+    ("published", "float32"), ("published", "bfloat16"), ("published", "int8"),
+    ("exact", "bfloat16"), ("exact", "int8"),
 )  # fmt: skip
-"""Positions and precisions; published positions compute what the loop does."""
+"""Positions and precisions; published positions compute what the loop does, up to rounding."""
 LIMITS = {
     ("published", "bfloat16", 1): "at least 1.5",
-    ("published", "bfloat16", 64): "at least 30",
+    ("published", "int8", 64): "at least 30",
 }
 
 

@@ -247,7 +247,9 @@ def step(
     slots = slots_BT.numpy()
     for layer, (block, bias) in enumerate(zip(blocks, biases, strict=True)):
         parts = _parts(block)
-        memory = memory_of(cache.keys[layer].transpose(2, 3)), memory_of(cache.values[layer])
+        keys, values = cache.keys[layer].transpose(2, 3), cache.values[layer]
+        assert keys.is_contiguous()
+        assert values.is_contiguous()
         entering = parts.normalised(x, 0)
         k, v = parts.k(entering), parts.v(entering)
         if layer == len(blocks) - 1 and wanted < tokens:
@@ -256,7 +258,16 @@ def step(
             numbers = entering.numbers[torch.from_numpy(late)]
             entering = Narrow(numbers, entering.scale[late], entering.shift[late])
         attended = np.empty_like(x)
-        attend(parts.q(entering), k, v, slots, bias.numpy(), *memory, attended)
+        attend(
+            parts.q(entering),
+            k,
+            v,
+            slots,
+            bias.numpy(),
+            memory_of(keys),
+            memory_of(values),
+            attended,
+        )
         if len(x):
             _finish(parts, x, attended)
     return torch.from_numpy(x)
