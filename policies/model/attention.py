@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from policies.model.tensors import Tensors
 
@@ -168,11 +169,15 @@ def attend(
     return flex(q_BHTK.to(dtype), k_BHTK.to(dtype), v_BHTK, block_mask=mask)
 
 
-@functools.cache
 def _flex_attention(device: str) -> Callable[..., Tensor]:
-    """FlexAttention, fused where there is a kernel for it."""
+    """FlexAttention, fused where there is a kernel for it; what compiles it fuses it anyway."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    if device == "cpu":
-        return flex_attention
+    return flex_attention if device == "cpu" or is_compiling() else _fused_flex_attention()
+
+
+@functools.cache
+def _fused_flex_attention() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
     return torch.compile(flex_attention, dynamic=False)

@@ -12,6 +12,7 @@ from small import SMALL, random_shard, state_plan, talking_plan
 
 from policies.model.attention import TokenRoles, attend, block_mask, dense_mask, mask_for
 from policies.model.network import GatoNetwork, PackedBatch
+from policies.model.transformer import compile_blocks
 from policies.training.data.packing import Mixture, Packer
 
 WINDOW = 24
@@ -149,3 +150,29 @@ def test_under_a_cpus_autocast_it_is_computed_in_float32() -> None:
     scores = (q.double() @ k.double().mT * 0.5).masked_fill(~mask, -torch.inf)
     assert y.dtype == torch.float32
     torch.testing.assert_close(y.double(), scores.softmax(-1) @ v.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_compiled_blocks_say_the_same_and_compile_once(
+    packed: PackedBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    torch.manual_seed(0)
+    network, counter = GatoNetwork(SMALL).eval(), CompileCounter()
+    network.backbone.attention = "flex"
+    batches = [packed, dataclasses.replace(packed, roles=packed.roles.at(torch.arange(4).flip(0)))]
+    with torch.no_grad():
+        plain = [network(each) for each in batches]
+        compile_module = torch.nn.Module.compile
+        monkeypatch.setattr(
+            torch.nn.Module,
+            "compile",
+            lambda module, **how: compile_module(module, backend=counter, **how),
+        )
+        compile_blocks(network.backbone)
+        compiled = [network(each) for each in batches]
+    assert counter.frame_count == 1, "for all blocks and batches"
+    for one, other in zip(plain, compiled, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    assert not torch.equal(plain[0], plain[1])
