@@ -173,7 +173,9 @@ def _flex_attention(device: str) -> Callable[..., Tensor]:
     """FlexAttention, fused where there is a kernel for it; what compiles it fuses it anyway."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return flex_attention if device == "cpu" or is_compiling() else _fused_flex_attention()
+    if device == "cpu" or is_compiling():
+        return flex_attention
+    return _fused_flex_attention()
 
 
 @functools.cache
