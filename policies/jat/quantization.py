@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from policies.jat.network import JatNetwork
-from policies.model.quantized_linear import quantized
+from policies.model.quantized_linear import must_convert, quantize
 
 
 def with_precision(network: JatNetwork, precision: str) -> JatNetwork:
@@ -24,14 +24,11 @@ def with_precision(network: JatNetwork, precision: str) -> JatNetwork:
     Returns:
         ``network``.
     """
-    if precision == network.precision:
+    if not must_convert(network.precision, precision):
         return network
-    if network.precision != "float32":
-        raise ValueError(
-            f"the network is in {network.precision}: load it again to have it in {precision}"
-        )
-    maps = quantized(network.transformer, torch.int8) if precision == "int8" else {}
-    network.to(torch.bfloat16)
-    for name, module in maps.items():
-        network.transformer.set_submodule(name, module)
+    for part in network.children():
+        if part is network.transformer and precision == "int8":
+            quantize(part, torch.int8)
+        else:
+            part.to(torch.bfloat16)
     return network

@@ -86,7 +86,8 @@ def record(work: Work, first: Tensor, second: Tensor) -> Work:
         graph = torch.cuda.CUDAGraph()
         others = _recorded(first.device)
         pool = next((other.pool() for other in others), None)
-        with torch.cuda.graph(graph, pool=pool):
+        # other threads may use the device meanwhile, as one that moves batches of training does
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             output = work(held_first, held_second)
         others.add(graph)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 
 from policies.model.network import GatoNetwork
-from policies.model.quantized_linear import quantized
+from policies.model.quantized_linear import must_convert, quantize
 
 __all__ = ["PRECISIONS", "choose_device", "choose_precision", "with_precision"]
 
@@ -46,18 +46,11 @@ def with_precision(network: GatoNetwork, precision: str) -> GatoNetwork:
     Returns:
         ``network``.
     """
-    if precision == network.precision:
+    if not must_convert(network.precision, precision):
         return network
-    if network.precision != "float32":
-        raise ValueError(
-            f"the network is in {network.precision}: load it again to have it in {precision}"
-        )
-    narrow = quantized(network.backbone, getattr(torch, precision))
-    network.backbone.to(torch.bfloat16)
+    quantize(network.backbone, getattr(torch, precision))
     network.head.to(torch.bfloat16)
     network.action_heads.to(torch.bfloat16)
-    for name, module in narrow.items():
-        network.backbone.set_submodule(name, module)
     network.precision = precision
     network.freeze()
     return network

@@ -1,7 +1,7 @@
 """Linear maps with weights of fewer bits.
 
 * :class:`QuantizedLinear` -- one, of bfloat16 or of eight bits.
-* :func:`quantized` -- those of a module's maps.
+* :func:`must_convert`, :func:`quantize` -- whether, and the conversion of a module.
 * :func:`whole_product` -- the product of two matrices of eight bits.
 * :func:`has_kernels` -- whether :mod:`policies.model.cpu_kernels` can be used.
 
@@ -63,18 +63,32 @@ class QuantizedLinear(nn.Module):
         return (y if self.bias is None else y + self.bias).to(x.dtype)
 
 
-def quantized(module: nn.Module, dtype: torch.dtype) -> dict[str, QuantizedLinear]:
-    """The linear maps of a module with weights of a dtype, by the maps' names.
+def must_convert(has: str, precision: str) -> bool:
+    """Whether a network that has a precision is to be converted to another.
+
+    Raises:
+        ValueError: It has few bits already.
+    """
+    if has not in (precision, "float32"):
+        raise ValueError(f"the network is in {has}: load it again to have it in {precision}")
+    return has != precision
+
+
+def quantize(module: nn.Module, dtype: torch.dtype) -> None:
+    """Convert a module in place: its linear maps' weights to a dtype, the rest to bfloat16.
 
     Args:
         module: In float32.
         dtype: As in :class:`QuantizedLinear`.
     """
-    return {
+    maps = {
         name: QuantizedLinear(part, dtype)
         for name, part in module.named_modules()
         if isinstance(part, nn.Linear)
     }
+    module.to(torch.bfloat16)
+    for name, part in maps.items():
+        module.set_submodule(name, part)
 
 
 def whole_product(x_NI: Tensor, weight_OI: Tensor) -> Tensor:

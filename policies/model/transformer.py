@@ -47,8 +47,7 @@ def compiled_step(
     """:meth:`Block.step` compiled by PyTorch, once for all blocks of one size.
 
     PyTorch gives up on a function that it has compiled for eight shapes, so each shape has a copy
-    of the function. On a GPU its tuned kernels read the weights of one row's products at the
-    memory's full speed, which those of its libraries do not.
+    of the function.
 
     Args:
         shape: Of the new tokens.
@@ -57,9 +56,7 @@ def compiled_step(
         device: Where they are.
     """
     step = FunctionType(Block.step.__code__.replace(), Block.step.__globals__, "step")
-    if device.type != "cuda":
-        return torch.compile(step, dynamic=False)
-    return torch.compile(step, dynamic=False, options={"coordinate_descent_tuning": True})
+    return torch.compile(step, dynamic=False)
 
 
 def compile_blocks(backbone: Backbone) -> None:

@@ -88,21 +88,29 @@ def network() -> Backbone:
     return Backbone(CONFIG).eval()
 
 
-def test_recorded_steps_are_those_that_are_not(
-    network: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain, before = steps_of(network)
-    network.compiled, shapes = True, []
+@pytest.fixture
+def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Work]:
+    """What is recorded, here where there is no GPU."""
+    recorded: list[Work] = []
 
     def record(work: Work, first: Tensor, second: Tensor) -> Work:
-        shapes.append(first.shape)
+        recorded.append(work)
         return record_here(work, first, second)
 
-    monkeypatch.setattr(backbone, "compiled_step", lambda *_: Block.step)
     monkeypatch.setattr(cuda_graphs, "recordable", lambda _: True)
     monkeypatch.setattr(cuda_graphs, "record", record)
+    return recorded
+
+
+def test_recorded_steps_are_those_that_are_not(
+    network: Backbone, recordings: list[Work], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, before = steps_of(network)
+    assert not recordings
+    network.compiled = True
+    monkeypatch.setattr(backbone, "compiled_step", lambda *_: Block.step)
     recorded, after = steps_of(network)
-    assert len(shapes) == 3, "one for each pattern of rows"
+    assert len(recordings) == 3, "one for each pattern of rows"
     for one, other in zip(plain, recorded, strict=True):
         torch.testing.assert_close(one, other, atol=0, rtol=0)
     assert torch.equal(before.keys, after.keys)
@@ -110,18 +118,10 @@ def test_recorded_steps_are_those_that_are_not(
 
 
 def test_a_gpu_records_steps_that_are_not_compiled(
-    network: Backbone, monkeypatch: pytest.MonkeyPatch
+    network: Backbone, recordings: list[Work], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, _ = steps_of(network)
-    recordings: list[Work] = []
-
-    def record(work: Work, first: Tensor, second: Tensor) -> Work:
-        recordings.append(work)
-        return record_here(work, first, second)
-
     monkeypatch.setattr(backbone, "recordable", lambda _: True)
-    monkeypatch.setattr(cuda_graphs, "recordable", lambda _: True)
-    monkeypatch.setattr(cuda_graphs, "record", record)
     recorded, _ = steps_of(network)
     assert len(recordings) == 3, "one for each pattern of rows"
     for one, other in zip(plain, recorded, strict=True):
