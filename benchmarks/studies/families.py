@@ -6,17 +6,20 @@
 
 The second study changes one thing of gato-mini's recipe at a time. Each variant is trained for as
 many minutes, by the code of ``gato-gym train``, and plays by that of ``gato-gym bench``. The
-episodes are those of :mod:`benchmarks.studies.gato_mini`. The width of the feed-forward makes the
+episodes are those of :mod:`benchmarks.studies.gato_mini`; where they are a network's own, it is the
+study's. The width of the feed-forward makes the
 numbers of parameters equal. A variant that is finished is kept, so that the command can be stopped
 and run again; the table is drawn from all that are there.
 
 * :data:`STUDIES` -- what is compared, see :mod:`benchmarks.studies.variants`.
+* :func:`label` -- collects episodes of the variant before, with the experts' labels.
 * :func:`run_variant` -- trains one and plays with it.
 * :func:`main` -- the command.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -29,7 +32,7 @@ import tyro
 
 from benchmarks.studies import gato_mini
 from benchmarks.studies.plots import fill_page, write_csv
-from benchmarks.studies.recipe_episodes import SUITES
+from benchmarks.studies.recipe_episodes import SUITES, evenly, labelled_collections
 from benchmarks.studies.scoring import bench, shown, suite_means
 from benchmarks.studies.variants import (
     RECIPE_VARIANTS,
@@ -43,7 +46,10 @@ from gato_gym.commands.common import exit_status
 from gato_gym.files.atomic_io import surviving, write_json
 from gato_gym.files.bounded_io import read_json
 from gato_gym.files.folder_lock import FolderLock
+from gato_gym.terminal import new_console
 from policies.base import batch_of_one
+from policies.collection.collect import collect
+from policies.gato.checkpoint_folder import RUN_CHECKPOINT
 from policies.model.network import count_parameters
 from policies.registry import make_policy
 from policies.training.run import TrainRun, check_known
@@ -56,6 +62,9 @@ FEW = 4
 WEAKEST = 3
 """Tasks that a table names as those in which a variant is worst."""
 
+RESULT = "result.json"
+"""What a finished variant leaves in its folder."""
+
 TIMED, WARMING = "mujoco-halfcheetah", 64
 """The task whose steps are timed, and steps before, after which a context is full."""
 
@@ -65,6 +74,41 @@ STUDIES = {
     "recipe": (RECIPE_VARIANTS, Path("docs/training.md")),
 }
 """What is compared, and the page with the table, by the table's mark."""
+
+
+def label(
+    variant: Variant,
+    known: Sequence[Variant],
+    work: Path,
+    *,
+    suites: tuple[str, ...],
+    most_tasks: int | None,
+) -> None:
+    """Let the variant that has one round less play, while the experts label, if there are rounds.
+
+    Args:
+        variant: What is to be trained.
+        known: The study's variants.
+        work: Folder of the study.
+        suites: Whose tasks are played.
+        most_tasks: Tasks of each suite, see :func:`~benchmarks.studies.recipe_episodes.evenly`.
+
+    Raises:
+        ValueError: The variant that plays is not trained.
+    """
+    if not variant.rounds:
+        return
+    player = next(each.name for each in known if each.rounds == variant.rounds - 1)
+    checkpoint = work / player / RUN_CHECKPOINT
+    if not (work / player / RESULT).exists():
+        raise ValueError(
+            f"{variant.name} learns from episodes of {player}, which {work} does not hold: train "
+            f"both, --variants {player} {variant.name}"
+        )
+    for tasks, plays in labelled_collections(work, variant.rounds, str(checkpoint)):
+        chosen = [task for task in evenly(tasks, most_tasks) if task.suite in suites]
+        if chosen:
+            collect(chosen, plays, workers=os.cpu_count() or 1, console=new_console(soft_wrap=True))
 
 
 def run_variant(variant: Variant, settings: TrainSettings, *, episodes: int) -> dict[str, Any]:
@@ -233,8 +277,9 @@ def main(
     check_known("suites", suites, SUITES)
     with FolderLock(work):
         for name in variants or by_name:
-            path, variant = work / name / "result.json", by_name[name]
+            path, variant = work / name / RESULT, by_name[name]
             if not path.exists():
+                label(variant, known, work, suites=suites, most_tasks=most_tasks)
                 settings = settings_of(
                     variant,
                     root,
@@ -247,7 +292,7 @@ def main(
                 )
                 settings = matched(variant, settings, variant.parameters or parameters)
                 write_json(path, run_variant(variant, settings, episodes=episodes))
-    paths = [work / variant.name / "result.json" for variant in known]
+    paths = [work / variant.name / RESULT for variant in known]
     results = [read_json(path) for path in paths if path.exists()]
     write_table(results, csv or Path(f"docs/{study}.csv"), page or usual_page, study)
 

@@ -144,6 +144,7 @@ def datasets(
     player: str | None = None,
     first: int = 0,
     most_tasks: int | None = None,
+    labelled_root: Path | None = None,
 ) -> tuple[str, ...]:
     """Paths of all episodes that round ``number`` learns from, with an earlier player's.
 
@@ -154,12 +155,13 @@ def datasets(
         player: The earlier network of the first round's labelled episodes; None has none.
         first: The first round.
         most_tasks: Tasks of each suite, see :func:`evenly`.
+        labelled_root: Folder of the labelled episodes' datasets; None for the same as ``root``.
     """
     chosen = {suite: evenly(known_tasks(suite), most_tasks) for suite in suites}
     paths = [root / dataset_id(task) for tasks in chosen.values() for task in tasks]
     labelled = RecordSettings(player="")
     for before in range(max(first, 1 if player is None else 0), number + 1):
-        folder = labelled_folder(root, before)
+        folder = labelled_folder(labelled_root or root, before)
         for suite in (suite for suite in suites if suite in labelled_suites(before)):
             tasks = labelled_tasks(suite, None if before > first else player)
             tasks = [task for task in tasks if task in chosen[suite]]

@@ -30,7 +30,8 @@ class Variant:
         what: In words.
         width: The field of its sizes that is the feed-forward's width.
         changes: Fields of :class:`~policies.training.settings.TrainSettings`.
-        rounds: Rounds of gato-mini's recipe whose labelled episodes it learns from too.
+        rounds: Rounds of labelled episodes that it learns from too. In each, the variant that has
+            one round less plays.
         suites: Its suites alone, of which each has its share of the time; empty for all.
         parameters: Where they are not the study's.
         shards: The variant whose encoded episodes it uses; empty for its own.
@@ -140,8 +141,8 @@ def settings_of(
 
     Args:
         variant: What is trained.
-        root: Folder of the datasets.
-        work: Folder of the study.
+        root: Folder of the experts' datasets.
+        work: Folder of the study, and of the labelled episodes' datasets.
         suites: Whose tasks are trained on, or those of them that the variant has.
         minutes: Time for updates of all suites.
         most_tasks: Tasks of each suite, at equal distances in their order; None for all.
@@ -152,7 +153,9 @@ def settings_of(
     weights = {suite: gato_mini.WEIGHTS[suite] for suite in suites}
     share = sum(weights[suite] for suite in trained) / sum(weights.values())
     base = TrainSettings(
-        datasets=recipe_episodes.datasets(root, variant.rounds, trained, most_tasks=most_tasks),
+        datasets=recipe_episodes.datasets(
+            root, variant.rounds, trained, most_tasks=most_tasks, labelled_root=work
+        ),
         output=work / variant.name,
         shards=work / "shards" / (variant.shards or variant.name),
         minutes=minutes * share,

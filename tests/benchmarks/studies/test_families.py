@@ -13,8 +13,10 @@ from recorded import ARM, BABYAI, write_invented
 
 from benchmarks.studies import families, gato_mini
 from benchmarks.studies.families import main, markdown, steps_a_second
+from benchmarks.studies.recipe_episodes import LABELLED_STEPS, datasets, evenly, known_tasks
 from benchmarks.studies.recipe_episodes import SUITES as ALL_SUITES
 from benchmarks.studies.variants import RECIPE_VARIANTS, VARIANTS, matched, settings_of
+from policies.collection.jobs import CollectSettings
 from policies.model.network import count_parameters
 from policies.training.data.datasets import find_tasks
 from policies.training.families.registry import find_family
@@ -173,6 +175,46 @@ def test_the_recipe_is_trained_with_changes_and_has_a_table_of_rows(
     assert "| labels: the expert's action alone |" in page.read_text()
     with pytest.raises(ValueError, match="variants names \\['atari-alone'\\]: expected some of"):
         main(study="recipe", variants=("atari-alone",), suites=SUITES, work=root / "work")
+
+
+def test_the_variant_of_one_round_less_plays_and_the_experts_label(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected: list[tuple[list[str], CollectSettings]] = []
+    monkeypatch.setattr(
+        families,
+        "collect",
+        lambda tasks, plays, **_: collected.append(([task.id for task in tasks], plays)),
+    )
+    lean, first, second = (
+        next(each for each in RECIPE_VARIANTS if each.name == name)
+        for name in ("gato-lean", "round-1", "round-2")
+    )
+    where: dict[str, Any] = {"suites": ("babyai", "atari"), "most_tasks": 3}
+    families.label(lean, RECIPE_VARIANTS, root, **where)
+    assert not collected, "the experts' episodes are all that it learns from"
+    with pytest.raises(ValueError, match=r"episodes of gato-lean, .*--variants gato-lean round-1"):
+        families.label(first, RECIPE_VARIANTS, root, **where)
+    for player in ("gato-lean", "round-1"):
+        (root / player).mkdir()
+        (root / player / "result.json").write_text("{}")
+    families.label(first, RECIPE_VARIANTS, root, **where)
+    families.label(second, RECIPE_VARIANTS, root, **where)
+    assert [plays.record.player for _, plays in collected] == [
+        str(root / "gato-lean" / "checkpoint"), str(root / "round-1" / "checkpoint")
+    ]  # fmt: skip
+    assert [plays.root for _, plays in collected] == [root / "round-1", root / "round-2"]
+    for tasks, plays in collected:
+        assert tasks == [task.id for task in evenly(known_tasks("babyai"), 3)]
+        assert plays.steps == LABELLED_STEPS["babyai"]
+
+
+def test_a_round_learns_from_what_was_labelled_in_the_study(tmp_path: Path) -> None:
+    paths = datasets(
+        tmp_path / "data", 1, ("babyai",), most_tasks=2, labelled_root=tmp_path / "work"
+    )
+    folders = [Path(path).relative_to(tmp_path).parts[:2] for path in paths]
+    assert folders == 2 * [("data", "gato")] + 2 * [("work", "round-1")]
 
 
 def _network() -> dict[str, Any]:
