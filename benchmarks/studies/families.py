@@ -5,11 +5,11 @@
     python -m benchmarks.studies.families --study recipe --variants gato-lean autoregressive
 
 The second study changes one thing of gato-mini's recipe at a time. Each variant is trained for as
-many minutes, by the code of ``gato-gym train``, and plays by that of ``gato-gym bench``. The
-episodes are those of :mod:`benchmarks.studies.gato_mini`; where they are a network's own, it is the
-study's. The width of the feed-forward makes the
-numbers of parameters equal. A variant that is finished is kept, so that the command can be stopped
-and run again; the table is drawn from all that are there.
+many minutes, or for as many updates where they cost as much, by the code of ``gato-gym train``, and
+plays by that of ``gato-gym bench``. The episodes are those of :mod:`benchmarks.studies.gato_mini`;
+where they are a network's own, it is the study's. The width of the feed-forward makes the numbers
+of parameters equal. A variant that is finished is kept, so that the command can be stopped and run
+again; the table is drawn from all that are there.
 
 * :data:`STUDIES` -- what is compared, see :mod:`benchmarks.studies.variants`.
 * :func:`label` -- collects episodes of the variant before, with the experts' labels.
@@ -35,6 +35,8 @@ from benchmarks.studies.plots import fill_page, write_csv
 from benchmarks.studies.recipe_episodes import SUITES, evenly, labelled_collections
 from benchmarks.studies.scoring import bench, shown, suite_means
 from benchmarks.studies.variants import (
+    LABELLED,
+    LEAN,
     RECIPE_VARIANTS,
     VARIANTS,
     Variant,
@@ -99,16 +101,28 @@ def label(
     if not variant.rounds:
         return
     player = next(each.name for each in known if each.rounds == variant.rounds - 1)
+    _result(work, player, needed_by=variant)
     checkpoint = work / player / RUN_CHECKPOINT
-    if not (work / player / RESULT).exists():
-        raise ValueError(
-            f"{variant.name} learns from episodes of {player}, which {work} does not hold: train "
-            f"both, --variants {player} {variant.name}"
-        )
-    for tasks, plays in labelled_collections(work, variant.rounds, str(checkpoint)):
+    for tasks, plays in labelled_collections(work / LABELLED, variant.rounds, str(checkpoint)):
         chosen = [task for task in evenly(tasks, most_tasks) if task.suite in suites]
         if chosen:
             collect(chosen, plays, workers=os.cpu_count() or 1, console=new_console(soft_wrap=True))
+
+
+def _result(work: Path, name: str, *, needed_by: Variant) -> dict[str, Any]:
+    """What a finished variant left, of which another one is made.
+
+    Raises:
+        ValueError: It is not finished.
+    """
+    path = work / name / RESULT
+    if not path.exists():
+        raise ValueError(
+            f"{needed_by.name} is made from what became of {name}, which {work} does not hold: "
+            f"train both, --variants {name} {needed_by.name}"
+        )
+    result: dict[str, Any] = read_json(path)
+    return result
 
 
 def run_variant(variant: Variant, settings: TrainSettings, *, episodes: int) -> dict[str, Any]:
@@ -261,7 +275,8 @@ def main(
         variants: Names of the variants to train; by default all of the study.
         suites: Suites to train on and to play.
         most_tasks: Tasks of each suite, at equal distances in their order; by default all.
-        minutes: Time for the updates of each.
+        minutes: Time for the updates of each; of the second study, those that cost as much as
+            gato-lean's are as many.
         rows: Packed sequences of a batch of gato-lean, others' in proportion; a GPU takes more.
         parameters: Of each network whose size is not what it is named for.
         episodes: Episodes of each task to play.
@@ -280,12 +295,14 @@ def main(
             path, variant = work / name / RESULT, by_name[name]
             if not path.exists():
                 label(variant, known, work, suites=suites, most_tasks=most_tasks)
+                lean = None if variant.timed else _result(work, LEAN.name, needed_by=variant)
                 settings = settings_of(
                     variant,
                     root,
                     work,
                     suites=suites,
                     minutes=minutes,
+                    steps=lean and lean["steps"],
                     most_tasks=most_tasks,
                     rows=rows,
                     device=device,

@@ -1,6 +1,6 @@
 """Variants of networks that :mod:`benchmarks.studies.families` compares.
 
-* :data:`VARIANTS` -- families of networks.
+* :data:`VARIANTS` -- families of networks, of which :data:`LEAN` is the recipe's.
 * :data:`RECIPE_VARIANTS` -- gato-mini's recipe, changed in one thing each.
 * :func:`settings_of` -- what a variant is trained with.
 * :func:`matched` -- the network of a variant with as many parameters as asked for.
@@ -20,6 +20,9 @@ from policies.training.families.registry import find_family
 from policies.training.run import tasks_of
 from policies.training.settings import TrainSettings
 
+LABELLED = "labelled"
+"""Folder of the episodes that a study's own networks play, below the study's."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -35,6 +38,8 @@ class Variant:
         suites: Its suites alone, of which each has its share of the time; empty for all.
         parameters: Where they are not the study's.
         shards: The variant whose encoded episodes it uses; empty for its own.
+        timed: Whether it is trained for the study's minutes; otherwise it has as many updates as
+            ``gato-lean``, which cost it as much.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Variant:
     suites: tuple[str, ...] = ()
     parameters: int | None = None
     shards: str = ""
+    timed: bool = True
 
 
 _SIZES = {key: gato_mini.NETWORK[key] for key in ("width", "heads", "vector_hidden")}
@@ -56,7 +62,7 @@ RECIPE: Mapping[str, Any] = {
 }  # fmt: skip
 """What gato-mini's recipe trains, and :data:`RECIPE_VARIANTS` change in one thing each."""
 
-_LEAN = Variant("gato-lean", "Gato, a timestep as few tokens", "feed_forward", RECIPE)
+LEAN = Variant("gato-lean", "Gato, a timestep as few tokens", "feed_forward", RECIPE)
 VARIANTS = (
     Variant(
         "gato-paper", "Gato, a token for each number and patch", "feed_forward",
@@ -67,7 +73,7 @@ VARIANTS = (
             "prompt_shares": gato_mini.PROMPT_SHARES, "task_embeddings": True,
         },
     ),
-    _LEAN,
+    LEAN,
     Variant(
         "jat", "JAT, an embedding for an observation and for an action", "intermediate_size",
         {"family": "jat", "rows": 24, "length": 256},
@@ -92,9 +98,10 @@ def _changed(
     parameters: int | None = None,
     **changes: Any,
 ) -> Variant:
-    shards = "" if rounds or "options" in changes else _LEAN.name
+    shards = "" if rounds or "options" in changes else LEAN.name
+    timed = parameters is not None or "options" in changes
     return Variant(
-        name, what, _LEAN.width, {**RECIPE, **changes}, rounds, suites, parameters, shards
+        name, what, LEAN.width, {**RECIPE, **changes}, rounds, suites, parameters, shards, timed
     )
 
 
@@ -102,7 +109,7 @@ _NETWORK, _SHARES = gato_mini.NETWORK, gato_mini.PROMPT_SHARES
 _SMALLER = {"width": 64, "heads": 1, "vector_hidden": 128, "patch_channels": 16, "text_rank": 8}
 _LARGER = {"width": 384, "heads": 6, "layers": 6, "vector_hidden": 768}
 RECIPE_VARIANTS = (
-    _LEAN,
+    LEAN,
     _changed(
         "autoregressive", "actions one after another", options={"actions": "autoregressive"}
     ),
@@ -133,6 +140,7 @@ def settings_of(
     *,
     suites: tuple[str, ...],
     minutes: float,
+    steps: int | None = None,
     most_tasks: int | None = None,
     rows: int = gato_mini.USUAL_ROWS,
     device: str = "auto",
@@ -142,9 +150,10 @@ def settings_of(
     Args:
         variant: What is trained.
         root: Folder of the experts' datasets.
-        work: Folder of the study, and of the labelled episodes' datasets.
+        work: Folder of the study.
         suites: Whose tasks are trained on, or those of them that the variant has.
         minutes: Time for updates of all suites.
+        steps: Updates of all suites, in place of the time.
         most_tasks: Tasks of each suite, at equal distances in their order; None for all.
         rows: Packed sequences of a batch of ``gato-lean``; others' in proportion.
         device: Where it is trained.
@@ -154,11 +163,12 @@ def settings_of(
     share = sum(weights[suite] for suite in trained) / sum(weights.values())
     base = TrainSettings(
         datasets=recipe_episodes.datasets(
-            root, variant.rounds, trained, most_tasks=most_tasks, labelled_root=work
+            root, variant.rounds, trained, most_tasks=most_tasks, labelled_root=work / LABELLED
         ),
         output=work / variant.name,
         shards=work / "shards" / (variant.shards or variant.name),
-        minutes=minutes * share,
+        steps=None if steps is None else max(1, round(steps * share)),
+        minutes=minutes * share if steps is None else None,
         group_by="suite",
         augment=gato_mini.COPIES,
         keep=0.0,

@@ -131,6 +131,14 @@ def test_variants_of_the_recipe_change_what_they_are_named_for() -> None:
         assert recipe[key] == actual[key], "the first is the recipe's own"
     assert set(recipe["datasets"]) < set(asked["round-1"]["datasets"])
     assert set(asked["round-1"]["datasets"]) < set(asked["round-2"]["datasets"])
+    assert [each.name for each in RECIPE_VARIANTS if each.timed] == [
+        "gato-lean", "autoregressive", "1m", "20m"
+    ]  # fmt: skip
+    babyai = next(each for each in RECIPE_VARIANTS if each.name == "babyai-alone")
+    share = settings_of(
+        babyai, Path("data"), Path("work"), suites=ALL_SUITES, minutes=20.0, steps=200
+    )
+    assert (share.steps, share.minutes) == (200 * gato_mini.WEIGHTS["babyai"], None)
     alone = [asked[f"{suite}-alone"] for suite in ALL_SUITES]
     assert sum(each["minutes"] for each in alone) == pytest.approx(20.0)
     assert asked["babyai-alone"]["minutes"] == pytest.approx(20.0 * gato_mini.WEIGHTS["babyai"])
@@ -162,7 +170,9 @@ def test_the_recipe_is_trained_with_changes_and_has_a_table_of_rows(
         for each in RECIPE_VARIANTS
     )
     monkeypatch.setitem(families.STUDIES, "recipe", (variants, page))
-    names = ("autoregressive", "hard-labels", "prompts-alone")
+    with pytest.raises(ValueError, match=r"hard-labels is made from what became of gato-lean"):
+        main(study="recipe", variants=("hard-labels",), suites=SUITES, work=root / "work")
+    names = ("gato-lean", "autoregressive", "hard-labels", "prompts-alone")
     main(
         study="recipe", variants=names, suites=SUITES, root=root, work=root / "work",
         csv=root / "table.csv",
@@ -193,7 +203,7 @@ def test_the_variant_of_one_round_less_plays_and_the_experts_label(
     where: dict[str, Any] = {"suites": ("babyai", "atari"), "most_tasks": 3}
     families.label(lean, RECIPE_VARIANTS, root, **where)
     assert not collected, "the experts' episodes are all that it learns from"
-    with pytest.raises(ValueError, match=r"episodes of gato-lean, .*--variants gato-lean round-1"):
+    with pytest.raises(ValueError, match=r"from what became of gato-lean, .* gato-lean round-1"):
         families.label(first, RECIPE_VARIANTS, root, **where)
     for player in ("gato-lean", "round-1"):
         (root / player).mkdir()
@@ -203,7 +213,9 @@ def test_the_variant_of_one_round_less_plays_and_the_experts_label(
     assert [plays.record.player for _, plays in collected] == [
         str(root / "gato-lean" / "checkpoint"), str(root / "round-1" / "checkpoint")
     ]  # fmt: skip
-    assert [plays.root for _, plays in collected] == [root / "round-1", root / "round-2"]
+    assert [plays.root for _, plays in collected] == [
+        root / "labelled" / "round-1", root / "labelled" / "round-2"
+    ]  # fmt: skip
     for tasks, plays in collected:
         assert tasks == [task.id for task in evenly(known_tasks("babyai"), 3)]
         assert plays.steps == LABELLED_STEPS["babyai"]
