@@ -35,7 +35,7 @@ class Variant:
         changes: Fields of :class:`~policies.training.settings.TrainSettings`.
         rounds: Rounds of labelled episodes that it learns from too. In each, the variant that has
             one round less plays.
-        suites: Its suites alone, of which each has its share of the time; empty for all.
+        suites: Its suites alone, of which each has its share of the updates; empty for all.
         parameters: Where they are not the study's.
         shards: The variant whose encoded episodes it uses; empty for its own.
         timed: Whether it is trained for the study's minutes; otherwise it has as many updates as
@@ -128,7 +128,7 @@ RECIPE_VARIANTS = (
     _changed("bins", "continuous actions as bins", network={**_NETWORK, "continuous_head": "bins"}),
     _changed("1m", "1M parameters", parameters=1_000_000, network={**_NETWORK, **_SMALLER}),
     _changed("20m", "20M parameters", parameters=20_000_000, network={**_NETWORK, **_LARGER}),
-    *(_changed(f"{s}-alone", f"{s} alone, its share of the time", suites=(s,)) for s in SUITES),
+    *(_changed(f"{s}-alone", f"{s} alone, its share of the updates", suites=(s,)) for s in SUITES),
 )  # fmt: skip
 """Where the score of gato-mini comes from, each beside ``gato-lean``."""
 
