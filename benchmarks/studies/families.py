@@ -302,7 +302,7 @@ def main(
                     work,
                     suites=suites,
                     minutes=minutes,
-                    steps=lean and lean["steps"],
+                    steps=None if lean is None else lean["steps"],
                     most_tasks=most_tasks,
                     rows=rows,
                     device=device,
