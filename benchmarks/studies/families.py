@@ -118,8 +118,8 @@ def _result(work: Path, name: str, *, needed_by: Variant) -> dict[str, Any]:
     path = work / name / RESULT
     if not path.exists():
         raise ValueError(
-            f"{needed_by.name} is made from what became of {name}, which {work} does not hold: "
-            f"train both, --variants {name} {needed_by.name}"
+            f"{needed_by.name} needs the finished {name}, and there is no {path}: train both, "
+            f"--variants {name} {needed_by.name}"
         )
     result: dict[str, Any] = read_json(path)
     return result

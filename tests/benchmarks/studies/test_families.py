@@ -170,7 +170,7 @@ def test_the_recipe_is_trained_with_changes_and_has_a_table_of_rows(
         for each in RECIPE_VARIANTS
     )
     monkeypatch.setitem(families.STUDIES, "recipe", (variants, page))
-    with pytest.raises(ValueError, match=r"hard-labels is made from what became of gato-lean"):
+    with pytest.raises(ValueError, match=r"hard-labels needs the finished gato-lean"):
         main(study="recipe", variants=("hard-labels",), suites=SUITES, work=root / "work")
     names = ("gato-lean", "autoregressive", "hard-labels", "prompts-alone")
     main(
@@ -203,7 +203,9 @@ def test_the_variant_of_one_round_less_plays_and_the_experts_label(
     where: dict[str, Any] = {"suites": ("babyai", "atari"), "most_tasks": 3}
     families.label(lean, RECIPE_VARIANTS, root, **where)
     assert not collected, "the experts' episodes are all that it learns from"
-    with pytest.raises(ValueError, match=r"from what became of gato-lean, .* gato-lean round-1"):
+    with pytest.raises(
+        ValueError, match=r"round-1 needs the finished gato-lean, .* gato-lean round-1"
+    ):
         families.label(first, RECIPE_VARIANTS, root, **where)
     for player in ("gato-lean", "round-1"):
         (root / player).mkdir()
