@@ -225,7 +225,7 @@ PARTS = (
     Part("cached steps against whole sequences", cached, 1.0),
     Part("attention and its gradients against float64", attention, 4.0),
     Part("compiled steps against plain ones", compiled, 4.0),
-    Part("compiled blocks of training against plain ones", trained, 2.0),
+    Part("compiled blocks of training against plain ones", trained, 4.0),
     Part("losses of a training run against a CPU's", losses, 4.0),
     Part("a forward over reading its weights", reading, 5.0),
     Part("speed of recorded and compiled steps over plain ones", compiling, 6.0),

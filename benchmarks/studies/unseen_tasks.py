@@ -88,7 +88,7 @@ UNTRAINED = ("retrieve", "prompt", "shown", "interpolated")
 
 
 def pretraining(
-    root: Path, work: Path, *, steps: int, minutes: float | None = None
+    root: Path, work: Path, *, steps: int, minutes: float | None = None, rows: int = 24
 ) -> TrainSettings:
     """What the network is trained with: gato-mini's recipe without the tasks, and with prompts.
 
@@ -97,6 +97,7 @@ def pretraining(
         work: Folder of the study.
         steps: Updates.
         minutes: Time for updates, in place of their number.
+        rows: Packed sequences of a batch.
     """
     tasks = [task for suite in SUITES for task in recipe_episodes.known_tasks(suite)]
     return TrainSettings(
@@ -114,7 +115,7 @@ def pretraining(
         task_embeddings=True,
         options={"actions": "parallel"},
         precision="auto",
-        rows=24,
+        rows=rows,
         length=256,
         score_every=0,
     )
@@ -322,6 +323,7 @@ def main(
     episodes: int = 20,
     steps: int = 2400,
     minutes: float | None = None,
+    rows: int = 24,
     tuning_steps: int = 500,
     root: Path = Path("data"),
     work: Path = Path("runs/unseen"),
@@ -339,6 +341,7 @@ def main(
         episodes: Episodes that each way plays.
         steps: Updates of the network's training.
         minutes: Time for them, in place of their number.
+        rows: Packed sequences of a batch of that training.
         tuning_steps: Updates of each training on the demonstrations.
         root: Folder of the datasets, see benchmarks.studies.gato_mini.
         work: Folder of the study.
@@ -353,7 +356,7 @@ def main(
     asked = Asked(demonstrations, orders, episodes, tuning_steps)
     scores: dict[str, Mapping[tuple[str, int], list[list[float]]]] = {}
     with FolderLock(work):
-        TrainRun(pretraining(root, work, steps=steps, minutes=minutes)).train()
+        TrainRun(pretraining(root, work, steps=steps, minutes=minutes, rows=rows)).train()
         for task in tasks:
             if has_expert(task):
                 place = work / "tasks" / task

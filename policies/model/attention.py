@@ -105,17 +105,38 @@ def dense_mask(roles: TokenRoles, window: int) -> Tensor:
     return visible[:, None]
 
 
+BLOCK = 128
+"""Queries and keys of a block that FlexAttention computes or skips."""
+
+
 def block_mask(roles: TokenRoles, window: int) -> BlockMask:
-    """The same for FlexAttention: which blocks are seen, and the rule inside them."""
-    from torch.nn.attention.flex_attention import create_block_mask
+    """The same for FlexAttention: which blocks are seen, and the rule inside them.
+
+    The blocks are read off the dense mask. PyTorch's ``create_block_mask`` calls the rule once for
+    each pair of tokens, vectorised: thousands of small operations, for which a GPU waits.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
 
     def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         seen = _in_sight(roles.at((batch, query)), roles.at((batch, key)), window)
         return ((query >= key) & seen) | (query == key)
 
     rows, length = roles.documents.shape
-    device = str(roles.documents.device)
-    return create_block_mask(rule, rows, None, length, length, device=device)
+    count = -(-length // BLOCK)
+    room = count * BLOCK - length
+    seen = F.pad(dense_mask(roles, window), (0, room, 0, room))
+    pairs = seen.view(rows, 1, count, BLOCK, count, BLOCK).sum(dim=(3, 5))
+    whole = pairs == BLOCK**2
+    parts = (pairs > 0) & ~whole
+    return BlockMask.from_kv_blocks(
+        *_ordered(parts), *_ordered(whole), BLOCK, rule, (length, length)
+    )
+
+
+def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Blocks of keys that are true for each block of queries: their number, and they first."""
+    order = blocks.int().argsort(dim=-1, descending=True, stable=True)
+    return blocks.sum(dim=-1, dtype=torch.int32), order.int()
 
 
 def mask_for(roles: TokenRoles, window: int, *, attention: str = "auto") -> Mask:

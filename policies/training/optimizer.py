@@ -187,6 +187,7 @@ class Optimiser:
     Attributes:
         parts: What this process holds of each parameter, by name.
         average: The moving average of that.
+        fused: Whether AdamW is a few large kernels, as on a GPU.
     """
 
     def __init__(
@@ -209,6 +210,7 @@ class Optimiser:
         }
         decayed = [p for n, p in named.items() if n not in matrices and p.ndim >= 2]
         plain = [p for n, p in named.items() if n not in matrices and p.ndim < 2]
+        self.fused = next(iter(named.values())).device.type == "cuda"
         self.steppers: list[tuple[torch.optim.Optimizer, float]] = [
             (
                 torch.optim.AdamW(
@@ -219,6 +221,7 @@ class Optimiser:
                     lr=config.rate,
                     betas=config.betas,
                     eps=1e-8,
+                    fused=self.fused or None,  # None: as PyTorch chooses
                 ),
                 config.rate,
             )
@@ -295,7 +298,7 @@ class Optimiser:
             for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
                 value = tensors.get(f"state.{key}.{name}")
                 if value is not None:
-                    place = "cpu" if key == "step" else part.held.device
+                    place = "cpu" if key == "step" and not self.fused else part.held.device
                     shard = value if key == "step" else part.rows(value)
                     self._state_of(part)[key] = shard.clone().to(place)
 

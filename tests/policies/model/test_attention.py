@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from small import SMALL, random_shard, state_plan, talking_plan
 
+from benchmarks.speed.gpu_checks import packed_roles
 from policies.model.attention import TokenRoles, attend, block_mask, dense_mask, mask_for
 from policies.model.network import GatoNetwork, PackedBatch
 from policies.model.transformer import compile_blocks
@@ -92,6 +93,21 @@ def test_both_masks_are_the_rule_in_words(packed: PackedBatch) -> None:
     # the blocks that are listed are those in which something is seen
     padded = np.pad(seen, ((0, 0), (0, 96), (0, 96))).reshape(4, 2, 128, 2, 128)
     assert np.array_equal(blocks.to_dense()[:, 0].numpy(), padded.any((2, 4)).astype(int))
+
+
+@pytest.mark.parametrize("length", [100, 160, 300])
+def test_the_blocks_are_those_that_pytorch_finds(length: int) -> None:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    roles = packed_roles(2, length)
+    mine = block_mask(roles, WINDOW)
+    theirs = create_block_mask(mine.mask_mod, 2, None, length, length, device="cpu")
+    for kind in ("kv", "full_kv", "q", "full_q"):
+        for name in (f"{kind}_num_blocks", f"{kind}_indices"):
+            one, other = getattr(mine, name), getattr(theirs, name)
+            assert one.dtype == other.dtype and torch.equal(one, other), name
+    assert mine.seq_lengths == theirs.seq_lengths
+    assert mine.BLOCK_SIZE == theirs.BLOCK_SIZE
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
