@@ -105,7 +105,8 @@ def test_the_blocks_are_those_that_pytorch_finds(length: int) -> None:
     for kind in ("kv", "full_kv", "q", "full_q"):
         for name in (f"{kind}_num_blocks", f"{kind}_indices"):
             one, other = getattr(mine, name), getattr(theirs, name)
-            assert one.dtype == other.dtype and torch.equal(one, other), name
+            assert one.dtype == other.dtype, name
+            assert torch.equal(one, other), name
     assert mine.seq_lengths == theirs.seq_lengths
     assert mine.BLOCK_SIZE == theirs.BLOCK_SIZE
 
