@@ -364,10 +364,10 @@ def main(
                 study = TaskStudy(str(work / "pretrained"), dataset, place, asked)
                 study.run()
                 scores[task] = study.scores()
-                rows = table(scores)
-                write_csv(csv, rows)
-                draw(rows, figure)
-                fill_page(page, MARK, markdown(rows))
+                lines = table(scores)
+                write_csv(csv, lines)
+                draw(lines, figure)
+                fill_page(page, MARK, markdown(lines))
 
 
 if __name__ == "__main__":
