@@ -101,10 +101,10 @@ def _ppo(recipe: Recipe, envs: VecEnv, common: dict[str, Any], _: int) -> BaseAl
         "activation_fn": {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[recipe.activation],
         "log_std_init": recipe.log_std_init,
     }
-    return PPO(
+    algorithm = PPO(
         "MlpPolicy",
         envs,
-        learning_rate=_falling(recipe.learning_rate),
+        learning_rate=recipe.learning_rate,
         n_steps=recipe.n_steps,
         n_epochs=recipe.n_epochs,
         gae_lambda=recipe.gae_lambda,
@@ -114,9 +114,12 @@ def _ppo(recipe: Recipe, envs: VecEnv, common: dict[str, Any], _: int) -> BaseAl
         **common,
     )
 
+    def falling(_: float) -> float:
+        """To zero over the recipe's steps: SB3 counts those up to where this run of it stops."""
+        return recipe.learning_rate * max(0.0, 1 - algorithm.num_timesteps / recipe.steps)
 
-def _falling(start: float) -> Callable[[float], float]:
-    return lambda remaining: start * remaining
+    algorithm.lr_schedule = falling
+    return algorithm
 
 
 def _sac(recipe: Recipe, envs: Any, common: dict[str, Any], offset: int) -> Any:

@@ -31,7 +31,7 @@ from policies.expert_training.recipes import RECIPES, recipe_for
 from policies.expert_training.sb3.algorithm_state import restore, tensors_of
 from policies.expert_training.sb3.algorithms import make_algorithm
 from policies.expert_training.sb3.convert import load_zip, network_of
-from policies.expert_training.sb3.learner import MEMORY_FILE
+from policies.expert_training.sb3.learner import MEMORY_FILE, BaselinesLearner
 from policies.expert_training.sb3.replay_buffer import restore_memory, save_memory
 from policies.expert_training.sb3.vec_env import LeanVecEnv
 from policies.expert_training.settings import QueueSettings
@@ -504,6 +504,27 @@ def test_standings_tell_where_each_training_is(tmp_path: Path) -> None:
     assert (untouched.steps, untouched.best, untouched.finished) == (0, None, None)
     assert done.shipped is not None
     assert done.shipped > 1
+
+
+def test_the_rate_falls_over_the_recipes_steps_however_often_a_training_is_stopped() -> None:
+    def rates(*stops: int) -> list[float]:
+        learner = BaselinesLearner(PPO_RECIPE, get_task(TASK).make, seed=0)
+        optimiser, seen = learner.algorithm.policy.optimizer, []
+
+        def after_rollout() -> bool:
+            seen.append(optimiser.param_groups[0]["lr"])
+            return True
+
+        for until in stops:
+            learner.learn(until, after_rollout)
+        learner.close()
+        return seen
+
+    once = rates(1024)
+    assert len(once) == 8
+    assert once[0] == PPO_RECIPE.learning_rate
+    assert once == sorted(once, reverse=True)
+    assert rates(256, 512, 1024) == once
 
 
 def test_a_training_stops_where_it_is_told_and_is_resumed(tmp_path: Path) -> None:
