@@ -79,15 +79,15 @@ class Block(nn.Module):
     def step(self, x_ND: Tensor, update: CacheUpdate, keys: Tensor, values: Tensor) -> Tensor:
         """New tokens, padded to whole blocks, against one layer's cache ``[B, H, K, S]``."""
         if update.alone:  # the softmax over one score is 1
-            y = in_blocks(self.values, x_ND)
+            y = in_blocks(self.values, x_ND, update.blocks)
         else:
             y = self._attended(x_ND, update, keys, values)
-        x_ND = x_ND + in_blocks(self.attention_out, y)
-        return x_ND + in_blocks(self.feed, x_ND)
+        x_ND = x_ND + in_blocks(self.attention_out, y, update.blocks)
+        return x_ND + in_blocks(self.feed, x_ND, update.blocks)
 
     def _attended(self, x_ND: Tensor, update: CacheUpdate, keys: Tensor, values: Tensor) -> Tensor:
         count = len(update.rows)
-        qkv = in_blocks(self.queries_keys_values, x_ND)[:count]
+        qkv = in_blocks(self.queries_keys_values, x_ND, update.blocks)[:count]
         q, k, v = qkv.view(count, 3, self.heads, -1).unbind(1)
         q = rotate(self.norm_query(q), *update.rotary).to(keys.dtype) * q.shape[-1] ** -0.5
         k = rotate(self.norm_key(k), *update.rotary)

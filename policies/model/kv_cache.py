@@ -157,8 +157,10 @@ class CacheUpdate:
             positions; see :meth:`RingCache.place`.
         cache: The cache of all rows.
         config: Sizes of the network.
+        blocks: Sizes of the blocks that the tokens are computed in; none computes all at once.
 
     Attributes:
+        blocks: These sizes.
         rows: int64 ``[N]`` on the cache's device.
         slots: int64 ``[N]`` on the cache's device.
         alone: Whether every token sees itself alone, in a cache without slots; there are no other
@@ -172,7 +174,9 @@ class CacheUpdate:
         placed: Tensor,
         cache: RingCache,
         config: NetworkConfig,
+        blocks: tuple[int, ...] = (),
     ) -> None:
+        self.blocks = blocks
         self.alone = not cache.positions.shape[1]
         if self.alone:
             return

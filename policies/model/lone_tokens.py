@@ -14,6 +14,7 @@ Shapes: N rows, D width, F feed-forward, K numbers of a vector, A actions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from policies.model.inputs.embedding import TEXT_PLACES, Embedding
-from policies.model.row_blocks import BLOCK, BlockSizes, rows_in_blocks
+from policies.model.row_blocks import BLOCK, LARGER, BlockSizes, blocks_of
 
 if TYPE_CHECKING:
     from policies.model.action_heads import ActionHeads
@@ -52,9 +53,10 @@ class LoneTokens:
 
     def hidden(self, x_ND: Tensor) -> Tensor:
         """Hidden vectors of tokens, float32 ``[N, D]`` both; a row's are the same in any batch."""
-        sizes = self._sizes.proven(lambda rows: self.step(_random(rows, x_ND.shape[1])))
-        parts = [self.step(_filled(part.numpy(), sizes))[: len(part)] for part in x_ND.split(BLOCK)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        sizes = self._sizes.proven(lambda rows: self.step(_random(rows, x_ND.shape[1])), LARGER)
+        x = x_ND.numpy()
+        parts = [self.step(_filled(x[part], size)) for part, size in _blocks(len(x), sizes)]
+        return parts[0][: len(x)] if len(parts) == 1 else torch.cat(parts)[: len(x)]
 
     def step(self, x_ND: Floats) -> Tensor:
         """Hidden vectors of the rows of a block, which are written over."""
@@ -115,13 +117,12 @@ class LoneVectors:
             vectors_NK: The vectors.
             tasks_N: Rows of the tasks' embeddings, -1 for none.
         """
-        sizes, parts = self._sizes.proven(self._random_numbers), []
-        for first in range(0, len(vectors_NK), BLOCK):
-            some = slice(first, first + BLOCK)
-            vectors, tasks = _filled(vectors_NK[some], sizes), _filled(tasks_N[some], sizes)
-            hidden_ND = self._hidden(vectors, tasks)
-            parts.append(self._numbers(hidden_ND)[: len(tasks_N[some])])
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        count, parts = len(vectors_NK), []
+        sizes = self._sizes.proven(self._random_numbers, LARGER)
+        for part, size in _blocks(count, sizes):
+            vectors, tasks = _filled(vectors_NK[part], size), _filled(tasks_N[part], size)
+            parts.append(self._numbers(self._hidden(vectors, tasks)))
+        return parts[0][:count] if len(parts) == 1 else torch.cat(parts)[:count]
 
     def _hidden(self, vectors_NK: Floats, tasks_N: NDArray[np.int64]) -> Tensor:
         inner = vectors_NK @ self._first
@@ -209,13 +210,22 @@ def _rows_of_tasks(table: nn.Embedding | None, bias: Tensor) -> Floats:
     return rows.detach().numpy()
 
 
-def _filled(rows: NDArray[Any], sizes: tuple[int, ...]) -> NDArray[Any]:
-    """A copy of rows with zeros at the end, up to a block of one of the sizes."""
-    block = np.zeros((rows_in_blocks(len(rows), sizes), *rows.shape[1:]), rows.dtype)
+def _blocks(count: int, sizes: tuple[int, ...]) -> Iterator[tuple[slice, int]]:
+    """The rows of each block, and its size, which is larger where the last is not full."""
+    first = 0
+    for size in blocks_of(count, sizes):
+        yield slice(first, first + size), size
+        first += size
+
+
+def _filled(rows: NDArray[Any], size: int) -> NDArray[Any]:
+    """A copy of rows with zeros at the end, up to a block's size."""
+    block = np.zeros((size, *rows.shape[1:]), rows.dtype)
     block[: len(rows)] = rows
     return block
 
 
 def _random(rows: int, size: int) -> Floats:
-    """The first of some fixed random rows."""
-    return np.random.default_rng(0).standard_normal((BLOCK, size), np.float32)[:rows]
+    """Rows that repeat a block of random ones."""
+    drawn = np.random.default_rng(0).standard_normal((BLOCK, size), np.float32)
+    return drawn[np.arange(rows) % BLOCK]

@@ -31,7 +31,15 @@ from policies.model.config import NetworkConfig
 from policies.model.cuda_graphs import recordable
 from policies.model.kv_cache import CacheUpdate, RingCache
 from policies.model.lone_tokens import LoneTokens
-from policies.model.row_blocks import BLOCK, BlockSizes, is_exact, padded, rows_in_blocks
+from policies.model.row_blocks import (
+    BLOCK,
+    LARGER,
+    BlockSizes,
+    blocks_of,
+    is_exact,
+    padded,
+    repeated,
+)
 
 if TYPE_CHECKING:
     from policies.model.attention import Mask
@@ -171,27 +179,30 @@ class Backbone(nn.Module):
         step: BlockStep = Block.step,
     ) -> Tensor:
         """A step that does the same for all values of its two tensors."""
-        update = CacheUpdate(rows, placed, cache, self.config)
-        x_ND = padded(x_ND, self._rows_in_blocks(x_ND))
+        blocks = self._blocks_of(x_ND)
+        update = CacheUpdate(rows, placed, cache, self.config, blocks)
+        x_ND = padded(x_ND, sum(blocks)) if blocks else x_ND
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             x_ND = step(block, x_ND, update, cache.keys[layer], cache.values[layer])
         return self.norm(x_ND)[: len(rows)]
 
-    def _rows_in_blocks(self, x_ND: Tensor) -> int:
-        """Rows that new tokens are computed as: whole blocks where rows are exact."""
+    def _blocks_of(self, x_ND: Tensor) -> tuple[int, ...]:
+        """Sizes of the blocks that new tokens are computed in where rows are exact, or none."""
         if not is_exact(x_ND):
-            return len(x_ND)
-        return rows_in_blocks(len(x_ND), self._block_sizes.proven(self._first_block))
+            return ()
+        return blocks_of(len(x_ND), self._block_sizes.proven(self._first_block, LARGER))
 
     def _first_block(self, rows: int) -> Tensor:
         """What the first block computes of random rows; all blocks have the same shapes."""
         block = self.blocks[0]
         assert isinstance(block, Block)
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(BLOCK, self.config.width, generator=generator)[:rows]
-        y = torch.randn(BLOCK, self.config.heads * self.config.head_size, generator=generator)
-        parts = block.queries_keys_values(x), block.attention_out(y[:rows]), block.feed(x)
+        x, y = (
+            repeated(torch.randn(BLOCK, size, generator=generator), rows)
+            for size in (self.config.width, self.config.heads * self.config.head_size)
+        )
+        parts = block.queries_keys_values(x), block.attention_out(y), block.feed(x)
         return torch.cat(parts, 1)
 
     def _step_quantized(self, x_ND: Tensor, update: CacheUpdate, cache: RingCache) -> Tensor:

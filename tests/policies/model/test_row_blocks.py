@@ -13,7 +13,15 @@ from policies.model.config import NetworkConfig, fitted
 from policies.model.kv_cache import RingCache
 from policies.model.network import GatoNetwork, inference
 from policies.model.quantization import with_precision
-from policies.model.row_blocks import BLOCK, BlockSizes, in_blocks, padded, rows_in_blocks
+from policies.model.row_blocks import (
+    BLOCK,
+    LARGER,
+    BlockSizes,
+    blocks_of,
+    in_blocks,
+    padded,
+    rows_in_blocks,
+)
 
 CONFIG = NetworkConfig(
     width=48, layers=2, heads=3, head_size=64, feed_forward=64, window=60, prompt_tokens=4,
@@ -23,11 +31,11 @@ CONFIG = NetworkConfig(
 
 def test_only_sizes_that_give_the_same_numbers_are_proven() -> None:
     def compute(rows: int) -> torch.Tensor:
-        another_order = 1e-15 if rows < 8 else 0.0
-        return torch.arange(1, rows + 1, dtype=torch.float64)[:, None] / 64 + another_order
+        another_order = 1e-15 if rows < 8 or rows == 128 else 0.0
+        return (torch.arange(rows, dtype=torch.float64) % BLOCK)[:, None] / 64 + another_order
 
-    sizes = BlockSizes().proven(compute)
-    assert sizes == (8, 16, BLOCK)
+    assert BlockSizes().proven(compute) == (8, 16, BLOCK)
+    assert BlockSizes().proven(compute, LARGER) == (8, 16, BLOCK, 64, 256)
 
 
 def test_each_number_of_threads_is_tried() -> None:
@@ -49,19 +57,29 @@ def test_each_number_of_threads_is_tried() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "blocks"), [(1, 4), (4, 4), (5, 8), (17, 32), (32, 32), (33, 36), (70, 72)]
+    ("rows", "blocks"),
+    [
+        (1, (4,)),
+        (4, (4,)),
+        (5, (8,)),
+        (17, (32,)),
+        (32, (32,)),
+        (33, (32, 4)),
+        (70, (64, 8)),
+        (289, (128, 128, 32, 4)),
+    ],
 )
-def test_rows_are_padded_to_the_smallest_proven_block(rows: int, blocks: int) -> None:
-    sizes = (4, 8, BLOCK)
-    assert rows_in_blocks(rows, sizes) == blocks
+def test_rows_are_padded_to_the_smallest_proven_blocks(rows: int, blocks: tuple[int, ...]) -> None:
+    sizes = (4, 8, BLOCK, 64, 128)
+    assert blocks_of(rows, sizes) == blocks
+    assert rows_in_blocks(rows, sizes) == sum(blocks)
     x = torch.ones(rows, 2)
-    whole = padded(x, blocks)
-    assert whole.shape == (blocks, 2)
+    whole = padded(x, sum(blocks))
+    assert whole.shape == (sum(blocks), 2)
     assert float(whole.sum()) == 2 * rows
     seen: list[int] = []
-    in_blocks(lambda block: seen.append(len(block)) or block, whole)  # type: ignore[func-returns-value]
-    assert sum(seen) == blocks
-    assert max(seen) <= BLOCK
+    in_blocks(lambda block: seen.append(len(block)) or block, whole, blocks)  # type: ignore[func-returns-value]
+    assert tuple(seen) == blocks
 
 
 @pytest.mark.parametrize("ring", [16, 61, 62, 63])
