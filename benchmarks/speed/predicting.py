@@ -58,9 +58,12 @@ class RecordingNetwork(GatoNetwork):
         rows: NDArray[np.int64],
         positions: NDArray[np.int64],
         cache: RingCache,
+        *,
+        wanted: bool = True,
     ) -> Tensor:
         """As :meth:`GatoNetwork.step`."""
-        return self._forward(functools.partial(super().step, x_ND, rows, positions, cache))
+        step = functools.partial(super().step, x_ND, rows, positions, cache, wanted=wanted)
+        return self._forward(step)
 
     def symbol_logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         """As :meth:`GatoNetwork.symbol_logits`."""

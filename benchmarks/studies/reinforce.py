@@ -26,7 +26,7 @@ import numpy as np
 import tyro
 
 from benchmarks.references import measured
-from benchmarks.studies.plots import write_csv
+from benchmarks.studies.plots import fill_page, write_csv
 from gato_gym.commands.common import exit_status
 from gato_gym.files.bounded_io import read_json
 from gato_gym.files.folder_lock import FolderLock
@@ -40,7 +40,7 @@ from policies.sb3.settings import ReinforceSettings
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
-GATO_MINI = "gato-mini"
+GATO_MINI, MARK = "gato-mini", "reinforce"
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,17 @@ class Case:
 
 CASES = {
     "babyai": Case(
-        "babyai-move-two-across-s8n9", "gato-mini", 300_000,
+        "babyai-unlock", "gato-mini", 200_000,
         ("babyai-go-to-local", "babyai-boss-level", "metaworld-reach", "mujoco-hopper"),
         {"timesteps": 16, "rate": 1e-4, "entropy": 0.005},
     ),
     "metaworld": Case(
-        "metaworld-peg-insert-side", "gato-mini", 500_000,
+        "metaworld-stick-push", "gato-mini", 200_000,
         ("metaworld-reach", "metaworld-push", "babyai-go-to-local", "mujoco-hopper"),
         {"rollout": 250, "batch_size": 500},
     ),
     "mujoco": Case(
-        "mujoco-hopper", "one demonstration", 500_000,
+        "mujoco-hopper", "one demonstration", 200_000,
         changes={"rollout": 256, "rate": 1e-4, "epochs": 10}, demonstrated=True,
     ),
 }  # fmt: skip
@@ -223,6 +223,7 @@ def main(
     episodes: int = 50,
     datasets: tuple[str, ...] = (),
     work: Path = Path("runs/reinforce"),
+    page: Path = Path("docs/guides/reinforce.md"),
 ) -> None:
     """Reinforce tasks where imitation is weak.
 
@@ -233,6 +234,7 @@ def main(
         episodes: Episodes of each task that are played before and after.
         datasets: Ids or paths of Minari datasets that gato-mini keeps imitating.
         work: Folder of the study; its table.csv has the result.
+        page: File that shows it.
     """
     if unknown := sorted(set(cases) - set(CASES)):
         raise ValueError(f"cases names {unknown}: expected some of {list(CASES)}")
@@ -252,6 +254,7 @@ def main(
         }
         rows = rows_of({key: read_json(path) for key, path in paths.items() if path.exists()})
         write_csv(work / "table.csv", rows)
+        fill_page(page, MARK, markdown(rows))
         console.print(markdown(rows), highlight=False, markup=False)
 
 

@@ -282,7 +282,7 @@ def write_prompts(
     cache.positions[torch.from_numpy(rows).to(device), : cache.pinned] = -1
     if embedded:
         tokens = np.concatenate(owners), np.concatenate(positions)
-        network.step(torch.cat(embedded), *tokens, cache)
+        network.step(torch.cat(embedded), *tokens, cache, wanted=False)
 
 
 def retrieved_prompt(

@@ -85,12 +85,17 @@ class Block(nn.Module):
         x_ND = x_ND + in_blocks(self.attention_out, y, update.blocks)
         return x_ND + in_blocks(self.feed, x_ND, update.blocks)
 
-    def _attended(self, x_ND: Tensor, update: CacheUpdate, keys: Tensor, values: Tensor) -> Tensor:
+    def remember(self, x_ND: Tensor, update: CacheUpdate, keys: Tensor, values: Tensor) -> Tensor:
+        """Put new tokens into the cache, as :meth:`step` does; returns their queries."""
         count = len(update.rows)
         qkv = in_blocks(self.queries_keys_values, x_ND, update.blocks)[:count]
         q, k, v = qkv.view(count, 3, self.heads, -1).unbind(1)
-        q = rotate(self.norm_query(q), *update.rotary).to(keys.dtype) * q.shape[-1] ** -0.5
         k = rotate(self.norm_key(k), *update.rotary)
         keys[update.rows, :, :, update.slots] = k.to(keys.dtype)
         values[update.rows, :, :, update.slots] = v.to(keys.dtype)
+        return q
+
+    def _attended(self, x_ND: Tensor, update: CacheUpdate, keys: Tensor, values: Tensor) -> Tensor:
+        q = self.remember(x_ND, update, keys, values)
+        q = rotate(self.norm_query(q), *update.rotary).to(keys.dtype) * q.shape[-1] ** -0.5
         return padded(update.attend(q, keys, values).flatten(1).to(x_ND.dtype), len(x_ND))

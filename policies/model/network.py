@@ -126,12 +126,15 @@ class GatoNetwork(nn.Module):
         rows: NDArray[np.int64],
         positions: NDArray[np.int64],
         cache: RingCache,
+        *,
+        wanted: bool = True,
     ) -> Tensor:
         """Hidden vectors of new tokens against the cache: float ``[N, D]``.
 
         Arguments as in :meth:`policies.model.transformer.Backbone.step`.
         """
-        return self.backbone.step(x_ND.to(self.head.weight.dtype), rows, positions, cache)
+        x_ND = x_ND.to(self.head.weight.dtype)
+        return self.backbone.step(x_ND, rows, positions, cache, wanted=wanted)
 
     @property
     def is_exact(self) -> bool:

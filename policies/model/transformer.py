@@ -143,6 +143,8 @@ class Backbone(nn.Module):
         rows: NDArray[np.int64],
         positions: NDArray[np.int64],
         cache: RingCache,
+        *,
+        wanted: bool = True,
     ) -> Tensor:
         """New tokens against the cache, which stores them.
 
@@ -151,6 +153,8 @@ class Backbone(nn.Module):
             rows: int64 ``[N]``, the row of each, ascending.
             positions: int64 ``[N]``, their positions.
             cache: The cache of all rows. Rows without a token stay as they are.
+            wanted: Whether their hidden vectors are; if not, the last block stores them and
+                computes no more, and what is returned means nothing.
 
         Returns:
             float ``[N, D]``.
@@ -160,14 +164,14 @@ class Backbone(nn.Module):
         placed = cache.place(rows, positions)
         if cache.keys.device.type == "cpu" and cache.keys.dtype == torch.bfloat16:
             return self._step_quantized(x_ND, CacheUpdate(rows, placed, cache, self.config), cache)
-        work = functools.partial(self._step, rows=rows, cache=cache)
+        work = functools.partial(self._step, rows=rows, cache=cache, wanted=wanted)
         if not self.compiled and not (self.recorded and recordable(x_ND)):
             return work(x_ND, placed)
         again = work
         if self.compiled:
             like = x_ND.shape, cache.keys.shape, x_ND.dtype, x_ND.device
             again = functools.partial(work, step=compiled_step(*like))
-        return cache.graphs.play((self, rows.tobytes()), work, again, x_ND, placed)
+        return cache.graphs.play((self, rows.tobytes(), wanted), work, again, x_ND, placed)
 
     def _step(
         self,
@@ -176,6 +180,7 @@ class Backbone(nn.Module):
         *,
         rows: NDArray[np.int64],
         cache: RingCache,
+        wanted: bool,
         step: BlockStep = Block.step,
     ) -> Tensor:
         """A step that does the same for all values of its two tensors."""
@@ -184,6 +189,9 @@ class Backbone(nn.Module):
         x_ND = padded(x_ND, sum(blocks)) if blocks else x_ND
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
+            if not wanted and not update.alone and layer == len(self.blocks) - 1:
+                block.remember(x_ND, update, cache.keys[layer], cache.values[layer])
+                break
             x_ND = step(block, x_ND, update, cache.keys[layer], cache.values[layer])
         return self.norm(x_ND)[: len(rows)]
 

@@ -67,14 +67,17 @@ def test_one_demonstration_then_ppo(
     monkeypatch.setattr(reinforce, "CASES", {"mujoco": case})
     plain = reinforce.demonstrated
     monkeypatch.setattr(reinforce, "demonstrated", lambda *a, **k: plain(*a, **k, steps=3))
-    main(cases=("mujoco",), seeds=1, episodes=2, work=tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- reinforce: begin -->\n<!-- reinforce: end -->\n")
+    main(cases=("mujoco",), seeds=1, episodes=2, work=tmp_path, page=page)
     with (tmp_path / "table.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert (row["task"], row["seeds"], row["steps"]) == (TASK, "1", "64")
     assert float(row["before"]) > 0
     assert f"| {TASK} | 1 |" in capsys.readouterr().out
+    assert f"| {TASK} | 1 |" in page.read_text()
     monkeypatch.setattr(reinforce, "reinforce", None)  # what is finished is kept
-    main(cases=("mujoco",), seeds=1, episodes=2, work=tmp_path)
+    main(cases=("mujoco",), seeds=1, episodes=2, work=tmp_path, page=page)
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:

@@ -110,6 +110,25 @@ def test_hidden_vectors_of_1_to_70_rows_are_those_of_70(ring: int, tokens: int) 
                 assert same, (first, rows)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_tokens_whose_hidden_vectors_are_not_wanted_leave_the_same_cache(precision: str) -> None:
+    torch.manual_seed(0)
+    network = inference(GatoNetwork(CONFIG))
+    if precision != "float32":
+        with_precision(network, precision)
+    x, caches = torch.randn(40, CONFIG.width), []
+    for wanted in (True, False):
+        cache = RingCache.empty(CONFIG, rows=8, ring=8, pinned=4, like=network.head.weight)
+        owners, positions = np.arange(8).repeat(5), np.tile(np.arange(5), 8)
+        with torch.inference_mode():
+            network.step(x, owners, positions, cache, wanted=wanted)
+        caches.append(cache)
+    for name in ("keys", "values", "positions"):
+        one, other = (getattr(cache, name) for cache in caches)
+        assert torch.equal(one, other), name
+    assert float(caches[1].keys[-1].abs().sum()) > 0
+
+
 @pytest.mark.parametrize("head", ["bins", "regression"])
 @pytest.mark.parametrize("side_by_side", [False, True])
 def test_actions_of_1_to_70_rows_are_those_of_70(head: str, side_by_side: bool) -> None:
