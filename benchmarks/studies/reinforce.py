@@ -68,7 +68,7 @@ CASES = {
     "babyai": Case(
         "babyai-unlock", "gato-mini", 200_000,
         ("babyai-go-to-local", "babyai-boss-level", "metaworld-reach", "mujoco-hopper"),
-        {"timesteps": 16, "rate": 1e-4, "entropy": 0.005},
+        {"timesteps": 8},
     ),
     "metaworld": Case(
         "metaworld-stick-push", "gato-mini", 200_000,
@@ -77,7 +77,8 @@ CASES = {
     ),
     "mujoco": Case(
         "mujoco-hopper", "one demonstration", 200_000,
-        changes={"rollout": 256, "rate": 1e-4, "epochs": 10}, demonstrated=True,
+        changes={"rollout": 256, "batch_size": 512, "epochs": 10, "rate": 2e-5},
+        demonstrated=True,
     ),
 }  # fmt: skip
 """Which tasks, from which weights, by name."""

@@ -42,6 +42,8 @@ class GatoActorCriticPolicy(ActorCriticPolicy):
         use_sde: Has to be False.
         checkpoint: As :meth:`policies.gato.policy.GatoPolicy.load` takes it.
         deviation: First standard deviation around regressed actions, in units of [-1, 1].
+        value_rate: Learning rate of the value head and of that deviation, which begin from nothing;
+            ``lr_schedule`` is that of the network, for which it would be too large.
         optimizer_class: The optimiser; any of torch.
         optimizer_kwargs: Its arguments beside the learning rate.
 
@@ -72,6 +74,7 @@ class GatoActorCriticPolicy(ActorCriticPolicy):
         *,
         checkpoint: str | Path,
         deviation: float = 0.1,
+        value_rate: float = 1e-3,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -106,11 +109,18 @@ class GatoActorCriticPolicy(ActorCriticPolicy):
         self.value_head = nn.Sequential(nn.Linear(width, width), nn.Tanh(), last)
         if self._regresses:
             self.log_std = nn.Parameter(torch.full((count,), float(np.log(deviation))))
+        self.value_rate = value_rate
+        new = [p for name, p in self.named_parameters() if not name.startswith("network.")]
         self.optimizer = optimizer_class(
-            self.parameters(),
+            [{"params": list(self.network.parameters())}, {"params": new}],
             lr=lr_schedule(1),  # type: ignore[call-arg]
             **self.optimizer_kwargs,
         )
+        self.optimizer.register_step_pre_hook(self._set_value_rate)
+
+    def _set_value_rate(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Before a step: Stable-Baselines3 gives all groups one rate."""
+        optimizer.param_groups[-1]["lr"] = self.value_rate
 
     def _build(self, lr_schedule: Schedule) -> None:
         """Make nothing: the network is the checkpoint's."""

@@ -221,7 +221,11 @@ class _Run:
             clip_range=asked.clip,
             ent_coef=asked.entropy,
             target_kl=asked.target_kl,
-            policy_kwargs={"checkpoint": self.source, "deviation": asked.deviation},
+            policy_kwargs={
+                "checkpoint": self.source,
+                "deviation": asked.deviation,
+                "value_rate": asked.value_rate,
+            },
             tensorboard_log=str(self.training / "tensorboard") if logs else None,
             seed=asked.seed + steps,
             device=choose_device(asked.device),

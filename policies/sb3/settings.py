@@ -31,7 +31,8 @@ class ReinforceSettings:
         rollout: Timesteps of each between two updates.
         batch_size: Timesteps of a minibatch.
         epochs: Passes over a rollout.
-        rate: Learning rate of Adam.
+        rate: Learning rate of Adam, for the network.
+        value_rate: The same for the value head and the deviation around regressed actions.
         gamma: Discount.
         clip: PPO's clipping of probability ratios.
         entropy: Weight of the entropy over legal actions.
@@ -63,6 +64,7 @@ class ReinforceSettings:
     batch_size: int = 256
     epochs: int = 4
     rate: float = 3e-5
+    value_rate: float = 1e-3
     gamma: float = 0.99
     clip: float = 0.2
     entropy: float = 0.0
@@ -82,7 +84,7 @@ class ReinforceSettings:
         )  # fmt: skip
         check_range(self, "batch_size", low=2)
         check_range(self, "imitation", "entropy", "critic_steps", "seed")
-        check_range(self, "rate", "clip", "target_kl", "deviation", above=True)
+        check_range(self, "rate", "value_rate", "clip", "target_kl", "deviation", above=True)
         check_range(self, "gamma", high=1, above=True)
         if self.num_envs * self.rollout < self.batch_size:
             raise ValueError(

@@ -320,6 +320,25 @@ def test_only_the_value_head_learns_at_first(tmp_path: Path) -> None:
     assert all(name.startswith("value_head.") for name in changed)
 
 
+def test_what_begins_from_nothing_has_a_rate_of_its_own(tmp_path: Path) -> None:
+    env = Target()
+    options = PlanOptions(memory="none", vector_size=16, actions="parallel")
+    folder = checkpoint(tmp_path / "c", env, options, "regression")
+    agent = agent_of(folder, env, learning_rate=1e-5)
+    policy = agent.policy
+    before = {name: weight.detach().clone() for name, weight in policy.named_parameters()}
+    agent.learn(32)
+    steps = {
+        name: float((weight - before[name]).detach().abs().max())
+        for name, weight in policy.named_parameters()
+    }
+    updates = max(int(entry["step"]) for entry in policy.optimizer.state.values())
+    network = max(step for name, step in steps.items() if name.startswith("network."))
+    assert 0 < network < 2e-5 * updates  # a step of Adam is as long as the rate, or little more
+    assert steps["log_std"] > 5e-4
+    assert max(step for name, step in steps.items() if name.startswith("value_head.")) > 5e-4
+
+
 def test_says_what_to_write(tmp_path: Path) -> None:
     env = Bandit()
     folder = checkpoint(tmp_path / "c", env, PlanOptions(memory="none", vector_size=16))
