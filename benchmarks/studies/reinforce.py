@@ -66,17 +66,17 @@ class Case:
 
 CASES = {
     "babyai": Case(
-        "babyai-unlock", "gato-mini", 200_000,
+        "babyai-unlock", "gato-mini", 120_000,
         ("babyai-go-to-local", "babyai-boss-level", "metaworld-reach", "mujoco-hopper"),
         {"timesteps": 8},
     ),
     "metaworld": Case(
-        "metaworld-stick-push", "gato-mini", 200_000,
+        "metaworld-stick-push", "gato-mini", 120_000,
         ("metaworld-reach", "metaworld-push", "babyai-go-to-local", "mujoco-hopper"),
         {"rollout": 250, "batch_size": 500},
     ),
     "mujoco": Case(
-        "mujoco-hopper", "one demonstration", 200_000,
+        "mujoco-hopper", "one demonstration", 120_000,
         changes={"rollout": 256, "batch_size": 512, "epochs": 10, "rate": 2e-5},
         demonstrated=True,
     ),
