@@ -66,7 +66,7 @@ class Case:
 
 CASES = {
     "babyai": Case(
-        "babyai-unlock", "gato-mini", 120_000,
+        "babyai-mini-boss-level", "gato-mini", 120_000,
         ("babyai-go-to-local", "babyai-boss-level", "metaworld-reach", "mujoco-hopper"),
         {"timesteps": 8},
     ),
