@@ -107,6 +107,12 @@ class Decoder:
         chunk = plan.num_tokens + plan.num_actions + 1 + TEXT_PLACES * plan.has_text
         return chunk + (0 if plan.options.memory == "none" else self.network.config.window)
 
+    @functools.cached_property
+    def regresses(self) -> bool:
+        """Whether all actions are numbers by regression, which has nothing to draw."""
+        regression = self.network.config.continuous_head == "regression"
+        return regression and bool(self.plan.action_is_continuous.all())
+
     @property
     def sees_alone(self) -> bool:
         """Whether tokens see themselves alone, and rows are exact: they need no cache."""
@@ -117,10 +123,9 @@ class Decoder:
         """What chooses actions at once, where they are numbers and the observation is a vector."""
         plan, network = self.plan, self.network
         config, counts = network.config, (len(plan.id_slots), len(plan.grid_slots))
-        numbers = config.continuous_head == "regression" and plan.action_is_continuous.all()
         vector = (*counts, len(plan.image_slots), len(plan.vector_slots)) == (0, 0, 0, 1)
         apart = self.speaks or config.return_conditioned or not plan.has_parallel_actions
-        if apart or not (numbers and vector and self.sees_alone):
+        if apart or not (self.regresses and vector and self.sees_alone):
             return None
         return LoneVectors(
             network.backbone.lone_tokens,
@@ -208,7 +213,8 @@ class Decoder:
         """Restart the rows that begin an episode; the pinned prompt stays.
 
         Returns:
-            float32 ``[B, A]`` in [0, 1), the random numbers of the timestep's action tokens.
+            float32 ``[B, A]`` in [0, 1), the random numbers of the timestep's action tokens; zeros
+            where none is drawn.
         """
         space = self.plan.observation_space
         begun = begin_episodes(
@@ -223,7 +229,7 @@ class Decoder:
             forgets = self.plan.options.memory == "none"
             self._show(state, observation, begun | forgets)
         uniforms = np.zeros((len(starts), self.plan.num_actions), np.float32)
-        if not deterministic:
+        if not deterministic and not self.regresses:
             for row, generator in enumerate(state.generators):
                 uniforms[row] = generator.under_way.random(self.plan.num_actions, np.float32)
         return uniforms
