@@ -113,7 +113,7 @@ def block_mask(roles: TokenRoles, window: int) -> BlockMask:
     """The same for FlexAttention: which blocks are seen, and the rule inside them.
 
     The blocks are read off the dense mask. PyTorch's ``create_block_mask`` calls the rule once for
-    each pair of tokens, vectorised: thousands of small operations, for which a GPU waits.
+    each pair of tokens, vectorised: many small operations, for which a GPU waits.
     """
     from torch.nn.attention.flex_attention import BlockMask
 

@@ -3,8 +3,7 @@
 A matrix product may round a row differently if the number of other rows changes. Blocks of a fixed
 size, padded if they are smaller, give every row the same numbers in any batch. So do smaller and
 larger blocks whose kernels sum in the same order, which is tried on the machine at hand before they
-are used.
-This holds for float32 on a CPU; GPUs and fewer bits are chosen for speed instead.
+are used. This holds for float32 on a CPU; GPUs and fewer bits are chosen for speed instead.
 
 * :func:`is_exact` -- whether the promise holds for a tensor.
 * :class:`BlockSizes` -- which other blocks keep it.
