@@ -105,7 +105,12 @@ def test_forwards_are_made_again_without_the_rest() -> None:
     player = predicting.Stepper(predicting.make_policy("mini", device=CPU), 2)
     calls = []
     original = player.policy.network.backbone.step
-    player.policy.network.backbone.step = lambda *a: (calls.append(len(a[1])), original(*a))[1]  # type: ignore[method-assign]
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        calls.append(len(arguments[1]))
+        return original(*arguments, **named)
+
+    player.policy.network.backbone.step = counted  # type: ignore[method-assign]
     again = predicting._recorded(player.policy.network, player.step)
     assert player.policy.network.forwards is None
     recorded, calls[:] = list(calls), []

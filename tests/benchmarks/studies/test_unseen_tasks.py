@@ -34,8 +34,8 @@ def test_the_command_plays_every_way_and_goes_on(
 ) -> None:
     write_invented(tmp_path / "data")
 
-    def tiny(root: Path, work: Path, *, steps: int, minutes: float | None) -> Any:
-        whole = pretraining(root, work, steps=steps)
+    def tiny(root: Path, work: Path, *, steps: int, minutes: float | None, rows: int) -> Any:
+        whole = pretraining(root, work, steps=steps, minutes=minutes, rows=rows)
         data = tuple(str(root / "gato" / f"{task}-v0") for task in (BABYAI, ARM, PUSH))
         sizes = {"width": 32, "layers": 1, "heads": 2, "head_size": 16, "feed_forward": 32}
         return unseen_tasks.replace(

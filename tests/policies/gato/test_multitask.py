@@ -79,9 +79,9 @@ def test_all_rows_share_each_forward(
     backbone = views[0].network.backbone
     original = backbone.step
 
-    def step(*arguments: Any) -> torch.Tensor:
+    def step(*arguments: Any, **named: Any) -> torch.Tensor:
         counted.append(len(set(arguments[1].tolist())))
-        return original(*arguments)
+        return original(*arguments, **named)
 
     monkeypatch.setattr(backbone, "step", step)
     policy = MultiTaskPolicy(views)

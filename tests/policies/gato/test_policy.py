@@ -131,9 +131,9 @@ def test_one_forward_for_each_action_token_and_none_besides(
     calls = []
     original = policy.network.backbone.step
 
-    def counted(*arguments: Any) -> torch.Tensor:
+    def counted(*arguments: Any, **named: Any) -> torch.Tensor:
         calls.append(len(arguments[1]))
-        return original(*arguments)
+        return original(*arguments, **named)
 
     monkeypatch.setattr(policy.network.backbone, "step", counted)
     seen, state = streams(5, 9), None

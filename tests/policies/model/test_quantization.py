@@ -272,8 +272,8 @@ def test_everything_is_where_the_weights_are(
     forwards = []
     original = policy.network.backbone.step
 
-    def counted(*arguments: Any) -> torch.Tensor:
-        forwards.append(original(*arguments))
+    def counted(*arguments: Any, **named: Any) -> torch.Tensor:
+        forwards.append(original(*arguments, **named))
         return forwards[-1]
 
     monkeypatch.setattr(policy.network.backbone, "step", counted)

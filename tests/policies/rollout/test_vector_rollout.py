@@ -113,9 +113,9 @@ def test_rows_of_several_tasks_act_in_one_forward_and_idle_ones_are_dropped(
     rows: list[int] = []
     step = first.network.backbone.step
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **named: Any) -> Any:
         rows.append(len(set(arguments[1].tolist())))
-        return step(*arguments)
+        return step(*arguments, **named)
 
     monkeypatch.setattr(first.network.backbone, "step", counted)
     rollout = Rollout(deterministic=False)
