@@ -32,7 +32,7 @@ from benchmarks.protocol import episode_seed
 from benchmarks.statistics.aggregates import suite_of
 from benchmarks.statistics.bootstrap import stratified_bootstrap
 from benchmarks.statistics.scores import mean_of_tasks
-from benchmarks.studies.plots import fill_page, write_csv
+from benchmarks.studies.plots import check_page, fill_page, write_csv
 from gato_gym import get_task
 from gato_gym.commands.common import exit_status
 from gato_gym.files.atomic_io import write_json, write_whole
@@ -278,6 +278,7 @@ def main(
         csv: File of the table.
         page: File that shows the table.
     """
+    check_page(page, MARK)
     torch.set_num_threads(1)
     by_name = {variant.name: variant for variant in VARIANTS}
     if unknown := sorted(set(variants) - set(by_name)):

@@ -31,7 +31,7 @@ import numpy as np
 import tyro
 
 from benchmarks.studies import gato_mini
-from benchmarks.studies.plots import fill_page, write_csv
+from benchmarks.studies.plots import check_page, fill_page, write_csv
 from benchmarks.studies.recipe_episodes import SUITES, evenly, labelled_collections
 from benchmarks.studies.scoring import bench, shown, suite_means
 from benchmarks.studies.variants import (
@@ -287,6 +287,7 @@ def main(
         page: File that shows the table; by default docs/families.md or docs/training.md.
     """
     known, usual_page = STUDIES[study]
+    check_page(page or usual_page, study)
     by_name = {each.name: each for each in known if set(each.suites) <= set(suites)}
     check_known("variants", variants, list(by_name))
     check_known("suites", suites, SUITES)

@@ -23,7 +23,7 @@ import tyro
 
 import gato_gym
 from benchmarks.studies.memory_tasks import TASKS, Scripted, SmallTask
-from benchmarks.studies.plots import fill_page, write_csv
+from benchmarks.studies.plots import check_page, fill_page, write_csv
 from gato_gym.commands.common import exit_status
 from gato_gym.files.atomic_io import write_json
 from gato_gym.files.bounded_io import read_json, read_text
@@ -188,6 +188,7 @@ def main(
         csv: File of the table.
         page: File that shows the table.
     """
+    check_page(page, MARK)
     torch.set_num_threads(1)
     by_name = {task.name: task for task in TASKS}
     for setting, names, known in (

@@ -41,7 +41,7 @@ from benchmarks.studies.offline_datasets import (
     make_datasets,
     references_of,
 )
-from benchmarks.studies.plots import fill_page, write_csv
+from benchmarks.studies.plots import check_page, fill_page, write_csv
 from gato_gym.commands.common import exit_status
 from gato_gym.files.atomic_io import surviving, write_json
 from gato_gym.files.bounded_io import read_json
@@ -244,6 +244,7 @@ def main(
     Raises:
         ValueError: A name is unknown, or the folder holds a study of other amounts.
     """
+    check_page(page, MARK, MARK_PUBLISHED)
     for setting, names, known in (
         ("environments", environments, ENVIRONMENTS), ("datasets", datasets, DATASETS),
         ("methods", methods, METHODS),

@@ -1,7 +1,7 @@
 """Tables and plots of studies, as CSV and PNG.
 
 * :func:`write_csv` -- rows of plain values.
-* :func:`fill_page` -- a table between two comments of a page.
+* :func:`fill_page` -- a table between two comments of a page; :func:`check_page`, before the work.
 * :func:`panels` -- a figure with several plots.
 """
 
@@ -32,12 +32,33 @@ def fill_page(page: Path, mark: str, table: str) -> None:
     Raises:
         ValueError: The page has no such place.
     """
+    before, after = _around(page, mark)
+    page.write_text(f"{before}\n{table}\n{after}")
+
+
+def check_page(page: Path, *marks: str) -> None:
+    """Refuse a page without a place for the tables, which would come to light after hours of work.
+
+    Raises:
+        ValueError: As :func:`fill_page` does; also where there is no page.
+    """
+    if not page.is_file():
+        raise ValueError(
+            f"{page} is not there: expected the page that is to show the table, as in a clone of "
+            "the repository"
+        )
+    for mark in marks:
+        _around(page, mark)
+
+
+def _around(page: Path, mark: str) -> tuple[str, str]:
+    """What is before and after the table's place, with the comments around it."""
     begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
     text = read_text(page)
     if text.count(begin) != 1 or text.count(end) != 1:
         raise ValueError(f"{page} has no place for the table: expected {begin} and {end} once each")
     before, rest = text.split(begin)
-    page.write_text(f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}")
+    return before + begin, end + rest.split(end)[1]
 
 
 @contextmanager

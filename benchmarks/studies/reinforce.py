@@ -26,7 +26,7 @@ import numpy as np
 import tyro
 
 from benchmarks.references import measured
-from benchmarks.studies.plots import fill_page, write_csv
+from benchmarks.studies.plots import check_page, fill_page, write_csv
 from gato_gym.commands.common import exit_status
 from gato_gym.files.bounded_io import read_json
 from gato_gym.files.folder_lock import FolderLock
@@ -237,6 +237,7 @@ def main(
         work: Folder of the study; its table.csv has the result.
         page: File that shows it.
     """
+    check_page(page, MARK)
     if unknown := sorted(set(cases) - set(CASES)):
         raise ValueError(f"cases names {unknown}: expected some of {list(CASES)}")
     console = new_console(soft_wrap=True)

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from benchmarks.policies import DEFAULT_POLICY
 from benchmarks.protocol import PROTOCOLS, STANDARD
-from benchmarks.studies.plots import fill_page, write_csv
+from benchmarks.studies.plots import check_page, fill_page, write_csv
 from benchmarks.studies.scoring import bench, shown, suite_means
 from gato_gym.commands.common import exit_status
 from gato_gym.tasks import Task, list_tasks
@@ -176,6 +176,7 @@ def main(
         csv: File of the table.
         page: File that shows the table.
     """
+    check_page(page, MARK)
     if seeds < 1:
         raise ValueError(f"--seeds is {seeds}, expected 1 or more: pass --seeds 5")
     chosen = list_tasks(None, tasks or ",".join(TASKS))

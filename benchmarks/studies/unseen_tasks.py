@@ -31,7 +31,7 @@ import tyro
 from benchmarks.studies import gato_mini, recipe_episodes
 from benchmarks.studies.few_shot import familiar, nested_order
 from benchmarks.studies.finetune import FinetuneRun
-from benchmarks.studies.plots import fill_page, panels, write_csv
+from benchmarks.studies.plots import check_page, fill_page, panels, write_csv
 from benchmarks.studies.settings import FinetuneSettings
 from gato_gym import get_task
 from gato_gym.commands.common import exit_status
@@ -350,6 +350,7 @@ def main(
         page: File that shows the table.
         threads: Threads of the CPU.
     """
+    check_page(page, MARK)
     if unknown := sorted(set(tasks) - set(HELD_OUT)):
         raise ValueError(f"tasks names {unknown}: expected some of {list(HELD_OUT)}")
     torch.set_num_threads(threads)

@@ -2,6 +2,7 @@
 
 * :class:`FolderLock` -- held while somebody writes; its file names the process.
 * :class:`FolderInUseError` -- another process writes there.
+* :func:`make_folder` -- a folder to write to, unless a file is in its way.
 """
 
 from __future__ import annotations
@@ -27,6 +28,21 @@ class FolderInUseError(ValueError):
     """Another process writes to the folder."""
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Raises:
+        NotADirectoryError: A file is where one of them is to be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(
+            f"{folder} cannot be a folder, as a file is in its way: expected a folder, or a new "
+            "name for one"
+        ) from None
+
+
 class FolderLock:
     """The right to write to a folder, from construction to :meth:`release`; a context manager.
 
@@ -41,6 +57,7 @@ class FolderLock:
 
     Raises:
         FolderInUseError: Another process is writing to it.
+        NotADirectoryError: A file is where the folder is to be.
         OSError: The lock cannot be written, or is a link.
 
     Example:
@@ -55,7 +72,7 @@ class FolderLock:
     def __init__(self, folder: Path, *, beside: bool = False, wait: float = 0.0) -> None:
         self.path = folder.with_name(f".{folder.name}.lock") if beside else folder / NAME
         self._made_folder = not self.path.parent.exists()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         self._lock = FileLock(self.path, timeout=wait, thread_local=False)
         try:
             self._lock.acquire()

@@ -105,7 +105,7 @@ def dense_mask(roles: TokenRoles, window: int) -> Tensor:
     return visible[:, None]
 
 
-BLOCK = 128
+FLEX_BLOCK = 128
 """Queries and keys of a block that FlexAttention computes or skips."""
 
 
@@ -122,14 +122,14 @@ def block_mask(roles: TokenRoles, window: int) -> BlockMask:
         return ((query >= key) & seen) | (query == key)
 
     rows, length = roles.documents.shape
-    count = -(-length // BLOCK)
-    room = count * BLOCK - length
+    count = -(-length // FLEX_BLOCK)
+    room = count * FLEX_BLOCK - length
     seen = F.pad(dense_mask(roles, window), (0, room, 0, room))
-    pairs = seen.view(rows, 1, count, BLOCK, count, BLOCK).sum(dim=(3, 5))
-    whole = pairs == BLOCK**2
+    pairs = seen.view(rows, 1, count, FLEX_BLOCK, count, FLEX_BLOCK).sum(dim=(3, 5))
+    whole = pairs == FLEX_BLOCK**2
     parts = (pairs > 0) & ~whole
     return BlockMask.from_kv_blocks(
-        *_ordered(parts), *_ordered(whole), BLOCK, rule, (length, length)
+        *_ordered(parts), *_ordered(whole), FLEX_BLOCK, rule, (length, length)
     )
 
 

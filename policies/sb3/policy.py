@@ -85,8 +85,9 @@ class GatoActorCriticPolicy(ActorCriticPolicy):
             )
         if use_sde:
             raise ValueError("use_sde is True: expected False, a token's choice has no such noise")
-        if not deviation > 0:
-            raise ValueError(f"deviation is {deviation}: expected more than 0")
+        for name, number in (("deviation", deviation), ("value_rate", value_rate)):
+            if not number > 0:
+                raise ValueError(f"{name} is {number}: expected more than 0")
         super().__init__(
             observation_space,
             action_space,

@@ -23,6 +23,7 @@ import numpy as np
 
 from gato_gym.episodes.episode import Episode
 from gato_gym.files.atomic_io import file_name
+from gato_gym.files.folder_lock import make_folder
 from gato_gym.options import PlanOptions
 from gato_gym.space_json import write_space
 from policies.gato.task_specs import signature
@@ -67,7 +68,7 @@ def shard_tasks(
         ValueError: An observation or action is not what its space says.
         WorkerError: A process failed, or was killed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     places = {task.id: folder / file_name(task.id) for task in tasks}
     rewarded = {"rewards": True} if rewards else {}
     metas, older = (

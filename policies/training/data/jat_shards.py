@@ -40,6 +40,7 @@ from gato_gym.episodes.episode import Episode
 from gato_gym.episodes.frames import frames_of
 from gato_gym.files.atomic_io import file_name
 from gato_gym.files.bounded_io import as_type, read_json
+from gato_gym.files.folder_lock import make_folder
 from gato_gym.space_json import write_space
 from policies.gato.prompts import first_steps
 from policies.jat.encoders import FRAMES, SIDE
@@ -162,7 +163,7 @@ def shard_jat_tasks(
         ValueError: An observation is not what its space says.
         WorkerError: A process failed, or was killed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     jobs: list[Callable[[], Any]] = []
     for task in tasks:
         place = folder / file_name(task.id)

@@ -60,3 +60,11 @@ def test_a_folder_made_for_nothing_is_removed(tmp_path: Path) -> None:
     (tmp_path / "run" / "results.jsonl").touch()
     held.release()
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["results.jsonl"]
+
+
+def test_a_file_in_the_way_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("kept")
+    for place in (tmp_path / "notes.md", tmp_path / "notes.md" / "run"):
+        with pytest.raises(NotADirectoryError, match="a file is in its way: expected a folder"):
+            FolderLock(place)
+    assert (tmp_path / "notes.md").read_text() == "kept"
