@@ -2,6 +2,7 @@
 
     python -m benchmarks.studies.adaptive
     python -m benchmarks.studies.adaptive --steps 200 --seeds 1 --suites babyai --episodes 5
+    python -m benchmarks.studies.adaptive --steps 400 --rows 24 --episodes 10
 
 Each variant is trained with as many updates from each seed, by the code of ``gato-gym train``, on
 the episodes of :mod:`benchmarks.studies.gato_mini`, and plays by that of ``gato-gym bench``. A
@@ -45,7 +46,14 @@ SUITES = ("babyai", "metaworld")
 
 
 def settings_of(
-    variant: str, seed: int, *, root: Path, work: Path, suites: tuple[str, ...], steps: int
+    variant: str,
+    seed: int,
+    *,
+    root: Path,
+    work: Path,
+    suites: tuple[str, ...],
+    steps: int,
+    rows: int = 48,
 ) -> TrainSettings:
     """What a variant is trained with; nothing but what shares follow is another.
 
@@ -55,7 +63,9 @@ def settings_of(
         root: Folder of the datasets.
         work: Folder of the study.
         suites: Whose tasks are trained on, each with as many tokens.
-        steps: Updates.
+        steps: Updates. Shares follow the losses twenty times in them, and the scores five times, as
+            those have to be played for.
+        rows: Packed sequences of an update.
     """
     return TrainSettings(
         datasets=recipe_episodes.datasets(root, suites=suites),
@@ -72,9 +82,9 @@ def settings_of(
         task_embeddings=True,
         options={"actions": "parallel"},
         precision="auto",
-        rows=48,
+        rows=rows,
         length=128,
-        score_every=None if VARIANTS[variant] == "scores" else 0,
+        score_every=max(1, steps // 5) if VARIANTS[variant] == "scores" else 0,
         score_episodes=4,
         seed=seed,
     )
@@ -141,6 +151,7 @@ def main(
     suites: tuple[str, ...] = SUITES,
     seeds: int = 3,
     steps: int = 1600,
+    rows: int = 48,
     episodes: int = 20,
     root: Path = Path("data"),
     work: Path = Path("runs/adaptive"),
@@ -152,6 +163,7 @@ def main(
         suites: Suites to train on and to play.
         seeds: Seeds 0 to ``seeds - 1``.
         steps: Updates of each network.
+        rows: Packed sequences of an update.
         episodes: Episodes of each task to play.
         root: Folder of the datasets, see benchmarks.studies.gato_mini.
         work: Folder of the study; its table.csv has the result.
@@ -168,7 +180,13 @@ def main(
                 path = work / f"{variant}-{seed}" / "result.json"
                 if not path.exists():
                     settings = settings_of(
-                        variant, seed, root=root, work=work, suites=suites, steps=steps
+                        variant,
+                        seed,
+                        root=root,
+                        work=work,
+                        suites=suites,
+                        steps=steps,
+                        rows=rows,
                     )
                     write_json(path, run_variant(settings, episodes=episodes))
         paths = {

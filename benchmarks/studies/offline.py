@@ -25,6 +25,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +56,25 @@ from policies.training.settings import TrainSettings
 
 MARK, MARK_PUBLISHED = "offline", "offline-published"
 
+ROWS = 8
+"""Episodes that are played at a time."""
+
+_NUMBERS: dict[str, Any] = {
+    "options": {"actions": "parallel"}, "network": {"continuous_head": "regression"},
+}  # fmt: skip
+
 METHODS: dict[str, dict[str, Any]] = {
-    "bc": {
-        "memory": "none", "options": {"actions": "parallel"}, "keep": 0.0,
-        "network": {"continuous_head": "regression"},
-    },
-    "gato": {"keep": 0.8},
-    "gato-return": {"return_conditioned": True},
+    "bc": {**_NUMBERS, "memory": "none", "keep": 0.0},
+    "gato": {**_NUMBERS, "keep": 0.8},
+    "gato-return": {**_NUMBERS, "return_conditioned": True},
     "dt": {"family": "dt"},
     "tt": {"family": "tt"},
     "jat": {"family": "jat", "keep": 0.8},
-}  # fmt: skip
+}
 """Fields of :class:`~policies.training.settings.TrainSettings` by method. Behaviour cloning (bc)
-regresses the action of each timestep alone on all episodes; Gato and JAT imitate those that have
-four fifths of the best window's return, as published; the others learn from all."""
+acts on each timestep alone and learns from all episodes; Gato and JAT imitate those that have four
+fifths of the best window's return, as published; the others learn from all. All but tt predict the
+numbers of an action at once, by regression, as gato-mini does."""
 
 PUBLISHED = {
     ("medium", "halfcheetah"): {"dt": 42.6, "tt": 46.9},
@@ -131,9 +137,10 @@ def run_method(settings: TrainSettings, task: str, *, episodes: int) -> dict[str
         raise
     checkpoint = run.train()
     progress = read_json(surviving(run.state / "last") / "progress.json")
-    with made_env(task) as env:
-        policy = make_policy(checkpoint, env=env)
-        returns = play_scores([env], policy, episodes, deterministic=True).returns
+    with ExitStack() as stack:
+        envs = [stack.enter_context(made_env(task)) for _ in range(min(ROWS, episodes))]
+        policy = make_policy(checkpoint, env=envs[0])
+        returns = play_scores(envs, policy, episodes, deterministic=True).returns
     scores = references_of(task).normalise(returns)
     if scores is None:
         raise ValueError(f"{task} has an expert that does not beat random: nothing to score")

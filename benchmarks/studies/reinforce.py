@@ -68,7 +68,7 @@ CASES = {
     "babyai": Case(
         "babyai-mini-boss-level", "gato-mini", 120_000,
         ("babyai-go-to-local", "babyai-boss-level", "metaworld-reach", "mujoco-hopper"),
-        {"timesteps": 8},
+        {"timesteps": 8, "epochs": 2, "rate": 1e-4},
     ),
     "metaworld": Case(
         "metaworld-stick-push", "gato-mini", 120_000,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -123,6 +124,16 @@ class DtPolicy(OneTaskPolicy):
         return DtState(*self._fields(rows), inputs, np.zeros(rows))
 
     def _choose(
+        self,
+        state: DtState,
+        encoded: TokenizedBatch,
+        generators: Sequence[np.random.Generator | None],
+    ) -> NDArray[np.int64]:
+        """Row by row, as a product of several rows may round them in another way."""
+        each = [self._choose_row(state, r, encoded, drawn) for r, drawn in enumerate(generators)]
+        return np.stack(each)
+
+    def _choose_row(
         self,
         state: DtState,
         row: int,

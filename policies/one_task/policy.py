@@ -53,7 +53,7 @@ class OneTaskState:
 class OneTaskPolicy(Policy):
     """A network that acts in the one pair of spaces that it was trained in.
 
-    Rows are computed one by one, so that their numbers do not depend on the batch.
+    A row's numbers do not depend on the batch that it is in.
 
     Args:
         network: The weights.
@@ -182,11 +182,11 @@ class OneTaskPolicy(Policy):
 
     @abstractmethod
     def _choose(
-        self, state: Any, row: int, encoded: Any, generator: np.random.Generator | None
+        self, state: Any, encoded: Any, generators: Sequence[np.random.Generator | None]
     ) -> NDArray[np.int64]:
-        """A row's action, int64 ``[A]`` as in the state, for the row ``row`` of ``encoded``.
+        """The actions of the rows of ``encoded``, int64 ``[B, A]`` as in the state.
 
-        Without a generator it is the likeliest. The state takes up the observation.
+        Without a generator a row's is the likeliest. The state takes up the observations.
         """
 
     @torch.inference_mode()
@@ -214,9 +214,8 @@ class OneTaskPolicy(Policy):
             observation=observation,
         )
         state.lengths[begun], state.rewards[begun] = 0, 0.0
-        for row, generator in enumerate(state.generators):
-            drawn = None if deterministic else generator.under_way
-            state.actions[row] = self._choose(state, row, encoded, drawn)
+        drawn = [None if deterministic else each.under_way for each in state.generators]
+        state.actions[:] = self._choose(state, encoded, drawn)
         state.lengths += 1
         state.rewards[:] = 0
         return self.plan.decode_batch(self.plan.action_ranges[:, 0] + state.actions), state

@@ -14,6 +14,7 @@ Shapes: B rows, T tokens, N new tokens, V bins, D width.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,16 @@ from gato_gym.files.bounded_io import as_type
 from gato_gym.ranges import check_range
 from policies.model.config import NetworkConfig
 from policies.model.kv_cache import RingCache
+from policies.model.row_blocks import (
+    BLOCK,
+    LARGER,
+    BlockSizes,
+    blocks_of,
+    in_blocks,
+    is_exact,
+    padded,
+    repeated,
+)
 from policies.model.tensors import Tensors
 from policies.model.transformer import Backbone
 
@@ -122,6 +133,7 @@ class TtNetwork(nn.Module):
                 f"{config.dims * config.context}"
             )
         self.config, dims, width = config, config.dims, config.network.width
+        self._head_sizes = BlockSizes()
         self.register_buffer("edges", torch.zeros(dims, config.bins + 1))
         self.table = nn.Embedding(dims * config.bins, width)
         self.backbone = Backbone(config.network)
@@ -151,6 +163,25 @@ class TtNetwork(nn.Module):
         scores = torch.einsum("btd,tvd->btv", x, self.heads[dimensions].to(x))
         return scores.float() + self.biases[dimensions]
 
+    def next_logits(self, x_BD: Tensor, dimension: int) -> Tensor:
+        """Logits of one dimension's bins, which do not depend on the other rows: ``[B, V]``."""
+        count = len(x_BD)
+        if not is_exact(x_BD):
+            return self._scores(x_BD, dimension)
+        blocks = blocks_of(count, self._head_sizes.proven(self._random_scores, LARGER))
+        function = functools.partial(self._scores, dimension=dimension)
+        return in_blocks(function, padded(x_BD, sum(blocks)), blocks)[:count]
+
+    def _scores(self, x_BD: Tensor, dimension: int) -> Tensor:
+        head_VD = self.heads[dimension].to(x_BD)
+        return F.linear(x_BD, head_VD).float() + self.biases[dimension]
+
+    def _random_scores(self, rows: int) -> Tensor:
+        """Logits of random rows; all dimensions have the same shapes."""
+        generator = torch.Generator().manual_seed(0)
+        x_BD = torch.randn(BLOCK, self.config.network.width, generator=generator)
+        return self._scores(repeated(x_BD, rows), 0)
+
     def errors(self, batch: TtBatch) -> tuple[Tensor, Tensor]:
         """Of each token but the first its cross-entropy, and 1 where another is likelier.
 
@@ -161,9 +192,9 @@ class TtNetwork(nn.Module):
         errors = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
         return errors, (logits.detach().argmax(-1) != labels).float()
 
-    def empty_cache(self, rows: int) -> RingCache:
-        """A cache that holds a whole context."""
-        slots = self.config.dims * self.config.context
+    def empty_cache(self, rows: int, transitions: int | None = None) -> RingCache:
+        """A cache that holds so many transitions; None is a whole context."""
+        slots = self.config.dims * (transitions or self.config.context)
         return RingCache.empty(
             self.config.network, rows=rows, ring=slots, pinned=0, like=self.table.weight
         )
@@ -185,5 +216,4 @@ class TtNetwork(nn.Module):
         owners: NDArray[np.int64] = np.repeat(np.arange(rows), count)
         positions = np.tile(np.arange(first, first + count), rows)
         hidden = self.backbone.step(x, owners, positions, cache).unflatten(0, (rows, count))
-        following = (places[-1:] + 1) % self.config.dims
-        return self.logits(hidden[:, -1:], following)[:, 0]
+        return self.next_logits(hidden[:, -1], (first + count) % self.config.dims)

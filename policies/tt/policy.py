@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -32,6 +33,10 @@ from policies.tt.network import TtConfig, TtNetwork
 from policies.tt.search import Search, plan
 
 
+TOGETHER = 8
+"""Rows that are searched at once, at most: the caches of more do not fit into a processor's."""
+
+
 @dataclass
 class TtState(OneTaskState):
     """What a batch of running episodes remembers.
@@ -48,7 +53,7 @@ class TtState(OneTaskState):
 class TtPolicy(OneTaskPolicy):
     """A Trajectory Transformer, acting in the spaces of its task.
 
-    It plans by beam search at each step, for each row; :meth:`describe` says what that costs. The
+    It plans by beam search at each step, for several rows at once; :meth:`describe` says what that costs. The
     draws of the search are the episode's random numbers, or the same at each step if
     ``deterministic``. It reads the rewards that :meth:`observe_reward` is told.
 
@@ -145,10 +150,30 @@ class TtPolicy(OneTaskPolicy):
     def _choose(
         self,
         state: TtState,
-        row: int,
         encoded: TokenizedBatch,
-        generator: np.random.Generator | None,
+        generators: Sequence[np.random.Generator | None],
     ) -> NDArray[np.int64]:
+        """Rows with as much of a past are searched together."""
+        seen = np.minimum(state.lengths, state.past.shape[1])
+        contexts = [self._context(state, row, encoded) for row in range(state.rows)]
+        drawn = [np.random.default_rng(self.seed) if g is None else g for g in generators]
+        actions = np.empty_like(state.actions)
+        for length in np.unique(seen):
+            alike = np.flatnonzero(seen == length)
+            for rows in np.split(alike, range(TOGETHER, len(alike), TOGETHER)):
+                tokens, _ = plan(
+                    self.network,
+                    self.bins,
+                    np.stack([contexts[row] for row in rows]),
+                    self.search,
+                    [drawn[row] for row in rows],
+                )
+                values = self.bins.decode(tokens, self.network.config.observations)
+                actions[rows] = bins_of(self.plan, values)
+        return actions
+
+    def _context(self, state: TtState, row: int, encoded: TokenizedBatch) -> NDArray[np.int64]:
+        """The tokens of a row's past and of its observation, which the state takes up."""
         config, bins, past = self.network.config, self.bins, state.past[row]
         if state.lengths[row] and len(past):
             past[:-1] = past[1:].copy()
@@ -159,10 +184,7 @@ class TtPolicy(OneTaskPolicy):
         numbers = encoded.vectors[row].reshape(-1)[: config.observations]
         state.observed[row] = bins.encode(numbers)
         seen = min(int(state.lengths[row]), len(past))
-        context = np.r_[past[len(past) - seen :].reshape(-1), state.observed[row]]
-        drawn = np.random.default_rng(self.seed) if generator is None else generator
-        tokens, _ = plan(self.network, bins, context, self.search, drawn)
-        return bins_of(self.plan, bins.decode(tokens, config.observations))
+        return np.r_[past[len(past) - seen :].reshape(-1), state.observed[row]]
 
 
 def fitted(config: TtConfig) -> TtConfig:

@@ -10,11 +10,12 @@ where R_h is the return from the last transition on, its own reward in it. The b
 each by several draws, up to the horizon. The first action of the best is chosen.
 
 * :class:`Search` -- how far and how broadly.
-* :func:`plan` -- one search.
+* :func:`plan` -- the searches of a batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,53 +68,58 @@ class Search:
 def plan(
     network: TtNetwork,
     bins: Discretizer,
-    context: NDArray[np.int64],
+    contexts: NDArray[np.int64],
     search: Search,
-    generator: np.random.Generator,
-) -> tuple[NDArray[np.int64], float]:
-    """The first action of the best plan, and what the plan is worth.
+    generators: Sequence[np.random.Generator],
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The first action of the best plan of each row, and what the plan is worth.
+
+    All rows are searched at once; a row's plan does not depend on the others.
 
     Args:
         network: Predicts.
         bins: Of its dimensions.
-        context: int64 ``[T]``, past transitions and the observation.
+        contexts: int64 ``[R, T]``, past transitions and the observation of each row.
         search: How far and how broadly.
-        generator: Of the draws.
+        generators: Of each row's draws.
 
     Returns:
-        The action's tokens, int64 ``[actions]``, and the value.
+        The actions' tokens, int64 ``[R, actions]``, and the values, float64 ``[R]``.
     """
-    config = network.config
-    device = network.table.weight.device
-    cache = network.empty_cache(1)
-    tokens = torch.from_numpy(context)[None].to(device)
+    config, count = network.config, len(contexts)
+    tokens = torch.from_numpy(contexts).to(network.table.weight.device)
+    transitions = tokens.shape[1] // config.dims + search.horizon
+    cache = network.empty_cache(count, transitions)
     logits, position = network.step(tokens, 0, cache), tokens.shape[1]
     firsts: NDArray[np.int64] | None = None
-    earned = np.zeros(1)
+    earned = np.zeros((count, 1))  # of each beam of each row
     for depth in range(search.horizon):
         copies = search.draws if firsts is not None else search.draws * search.beams
-        rows = np.arange(len(earned)).repeat(copies)
-        cache, logits = _taken(cache, logits, rows)
+        beams = np.arange(earned.size).repeat(copies)
+        cache, logits = _taken(cache, logits, beams)
         actions = []
         for _ in range(config.actions):
-            chosen = _drawn(logits, generator, search.action_share)
+            chosen = _drawn(logits, generators, search.action_share)
             actions.append(chosen)
             logits = _step(network, chosen, position, cache)
             position += 1
         drawn = np.stack(actions, 1)
-        firsts = drawn if firsts is None else firsts[rows]
+        firsts = drawn if firsts is None else firsts[beams]
         reward, reward_token = _expected(logits, bins, config.dims - 2)
         logits = _step(network, reward_token, position, cache)
         position += 1
         after, _ = _expected(logits, bins, config.dims - 1)
-        values = earned[rows] + config.discount**depth * after
-        earned = earned[rows] + config.discount**depth * reward
-        best = np.argsort(-values, kind="stable")[: search.beams]
-        firsts, earned, values = firsts[best], earned[best], values[best]
+        before = earned.ravel()[beams]
+        values = (before + config.discount**depth * after).reshape(count, -1)
+        best = np.argsort(-values, axis=1, kind="stable")[:, : search.beams]
+        values = np.take_along_axis(values, best, 1)
+        kept = (best + np.arange(count)[:, None] * (len(beams) // count)).ravel()
+        earned = (before + config.discount**depth * reward)[kept].reshape(best.shape)
+        firsts = firsts[kept]
         if depth + 1 == search.horizon:
             break
-        cache, _ = _taken(cache, logits, best)
-        chosen = np.zeros(len(best), np.int64)  # a return, of which nothing is read
+        cache, _ = _taken(cache, logits, kept)
+        chosen = np.zeros(len(kept), np.int64)  # a return, of which nothing is read
         for _ in range(config.observations):
             logits = _step(network, chosen, position, cache)
             position += 1
@@ -121,7 +127,7 @@ def plan(
         logits = _step(network, chosen, position, cache)
         position += 1
     assert firsts is not None
-    return firsts[0], float(values[0])
+    return firsts.reshape(count, -1, config.actions)[:, 0], values[:, 0]
 
 
 def _step(network: TtNetwork, chosen: NDArray[np.int64], position: int, cache: RingCache) -> Tensor:
@@ -129,27 +135,33 @@ def _step(network: TtNetwork, chosen: NDArray[np.int64], position: int, cache: R
     return network.step(tokens, position, cache)
 
 
-def _taken(cache: RingCache, logits: Tensor, rows: NDArray[np.int64]) -> tuple[RingCache, Tensor]:
-    """Copies of some rows."""
-    index = torch.from_numpy(rows).to(logits.device)
+def _taken(cache: RingCache, logits: Tensor, beams: NDArray[np.int64]) -> tuple[RingCache, Tensor]:
+    """Copies of some beams."""
+    index = torch.from_numpy(beams).to(logits.device)
     return cache.part(index), logits[index]
 
 
-def _drawn(logits: Tensor, generator: np.random.Generator, share: float) -> NDArray[np.int64]:
-    """A bin for each row of logits ``[B, V]``, among the likeliest that have ``share`` together."""
+def _drawn(
+    logits: Tensor, generators: Sequence[np.random.Generator], share: float
+) -> NDArray[np.int64]:
+    """A bin for each beam of logits ``[B, V]``, among the likeliest that have ``share`` together.
+
+    Each generator draws for as many beams.
+    """
+    numbers = np.concatenate([each.random(len(logits) // len(generators)) for each in generators])
     shares = logits.double().softmax(-1).cpu().numpy()
     order = np.argsort(-shares, axis=1, kind="stable")
     sums = np.take_along_axis(shares, order, 1).cumsum(1)
     kept = np.minimum((sums < share).sum(1), shares.shape[1] - 1)
     tops = np.take_along_axis(sums, kept[:, None], 1)[:, 0]
-    places = (sums < (generator.random(len(shares)) * tops)[:, None]).sum(1)
+    places = (sums < (numbers * tops)[:, None]).sum(1)
     return np.take_along_axis(order, np.minimum(places, kept)[:, None], 1)[:, 0]
 
 
 def _expected(
     logits: Tensor, bins: Discretizer, dimension: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The expected value of a dimension for each row, and the likeliest bin."""
+    """The expected value of a dimension for each beam, and the likeliest bin."""
     shares = logits.double().softmax(-1).cpu().numpy()
     centres = bins.decode(np.arange(bins.bins)[:, None], dimension)[:, 0]
     return shares @ centres, shares.argmax(1)

@@ -15,7 +15,7 @@ from policies.model.config import NetworkConfig
 from policies.training.families.tt import bins_for, transitions_of, tt_batch
 from policies.tt.discretizer import Discretizer
 from policies.tt.network import TtConfig, TtNetwork
-from policies.tt.policy import TtPolicy, check_plan, fitted
+from policies.tt.policy import TOGETHER, TtPolicy, check_plan, fitted
 from policies.tt.search import Search, plan
 
 BLOCKS = NetworkConfig(width=24, layers=2, heads=2, head_size=8, feed_forward=16)
@@ -31,8 +31,8 @@ def network() -> TtNetwork:
     return net
 
 
-def tokens_of(rows: int, transitions: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
+def tokens_of(rows: int, transitions: int, *, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
     return torch.randint(6, (rows, 7 * transitions), generator=generator)
 
 
@@ -143,10 +143,14 @@ def test_the_search_is_the_one_that_is_written_out(seed: int) -> None:
     bins = Discretizer(net.edges.numpy())
     search = Search(horizon=3, beams=3, draws=2, action_share=0.7, history=2)
     context = tokens_of(1, 2)[0, :10].numpy()
-    action, value = plan(net, bins, context, search, np.random.default_rng(seed))
-    expected, worth = reference(net, bins, context.tolist(), search, seed)
-    assert action.tolist() == expected
-    assert value == pytest.approx(worth, rel=1e-4)
+    contexts = np.stack([context, tokens_of(1, 2, seed=seed + 5)[0, :10].numpy()])
+    seeds = seed, seed + 7
+    generators = [np.random.default_rng(each) for each in seeds]
+    actions, values = plan(net, bins, contexts, search, generators)
+    for row in range(2):
+        expected, worth = reference(net, bins, contexts[row].tolist(), search, seeds[row])
+        assert actions[row].tolist() == expected
+        assert values[row] == pytest.approx(worth, rel=1e-4)
 
 
 def test_the_cost_that_is_printed_is_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +167,23 @@ def test_the_cost_that_is_printed_is_what_is_computed(monkeypatch: pytest.Monkey
     expected = policy.search.cost(SIZES)
     assert counts[2:] == [expected] * 3  # constant once the history is full
     assert f"{expected[0]} forward passes of {expected[1]} tokens a step" in policy.describe()
+
+
+def test_a_row_plans_alike_in_any_batch_and_beside_younger_episodes() -> None:
+    policy = TtPolicy(network(), state_plan(), search=Search(horizon=2, beams=3, history=2))
+    rows = TOGETHER + 3
+    seen = np.random.default_rng(0).uniform(-1, 1, (4, rows, 3)).astype(np.float32)
+    starts = np.zeros((4, rows), np.bool_)
+    starts[0], starts[2, ::3] = True, True  # some episodes begin later
+    state, actions = policy.seed_episodes(range(rows)), []
+    for observations, begun in zip(seen, starts, strict=True):
+        chosen, state = policy.predict(observations, state, begun)
+        actions.append(chosen)
+    for row in (0, 4, rows - 1):
+        alone = policy.seed_episodes([row])
+        for step in range(4):
+            chosen, alone = policy.predict(seen[step, row], alone, starts[step, [row]])
+            np.testing.assert_array_equal(chosen, actions[step][row])
 
 
 def test_the_history_holds_what_happened() -> None:
