@@ -25,7 +25,7 @@ import tyro
 
 from benchmarks.studies import gato_mini, recipe_episodes
 from benchmarks.studies.families import play
-from benchmarks.studies.plots import write_csv
+from benchmarks.studies.plots import check_page, fill_page, write_csv
 from benchmarks.studies.scoring import MEAN
 from gato_gym.commands.common import exit_status
 from gato_gym.files.atomic_io import write_json
@@ -43,6 +43,8 @@ VARIANTS: Mapping[str, Literal["scores", "loss"] | None] = {
 """What shares follow, by the name of a variant."""
 
 SUITES = ("babyai", "metaworld")
+
+MARK = "adaptive"
 
 
 def settings_of(
@@ -155,6 +157,7 @@ def main(
     episodes: int = 20,
     root: Path = Path("data"),
     work: Path = Path("runs/adaptive"),
+    page: Path = Path("docs/training.md"),
 ) -> None:
     """Compare what the shares of tasks follow.
 
@@ -167,7 +170,9 @@ def main(
         episodes: Episodes of each task to play.
         root: Folder of the datasets, see benchmarks.studies.gato_mini.
         work: Folder of the study; its table.csv has the result.
+        page: File that shows it.
     """
+    check_page(page, MARK)
     for setting, names, known in (
         ("variants", variants, tuple(VARIANTS)),
         ("suites", suites, recipe_episodes.SUITES),
@@ -197,7 +202,7 @@ def main(
         results = {key: read_json(path) for key, path in paths.items() if path.exists()}
         rows = rows_of(results)
         write_csv(work / "table.csv", rows)
-        print(markdown(rows))
+        fill_page(page, MARK, markdown(rows))
 
 
 if __name__ == "__main__":

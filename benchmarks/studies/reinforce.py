@@ -154,8 +154,9 @@ def score_of(task: str, returns: Sequence[float]) -> float | None:
 def rows_of(reports: Mapping[tuple[str, int], Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each case, from the reports by case and seed.
 
-    It has the mean return and the mean normalised score before and after, the 95 % interval over
-    seeds of the score's gain, and the most that another task's score fell, a mean over seeds.
+    It has the mean return, the mean normalised score and the success rate before and after, the
+    95 % interval over seeds of the score's gain, and the most that another task's score fell, a
+    mean over seeds.
     """
     rows = []
     for name in sorted({name for name, _ in reports}):
@@ -169,6 +170,9 @@ def rows_of(reports: Mapping[tuple[str, int], Mapping[str, Any]]) -> list[dict[s
             scores[when] = [score_of(task, each) for each in returns]
             known = [score for score in scores[when] if score is not None]
             row[f"score_{when}"] = float(np.mean(known)) if known else None
+            ended = [report["tasks"][task][when]["successes"] for report in mine]
+            reached = [np.mean(each) for each in ended if each is not None]
+            row[f"success_{when}"] = float(np.mean(reached)) if reached else None
         gains = [
             after - before
             for before, after in zip(scores["before"], scores["after"], strict=True)
@@ -199,8 +203,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a table."""
     lines = [
         "| task | seeds | return before | after | score before | after | gain, 95 % | "
-        "others lost | steps | minutes |",
-        "|---" * 10 + "|",
+        "success before | after | others lost | steps | minutes |",
+        "|---" * 12 + "|",
     ]
 
     def cell(value: float | None) -> str:
@@ -209,7 +213,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     lines += [
         f"| {row['task']} | {row['seeds']} | {row['before']:.2f} | {row['after']:.2f} | "
         f"{cell(row['score_before'])} | {cell(row['score_after'])} | "
-        f"{cell(row['low'])} to {cell(row['high'])} | {cell(row['lost'])} | {row['steps']:,} | "
+        f"{cell(row['low'])} to {cell(row['high'])} | {cell(row['success_before'])} | "
+        f"{cell(row['success_after'])} | {cell(row['lost'])} | {row['steps']:,} | "
         f"{row['minutes']:.0f} |"
         for row in rows
     ]

@@ -50,9 +50,7 @@ def test_the_table_is_of_means_over_seeds_and_paired_differences() -> None:
     assert scores["gain"] == pytest.approx(0.05)  # of seeds 0 and 1, which both have
 
 
-def test_the_command_trains_all_variants_alike(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_trains_all_variants_alike(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     played = []
 
     def play(checkpoint: Path, tasks: Any, episodes: int) -> dict[str, Any]:
@@ -71,7 +69,11 @@ def test_the_command_trains_all_variants_alike(
     monkeypatch.setattr(adaptive, "play", play)
     monkeypatch.setattr(adaptive, "settings_of", small)
     monkeypatch.setattr("policies.training.checkpoint_scorer.play_scores", _no_play)
-    arguments: dict[str, Any] = {"suites": SUITES, "steps": 10, "seeds": 1, "episodes": 3}
+    page = root / "page.md"
+    page.write_text("<!-- adaptive: begin -->\n<!-- adaptive: end -->\n")
+    arguments: dict[str, Any] = {
+        "suites": SUITES, "steps": 10, "seeds": 1, "episodes": 3, "page": page,
+    }  # fmt: skip
     main(**arguments, root=root, work=root / "work")
     tasks = (BABYAI, OPEN, ARM)
     assert played == [(f"{variant}-0", tasks, 3) for variant in VARIANTS]
@@ -91,9 +93,7 @@ def test_the_command_trains_all_variants_alike(
     assert [(row["variant"], row["gain"]) for row in table] == [
         ("uniform", "0"), ("scores", "0.25"), ("loss", "0.5")
     ]  # fmt: skip
-    assert "| loss | babyai | 1 | 0.750 (0.750 to 0.750) | 0.100 | +0.500 |" in (
-        capsys.readouterr().out
-    )
+    assert "| loss | babyai | 1 | 0.750 (0.750 to 0.750) | 0.100 | +0.500 |" in page.read_text()
     main(**arguments, root=root, work=root / "work")
     assert len(played) == 3, "what is finished is kept"
 

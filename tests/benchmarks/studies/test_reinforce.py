@@ -47,6 +47,11 @@ def test_the_table_has_gains_and_what_others_lost() -> None:
     assert row["score_after"] == pytest.approx(0.75)
     assert (row["low"], row["high"]) == (pytest.approx(0.4), pytest.approx(0.6))
     assert row["lost"] == pytest.approx((0.1 - 0.05) / 2)
+    assert row["success_after"] is None
+    for when, successes in (("before", [True, False]), ("after", [True, True])):
+        first["tasks"][TASK][when]["successes"] = successes
+    (row,) = rows_of({("mujoco", 0): first, ("mujoco", 1): second})
+    assert (row["success_before"], row["success_after"]) == (0.5, 1.0)
     assert largest_fall({**first, "tasks": {TASK: first["tasks"][TASK]}}) is None
 
 
