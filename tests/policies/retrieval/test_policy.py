@@ -100,6 +100,18 @@ def test_symbols_are_equal_or_not_and_pixels_differ() -> None:
     assert nearest(picture=pictures[2:], grid=grids[2:]) == 2
 
 
+@pytest.mark.parametrize(("asked", "compared"), [(0, 16), (8, 8), (42, 16)])
+def test_images_are_compared_at_sixteen_pixels_at_most(asked: int, compared: int) -> None:
+    space = spaces.Box(0, 255, (48, 48, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), np.uint8)
+    options = PlanOptions(image_size=asked, images=("",))
+    policy = RetrievalPolicy(
+        space, spaces.Discrete(3), shown(frames, np.arange(3)), options=options
+    )
+    assert policy.plan.options.image_size == policy.plan.image_shape[0] == compared
+    assert policy.predict(frames)[0].tolist() == [0, 1, 2]
+
+
 def test_actions_of_any_space_are_members_within_their_bounds() -> None:
     space = spaces.Dict(
         push=spaces.Box(-1, 1, (2,), np.float32), words=spaces.Text(5), which=spaces.Discrete(3)
