@@ -32,7 +32,6 @@ from policies.tt.discretizer import Discretizer
 from policies.tt.network import TtConfig, TtNetwork
 from policies.tt.search import Search, plan
 
-
 TOGETHER = 8
 """Rows that are searched at once, at most: the caches of more do not fit into a processor's."""
 
@@ -53,8 +52,8 @@ class TtState(OneTaskState):
 class TtPolicy(OneTaskPolicy):
     """A Trajectory Transformer, acting in the spaces of its task.
 
-    It plans by beam search at each step, for several rows at once; :meth:`describe` says what that costs. The
-    draws of the search are the episode's random numbers, or the same at each step if
+    It plans by beam search at each step, for several rows at once; :meth:`describe` says what that
+    costs. The draws of the search are the episode's random numbers, or the same at each step if
     ``deterministic``. It reads the rewards that :meth:`observe_reward` is told.
 
     Args:
