@@ -65,7 +65,7 @@ def settings_of(
         root: Folder of the datasets.
         work: Folder of the study.
         suites: Whose tasks are trained on, each with as many tokens.
-        steps: Updates. Shares follow the losses twenty times in them, and the scores five times, as
+        steps: Updates. Shares follow the losses twenty times in them, and the scores twice, as
             those have to be played for.
         rows: Packed sequences of an update.
     """
@@ -86,7 +86,7 @@ def settings_of(
         precision="auto",
         rows=rows,
         length=128,
-        score_every=max(1, steps // 5) if VARIANTS[variant] == "scores" else 0,
+        score_every=steps // 3 + 1 if VARIANTS[variant] == "scores" else 0,
         score_episodes=4,
         seed=seed,
     )
