@@ -40,7 +40,7 @@ from policies.gato.task_specs import check_row
 from policies.model.config import NetworkConfig
 from policies.model.network import GatoNetwork
 from policies.registry import make_policy
-from policies.training.config import TrainConfig, record_identity
+from policies.training.config import TrainConfig, record_identity, usual_precision
 from policies.training.data.datasets import find_tasks
 from policies.training.data.encoding import shard_task
 from policies.training.data.packing import Mixture
@@ -279,6 +279,7 @@ class FinetuneRun:
             steps=steps,
             rows=self.settings.rows,
             length=self.settings.length,
+            precision=usual_precision(),
             seed=unit.seed,
         )
         pipeline = Pipeline(
