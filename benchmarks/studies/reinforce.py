@@ -37,6 +37,7 @@ from policies.collection.scores import interval
 from policies.registry import make_policy
 from policies.sb3 import reinforce
 from policies.sb3.settings import ReinforceSettings
+from policies.training.config import usual_precision
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
@@ -68,7 +69,7 @@ CASES = {
     "babyai": Case(
         "babyai-mini-boss-level", "gato-mini", 120_000,
         ("babyai-go-to-local", "babyai-boss-level", "metaworld-reach", "mujoco-hopper"),
-        {"timesteps": 8, "epochs": 2, "rate": 1e-4},
+        {"timesteps": 8, "epochs": 2, "rate": 1e-4, "precision": usual_precision()},
     ),
     "metaworld": Case(
         "metaworld-stick-push", "gato-mini", 120_000,

@@ -23,6 +23,7 @@ from policies.model.network import PackedBatch, Targets
 from policies.sb3.choices import Choice, TokenChoices
 from policies.sb3.history import HistorySpace
 from policies.sb3.sequences import HistoryBatch, pack_histories
+from policies.sb3.settings import PRECISIONS
 
 
 class GatoActorCriticPolicy(ActorCriticPolicy):
@@ -44,6 +45,8 @@ class GatoActorCriticPolicy(ActorCriticPolicy):
         deviation: First standard deviation around regressed actions, in units of [-1, 1].
         value_rate: Learning rate of the value head and of that deviation, which begin from nothing;
             ``lr_schedule`` is that of the network, for which it would be too large.
+        precision: Of the network's products in updates, "float32" or "bfloat16". Actions are always
+            chosen in float32.
         optimizer_class: The optimiser; any of torch.
         optimizer_kwargs: Its arguments beside the learning rate.
 
@@ -75,6 +78,7 @@ class GatoActorCriticPolicy(ActorCriticPolicy):
         checkpoint: str | Path,
         deviation: float = 0.1,
         value_rate: float = 1e-3,
+        precision: str = "float32",
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -88,6 +92,8 @@ class GatoActorCriticPolicy(ActorCriticPolicy):
         for name, number in (("deviation", deviation), ("value_rate", value_rate)):
             if not number > 0:
                 raise ValueError(f"{name} is {number}: expected more than 0")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}: expected {' or '.join(PRECISIONS)}")
         super().__init__(
             observation_space,
             action_space,
@@ -110,7 +116,7 @@ class GatoActorCriticPolicy(ActorCriticPolicy):
         self.value_head = nn.Sequential(nn.Linear(width, width), nn.Tanh(), last)
         if self._regresses:
             self.log_std = nn.Parameter(torch.full((count,), float(np.log(deviation))))
-        self.value_rate = value_rate
+        self.value_rate, self.precision = value_rate, precision
         new = [p for name, p in self.named_parameters() if not name.startswith("network.")]
         self.optimizer = optimizer_class(
             [{"params": list(self.network.parameters())}, {"params": new}],
@@ -197,7 +203,10 @@ class GatoActorCriticPolicy(ActorCriticPolicy):
             task_row=self.task_row,
             prompt=self.prompt,
         )
-        hidden_HD = self.network(self._batch(packed)).flatten(0, 1)
+        half = self.precision == "bfloat16" and torch.is_grad_enabled()  # in updates alone
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            hidden_HD = self.network(self._batch(packed)).flatten(0, 1)
+        hidden_HD = hidden_HD.float()
         predictors_BA = packed.predictors.to(self.device)
         runs = alike_places(self.plan, range(self.plan.num_actions))
         choices = [self._choice(hidden_HD, predictors_BA, run) for run in runs]

@@ -225,6 +225,7 @@ class _Run:
                 "checkpoint": self.source,
                 "deviation": asked.deviation,
                 "value_rate": asked.value_rate,
+                "precision": asked.precision,
             },
             tensorboard_log=str(self.training / "tensorboard") if logs else None,
             seed=asked.seed + steps,

@@ -12,6 +12,8 @@ from typing import Annotated
 from gato_gym.commands.flags import Names, flag
 from gato_gym.ranges import check_range
 
+PRECISIONS = ("float32", "bfloat16")
+
 
 @dataclass(frozen=True)
 class ReinforceSettings:
@@ -41,6 +43,9 @@ class ReinforceSettings:
         deviation: First standard deviation around regressed actions, in units of [-1, 1].
         timesteps: Timesteps that an action is chosen from, where the task remembers; None is as
             many as the network's window.
+        precision: Of the products in updates, "float32" or "bfloat16", the faster one on GPUs
+            and on CPUs that multiply it. Episodes are played in float32. Probabilities of choices
+            differ little between the two; those of numbers do once their deviation is small.
         seed: Seed of episodes and of sampled actions.
         save_every: Rollouts between two checkpoints.
         tensorboard: Whether to write TensorBoard's events as well.
@@ -72,6 +77,7 @@ class ReinforceSettings:
     critic_steps: int | None = None
     deviation: float = 0.1
     timesteps: int | None = None
+    precision: str = "float32"
     seed: int = 0
     save_every: int = 10
     tensorboard: bool = False
@@ -86,6 +92,8 @@ class ReinforceSettings:
         check_range(self, "imitation", "entropy", "critic_steps", "seed")
         check_range(self, "rate", "value_rate", "clip", "target_kl", "deviation", above=True)
         check_range(self, "gamma", high=1, above=True)
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}: expected {' or '.join(PRECISIONS)}")
         if self.num_envs * self.rollout < self.batch_size:
             raise ValueError(
                 f"batch_size is {self.batch_size}: expected at most num_envs x rollout, "

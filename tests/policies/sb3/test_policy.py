@@ -142,10 +142,10 @@ def agent_of(folder: Path, env: gym.Env[Any, Any], *, rows: int = 2, **more: Any
     """PPO in copies of the environment."""
     copies = [lambda: history_env(type(env)(*_made_of(env)), folder)] * rows
     settings = {"n_steps": 16, "batch_size": 32, "n_epochs": 1, "seed": 0, **more}
+    kwargs = {"checkpoint": folder, **settings.pop("policy_kwargs", {})}
     return PPO(
-        GatoActorCriticPolicy, DummyVecEnv(copies), device="cpu",
-        policy_kwargs={"checkpoint": folder}, **settings,
-    )  # fmt: skip
+        GatoActorCriticPolicy, DummyVecEnv(copies), device="cpu", policy_kwargs=kwargs, **settings
+    )
 
 
 def _made_of(env: gym.Env[Any, Any]) -> tuple[Any, ...]:
@@ -274,6 +274,30 @@ def test_learns_what_pays_and_is_a_checkpoint_again(tmp_path: Path) -> None:
     assert abs(float((drawn == 0).mean()) - chance_of_first()) < 0.05
     with pytest.raises(NotImplementedError, match="pickle"):
         agent.policy.save(str(tmp_path / "policy.pth"))
+
+
+def test_updates_may_have_bfloat16_products_and_actions_do_not(tmp_path: Path) -> None:
+    env = Bandit()
+    folder = checkpoint(tmp_path / "c", env, PlanOptions(memory="none", vector_size=16))
+    more: dict[str, Any] = {"learning_rate": 1e-3, "n_epochs": 4}
+    whole = agent_of(folder, env, **more)
+    half = agent_of(folder, env, **more, policy_kwargs={"precision": "bfloat16"})
+    history, _ = history_env(env, folder, task="test").reset(seed=0)
+    tensors = {name: torch.as_tensor(part)[None] for name, part in history.items()}
+    chosen = torch.zeros(1, 1)
+
+    def logs(agent: PPO) -> torch.Tensor:
+        return agent.policy.evaluate_actions(tensors, chosen)[1]
+
+    with torch.no_grad():
+        assert torch.equal(logs(half), logs(whole))
+    assert logs(half).dtype == torch.float32
+    assert not torch.equal(logs(half), logs(whole))
+    torch.testing.assert_close(logs(half), logs(whole), atol=0.02, rtol=0)
+    half.learn(512)
+    assert float(logs(half).detach().exp()) > 0.8
+    with pytest.raises(ValueError, match="precision is 'int8': expected float32 or bfloat16"):
+        agent_of(folder, env, policy_kwargs={"precision": "int8"})
 
 
 class Target(gym.Env[Any, Any]):
