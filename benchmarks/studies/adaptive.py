@@ -200,9 +200,9 @@ def main(
             for seed in range(seeds)
         }
         results = {key: read_json(path) for key, path in paths.items() if path.exists()}
-        rows = rows_of(results)
-        write_csv(work / "table.csv", rows)
-        fill_page(page, MARK, markdown(rows))
+        table = rows_of(results)
+        write_csv(work / "table.csv", table)
+        fill_page(page, MARK, markdown(table))
 
 
 if __name__ == "__main__":
