@@ -173,6 +173,7 @@ def settings_of(
         network=NETWORK,
         minutes=seconds / 60,
         group_by="suite",
+        adaptive="none",
         layout=variant.layout,
         memory=variant.memory,
         keep=0.0,

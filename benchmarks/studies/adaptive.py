@@ -35,8 +35,8 @@ from policies.collection.scores import interval
 from policies.training.run import TrainRun
 from policies.training.settings import TrainSettings
 
-VARIANTS: Mapping[str, Literal["scores", "loss"] | None] = {
-    "uniform": None,
+VARIANTS: Mapping[str, Literal["scores", "loss", "none"]] = {
+    "uniform": "none",
     "scores": "scores",
     "loss": "loss",
 }

@@ -107,6 +107,7 @@ def shared_settings(
         steps=steps,
         minutes=minutes,
         group_by="suite",
+        adaptive="none",
         augment=COPIES,
         keep=0.0,
         weights=LATER_WEIGHTS if number else WEIGHTS,

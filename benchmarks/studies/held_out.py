@@ -50,6 +50,7 @@ def held_out_settings(root: Path, shards: Path, work: Path, *, steps: int = 900)
         steps=steps,
         tasks=tuple(f"{suite}-{name}" for suite, names in PRETRAINING.items() for name in names),
         group_by="suite",
+        adaptive="none",
         augment=2,
         keep=0.0,
         weights={"babyai": 0.5, "metaworld": 0.5},

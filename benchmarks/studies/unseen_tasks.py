@@ -107,6 +107,7 @@ def pretraining(
         steps=None if minutes else steps,
         minutes=minutes,
         group_by="suite",
+        adaptive="none",
         augment=1,
         keep=0.0,
         weights={suite: gato_mini.WEIGHTS[suite] for suite in SUITES},

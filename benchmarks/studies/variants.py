@@ -170,6 +170,7 @@ def settings_of(
         steps=None if steps is None else max(1, round(steps * share)),
         minutes=minutes * share if steps is None else None,
         group_by="suite",
+        adaptive="none",
         augment=gato_mini.COPIES,
         keep=0.0,
         weights={suite: weights[suite] for suite in trained},

@@ -247,7 +247,7 @@ def train_config(
 
 def _adaptive(settings: TrainSettings, steps: int) -> Adaptive | None:
     """Shares that follow scores change where these are measured; others twenty times."""
-    if settings.adaptive is None:
+    if settings.adaptive in (None, "none"):
         return None
     if settings.adaptive == "loss":
         return Adaptive("loss", every=max(1, steps // 20))

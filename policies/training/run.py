@@ -193,7 +193,10 @@ class TrainRun:
                 f"action_drop is {asked.action_drop} and no task remembers its actions: "
                 "ask for memory 'all' (--memory all), or leave it out"
             )
-        if asked.adaptive and len(groups) == len(tasks):
+        several = len(groups) < len(tasks)
+        if asked.adaptive is None:
+            asked = dataclasses.replace(asked, adaptive="loss" if several else "none")
+        if asked.adaptive != "none" and not several:
             raise ValueError(
                 f"adaptive is {asked.adaptive!r} and each task is a group of its own, whose share "
                 "is fixed: use group_by 'suite' (--group-by suite), or leave it out"

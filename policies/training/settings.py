@@ -60,7 +60,8 @@ class TrainSettings:
         emphasis: Factor of a task's share in its group, by task id; 1 where none is given.
         adaptive: What the shares of tasks in their groups follow: "scores", how far the network
             plays from the recorded policy, with every task that can be played here; "loss", how
-            much is left of each task's; None for neither.
+            much is left of each task's; "none" for neither. None is "loss" where a group has
+            several tasks (docs/training.md compares them).
         prompt_share: Share of documents that carry a prompt.
         prompt_shares: The same by group, where it differs.
         task_embeddings: Whether each task has a learned embedding, which says what is played where
@@ -129,7 +130,7 @@ class TrainSettings:
     weights: Mapping[str, float] = field(default_factory=dict)
     balance: float = 0.5
     emphasis: Mapping[str, float] = field(default_factory=dict)
-    adaptive: Literal["scores", "loss"] | None = None
+    adaptive: Literal["scores", "loss", "none"] | None = None
     prompt_share: float = 0.25
     prompt_shares: Mapping[str, float] = field(default_factory=dict)
     task_embeddings: bool = False

@@ -23,7 +23,7 @@ from policies.training.data.packing import Mixture, Packer
 from policies.training.data.shards import TaskShard
 from policies.training.distributed import ProcessGroup
 from policies.training.run import TrainRun
-from policies.training.settings import TrainSettings
+from policies.training.settings import FamilyName, TrainSettings
 from policies.training.trainer import Trainer
 
 
@@ -165,5 +165,24 @@ def test_a_group_of_one_has_nothing_to_share(tmp_path: Path) -> None:
     settings = TrainSettings(names, tmp_path / "run", preset="tiny", steps=2, adaptive="loss")
     with pytest.raises(ValueError, match="adaptive is 'loss' and each task is a group of its own"):
         TrainRun(settings, Console(quiet=True))
-    run = TrainRun(dataclasses.replace(settings, group_by="suite"), Console(quiet=True))
+    usual = dataclasses.replace(settings, adaptive=None)
+    assert TrainRun(usual, Console(quiet=True)).config.adaptive is None
+
+
+@pytest.mark.parametrize("family", ["gato", "jat"])
+def test_shares_in_a_group_of_several_follow_the_loss_unless_told_otherwise(
+    family: FamilyName, tmp_path: Path
+) -> None:
+    write_invented(tmp_path / "data")
+    names = tuple(str(tmp_path / "data" / "gato" / f"{task}-v0") for task in (BABYAI, OPEN))
+    settings = TrainSettings(
+        names, tmp_path / "run", family=family, preset="tiny", steps=3, rows=2, score_every=0,
+        group_by="suite",
+    )  # fmt: skip
+    run = TrainRun(settings, Console(quiet=True))
     assert run.config.adaptive == Adaptive("loss", every=1)
+    run.train()
+    distances = read_json(run.state / "last" / "progress.json")["shares"]["distances"]
+    assert distances.keys() == {BABYAI, OPEN}
+    plain = dataclasses.replace(settings, output=tmp_path / "plain", adaptive="none")
+    assert TrainRun(plain, Console(quiet=True)).config.adaptive is None
