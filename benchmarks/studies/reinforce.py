@@ -155,8 +155,8 @@ def rows_of(reports: Mapping[tuple[str, int], Mapping[str, Any]]) -> list[dict[s
     """A row for each case, from the reports by case and seed.
 
     It has the mean return, the mean normalised score and the success rate before and after, the
-    95 % interval over several seeds of the score's gain, and the most that another task's score fell, a
-    mean over seeds.
+    95 % interval over several seeds of the score's gain, and the most that another task's score
+    fell, a mean over seeds.
     """
     rows = []
     for name in sorted({name for name, _ in reports}):
