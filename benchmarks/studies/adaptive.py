@@ -2,7 +2,7 @@
 
     python -m benchmarks.studies.adaptive
     python -m benchmarks.studies.adaptive --steps 200 --seeds 1 --suites babyai --episodes 5
-    python -m benchmarks.studies.adaptive --steps 400 --rows 24 --episodes 10
+    python -m benchmarks.studies.adaptive --steps 400 --rows 24 --episodes 5
 
 Each variant is trained with as many updates from each seed, by the code of ``gato-gym train``, on
 the episodes of :mod:`benchmarks.studies.gato_mini`, and plays by that of ``gato-gym bench``. A
