@@ -324,6 +324,13 @@ class TrainRun:
                 f"{task.id}: {what}; expert's windowed return {expert:.2f}, {kept} are kept",
                 highlight=False,
             )
+        if config.adaptive is not None:
+            what = "what is left of its loss" if config.adaptive.by == "loss" else "its scores"
+            self.console.print(
+                f"the share of each task in its group follows {what}, from step "
+                f"{config.adaptive.every} on; --adaptive none keeps the shares above",
+                highlight=False,
+            )
         size = sum(p.numel() for p in trainer.network.parameters())
         self.console.print(
             f"{size:,} parameters, {config.steps:,} steps of {config.rows} x {config.length} "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +180,12 @@ def test_shares_in_a_group_of_several_follow_the_loss_unless_told_otherwise(
         names, tmp_path / "run", family=family, preset="tiny", steps=3, rows=2, score_every=0,
         group_by="suite",
     )  # fmt: skip
-    run = TrainRun(settings, Console(quiet=True))
+    console = Console(file=StringIO(), width=200)
+    run = TrainRun(settings, console)
     assert run.config.adaptive == Adaptive("loss", every=1)
+    run.describe()
+    assert isinstance(console.file, StringIO)
+    assert "follows what is left of its loss, from step 1 on" in console.file.getvalue()
     run.train()
     distances = read_json(run.state / "last" / "progress.json")["shares"]["distances"]
     assert distances.keys() == {BABYAI, OPEN}
